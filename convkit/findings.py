@@ -1,0 +1,51 @@
+"""What a rule found, as data: validators yield findings, a report collects them, a reporter prints them."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Severity(StrEnum):
+    """How bad a finding is: errors keep a data set from being trained on, warnings do not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Finding(BaseModel):
+    """One result of a rule, with the address of what it is about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: str = Field(pattern=r"^CK\d{3}$", description="The rule's stable code, such as CK201.")
+    slug: str = Field(description="The rule's readable name, such as missing-image.")
+    severity: Severity = Field(description="error or warning.")
+    file: str = Field(description="The file that was read, as it was named or found.")
+    line: int | None = Field(default=None, ge=1, description="The line in the file, from 1; null: the whole file.")
+    row_id: str | None = Field(default=None, description="The row's id, where it could be read.")
+    pointer: str | None = Field(
+        default=None, description="JSON pointer (RFC 6901) into the row, such as /conversations/0/images/2."
+    )
+    message: str = Field(description="What is wrong, in one sentence.")
+    hint: str = Field(description="How to mend it.")
+
+
+class Summary(BaseModel):
+    """The totals of a report."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: int = Field(ge=0, description="Rows read, sound or not.")
+    errors: int = Field(ge=0, description="Findings of severity error.")
+    warnings: int = Field(ge=0, description="Findings of severity warning.")
+
+
+class Report(BaseModel):
+    """The result of `convkit validate --format json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, title="convkit validation report")
+
+    report_version: Literal[1] = Field(default=1, description="The version of this format.")
+    summary: Summary
+    findings: list[Finding] = Field(description="All findings, in the order of files and lines.")
