@@ -1,0 +1,94 @@
+"""A file of a data set on the Hugging Face hub, through the hub's own client, cache and credentials."""
+
+import sys
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from convkit.errors import MissingExtra, SourceError
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+_UNAUTHORIZED = 401
+_FORBIDDEN = 403
+
+
+def fetch(repo: str, filename: str) -> tuple[Path, str]:
+    """Download a file, or find it in the cache.
+
+    Args:
+        repo: the data set, OWNER/NAME.
+        filename: the file's path in it.
+
+    Returns:
+        Where it lies in the cache, and the commit hash of the revision that it is of.
+
+    Raises:
+        SourceError: it is not to be had; the message has the true reason and a remedy.
+        MissingExtra: the client is not installed.
+        OSError: the disk is full, or the like.
+    """
+    try:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtra("huggingface_hub", "hub", f"Downloading {filename} from the Hugging Face hub") from error
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        path = Path(hf_hub_download(repo, filename, repo_type="dataset"))
+    except Exception as error:
+        # Of any kind: what a lost connection raises depends on the HTTP library, and that on the client's version.
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            raise
+        raise SourceError(_explain(error, repo, filename)) from error
+    # The cache's layout: snapshots/<commit hash>/<the file's path in the repository>.
+    return path, path.parents[len(PurePosixPath(filename).parts) - 1].name
+
+
+def _explain(error: Exception, repo: str, filename: str) -> str:
+    """Why a file is not to be had, and what to do about it, in one paragraph."""
+    from huggingface_hub import constants, errors  # noqa: PLC0415
+
+    page = f"{constants.ENDPOINT}/datasets/{repo}"
+    by_hand = f"download {filename} by hand from {page} and pass it to --source"
+    # The client tells that the file is not in the cache either; what kept it from asking the hub is the cause.
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        why = f"HF_HUB_OFFLINE is set, and the file is not in the cache. Unset it, or {by_hand}."
+    elif isinstance(error, errors.HfHubHTTPError):
+        why = _explain_answer(error, page, by_hand)
+    else:
+        why = f"the hub cannot be reached ({_line(error)}). Check the network and try again, or {by_hand}."
+    return f"The file {filename} of the data set {repo} cannot be downloaded: {why}"
+
+
+def _explain_answer(error: "HfHubHTTPError", page: str, by_hand: str) -> str:
+    """What an answer of the hub means, and a remedy."""
+    from huggingface_hub import errors  # noqa: PLC0415
+
+    status = error.response.status_code
+    log_in = "set HF_TOKEN or run: hf auth login"
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"the data set has no such file, so it was moved or renamed. Find it on {page} and pass it to --source."
+    if isinstance(error, errors.GatedRepoError) and status == _FORBIDDEN:
+        return (
+            "access is restricted, and the account of your token has not been granted it. "
+            f"Accept the conditions on {page} with that account, or {by_hand}."
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            "access is restricted to those who are logged in and have accepted its conditions. "
+            f"Accept them on {page}, then {log_in}; or {by_hand}."
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"the data set does not exist, or is private. If you have access, {log_in}; or {by_hand}."
+    if status in {_UNAUTHORIZED, _FORBIDDEN}:
+        return f"the hub refused access ({_line(error)}). To use another token, {log_in}; or {by_hand}."
+    return f"the hub answered with an error ({_line(error)}). Try again later, or {by_hand}."
+
+
+def _line(error: Exception) -> str:
+    """An error's message on one line, without the full stop."""
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

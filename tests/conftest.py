@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real media and reference values (env CONVKIT_TEST_DATA), outside the repository."""
+    path = Path(os.environ.get("CONVKIT_TEST_DATA", ROOT.parent / "shared"))
+    if not (path / "data").is_dir():
+        pytest.skip(f"no test data at {path}; set CONVKIT_TEST_DATA")
+    return path

@@ -1,0 +1,171 @@
+"""Downloads from a hub on the loopback, each in a process of its own: the client reads its settings when imported."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from convkit.errors import MissingExtra
+from convkit.sources.hub import fetch
+from tests.hub_server import COMMIT, Answer, HubServer
+
+pytest.importorskip("huggingface_hub")
+
+REPO = "owner/name"
+FILE = "data/clips.tar.gz"
+CONTENT = random.Random(0).randbytes(300_000)
+
+SCRIPT = """
+import json, sys, time
+time.sleep = lambda seconds: None  # The client waits between its attempts.
+from convkit.errors import SourceError
+from convkit.sources.hub import fetch
+try:
+    path, revision = fetch(*sys.argv[1:])
+    print(json.dumps({"path": str(path), "revision": revision}))
+except SourceError as error:
+    print(json.dumps({"error": str(error)}))
+"""
+
+
+@dataclass
+class Fetched:
+    path: Path
+    revision: str
+    error: str
+    stderr: str
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer(REPO, {FILE: CONTENT}) as server:
+        yield server
+
+
+def fetch_in_process(hub: HubServer, home: Path, *, repo: str = REPO, file: str = FILE, **environment: str) -> Fetched:
+    process = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", SCRIPT, repo, file],
+        env={**hub.environment(home), "PYTHONPATH": os.getcwd(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    return Fetched(
+        Path(result.get("path", "")), result.get("revision", ""), result.get("error", ""), stderr=process.stderr
+    )
+
+
+def test_a_file_arrives_with_its_revision_and_without_progress_bars(hub: HubServer, tmp_path: Path) -> None:
+    fetched = fetch_in_process(hub, tmp_path)
+    assert fetched.error == ""
+    assert fetched.path.read_bytes() == CONTENT
+    assert fetched.path.is_relative_to(tmp_path)
+    assert fetched.revision == COMMIT
+    assert "%" not in fetched.stderr
+
+
+def test_a_file_in_the_cache_is_not_downloaded_again(hub: HubServer, tmp_path: Path) -> None:
+    first = fetch_in_process(hub, tmp_path)
+    assert hub.count("GET") == 1
+    second = fetch_in_process(hub, tmp_path)
+    assert hub.count("GET") == 1
+    assert (second.path, second.revision) == (first.path, first.revision)
+
+
+def test_a_file_in_the_cache_is_found_offline(hub: HubServer, tmp_path: Path) -> None:
+    first = fetch_in_process(hub, tmp_path)
+    requests = len(hub.requests)
+    second = fetch_in_process(hub, tmp_path, HF_HUB_OFFLINE="1")
+    assert (second.path, second.revision) == (first.path, COMMIT)
+    assert len(hub.requests) == requests
+
+
+def test_a_dropped_connection_is_resumed(hub: HubServer, tmp_path: Path) -> None:
+    # The client keeps what came in whole pieces of ten mebibytes, so the first half must hold one.
+    content = CONTENT * 80
+    hub.files["large.tar"] = content
+    hub.drop_once = True
+    fetched = fetch_in_process(hub, tmp_path, file="large.tar")
+    assert fetched.error == ""
+    assert fetched.path.read_bytes() == content
+    first, second = (wanted for method, _, wanted in hub.requests if method == "GET")
+    assert first is None
+    assert second is not None
+    assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= len(content) // 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "remedy"),
+    [
+        (Answer.REPO_NOT_FOUND, "does not exist, or is private", "hf auth login"),
+        (Answer.PRIVATE, "does not exist, or is private", "HF_TOKEN"),
+        (Answer.GATED_NO_TOKEN, "restricted to those who are logged in", "then set HF_TOKEN or run: hf auth login"),
+        (Answer.GATED_NO_ACCESS, "the account of your token has not been granted it", "Accept the conditions on http"),
+        (Answer.BAD_TOKEN, "the hub refused access", "hf auth login"),
+        (Answer.FORBIDDEN, "Your token lacks the permission", "hf auth login"),
+        (Answer.BROKEN, "the hub answered with an error", "Try again later"),
+    ],
+)
+def test_a_refusal_says_why_and_what_to_do(
+    hub: HubServer, tmp_path: Path, answer: Answer, reason: str, remedy: str
+) -> None:
+    hub.answer = answer
+    error = fetch_in_process(hub, tmp_path).error
+    assert error.startswith(f"The file {FILE} of the data set {REPO} cannot be downloaded: ")
+    assert reason in error
+    assert remedy in error
+    assert f"{hub.endpoint}/datasets/{REPO} and pass it to --source." in error
+    assert "\n" not in error
+
+
+def test_a_file_that_the_data_set_lacks(hub: HubServer, tmp_path: Path) -> None:
+    error = fetch_in_process(hub, tmp_path, file="gone.tar").error
+    assert "The file gone.tar" in error
+    assert "has no such file" in error
+    assert f"Find it on {hub.endpoint}/datasets/{REPO} and pass it to --source." in error
+
+
+def test_offline_without_a_cache(hub: HubServer, tmp_path: Path) -> None:
+    error = fetch_in_process(hub, tmp_path, HF_HUB_OFFLINE="1").error
+    assert "HF_HUB_OFFLINE is set, and the file is not in the cache. Unset it, or download" in error
+    assert hub.requests == []
+
+
+def test_a_hub_that_cannot_be_reached(hub: HubServer, tmp_path: Path) -> None:
+    # Port 9 is "discard", which nothing on a loopback listens to.
+    error = fetch_in_process(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").error
+    assert "the hub cannot be reached (" in error
+    assert "refused" in error
+    assert "Check the network and try again, or download" in error
+
+
+def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    home = tmp_path / "file"
+    home.write_text("")
+    process = subprocess.run(
+        [sys.executable, "-c", SCRIPT, REPO, FILE],
+        env={**hub.environment(home), "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert "NotADirectoryError" in process.stderr.splitlines()[-1]
+
+
+def test_a_missing_client_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtra) as caught:
+        fetch(REPO, FILE)
+    assert "pip install 'convkit-vlm[hub]'" in str(caught.value)
+    assert FILE in str(caught.value)
