@@ -5,9 +5,10 @@ spelling of every row, so null is never accepted for absent. Validate bytes with
 `Conversation.model_validate_json(line)`.
 """
 
+from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 FORMAT_VERSION = 1
@@ -21,6 +22,20 @@ _PLAIN = r"[^/\\.\x00-\x1f\x7f]"
 _SEGMENT = rf"(?:{_PLAIN}{_CHAR}*|\.{_PLAIN}{_CHAR}*|\.\.{_CHAR}+)"
 _FIRST = _SEGMENT.replace(r"[^/\\", r"[^:/\\")
 IMAGE_PATH_PATTERN = rf"^{_FIRST}(?:/{_SEGMENT})*$"
+
+
+def _only_finite(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuse NaN and infinity, which the parser lets through: they are no JSON, and would be written as null."""
+    waiting: list[JsonValue] = [metadata]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, float) and not isfinite(value):
+            raise PydanticCustomError("not_finite", "a number is infinite or not a number")
+    return metadata
 
 
 def _drop_default(schema: dict[str, Any]) -> None:
@@ -40,7 +55,8 @@ OptionalAnswers = Annotated[
     GetPydanticSchema(lambda _source, handler: handler(Annotated[tuple[str, ...], Field(strict=False, min_length=1)])),
 ]
 OptionalMetadata = Annotated[
-    dict[str, JsonValue] | None, GetPydanticSchema(lambda _source, handler: handler(dict[str, JsonValue]))
+    dict[str, JsonValue] | None,
+    GetPydanticSchema(lambda _source, handler: handler(Annotated[dict[str, JsonValue], AfterValidator(_only_finite)])),
 ]
 
 
@@ -103,7 +119,7 @@ class Conversation(BaseModel):
         return self
 
     def to_line(self) -> bytes:
-        """The row as one JSON line, without the line end: compact, UTF-8, keys in schema order, absent keys left out."""
+        """The row as one JSON line, without line end: compact, UTF-8, keys in schema order, absent keys left out."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
@@ -116,7 +132,7 @@ class Split(BaseModel):
 
     model_config = _STRICT
 
-    file: str = Field(description="The row file, beside the manifest.")
+    file: str = Field(pattern=r"^[^/\\\x00-\x1f\x7f]+\.jsonl$", description="The row file, beside the manifest.")
     rows: Count
     turns: Count
     images: Count = Field(description="Image references, repeated ones counted each time.")
@@ -167,9 +183,7 @@ class Accounting(BaseModel):
 class Manifest(BaseModel):
     """dataset.json: what a dataset directory holds, and how it came about."""
 
-    model_config = ConfigDict(
-        **_STRICT, title="convkit manifest", json_schema_extra={"$id": f"{SCHEMA_ID}:manifest"}
-    )
+    model_config = ConfigDict(**_STRICT, title="convkit manifest", json_schema_extra={"$id": f"{SCHEMA_ID}:manifest"})
 
     format_version: Literal[1] = Field(description="Version of the row and directory format.")
     name: str = Field(min_length=1, description="The data set's name, the first part of its row files' names.")

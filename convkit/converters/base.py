@@ -95,7 +95,7 @@ class Converter(ABC, Generic[I]):
     """
 
     name: ClassVar[str]
-    """The data set's name: `source` of its rows and first part of its file names."""
+    """The command's name, and the data set's unless `dataset` says otherwise."""
     unit: ClassVar[str]
     """What is counted, in the singular: clip, question."""
     version: ClassVar[int]
@@ -109,6 +109,15 @@ class Converter(ABC, Generic[I]):
     def __init__(self, root: Path, options: Any) -> None:
         self.root = root
         self.options = options
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name: `source` of its rows and first part of its file names."""
+        return self.name
+
+    def count(self) -> int | None:
+        """How many entries `items` yields, if that is cheap to know; for the progress bar alone."""
+        return None
 
     @abstractmethod
     def items(self) -> Iterator[I | Reject | Exclude]:

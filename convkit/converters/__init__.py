@@ -1,0 +1,62 @@
+"""The converters: a literal table, read without importing any of them.
+
+Others come from installed packages, as entry points of the group `convkit.converters`: name -> `module:Class`.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from convkit.errors import ConvkitError
+
+if TYPE_CHECKING:
+    from convkit.converters.base import Converter
+
+ENTRY_POINTS = "convkit.converters"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table."""
+
+    target: str
+    """`module:Class`."""
+    summary: str
+
+
+TABLE = {
+    "easy-vqa": Entry("convkit.converters.easy_vqa:EasyVQA", "easy-VQA: questions on small pictures; no download."),
+    "ucf101": Entry("convkit.converters.ucf101:UCF101", "UCF-101 action clips: the release, or the subset on the hub."),
+    "video-folder": Entry("convkit.converters.video_folder:VideoFolder", "Any folder of videos by class."),
+}
+
+
+def table() -> dict[str, Entry]:
+    """convkit's own converters and those of installed packages, by name; convkit's own win."""
+    from importlib.metadata import entry_points
+
+    others = {
+        point.name: Entry(point.value, f"from the package {point.dist.name}" if point.dist else "from a package")
+        for point in entry_points(group=ENTRY_POINTS)
+    }
+    return dict(sorted({**others, **TABLE}.items()))
+
+
+def load(name: str) -> "type[Converter[Any]]":
+    """The converter of a name.
+
+    Raises:
+        ConvkitError: there is none, or the package that offers it is broken.
+    """
+    entry = TABLE.get(name) or table().get(name)
+    if entry is None:
+        raise ConvkitError(f"there is no converter {name!r}. Known: {', '.join(table())}. See: convkit convert --list")
+    module, _, attribute = entry.target.partition(":")
+    try:
+        found: type[Converter[Any]] = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConvkitError(
+            f"the converter {name!r} ({entry.target}, {entry.summary}) does not load: {error}. "
+            "Reinstall or remove the package that offers it."
+        ) from error
+    return found

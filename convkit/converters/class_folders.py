@@ -1,0 +1,205 @@
+"""Folders of media by class, with or without folders by split above them: what video and image sources share.
+
+Two layouts are known, at any depth below the source:
+    {train,val,test}/<Class>/<file>      splits by folder
+    <Class>/<file>                       splits by lists, or all of it train
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from convkit.converters.base import Exclude, Reject
+from convkit.errors import SourceError
+
+SPLITS = ("train", "val", "test")
+SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+MAX_DEPTH = 6
+
+
+@dataclass(frozen=True)
+class Member:
+    """One media file: where it is and what its folders say of it."""
+
+    path: str
+    """Relative to the source, with slashes."""
+    split: str
+    label: str
+    stem: str
+    size: int
+    """Bytes."""
+
+
+def members(root: Path, suffixes: frozenset[str], kind: str) -> Iterator[Member | Reject | Exclude]:
+    """Every file of a source, ordered by split, class and name; what cannot be used is named.
+
+    Args:
+        suffixes: lower-case suffixes of the files looked for.
+        kind: what they are called in messages, such as "video".
+
+    Raises:
+        SourceError: neither layout is there, or more than one place could be meant.
+    """
+    base, by_split = _find(root, suffixes, kind)
+    folders = _split_folders(base) if by_split else {"train": base}
+    for split in SPLITS:
+        for class_folder in _subfolders(folders[split]) if split in folders else ():
+            yield from _class_members(root, class_folder, split, suffixes, kind)
+
+
+def has_split_folders(root: Path, suffixes: frozenset[str], kind: str) -> bool:
+    """Whether the source is laid out by split."""
+    return _find(root, suffixes, kind)[1]
+
+
+def _split_folders(base: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in _subfolders(base):
+        split = SPLIT_FOLDERS.get(folder.name.lower())
+        if split in found:
+            raise SourceError(f"{found[split]} and {folder.name} are both folders of the split {split}. Join or rename one.")
+        if split:
+            found[split] = folder
+    return found
+
+
+def _class_members(
+    root: Path, folder: Path, split: str, suffixes: frozenset[str], kind: str
+) -> Iterator[Member | Reject | Exclude]:
+    found = False
+    stems: dict[str, str] = {}
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        path = Path(entry.path).relative_to(root).as_posix()
+        stem, suffix = os.path.splitext(entry.name)
+        if entry.name.startswith(".") or not entry.is_file():
+            continue
+        if suffix.lower() not in suffixes:
+            yield Exclude(f"no {kind} by its suffix: {printable(suffix or entry.name)}")
+            continue
+        found = True
+        if not _is_utf8(path):
+            yield Reject(printable(path), "bad-name", "the file name is not UTF-8 and cannot stand in a row; rename it")
+        elif stem in stems:
+            yield Reject(path, "duplicate-name", f"its frames would have the names of those of {stems[stem]}; rename it")
+        else:
+            stems[stem] = entry.name
+            yield Member(path, split, folder.name, stem, entry.stat().st_size)
+    if not found:
+        address = printable(folder.relative_to(root).as_posix()) + "/"
+        yield Reject(address, "empty-class", f"the class folder holds no {kind}", units=0)
+
+
+def _find(root: Path, suffixes: frozenset[str], kind: str) -> tuple[Path, bool]:
+    """The folder that holds the splits or classes, and whether it holds splits."""
+    by_split: list[Path] = []
+    by_class: list[Path] = []
+    for folder in _walk(root, MAX_DEPTH):
+        children = _subfolders(folder)
+        if any(c.name.lower() in SPLIT_FOLDERS and _subfolders(c) for c in children):
+            by_split.append(folder)
+        elif any(_holds(c, suffixes) for c in children):
+            by_class.append(folder)
+    # Below a folder of splits, each split looks like a folder of classes.
+    candidates = by_split or by_class
+    if len(candidates) == 1:
+        return candidates[0], bool(by_split)
+    layouts = f"{{train,val,test}}/<Class>/<{kind}> or <Class>/<{kind}>, at any depth up to {MAX_DEPTH}"
+    if not candidates:
+        raise SourceError(
+            f"{root} holds no {kind}s in class folders. Looked for {layouts}, with files ending in "
+            f"{', '.join(sorted(suffixes))}. Point --source at the folder above the class or split folders."
+        )
+    named = ", ".join(str(c) for c in candidates[:4])
+    raise SourceError(f"{root} holds {len(candidates)} sets of class folders: {named}. Point --source at one of them.")
+
+
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    yield folder
+    if depth:
+        for child in _subfolders(folder):
+            yield from _walk(child, depth - 1)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(Path(e.path) for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+
+
+def _holds(folder: Path, suffixes: frozenset[str]) -> bool:
+    return any(os.path.splitext(e.name)[1].lower() in suffixes and e.is_file() for e in os.scandir(folder))
+
+
+def _is_utf8(text: str) -> bool:
+    return printable(text) == text
+
+
+def printable(name: str) -> str:
+    """A file name as text that can be written: bytes that are not UTF-8 become escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+Entry = Member | Reject | Exclude
+
+
+def choose_classes(entries: Iterable[Entry], wanted: tuple[str, ...]) -> Iterator[Entry]:
+    """Leave out the members of other classes; no classes named means all.
+
+    Raises:
+        SourceError: a class that is wanted does not exist.
+    """
+    if not wanted:
+        yield from entries
+        return
+    known = set()
+    for entry in entries:
+        if isinstance(entry, Member):
+            known.add(entry.label)
+            yield entry if entry.label in wanted else Exclude("class not in --classes")
+        else:
+            yield entry
+    if unknown := sorted(set(wanted) - known):
+        raise SourceError(f"no class {', '.join(unknown)} in the source. Its classes: {', '.join(sorted(known))}.")
+
+
+def carve_val(entries: list[Entry], fraction: float, seed: int, group: Callable[[Member], str]) -> list[Entry]:
+    """Move whole groups of each class from train to val, where the source has no val split of its own.
+
+    Args:
+        fraction: share of a class's groups, rounded, at least one of two or more; 0 moves none.
+        seed: decides which groups, whatever the order of the files.
+    """
+    found = [e for e in entries if isinstance(e, Member)]
+    if fraction == 0 or any(m.split == "val" for m in found):
+        return entries
+    chosen: set[tuple[str, str]] = set()
+    train = sorted({(m.label, group(m)) for m in found if m.split == "train"})
+    for _, pairs in groupby(train, key=lambda pair: pair[0]):
+        drawn = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}/{pair[0]}/{pair[1]}".encode()).digest())
+        count = max(1, round(fraction * len(drawn))) if len(drawn) > 1 else 0
+        chosen.update(drawn[:count])
+
+    def moved(entry: Entry) -> Entry:
+        if isinstance(entry, Member) and entry.split == "train" and (entry.label, group(entry)) in chosen:
+            return replace(entry, split="val")
+        return entry
+
+    return in_split_order([moved(entry) for entry in entries])
+
+
+def in_split_order(entries: list[Entry]) -> list[Entry]:
+    """Train, val, test; what has no split comes first. The order within a split stays."""
+    return sorted(entries, key=lambda e: SPLITS.index(e.split) if isinstance(e, Member) else -1)
+
+
+def limit_each_class(entries: Iterable[Entry], limit: int | None) -> Iterator[Entry]:
+    """Leave out all but the first `limit` members of each class and split."""
+    seen: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        if limit is not None and isinstance(entry, Member):
+            key = (entry.split, entry.label)
+            seen[key] = seen.get(key, 0) + 1
+            yield entry if seen[key] <= limit else Exclude("beyond --limit")
+        else:
+            yield entry

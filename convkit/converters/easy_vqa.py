@@ -1,0 +1,137 @@
+"""easy-VQA: 48,248 questions on 5,000 pictures of one shape, whole inside the PyPI package `easy-vqa`.
+
+Layout: `{train,test}/questions.json` = [[question, answer, image id], ...] and `{train,test}/images/<id>.png`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
+from convkit.errors import ItemError, SourceError
+from convkit.schema import Conversation, Turn
+
+_QUESTIONS = TypeAdapter(list[tuple[str, str, int]])
+
+
+class EasyVQAOptions(Options):
+    """Options of `easy-vqa`."""
+
+    one_question_per_row: bool = Field(
+        False, description="One row a question, instead of all questions of a picture as turns of one row."
+    )
+    val_fraction: float = Field(0.1, ge=0, lt=1, description="Share of train's pictures that become val; 0: none.")
+    limit: int | None = Field(None, ge=1, description="At most this many pictures of each split.")
+    seed: int = Field(0, description="Decides which pictures become val.")
+
+
+@dataclass(frozen=True)
+class Picture(Item):
+    """One picture with all its questions."""
+
+    folder: str
+    image_id: int
+    split: str
+    group: str
+    turns: tuple[tuple[str, str], ...]
+    """(question, answer), in the order of the source."""
+
+    @property
+    def units(self) -> int:
+        """Its questions."""
+        return len(self.turns)
+
+
+class EasyVQA(Converter[Picture]):
+    """A picture and its questions become one conversation; equal pictures are one group, so val never sees train's."""
+
+    name = "easy-vqa"
+    unit = "question"
+    version = 1
+    Options = EasyVQAOptions
+    default_source = "package:easy_vqa/data"
+    options: EasyVQAOptions
+
+    def count(self) -> int:
+        """The number of pictures."""
+        return sum(1 for _ in self.items())
+
+    def items(self) -> Iterator[Picture | Reject | Exclude]:
+        """Pictures in the order train, val, test, then by id."""
+        train = list(self._pictures("train"))
+        chosen = self._val_groups([p.group for p in train if isinstance(p, Picture)])
+        for split in ("train", "val"):
+            wanted = (p for p in train if _split_of(p, chosen) == split)
+            yield from self._limited(_moved(p, split) for p in wanted)
+        yield from self._limited(self._pictures("test"))
+
+    def _pictures(self, folder: str) -> Iterator[Picture | Reject]:
+        by_image: dict[int, list[tuple[str, str]]] = {}
+        for question, answer, image_id in self._questions(folder):
+            by_image.setdefault(image_id, []).append((question, answer))
+        for image_id, turns in sorted(by_image.items()):
+            address = f"{folder}/images/{image_id}.png"
+            try:
+                digest = hashlib.sha256((self.root / address).read_bytes()).hexdigest()
+            except FileNotFoundError:
+                reason = f"{folder}/questions.json asks about this picture, which is not there"
+                yield Reject(address, "missing-image", reason, len(turns))
+            else:
+                yield Picture(address, folder, image_id, folder, f"picture-{digest[:16]}", tuple(turns))
+
+    def _questions(self, folder: str) -> list[tuple[str, str, int]]:
+        path = self.root / folder / "questions.json"
+        try:
+            return _QUESTIONS.validate_python(json.loads(path.read_bytes()))
+        except FileNotFoundError as error:
+            raise SourceError(
+                f"{self.root} is not easy-VQA's data: there is no {folder}/questions.json. Leave --source out to use the "
+                "data of the package easy-vqa."
+            ) from error
+        except (ValueError, ValidationError) as error:
+            raise SourceError(f"{path} is not a list of [question, answer, image id]: {error}") from error
+
+    def _val_groups(self, groups: list[str]) -> set[str]:
+        distinct = sorted(set(groups), key=lambda g: hashlib.sha256(f"{self.options.seed}/{g}".encode()).digest())
+        return set(distinct[: round(self.options.val_fraction * len(distinct))])
+
+    def _limited(self, pictures: Iterator[Picture | Reject]) -> Iterator[Picture | Reject | Exclude]:
+        seen = 0
+        for picture in pictures:
+            seen += isinstance(picture, Picture)
+            over = self.options.limit is not None and seen > self.options.limit
+            yield Exclude("beyond --limit", picture.units) if over else picture
+
+    def convert(self, item: Picture) -> Record:
+        """The picture is stored as it is, under `<split>/<id>.png`."""
+        image = f"{item.split}/{item.image_id}.png"
+        try:
+            data = (self.root / item.address).read_bytes()
+        except OSError as error:
+            raise ItemError("unreadable-image", f"cannot be read: {error.strerror}") from error
+        turns = [Turn(images=(), user=question, assistant=answer) for question, answer in item.turns]
+        first = Turn(images=(image,), user=turns[0].user, assistant=turns[0].assistant)
+        name = f"{item.split}-{item.image_id:06d}"
+        if self.options.one_question_per_row:
+            shown = [t.model_copy(update={"images": (image,)}) for t in turns]
+            rows = tuple(self._row(f"{name}-{k:02d}", item, (turn,)) for k, turn in enumerate(shown))
+        else:
+            rows = (self._row(name, item, (first, *turns[1:])),)
+        return Record(item.split, rows, {image: data})
+
+    def _row(self, row_id: str, item: Picture, turns: tuple[Turn, ...]) -> Conversation:
+        return Conversation(id=row_id, source=self.name, conversations=turns, group=item.group)
+
+
+def _split_of(picture: Picture | Reject, chosen: set[str]) -> str:
+    return "val" if isinstance(picture, Picture) and picture.group in chosen else "train"
+
+
+def _moved(picture: Picture | Reject, split: str) -> Picture | Reject:
+    from dataclasses import replace
+
+    return replace(picture, split=split) if isinstance(picture, Picture) else picture

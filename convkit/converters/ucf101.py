@@ -1,0 +1,109 @@
+"""UCF-101, as the official release with its split lists and as the subset on the hub.
+
+Layouts: `{train,val,test}/<Class>/*.avi` (the subset), `<Class>/*.avi` with `ucfTrainTestlist/` (the release).
+The class is the folder's name: the files of HandstandPushups are spelled otherwise.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from convkit.converters import class_folders
+from convkit.converters.base import Exclude, Reject
+from convkit.converters.class_folders import Entry, Member
+from convkit.converters.video_folder import VideoFolder, VideoOptions
+from convkit.errors import SourceError
+
+LISTS = "ucfTrainTestlist"
+_GROUP = re.compile(r"_(g\d+)_c\d+$")
+
+
+class UCF101Options(VideoOptions):
+    """Options of `ucf101`."""
+
+    splits: Path | None = Field(
+        None, exclude=True, description=f"The folder {LISTS} of the official release. Default: found beside the source."
+    )
+    fold: int = Field(1, ge=1, le=3, description="Which of the three official splits.")
+
+
+class UCF101(VideoFolder):
+    """UCF-101: 13,320 clips of 101 actions; the clips of an action come in 25 groups of the same scene."""
+
+    name = "ucf101"
+    version = 1
+    Options: ClassVar[type[VideoOptions]] = UCF101Options
+    default_source = "hub:sayakpaul/ucf101-subset/UCF101_subset.tar.gz"
+    options: UCF101Options
+
+    def group(self, member: Member) -> str:
+        """The action and the number gNN in the clip's name."""
+        found = _GROUP.search(member.stem)
+        return f"{member.label}_{found[1]}" if found else super().group(member)
+
+    def members(self) -> Iterator[Entry]:
+        """Clips with the split of their folder, or of the official lists where the folders say nothing."""
+        if self.options.splits is None and class_folders.has_split_folders(self.root, self.suffixes, "video"):
+            return super().members()
+        return _by_lists(super().members(), self._lists(), self.options)
+
+    def _lists(self) -> Path:
+        places = (self.root / LISTS, self.root.parent / LISTS)
+        lists = self.options.splits or next((p for p in places if p.is_dir()), None)
+        if lists is None:
+            raise SourceError(
+                f"{self.root} has class folders but no train and test folders, so the official split lists are needed. "
+                f"Download UCF101TrainTestSplits-RecognitionTask.zip from the data set's page and pass --splits {LISTS}; "
+                "for other videos use: convkit convert video-folder"
+            )
+        return lists
+
+
+def _by_lists(entries: Iterator[Entry], lists: Path, options: UCF101Options) -> Iterator[Entry]:
+    """Give every clip the split that the lists name; what only one side knows is accounted for."""
+    listed = _read_list(lists / f"trainlist0{options.fold}.txt", "train")
+    for clip, place in _read_list(lists / f"testlist0{options.fold}.txt", "test").items():
+        if clip in listed:
+            raise SourceError(f"{clip} is in both {listed[clip][1]} and {place[1]}: train and test overlap. Mend the lists.")
+        listed[clip] = place
+    placed: list[Entry] = []
+    for entry in entries:
+        place = listed.pop("/".join(entry.path.split("/")[-2:]), ("", "")) if isinstance(entry, Member) else ("", "")
+        if not isinstance(entry, Member):
+            placed.append(entry)
+        elif place[0]:
+            placed.append(replace(entry, split=place[0]))
+        else:
+            placed.append(Exclude(f"not in the lists of fold {options.fold}"))
+    for clip, (_, address) in listed.items():
+        if options.classes and clip.split("/")[0] not in options.classes:
+            placed.append(Exclude("class not in --classes"))
+        else:
+            placed.append(Reject(address, "missing-clip", f"the list names {clip}, which is not in the source"))
+    return iter(class_folders.in_split_order(placed))
+
+
+def _read_list(path: Path, split: str) -> dict[str, tuple[str, str]]:
+    """Clip -> (split, file:line). Lines are `Class/clip.avi` with or without a label number."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SourceError(
+            f"cannot read the split list {path}: {error.strerror}. --splits takes the folder {LISTS} of the official release."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path} is not a text file in UTF-8. --splits takes the folder {LISTS}.") from error
+    found: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        clip = line.split()[0]
+        if clip.count("/") != 1 or clip in found:
+            problem = "names a clip twice" if clip in found else "is not of the form Class/clip.avi [label]"
+            raise SourceError(f"{path}:{number} {problem}: {line.strip()[:80]!r}. Mend the list or use the official one.")
+        found[clip] = (split, f"{path.name}:{number}")
+    return found

@@ -1,0 +1,135 @@
+"""Local processes: ordered, lazy on its input, bounded in memory, and alive after a worker's death.
+
+Video and image decoders are C code fed with hostile files. A worker that crashes takes neither the run nor its
+neighbours' items with it: the items that were in flight run again one by one, and the one that kills its worker
+again is answered by `on_crash`.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.connection import wait
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK_SECONDS = 0.05
+"""Items are sent in chunks of about this much work: large enough to hide the sending, small enough to share out."""
+MAX_CHUNK = 256
+CHUNKS_AHEAD = 3
+"""Chunks in flight for each worker; bounds the memory of waiting results."""
+
+
+def default_workers() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(task: Callable[[T], R], items: Iterable[T], workers: int, on_crash: Callable[[T], R]) -> Iterator[R]:
+    """Map `task` over `items` in `workers` processes; results come in the order of the items.
+
+    Args:
+        task: picklable. An exception it raises ends the run.
+        items: consumed lazily, a bounded number ahead of the results.
+        workers: number of processes; 0 runs everything in this process.
+        on_crash: gives the result of an item that killed its worker.
+    """
+    if workers == 0:
+        yield from map(task, items)
+        return
+    pool = _Pool(task, workers)
+    try:
+        yield from pool.results(iter(items), on_crash)
+    finally:
+        pool.close()
+
+
+class _Pool(Generic[T, R]):
+    """A process pool that can be replaced when a worker dies."""
+
+    def __init__(self, task: Callable[[T], R], workers: int) -> None:
+        self._task = task
+        self._workers = workers
+        self._executor = _start(workers)
+        self._chunk_size = 1
+
+    def results(self, items: Iterator[T], on_crash: Callable[[T], R]) -> Iterator[R]:
+        flying: deque[tuple[list[T], Future[tuple[list[R], float]]]] = deque()
+        while True:
+            while len(flying) < self._workers * CHUNKS_AHEAD and (chunk := list(islice(items, self._chunk_size))):
+                flying.append((chunk, self._submit(chunk)))
+            if not flying:
+                return
+            chunk, future = flying.popleft()
+            try:
+                results, seconds = future.result()
+            except BrokenProcessPool:
+                chunks = [chunk, *(waiting for waiting, _ in flying)]
+                flying.clear()
+                yield from self._recover([item for chunk in chunks for item in chunk], on_crash)
+            else:
+                self._adapt(len(chunk), seconds)
+                yield from results
+
+    def _submit(self, chunk: list[T]) -> "Future[tuple[list[R], float]]":
+        try:
+            return self._executor.submit(_run_chunk, self._task, chunk)
+        except BrokenProcessPool as error:
+            # Another chunk's worker died between two submissions: the answer comes when this chunk's turn does.
+            future: Future[tuple[list[R], float]] = Future()
+            future.set_exception(error)
+            return future
+
+    def _recover(self, items: list[T], on_crash: Callable[[T], R]) -> Iterator[R]:
+        """Run each item in a process of its own, then go on with a fresh pool."""
+        self.close()
+        for item in items:
+            with _start(1) as single:
+                try:
+                    results, _ = single.submit(_run_chunk, self._task, [item]).result()
+                except BrokenProcessPool:
+                    results = [on_crash(item)]
+            yield from results
+        self._executor = _start(self._workers)
+
+    def _adapt(self, items: int, seconds: float) -> None:
+        wanted = int(CHUNK_SECONDS * items / max(seconds, 1e-6))
+        self._chunk_size = max(1, min(wanted, MAX_CHUNK, self._chunk_size * 2))
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(workers: int) -> ProcessPoolExecutor:
+    # spawn: nothing of this process (locks, open files, threads of a decoder) is inherited.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+
+
+def _run_chunk(task: Callable[[T], R], chunk: Sequence[T]) -> tuple[list[R], float]:
+    begun = time.perf_counter()
+    return [task(item) for item in chunk], time.perf_counter() - begun
+
+
+def _end_with_parent() -> None:
+    """Let this worker die with its parent: the queue alone would keep it alive, and writing, after a SIGKILL.
+
+    An interrupt from the terminal reaches the whole group; ending the workers is the parent's business.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()

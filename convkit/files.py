@@ -1,0 +1,70 @@
+"""Writing files such that a reader sees the old one or the new one, never a part."""
+
+import os
+from pathlib import Path
+
+
+class AtomicFile:
+    """A file that appears under its name, whole and on disk, when it is committed.
+
+    Args:
+        path: the name.
+        scratch: a folder of the same file system for the temporary name.
+    """
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        self.path = path
+        self._temporary = scratch / f"{path.name}.{os.getpid()}"
+        self._file = self._temporary.open("wb")
+
+    def write(self, data: bytes) -> None:
+        """Add to the file."""
+        self._file.write(data)
+
+    def commit(self) -> None:
+        """Sync the file and rename it into place."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.close()
+        os.replace(self._temporary, self.path)
+        sync_folder(self.path.parent)
+
+    def close(self) -> None:
+        """Give the file up, unless it is committed."""
+        self._file.close()
+
+
+def write_atomic(path: Path, data: bytes, scratch: Path) -> None:
+    """Write a small file whole or not at all."""
+    file = AtomicFile(path, scratch)
+    try:
+        file.write(data)
+        file.commit()
+    finally:
+        file.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(path: Path, data: bytes, scratch: Path) -> None:
+    """Write a file whole or not at all, without waiting for the disk; `os.sync` makes many of them durable at once."""
+    temporary = scratch / str(os.getpid())
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+    try:
+        os.replace(temporary, path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, path)
