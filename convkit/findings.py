@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from convkit.schema import SCHEMA_ID
+
 
 class Severity(StrEnum):
     """How bad a finding is: errors keep a data set from being trained on, warnings do not."""
@@ -25,7 +27,8 @@ class Finding(BaseModel):
     line: int | None = Field(default=None, ge=1, description="The line in the file, from 1; null: the whole file.")
     row_id: str | None = Field(default=None, description="The row's id, where it could be read.")
     pointer: str | None = Field(
-        default=None, description="JSON pointer (RFC 6901) into the row, such as /conversations/0/images/2."
+        default=None,
+        description="JSON pointer (RFC 6901) into the row, such as /conversations/0/images/2, or into the manifest.",
     )
     message: str = Field(description="What is wrong, in one sentence.")
     hint: str = Field(description="How to mend it.")
@@ -44,7 +47,12 @@ class Summary(BaseModel):
 class Report(BaseModel):
     """The result of `convkit validate --format json`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="convkit validation report")
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        title="convkit validation report",
+        json_schema_extra={"$id": f"{SCHEMA_ID}:report"},
+    )
 
     report_version: Literal[1] = Field(default=1, description="The version of this format.")
     summary: Summary

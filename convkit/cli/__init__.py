@@ -1,0 +1,62 @@
+"""The command line: one thin file a command. Nothing heavy is imported before a command runs."""
+
+import errno
+import sys
+from typing import Annotated
+
+import typer
+
+from convkit import __version__
+from convkit.cli.convert import app as convert_app
+from convkit.cli.validate import validate
+from convkit.errors import ConvkitError
+
+
+def underscores(option: str) -> str:
+    """Options are spelled with underscores, as in the recipe, and taken with dashes as well."""
+    return option.replace("-", "_")
+
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "token_normalize_func": underscores}
+
+app = typer.Typer(
+    name="convkit",
+    help="Compile, prove and report vision-language conversation data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: rich alone would cost half of the start-up time
+    pretty_exceptions_enable=False,
+    context_settings=SETTINGS,
+)
+app.add_typer(convert_app, name="convert")
+app.command()(validate)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"convkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; what a user can cause ends in one paragraph and exit code 2, never in a traceback."""
+    try:
+        app()
+    except ConvkitError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail("the disk is full. What is done so far is kept: make room and run the same command again.")
+        _fail(f"{error.filename or 'the system'}: {error.strerror or error}. Check that it exists and is accessible.")
+
+
+def _fail(message: str) -> None:
+    print(f"convkit: error: {message}", file=sys.stderr)
+    sys.exit(2)

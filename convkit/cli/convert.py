@@ -1,0 +1,200 @@
+"""`convkit convert NAME`: a command for each converter, made from its options."""
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from convkit.converters.base import Converter, Options
+    from convkit.schema import Manifest
+
+Parameters = dict[str, tuple[Any, Any]]
+"""Annotation and default by name."""
+
+COMMON: Parameters = {
+    "out_dir": (
+        Annotated[Path, typer.Option("--out_dir", help="The dataset directory to write; new, or interrupted before.")],
+        inspect.Parameter.empty,
+    ),
+    "workers": (
+        Annotated[int | None, typer.Option("--workers", min=0, help="Processes. Default: one a processor; 0: no others.")],
+        None,
+    ),
+    "on_error": (
+        Annotated[
+            Literal["quarantine", "fail"],
+            typer.Option("--on_error", help="What to do with an item that cannot become a row."),
+        ],
+        "quarantine",
+    ),
+    "max_errors": (
+        Annotated[
+            str | None,
+            typer.Option(
+                "--max_errors",
+                help="Stop when more than this is quarantined: a number, or a share such as 5%. Default: 100. "
+                "Given, it also says that so much is expected: exit code 0.",
+            ),
+        ],
+        None,
+    ),
+}
+
+
+class Converters(TyperGroup):
+    """The commands are the converters' names; a converter is imported when its command is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names."""
+        from convkit.converters import table
+
+        return list(table())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of one converter; None if there is none of the name."""
+        from convkit.converters import load, table
+
+        name = next((n for n in table() if n.replace("_", "-") == cmd_name.replace("_", "-")), None)
+        if name is None:
+            return None
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        single.command(name, help=table()[name].summary)(_command(load(name)))
+        return typer.main.get_command(single)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Name the known converters where an unknown one is asked for."""
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from convkit.converters import load
+
+            load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The table, without importing its converters."""
+        from convkit.converters import table
+
+        with formatter.section("Converters"):
+            formatter.write_dl([(name, entry.summary) for name, entry in table().items()])
+
+
+app = typer.Typer(
+    cls=Converters,
+    help="Convert a source into a checked dataset directory. Interrupted at any instant, the same command goes on.",
+    no_args_is_help=True,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+
+def _list(wanted: bool) -> None:
+    if wanted:
+        from convkit.converters import table
+
+        entries = table()
+        width = max(map(len, entries))
+        for name, entry in entries.items():
+            typer.echo(f"{name:{width}}  {entry.summary}")
+        raise typer.Exit
+
+
+@app.callback()
+def _convert(
+    show: Annotated[bool, typer.Option("--list", help="List the converters.", callback=_list, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+def _command(converter: "type[Converter[Any]]") -> Any:
+    """A function whose signature has the common options and the converter's own."""
+
+    def command(**values: Any) -> None:
+        common = {name: values.pop(name) for name in ("source", *COMMON)}
+        _run(converter, _options(converter, values), **common)
+
+    command.__doc__ = converter.__doc__
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in {**_source(converter), **COMMON, **_parameters(converter.Options)}.items()
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _source(converter: "type[Converter[Any]]") -> Parameters:
+    default = converter.default_source
+    note = f" Default: {default}" if default else ""
+    option = typer.Option("--source", help=f"A folder or archive.{note}")
+    return {"source": (Annotated[str | None, option], None) if default else (Annotated[str, option], inspect.Parameter.empty)}
+
+
+def _parameters(options: "type[Options]") -> Parameters:
+    found: Parameters = {}
+    for name, field in options.model_fields.items():
+        # Tuples are spelled as one argument with commas; the model takes them apart.
+        is_tuple = get_origin(field.annotation) is tuple
+        annotation, default = (str, "") if is_tuple else (field.annotation, field.default)
+        option = typer.Option(f"--{name}", help=field.description, show_default=default not in (None, "", False))
+        found[name] = (Annotated[annotation, option], default)
+    return found
+
+
+def _options(converter: "type[Converter[Any]]", values: dict[str, Any]) -> "Options":
+    from pydantic import ValidationError
+
+    from convkit.errors import ConvkitError
+
+    try:
+        return converter.Options(**values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"--{e['loc'][0] if e['loc'] else ''} {e['input']}: {e['msg']}" for e in error.errors(include_url=False)
+        )
+        raise ConvkitError(f"{problems}. See: convkit convert {converter.name} --help") from error
+
+
+def _run(
+    converter: "type[Converter[Any]]",
+    options: "Options",
+    out_dir: Path,
+    source: str | None,
+    workers: int | None,
+    on_error: Literal["quarantine", "fail"],
+    max_errors: str | None,
+) -> None:
+    from convkit import layout
+    from convkit.convert import Budget, Policy, convert
+    from convkit.progress import progress_bar
+
+    if (out_dir / layout.MANIFEST).exists():
+        typer.echo(f"{out_dir} is complete already; checking that it is this data set.", err=True)
+    budget = Budget(count=100) if max_errors is None else Budget.parse(max_errors)
+    try:
+        manifest = convert(
+            converter, source, options, out_dir, workers=workers, policy=Policy(on_error, budget), bars=progress_bar
+        )
+    except KeyboardInterrupt:
+        typer.echo("convkit: interrupted. Run the same command again to go on.", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(_summary(manifest, out_dir))
+    if manifest.accounting.quarantined and max_errors is None:
+        raise typer.Exit(1)
+
+
+def _summary(manifest: "Manifest", out_dir: Path) -> str:
+    from convkit import layout
+    from convkit.reporters.table import table
+
+    done = manifest.accounting
+    parts = [f"{done.written:,} written", f"{done.quarantined:,} quarantined"]
+    parts += [f"{count:,} left out ({reason})" for reason, count in done.excluded.items()]
+    lines = [f"{manifest.name}: {done.read:,} {done.unit}s read = {' + '.join(parts)}", ""]
+    rows = [[name, f"{s.rows:,}", f"{s.turns:,}", f"{s.images:,}"] for name, s in manifest.splits.items()]
+    lines.append(table(["split", "rows", "turns", "images"], rows))
+    lines += ["", f"{done.media_files:,} media files, {done.media_bytes / 1e6:,.1f} MB in {out_dir}"]
+    if (out_dir / layout.QUARANTINE).exists():
+        lines.append(f"what was quarantined, and why: {out_dir / layout.QUARANTINE}")
+    return "\n".join(lines)

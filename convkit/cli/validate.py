@@ -1,0 +1,45 @@
+"""`convkit validate PATH...`: prove data sets sound."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from convkit.reporters import REPORTERS, get_reporter
+
+
+def validate(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Dataset directories or row files (*.jsonl)."),
+    ],
+    format: Annotated[
+        str, typer.Option("--format", metavar="|".join(REPORTERS), help="How the report is written.")
+    ] = "text",
+    media: Annotated[
+        Literal["decode", "header", "none"],
+        typer.Option("--media", help="How far image files are read. Only decode finds truncated ones."),
+    ] = "decode",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Processes that decode. Default: one a processor; 0: no others."),
+    ] = None,
+) -> None:
+    """Check every row and image of data sets; exit code 1 if there are errors.
+
+    A dataset directory that passes gets a receipt, which training asks for.
+    """
+    from convkit.progress import progress_bar
+    from convkit.validate import validate as run
+
+    render = get_reporter(format)
+    with progress_bar("validating", "B") as update:
+        result = run(paths, media=media, workers=workers, progress=update)
+    sys.stdout.write(render(result.report))
+    for path in result.receipts:
+        typer.echo(f"receipt written: {path}", err=True)
+    for note in result.notes:
+        typer.echo(note, err=True)
+    if result.report.summary.errors:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Pictures and videos: opening them safely, and taking frames."""

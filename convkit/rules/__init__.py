@@ -1,0 +1,28 @@
+"""The rules, one family a file.
+
+A new rule is written into its family's file: a `Rule` in its `RULES`, and what finds it (for sound rows, a `Check`
+in its `CHECKS`); and a fixture in tests/fixtures/datasets/invalid/ that carries its code.
+"""
+
+from convkit.errors import ConvkitError
+from convkit.rules import corpus, file, media, row
+from convkit.rules.base import Check, Rule
+
+RULES: dict[str, Rule] = {rule.code: rule for family in (file, row, media, corpus) for rule in family.RULES}
+"""All rules by code, in the order of their codes."""
+
+CHECKS: tuple[type[Check], ...] = (*row.CHECKS, *corpus.CHECKS)
+"""What is asked of sound rows and whole data sets."""
+
+
+def get_rule(name: str) -> Rule:
+    """The rule with a code or a slug.
+
+    Raises:
+        ConvkitError: there is none; the message lists the known rules.
+    """
+    for rule in RULES.values():
+        if name in (rule.code, rule.slug):
+            return rule
+    known = ", ".join(f"{rule.code} {rule.slug}" for rule in RULES.values())
+    raise ConvkitError(f"There is no rule {name!r}. Choose one of: {known}.")

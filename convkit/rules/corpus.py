@@ -1,0 +1,135 @@
+"""CK3xx: the data set as a whole, its rows against each other and against the manifest."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from convkit import layout
+from convkit.findings import Finding, Severity
+from convkit.rules.base import Check, Corpus, Place, Problem, RowFile, Rule, shown
+from convkit.schema import Conversation, Split
+
+DUPLICATE_ID = Rule(
+    code="CK301",
+    slug="duplicate-id",
+    severity=Severity.ERROR,
+    summary="Two rows of the data set have the same id.",
+    why="Results are joined to rows by id, so one row's score overwrites the other's; and a row that is in two splits "
+    "is tested on what it was trained on.",
+    fix="Remove the row if it is a copy, or give it an id of its own.",
+)
+MANIFEST_MISMATCH = Rule(
+    code="CK302",
+    slug="manifest-mismatch",
+    severity=Severity.ERROR,
+    summary="A row file is missing, or is not the one that the manifest describes.",
+    why="The manifest says how the rows came about. Where the file is another one, that account is of other rows, and "
+    "a result cannot be traced back or made again.",
+    fix="Restore the file or convert the source again; rows are changed by converting, not by editing.",
+)
+ORPHAN_IMAGE = Rule(
+    code="CK303",
+    slug="orphan-image",
+    severity=Severity.WARNING,
+    summary="A file in images/ is named by no row.",
+    why="It takes space in every copy and says nothing; or a row that should be there is missing.",
+    fix="Remove the file, or find out which row was lost.",
+)
+FOREIGN_ROWS = Rule(
+    code="CK304",
+    slug="foreign-rows",
+    severity=Severity.WARNING,
+    summary="A row file lies beside the manifest that does not list it.",
+    why="It looks like a split, but is neither checked nor trained on with the data set; or the manifest is of an "
+    "earlier conversion.",
+    fix="Move the file elsewhere, or convert the source again with its split.",
+)
+RULES = (DUPLICATE_ID, MANIFEST_MISMATCH, ORPHAN_IMAGE, FOREIGN_ROWS)
+
+_LINE_BITS = 40
+
+
+class DuplicateIds(Check):
+    """CK301. Keeps 64 bits of hash and one integer a row; see `Corpus.mentioned` on collisions."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        super().__init__(corpus)
+        self._files: dict[str, int] = {}
+        self._first: dict[int, int] = {}
+
+    def row(self, place: Place, row: Conversation) -> Iterable[Problem]:
+        file = self._files.setdefault(place.file, len(self._files))
+        here = file << _LINE_BITS | (place.line or 0)
+        first = self._first.setdefault(hash(row.id), here)
+        if first == here:
+            return ()
+        name = list(self._files)[first >> _LINE_BITS]
+        message = f"the id {row.id!r} is that of {name}:{first & (1 << _LINE_BITS) - 1}"
+        return (Problem(DUPLICATE_ID, message, "/id"),)
+
+
+class ManifestMismatch(Check):
+    """CK302, each number that differs by itself."""
+
+    def end(self) -> Iterator[Finding]:
+        manifest = self.corpus.manifest
+        if manifest is None or not self.corpus.whole:
+            return
+        place = Place(shown(self.corpus.directory / layout.MANIFEST))
+        files = {file.path.name: file for file in self.corpus.files}
+        for name, split in manifest.splits.items():
+            for key, message in _differences(split, files[split.file]):
+                yield place.finding(Problem(MANIFEST_MISMATCH, f"split {name}: {message}", _pointer(name, key)))
+
+
+def _differences(split: Split, file: RowFile) -> Iterator[tuple[str, str]]:
+    if file.missing:
+        yield "file", f"{split.file} does not exist"
+        return
+    numbers = [("rows", split.rows, file.rows)]
+    if not file.bad_rows:  # what a bad row holds cannot be counted
+        numbers += [("turns", split.turns, file.turns), ("images", split.images, file.images)]
+    for key, stated, counted in numbers:
+        if stated != counted:
+            yield key, f"{split.file} has {counted:,} {key}, the manifest says {stated:,}"
+    if split.sha256 != file.sha256:
+        yield "sha256", f"the digest of {split.file} is {file.sha256}, not that of the manifest"
+
+
+def _pointer(split: str, key: str) -> str:
+    return f"/splits/{split.replace('~', '~0').replace('/', '~1')}/{key}"
+
+
+class OrphanImages(Check):
+    """CK303. Says nothing where a row is bad or a file missing: it may be the one that names the image."""
+
+    def end(self) -> Iterator[Finding]:
+        corpus = self.corpus
+        if not (corpus.whole and corpus.media) or any(file.bad_rows or file.missing for file in corpus.files):
+            return
+        images = corpus.directory / layout.IMAGES
+        for folder, folders, names in os.walk(images):
+            folders.sort()
+            prefix = os.path.relpath(folder, images).replace(os.sep, "/") + "/"
+            for name in sorted(names):
+                if hash((prefix + name).removeprefix("./")) not in corpus.mentioned:
+                    place = Place(shown(Path(folder, name)))
+                    yield place.finding(Problem(ORPHAN_IMAGE, "no row names this file"))
+
+
+class ForeignRows(Check):
+    """CK304."""
+
+    def end(self) -> Iterator[Finding]:
+        manifest = self.corpus.manifest
+        if manifest is None or not self.corpus.whole:
+            return
+        listed = {split.file for split in manifest.splits.values()}
+        for path in layout.row_files(self.corpus.directory):
+            if path.name not in listed:
+                yield Place(shown(path)).finding(
+                    Problem(FOREIGN_ROWS, f"{layout.MANIFEST} lists no split with this file")
+                )
+
+
+CHECKS: tuple[type[Check], ...] = (DuplicateIds, ManifestMismatch, OrphanImages, ForeignRows)

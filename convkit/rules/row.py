@@ -1,0 +1,159 @@
+"""CK1xx: one row, its keys and their values.
+
+The schema decides whether a row is sound; the rules here say what is wrong with one that is not.
+"""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from convkit.findings import Severity
+from convkit.rules import file, media
+from convkit.rules.base import Check, Problem, Rule
+from convkit.schema import IMAGE_MARKER, Conversation, Turn
+
+SCHEMA_VIOLATION = Rule(
+    code="CK101",
+    slug="schema-violation",
+    severity=Severity.ERROR,
+    summary="A key is missing, unknown, or has a value of the wrong kind.",
+    why="Whatever reads the row would guess or fail; a misspelt key is data that is silently left out.",
+    fix="Write the row as schemas/row.json says; what has no key of its own belongs in metadata.",
+)
+MARKER_COUNT = Rule(
+    code="CK102",
+    slug="marker-count",
+    severity=Severity.ERROR,
+    summary="A turn's <image> markers are not as many as its images.",
+    why="Each marker is replaced by one image, in order: with another count, images are dropped, shifted to the wrong "
+    "place in the text, or the run stops in the middle.",
+    fix="Give one <image> for each image of the turn, or no marker at all to put all images before the text.",
+)
+ASSISTANT_MISSING = Rule(
+    code="CK103",
+    slug="assistant-missing",
+    severity=Severity.ERROR,
+    summary="A turn that is not the last has no assistant text.",
+    why="The next turn would follow an answer that was never given. Only a split without labels ends without one.",
+    fix="Add the answer, or end the conversation at this turn.",
+)
+RULES = (SCHEMA_VIOLATION, MARKER_COUNT, ASSISTANT_MISSING)
+
+CHECKS: tuple[type[Check], ...] = ()
+"""For rules about rows that the schema accepts."""
+
+# The schema's own errors for these two come one at a time, and only where everything else is sound.
+_FOUND_HERE = {"marker_count", "assistant_missing"}
+_EXPECTED = {
+    "string_type": "a string",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+}
+_KINDS = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+_MAX_SHOWN = 80
+
+
+def explain(raw: bytes, line: int, error: ValidationError) -> tuple[str | None, list[Problem]]:
+    """Say everything that is wrong with a line that is not a sound row: its id, where it can be read, and problems.
+
+    The order of the questions matters: what is no text has no JSON errors, and what is no JSON has no keys.
+    """
+    if problem := file.not_utf8(raw):
+        return None, [problem]
+    try:
+        document = from_json(raw)
+    except ValueError as reason:
+        return None, [file.invalid_json(raw, line, str(reason))]
+    if problem := file.not_a_number(raw, line):
+        return _row_id(document), [problem]
+    return _row_id(document), [
+        *_schema_problems(error),
+        *_marker_count(document),
+        *_assistant_missing(document),
+    ]
+
+
+def _row_id(document: Any) -> str | None:
+    row_id = document.get("id") if isinstance(document, dict) else None
+    return row_id if isinstance(row_id, str) else None
+
+
+def _schema_problems(error: ValidationError) -> Iterator[Problem]:
+    details = error.errors(include_url=False)
+    parents = {loc[:depth] for loc in (detail["loc"] for detail in details) for depth in range(len(loc))}
+    for detail in details:
+        # A list whose items fail is then called empty as well: an echo, not an error.
+        echo = detail["type"] == "too_short" and detail["loc"] in parents
+        if not echo and detail["type"] not in _FOUND_HERE:
+            yield _schema_problem(detail)
+
+
+def _schema_problem(detail: ErrorDetails) -> Problem:
+    loc = detail["loc"]
+    if detail["type"] == "string_pattern_mismatch" and "images" in loc:
+        return Problem(media.UNSAFE_PATH, media.unsafe_path(_quoted(detail["input"])), _pointer(loc))
+    return Problem(SCHEMA_VIOLATION, _message(detail), _pointer(loc))
+
+
+def _message(detail: ErrorDetails) -> str:
+    kind, loc, value = detail["type"], detail["loc"], detail["input"]
+    name = _name(loc)
+    if kind == "extra_forbidden":
+        return f"unknown key {_quoted(loc[-1])}{_did_you_mean(loc)}"
+    if kind == "missing":
+        return f"the required key {_quoted(loc[-1])} is missing"
+    if kind in _EXPECTED:
+        absent = "; leave out a key that is not used" if value is None else ""
+        return f"{name} must be {_EXPECTED[kind]}, but is {_KINDS.get(type(value), 'null')}{absent}"
+    if kind in ("string_too_short", "too_short"):
+        return f"{name} is empty"
+    if kind == "string_too_long":
+        return f"{name} has {len(value):,} characters, more than {detail['ctx']['max_length']:,}"
+    return f"{name}: {detail['msg']}"
+
+
+def _name(loc: tuple[int | str, ...]) -> str:
+    if not loc:
+        return "the row"
+    return f"an item of {loc[-2]}" if isinstance(loc[-1], int) and len(loc) > 1 else str(loc[-1])
+
+
+def _did_you_mean(loc: tuple[int | str, ...]) -> str:
+    known = list(Conversation.model_fields if len(loc) == 1 else Turn.model_fields)
+    close = get_close_matches(str(loc[-1]).lower(), known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")
+
+
+def _pointer(loc: tuple[int | str, ...]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in loc)
+
+
+def _turns(document: Any) -> list[Any]:
+    turns = document.get("conversations") if isinstance(document, dict) else None
+    return turns if isinstance(turns, list) else []
+
+
+def _marker_count(document: Any) -> Iterator[Problem]:
+    for index, turn in enumerate(_turns(document)):
+        match turn:
+            case {"images": list(images), "user": str(user)}:
+                markers = user.count(IMAGE_MARKER)
+                if markers and markers != len(images):
+                    message = f"the number of {IMAGE_MARKER} markers is {markers}, that of images is {len(images)}"
+                    yield Problem(MARKER_COUNT, message, f"/conversations/{index}/user")
+
+
+def _assistant_missing(document: Any) -> Iterator[Problem]:
+    for index, turn in enumerate(_turns(document)[:-1]):
+        if isinstance(turn, dict) and "assistant" not in turn:
+            message = f"turn {index + 1} of {len(_turns(document))} has no assistant text"
+            yield Problem(ASSISTANT_MISSING, message, f"/conversations/{index}")
