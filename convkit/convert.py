@@ -5,10 +5,11 @@ first; rows, quarantine and, last of all, the manifest are written when the jour
 manifest is therefore complete, one with a work directory can be gone on with, and any other is not ours.
 """
 
+import os
 import shutil
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -22,16 +23,18 @@ from convkit import layout
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
 from convkit.engines import local
 from convkit.errors import ConvkitError, DatasetError, ItemError, SourceError
-from convkit.files import publish, write_atomic
+from convkit.files import move, write_atomic, write_quickly
 from convkit.finish import finish
-from convkit.journal import Journal, Outcome, Written, chain
+from convkit.journal import Journal, Outcome, Withdrawn, Written, chain
 from convkit.progress import Bars, Progress, silent
 from convkit.schema import Manifest
-from convkit.sources import Source, open_source
+from convkit.sources import Source, name_of, open_source
 
 OnError = Literal["quarantine", "fail"]
 Entry = Item | Reject | Exclude
 SCRATCH = "scratch"
+MAX_NAME_BYTES = 255
+"""Of one part of a path, on all common file systems."""
 
 
 @dataclass(frozen=True)
@@ -132,25 +135,25 @@ class _Run:
         self._scratch.mkdir(exist_ok=True)
         total = self.converter.count()
         entries = self._entries()
-        for digest, outcome in self.journal.recover():
+        for digest, outcomes in self.journal.recover():
             self._skip(entries, digest)
-            self._count(outcome)
+            self._count(self._unique(outcome, "") for outcome in outcomes)
         latest = self.digest
-        in_flight: deque[str] = deque()
+        in_flight: deque[tuple[str, Entry]] = deque()
 
         def chained() -> Iterator[Entry]:
             nonlocal latest
             for entry in entries:
                 latest = chain(latest, entry)
-                in_flight.append(latest)
+                in_flight.append((latest, entry))
                 yield entry
 
         task = partial(process, self.converter, self._images, self._scratch)
-        for outcome in local.run(task, chained(), workers, _crashed):
-            self.digest = in_flight.popleft()
-            outcome = self._unique(outcome)
-            self.journal.append(self.digest, outcome)
-            self._count(outcome)
+        for converted in local.run(task, chained(), workers, _crashed):
+            self.digest, entry = in_flight.popleft()
+            outcomes = tuple(self._unique(outcome, _address(entry)) for outcome in converted)
+            self.journal.append(self.digest, outcomes)
+            self._count(outcomes)
             progress(self._read, total)
         self._check_budget(complete=True)
         if not self._ids:
@@ -172,22 +175,26 @@ class _Run:
                 f"{self.journal.path.parent.parent} and start again."
             )
 
-    def _unique(self, outcome: Outcome) -> Outcome:
-        if isinstance(outcome, Written) and any(hash(i) in self._ids for i in outcome.ids):
-            reason = f"its row id {outcome.ids[0]} is taken by an earlier row"
-            return Reject(outcome.ids[0], "duplicate-id", reason, outcome.units)
+    def _unique(self, outcome: Outcome, address: str) -> Outcome:
+        """Take the row ids of an outcome, or reject it where one is taken."""
+        if isinstance(outcome, Written):
+            if taken := next((i for i in outcome.ids if hash(i) in self._ids), None):
+                paths = tuple(path for path, _ in outcome.media)
+                return Withdrawn(
+                    address, "duplicate-id", f"an earlier row has its row id {taken}", outcome.units, paths
+                )
+            self._ids.update(map(hash, outcome.ids))
         return outcome
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcomes: Iterable[Outcome]) -> None:
         self._read += 1
-        if isinstance(outcome, Written):
-            self._ids.update(hash(i) for i in outcome.ids)
-        elif isinstance(outcome, Reject):
-            self._reasons[outcome.rule] += 1
-            self._first.setdefault(outcome.rule, outcome)
-            if self._policy.on_error == "fail":
-                raise SourceError(f"{outcome.address}: {outcome.reason} ({outcome.rule}; --on_error fail)")
-            self._check_budget(complete=False)
+        for outcome in outcomes:
+            if isinstance(outcome, Reject):
+                self._reasons[outcome.rule] += 1
+                self._first.setdefault(outcome.rule, outcome)
+                if self._policy.on_error == "fail":
+                    raise SourceError(f"{outcome.address}: {outcome.reason} ({outcome.rule}; --on_error fail)")
+        self._check_budget(complete=False)
 
     def _check_budget(self, *, complete: bool) -> None:
         errors = self._reasons.total()
@@ -205,30 +212,63 @@ class _Run:
         )
 
 
-def process(converter: Converter[Any], images: Path, scratch: Path, entry: Entry) -> Outcome:
+def process(converter: Converter[Any], images: Path, scratch: Path, entry: Entry) -> tuple[Outcome, ...]:
     """Convert one entry and put its media in place; runs in a worker.
 
     An error of the source becomes a `Reject`; an error of the output, such as a full disk, is raised.
     """
     if not isinstance(entry, Item):
-        return entry
+        return (entry,)
+    outcomes: list[Outcome] = []
+    staged: list[tuple[Path, Path]] = []
+    for part in _parts(converter, entry):
+        if isinstance(part, Record):
+            for path, data in part.media.items():
+                staged.append((scratch / f"{os.getpid()}-{len(staged)}", images / path))
+                write_quickly(staged[-1][0], data)
+            outcomes.append(_written(part))
+        else:
+            outcomes.append(part)
+    # Only now: an item that kills this process on the way leaves nothing in the product.
+    for temporary, target in staged:
+        move(temporary, target)
+    return tuple(outcomes)
+
+
+def _parts(converter: Converter[Any], item: Item) -> Iterator[Record | Reject]:
+    """What the converter makes of an item; whatever goes wrong, all its units are accounted for."""
+    left = item.units
+    rule = reason = ""
     try:
-        record = converter.convert(entry)
-        _check(record)
+        result = converter.convert(item)
+        for part in (result,) if isinstance(result, Record) else result:
+            if isinstance(part, Record):
+                _check(part)
+            if part.units > left:
+                raise ItemError("converter-error", f"the converter gives more {converter.unit}s than the item holds")
+            left -= part.units
+            yield part
     except ItemError as error:
-        return Reject(entry.address, error.rule, error.reason, entry.units)
+        rule, reason = error.rule, error.reason
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        reason = f"the row would break the schema: {'/'.join(map(str, first['loc']))}: {first['msg']}"
-        return Reject(entry.address, "invalid-row", reason, entry.units)
+        rule, reason = (
+            "invalid-row",
+            f"the row would break the schema: {'/'.join(map(str, first['loc']))}: {first['msg']}",
+        )
     except OSError as error:
-        return Reject(entry.address, "unreadable", f"cannot be read: {error.strerror or error}", entry.units)
+        rule, reason = "unreadable", f"cannot be read: {error.strerror or error}"
     except Exception as error:  # a converter's defect must not cost the other rows; it is named and counted
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
-        return Reject(entry.address, "converter-error", reason, entry.units)
-    for path, data in record.media.items():
-        publish(images / path, data, scratch)
+        rule, reason = (
+            "converter-error",
+            f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})",
+        )
+    if left or rule:
+        yield Reject(item.address, rule or "converter-error", reason or f"{left} units are unaccounted for", left)
+
+
+def _written(record: Record) -> Written:
     return Written(
         split=record.split,
         lines=tuple(row.to_line().decode() for row in record.rows),
@@ -237,20 +277,26 @@ def process(converter: Converter[Any], images: Path, scratch: Path, entry: Entry
         images=sum(len(turn.images) for row in record.rows for turn in row.conversations),
         media=tuple((path, len(data)) for path, data in record.media.items()),
         notes=record.notes,
-        units=entry.units,
+        units=record.units,
     )
 
 
 def _check(record: Record) -> None:
-    """Media that no row names would be orphans, and their paths would be unchecked."""
+    """What the schema cannot see and the writer could not take back."""
     named = {image for row in record.rows for turn in row.conversations for image in turn.images}
     if unnamed := set(record.media) - named:
-        raise ItemError("converter-error", f"the converter gives media that no row names: {sorted(unnamed)[0]}")
+        # Media that no row names would be orphans, and their paths would be unchecked.
+        raise ItemError("converter-error", f"the converter gives media that no row names: {min(unnamed)}")
+    if long := next((p for path in record.media for p in path.split("/") if len(p.encode()) > MAX_NAME_BYTES), None):
+        raise ItemError("bad-name", f"the file name would be too long: {long[:40]}…")
+    ids = [row.id for row in record.rows]
+    if twice := next((i for k, i in enumerate(ids) if i in ids[:k]), None):
+        raise ItemError("duplicate-id", f"two of its rows have the row id {twice}")
 
 
-def _crashed(entry: Entry) -> Outcome:
+def _crashed(entry: Entry) -> tuple[Outcome, ...]:
     reason = "the process that decoded it died (a crash in a decoder, or out of memory)"
-    return Reject(_address(entry), "crash", reason, entry.units)
+    return (Reject(_address(entry), "crash", reason, entry.units),)
 
 
 def _address(entry: Entry) -> str:
@@ -268,7 +314,12 @@ def _complete(out_dir: Path, converter: type[Converter[Any]], options: Options, 
     wanted = {"converter": converter.name, "version": converter.version, **options.model_dump(mode="json")}
     found = {"converter": made_by.name, "version": made_by.version, **made_by.options}
     if source is not None:
-        wanted["source"], found["source"] = Path(source).resolve().name, manifest.source.name
+        path = Path(source)
+        wanted["source"], found["source"] = name_of(path), manifest.source.name
+        wanted["source bytes"], found["source bytes"] = (
+            path.stat().st_size if path.is_file() else None,
+            manifest.source.bytes,
+        )
     _refuse_other(out_dir, found, wanted, "holds another data set")
     if source is not None and Path(source).is_dir():
         fingerprint = reduce(chain, converter(Path(source), options).items(), "")

@@ -53,18 +53,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def publish(path: Path, data: bytes, scratch: Path) -> None:
-    """Write a file whole or not at all, without waiting for the disk; `os.sync` makes many of them durable at once."""
-    temporary = scratch / str(os.getpid())
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+def write_quickly(path: Path, data: bytes) -> None:
+    """Write a file without waiting for the disk; `os.sync` makes many of them durable at once."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
     finally:
         os.close(descriptor)
+
+
+def move(path: Path, target: Path) -> None:
+    """Rename a file into place, making folders only where they turn out to be missing."""
     try:
-        os.replace(temporary, path)
+        os.replace(path, target)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)

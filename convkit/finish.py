@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from convkit import layout
 from convkit.converters.base import Converter, Exclude, Reject
 from convkit.files import AtomicFile, sync_folder, write_atomic
-from convkit.journal import Journal, Outcome, Written
+from convkit.journal import Journal, Outcome, Withdrawn, Written
 from convkit.schema import Accounting, ConverterInfo, Manifest, SourceInfo, Split
 from convkit.sources import Source
 
@@ -39,10 +39,11 @@ def finish(
                 splits[outcome.split].add(outcome)
             elif isinstance(outcome, Reject):
                 quarantine = quarantine or files.enter_context(closing(AtomicFile(out_dir / layout.QUARANTINE, work)))
-                quarantine.write(to_json(asdict(outcome)) + b"\n")
+                quarantine.write(_quarantined(outcome) + b"\n")
         summary = {name: split.commit() for name, split in splits.items()}
         if quarantine:
             quarantine.commit()
+    _remove_withdrawn(journal, out_dir / layout.IMAGES)
     os.sync()  # one wait for all the media, instead of one for each
     manifest = Manifest(
         format_version=1,
@@ -58,6 +59,20 @@ def finish(
     shutil.rmtree(work)
     sync_folder(out_dir)
     return manifest
+
+
+def _quarantined(reject: Reject) -> bytes:
+    return to_json({field.name: getattr(reject, field.name) for field in fields(Reject)})
+
+
+def _remove_withdrawn(journal: Journal, images: Path) -> None:
+    paths = {path for outcome in journal.read() if isinstance(outcome, Withdrawn) for path in outcome.media}
+    if paths:
+        for outcome in journal.read():
+            if isinstance(outcome, Written):
+                paths.difference_update(path for path, _ in outcome.media)
+    for path in paths:
+        (images / path).unlink(missing_ok=True)
 
 
 class _SplitWriter:

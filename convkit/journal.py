@@ -24,7 +24,7 @@ SYNC_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Written:
-    """An item that became rows."""
+    """An item, or a part of it, that became rows."""
 
     split: str
     lines: tuple[str, ...]
@@ -38,8 +38,16 @@ class Written:
     units: int
 
 
+@dataclass(frozen=True)
+class Withdrawn(Reject):
+    """Rejected when its media were in place already; they go at the end, unless other rows name them."""
+
+    media: tuple[str, ...] = ()
+
+
 Outcome = Written | Reject | Exclude
-_KINDS: dict[str, type[Outcome]] = {"written": Written, "reject": Reject, "exclude": Exclude}
+_KINDS: dict[str, type[Outcome]] = {"written": Written, "reject": Reject, "withdrawn": Withdrawn, "exclude": Exclude}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 def chain(previous: str, entry: Item | Reject | Exclude) -> str:
@@ -48,7 +56,7 @@ def chain(previous: str, entry: Item | Reject | Exclude) -> str:
 
 
 class Journal:
-    """An append-only file of (digest, outcome)."""
+    """An append-only file of (digest, outcomes), one line an entry of the source."""
 
     def __init__(self, path: Path, images: Path) -> None:
         self.path = path
@@ -56,7 +64,7 @@ class Journal:
         self._file: BinaryIO | None = None
         self._synced = time.monotonic()
 
-    def recover(self) -> Iterator[tuple[str, Outcome]]:
+    def recover(self) -> Iterator[tuple[str, tuple[Outcome, ...]]]:
         """Give what is sound, and cut the file behind it: a torn line, or media that a power failure took."""
         if not self.path.exists():
             return
@@ -64,7 +72,7 @@ class Journal:
         with self.path.open("rb") as file:
             for line in file:
                 parsed = _parse(line)
-                if parsed is None or not self._in_place(parsed[1]):
+                if parsed is None or not all(map(self._in_place, parsed[1])):
                     break
                 position += len(line)
                 yield parsed
@@ -73,13 +81,12 @@ class Journal:
     def _in_place(self, outcome: Outcome) -> bool:
         return not isinstance(outcome, Written) or all(_has_size(self._images / p, n) for p, n in outcome.media)
 
-    def append(self, digest: str, outcome: Outcome) -> None:
+    def append(self, digest: str, outcomes: tuple[Outcome, ...]) -> None:
         """Add one entry; it survives the process at once, and the machine within seconds."""
         if self._file is None:
             self._file = self.path.open("ab")
             self._writer = jsonlines.Writer(cast(Any, self._file), dumps=to_json)
-        kind = next(kind for kind, cls in _KINDS.items() if isinstance(outcome, cls))
-        self._writer.write([digest, kind, asdict(outcome)])
+        self._writer.write([digest, [[_NAMES[type(outcome)], asdict(outcome)] for outcome in outcomes]])
         self._file.flush()
         if time.monotonic() - self._synced > SYNC_SECONDS:
             os.fsync(self._file.fileno())
@@ -102,15 +109,15 @@ class Journal:
                 parsed = _parse(line)
                 if parsed is None:
                     raise DatasetError(f"{self.path}:{number} was changed during the conversion. Remove the directory.")
-                yield parsed[1]
+                yield from parsed[1]
 
 
-def _parse(line: bytes) -> tuple[str, Outcome] | None:
+def _parse(line: bytes) -> tuple[str, tuple[Outcome, ...]] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        digest, kind, fields = from_json(line)
-        return digest, _KINDS[kind](**fields)
+        digest, outcomes = from_json(line)
+        return digest, tuple(_KINDS[kind](**fields) for kind, fields in outcomes)
     except (ValueError, KeyError, TypeError):
         return None
 

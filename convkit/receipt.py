@@ -5,14 +5,15 @@ change of a single byte shows.
 """
 
 import hashlib
-import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convkit import __version__, layout
 from convkit.errors import DatasetError
+from convkit.files import write_atomic
 from convkit.schema import Count, Sha256
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -79,15 +80,8 @@ def write(directory: Path, receipt: Receipt) -> Path:
         OSError: the directory cannot be written.
     """
     path = directory / layout.RECEIPT
-    temporary = directory / f".{layout.RECEIPT}.{os.getpid()}"
-    try:
-        with temporary.open("wb") as file:
-            file.write(receipt.model_dump_json(indent=2).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with TemporaryDirectory(prefix=f".{layout.RECEIPT}.", dir=directory) as scratch:
+        write_atomic(path, receipt.model_dump_json(indent=2).encode() + b"\n", Path(scratch))
     return path
 
 

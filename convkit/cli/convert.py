@@ -20,7 +20,7 @@ COMMON: Parameters = {
         inspect.Parameter.empty,
     ),
     "workers": (
-        Annotated[int | None, typer.Option("--workers", min=0, help="Processes. Default: one a processor; 0: no others.")],
+        Annotated[int | None, typer.Option("--workers", min=0, help="Processes. Default: one a processor; 0: none.")],
         None,
     ),
     "on_error": (
@@ -128,7 +128,11 @@ def _source(converter: "type[Converter[Any]]") -> Parameters:
     default = converter.default_source
     note = f" Default: {default}" if default else ""
     option = typer.Option("--source", help=f"A folder or archive.{note}")
-    return {"source": (Annotated[str | None, option], None) if default else (Annotated[str, option], inspect.Parameter.empty)}
+    return {
+        "source": (Annotated[str | None, option], None)
+        if default
+        else (Annotated[str, option], inspect.Parameter.empty)
+    }
 
 
 def _parameters(options: "type[Options]") -> Parameters:

@@ -16,7 +16,7 @@ Example:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -73,12 +73,14 @@ class Exclude:
 
 @dataclass(frozen=True)
 class Record:
-    """What one item became."""
+    """What an item, or a part of it, became."""
 
     split: str
     rows: tuple[Conversation, ...]
     media: Mapping[str, bytes] = field(default_factory=dict)
     """File content by image path, as the rows spell it."""
+    units: int = 1
+    """How many of the item's units it holds; those of all its parts together are the item's."""
     notes: tuple[str, ...] = ()
     """What was done to the item beyond the ordinary, counted in the manifest."""
 
@@ -128,9 +130,11 @@ class Converter(ABC, Generic[I]):
         """
 
     @abstractmethod
-    def convert(self, item: I) -> Record:
+    def convert(self, item: I) -> Record | Iterable[Record | Reject]:
         """The rows and media of one item: a pure function of the item and the source, run in any process.
 
+        An item that is a batch yields its parts one by one, each a record or a reject with its own address.
+
         Raises:
-            ItemError: the item cannot become a row.
+            ItemError: the item, or what is left of it, cannot become rows.
         """

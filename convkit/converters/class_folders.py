@@ -16,7 +16,14 @@ from convkit.converters.base import Exclude, Reject
 from convkit.errors import SourceError
 
 SPLITS = ("train", "val", "test")
-SPLIT_FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 MAX_DEPTH = 6
 
 
@@ -46,8 +53,10 @@ def members(root: Path, suffixes: frozenset[str], kind: str) -> Iterator[Member 
     base, by_split = _find(root, suffixes, kind)
     folders = _split_folders(base) if by_split else {"train": base}
     for split in SPLITS:
-        for class_folder in _subfolders(folders[split]) if split in folders else ():
-            yield from _class_members(root, class_folder, split, suffixes, kind)
+        if split in folders:
+            yield from _misplaced(root, folders[split], suffixes, kind)
+            for class_folder in _subfolders(folders[split]):
+                yield from _class_members(root, class_folder, split, suffixes, kind)
 
 
 def has_split_folders(root: Path, suffixes: frozenset[str], kind: str) -> bool:
@@ -55,12 +64,19 @@ def has_split_folders(root: Path, suffixes: frozenset[str], kind: str) -> bool:
     return _find(root, suffixes, kind)[1]
 
 
+def base(root: Path, suffixes: frozenset[str], kind: str) -> Path:
+    """The folder that holds the split or class folders."""
+    return _find(root, suffixes, kind)[0]
+
+
 def _split_folders(base: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in _subfolders(base):
         split = SPLIT_FOLDERS.get(folder.name.lower())
         if split in found:
-            raise SourceError(f"{found[split]} and {folder.name} are both folders of the split {split}. Join or rename one.")
+            raise SourceError(
+                f"{found[split]} and {folder.name} are both folders of the split {split}. Join or rename one."
+            )
         if split:
             found[split] = folder
     return found
@@ -71,25 +87,39 @@ def _class_members(
 ) -> Iterator[Member | Reject | Exclude]:
     found = False
     stems: dict[str, str] = {}
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+    for entry in _entries(folder):
         path = Path(entry.path).relative_to(root).as_posix()
         stem, suffix = os.path.splitext(entry.name)
-        if entry.name.startswith(".") or not entry.is_file():
-            continue
-        if suffix.lower() not in suffixes:
+        if entry.is_dir():
+            for deeper in _walk(Path(entry.path), MAX_DEPTH):
+                yield from _misplaced(root, deeper, suffixes, kind)
+        elif suffix.lower() not in suffixes:
             yield Exclude(f"no {kind} by its suffix: {printable(suffix or entry.name)}")
-            continue
-        found = True
-        if not _is_utf8(path):
+        elif not _is_utf8(path):
+            found = True
             yield Reject(printable(path), "bad-name", "the file name is not UTF-8 and cannot stand in a row; rename it")
+        elif not entry.is_file():
+            found = True
+            yield Reject(path, "unreadable", "it is no file, or a link that leads nowhere")
         elif stem in stems:
-            yield Reject(path, "duplicate-name", f"its frames would have the names of those of {stems[stem]}; rename it")
+            yield Reject(
+                path, "duplicate-name", f"its images would have the names of those of {stems[stem]}; rename it"
+            )
         else:
+            found = True
             stems[stem] = entry.name
             yield Member(path, split, folder.name, stem, entry.stat().st_size)
     if not found:
         address = printable(folder.relative_to(root).as_posix()) + "/"
         yield Reject(address, "empty-class", f"the class folder holds no {kind}", units=0)
+
+
+def _misplaced(root: Path, folder: Path, suffixes: frozenset[str], kind: str) -> Iterator[Reject]:
+    """Files of the wanted kind that stand directly in a folder that is no class folder."""
+    for entry in _entries(folder):
+        if os.path.splitext(entry.name)[1].lower() in suffixes and not entry.is_dir():
+            address = printable(Path(entry.path).relative_to(root).as_posix())
+            yield Reject(address, "misplaced", f"the {kind} stands above or below the class folders; move it into one")
 
 
 def _find(root: Path, suffixes: frozenset[str], kind: str) -> tuple[Path, bool]:
@@ -123,12 +153,18 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
             yield from _walk(child, depth - 1)
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name; hidden files are the system's, not the user's."""
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(Path(e.path) for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    return [Path(e.path) for e in _entries(folder) if e.is_dir()]
 
 
 def _holds(folder: Path, suffixes: frozenset[str]) -> bool:
-    return any(os.path.splitext(e.name)[1].lower() in suffixes and e.is_file() for e in os.scandir(folder))
+    return any(os.path.splitext(e.name)[1].lower() in suffixes and not e.is_dir() for e in _entries(folder))
 
 
 def _is_utf8(text: str) -> bool:

@@ -6,8 +6,7 @@ Layout: `{train,test}/questions.json` = [[question, answer, image id], ...] and 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -89,8 +88,8 @@ class EasyVQA(Converter[Picture]):
             return _QUESTIONS.validate_python(json.loads(path.read_bytes()))
         except FileNotFoundError as error:
             raise SourceError(
-                f"{self.root} is not easy-VQA's data: there is no {folder}/questions.json. Leave --source out to use the "
-                "data of the package easy-vqa."
+                f"{self.root} is not easy-VQA's data: there is no {folder}/questions.json. Leave --source out to use "
+                "the data of the package easy-vqa."
             ) from error
         except (ValueError, ValidationError) as error:
             raise SourceError(f"{path} is not a list of [question, answer, image id]: {error}") from error
@@ -121,7 +120,7 @@ class EasyVQA(Converter[Picture]):
             rows = tuple(self._row(f"{name}-{k:02d}", item, (turn,)) for k, turn in enumerate(shown))
         else:
             rows = (self._row(name, item, (first, *turns[1:])),)
-        return Record(item.split, rows, {image: data})
+        return Record(item.split, rows, {image: data}, item.units)
 
     def _row(self, row_id: str, item: Picture, turns: tuple[Turn, ...]) -> Conversation:
         return Conversation(id=row_id, source=self.name, conversations=turns, group=item.group)
@@ -132,6 +131,4 @@ def _split_of(picture: Picture | Reject, chosen: set[str]) -> str:
 
 
 def _moved(picture: Picture | Reject, split: str) -> Picture | Reject:
-    from dataclasses import replace
-
     return replace(picture, split=split) if isinstance(picture, Picture) else picture

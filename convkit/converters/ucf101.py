@@ -15,7 +15,7 @@ from pydantic import Field
 from convkit.converters import class_folders
 from convkit.converters.base import Exclude, Reject
 from convkit.converters.class_folders import Entry, Member
-from convkit.converters.video_folder import VideoFolder, VideoOptions
+from convkit.converters.video_folder import VIDEO_SUFFIXES, VideoFolder, VideoOptions
 from convkit.errors import SourceError
 
 LISTS = "ucfTrainTestlist"
@@ -37,6 +37,7 @@ class UCF101(VideoFolder):
     name = "ucf101"
     version = 1
     Options: ClassVar[type[VideoOptions]] = UCF101Options
+    suffixes = VIDEO_SUFFIXES | {".txt"}  # the lists may be in the archive
     default_source = "hub:sayakpaul/ucf101-subset/UCF101_subset.tar.gz"
     options: UCF101Options
 
@@ -47,17 +48,18 @@ class UCF101(VideoFolder):
 
     def members(self) -> Iterator[Entry]:
         """Clips with the split of their folder, or of the official lists where the folders say nothing."""
-        if self.options.splits is None and class_folders.has_split_folders(self.root, self.suffixes, "video"):
+        if self.options.splits is None and class_folders.has_split_folders(self.root, VIDEO_SUFFIXES, "video"):
             return super().members()
         return _by_lists(super().members(), self._lists(), self.options)
 
     def _lists(self) -> Path:
-        places = (self.root / LISTS, self.root.parent / LISTS)
+        base = class_folders.base(self.root, VIDEO_SUFFIXES, "video")
+        places = (folder / LISTS for folder in (base, base.parent, self.root, self.root.parent))
         lists = self.options.splits or next((p for p in places if p.is_dir()), None)
         if lists is None:
             raise SourceError(
                 f"{self.root} has class folders but no train and test folders, so the official split lists are needed. "
-                f"Download UCF101TrainTestSplits-RecognitionTask.zip from the data set's page and pass --splits {LISTS}; "
+                f"Download UCF101TrainTestSplits-RecognitionTask.zip from its page and pass --splits {LISTS}; "
                 "for other videos use: convkit convert video-folder"
             )
         return lists
@@ -68,7 +70,9 @@ def _by_lists(entries: Iterator[Entry], lists: Path, options: UCF101Options) -> 
     listed = _read_list(lists / f"trainlist0{options.fold}.txt", "train")
     for clip, place in _read_list(lists / f"testlist0{options.fold}.txt", "test").items():
         if clip in listed:
-            raise SourceError(f"{clip} is in both {listed[clip][1]} and {place[1]}: train and test overlap. Mend the lists.")
+            raise SourceError(
+                f"{clip} is in both {listed[clip][1]} and {place[1]}: train and test overlap. Mend the lists."
+            )
         listed[clip] = place
     placed: list[Entry] = []
     for entry in entries:
@@ -93,7 +97,7 @@ def _read_list(path: Path, split: str) -> dict[str, tuple[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise SourceError(
-            f"cannot read the split list {path}: {error.strerror}. --splits takes the folder {LISTS} of the official release."
+            f"cannot read the split list {path}: {error.strerror}. --splits takes the folder {LISTS} of the release."
         ) from error
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is not a text file in UTF-8. --splits takes the folder {LISTS}.") from error
@@ -104,6 +108,8 @@ def _read_list(path: Path, split: str) -> dict[str, tuple[str, str]]:
         clip = line.split()[0]
         if clip.count("/") != 1 or clip in found:
             problem = "names a clip twice" if clip in found else "is not of the form Class/clip.avi [label]"
-            raise SourceError(f"{path}:{number} {problem}: {line.strip()[:80]!r}. Mend the list or use the official one.")
+            raise SourceError(
+                f"{path}:{number} {problem}: {line.strip()[:80]!r}. Mend the list or use the official one."
+            )
         found[clip] = (split, f"{path.name}:{number}")
     return found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cv2.typing import MatLike
 
 VIDEO_SUFFIXES = frozenset(
-    ".avi .mp4 .m4v .mov .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts".split()
+    [".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".ts"]
 )
 
 
@@ -91,7 +91,7 @@ class VideoFolder(Converter[Clip]):
 
     def members(self) -> Iterator[Entry]:
         """The source's clips, each in the split that the source gives it."""
-        return class_folders.members(self.root, self.suffixes, "video")
+        return class_folders.members(self.root, VIDEO_SUFFIXES, "video")
 
     def items(self) -> Iterator[Clip | Reject | Exclude]:
         """Clips in the order train, val, test, then by class and name."""

@@ -89,15 +89,18 @@ class _Pool(Generic[T, R]):
             return future
 
     def _recover(self, items: list[T], on_crash: Callable[[T], R]) -> Iterator[R]:
-        """Run each item in a process of its own, then go on with a fresh pool."""
+        """Run the items one at a time, so that a death tells whose fault it is; then go on with a fresh pool."""
         self.close()
+        self._executor = _start(1)
         for item in items:
-            with _start(1) as single:
-                try:
-                    results, _ = single.submit(_run_chunk, self._task, [item]).result()
-                except BrokenProcessPool:
-                    results = [on_crash(item)]
+            try:
+                results, _ = self._submit([item]).result()
+            except BrokenProcessPool:
+                results = [on_crash(item)]
+                self.close()
+                self._executor = _start(1)
             yield from results
+        self.close()
         self._executor = _start(self._workers)
 
     def _adapt(self, items: int, seconds: float) -> None:

@@ -7,6 +7,7 @@ from typing import BinaryIO
 _BOX_HEADER = 8
 _LARGE_SIZE = 16
 _MAX_BOXES = 10_000
+_UNKNOWN_SIZE = b"\xff" * 4  # what is written to a pipe, where the size cannot be filled in afterwards
 
 
 def cut_short(path: Path) -> str | None:
@@ -17,7 +18,7 @@ def cut_short(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(_BOX_HEADER + 4)
         size = os.fstat(file.fileno()).st_size
-        if head[:4] == b"RIFF":
+        if head[:4] == b"RIFF" and head[4:8] != _UNKNOWN_SIZE:
             stated = int.from_bytes(head[4:8], "little") + _BOX_HEADER
         elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
             stated = _end_of_boxes(file, size)

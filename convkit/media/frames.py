@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 
+CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg"
+"""FFmpeg's names of the formats that are read."""
 MAX_FRAME_PIXELS = 64_000_000
 """Larger frames (8K is 33 million) are refused before one is decoded."""
 
@@ -57,8 +59,10 @@ def sample_frames(path: Path, count: int, keep: "Callable[[MatLike], K]", *, all
 
 
 def _cv2() -> Any:
-    # Read when OpenCV loads: decoders' complaints go into findings, not to the terminal from every worker.
+    # Read by OpenCV. Decoders' complaints go into findings, not to the terminal from every worker; and a playlist that
+    # calls itself a clip opens no other file.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -69,7 +73,8 @@ def _cv2() -> Any:
 @contextmanager
 def _open(path: Path, *options: int) -> "Iterator[cv2.VideoCapture]":
     cv2 = _cv2()
-    capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *options])
+    # Absolute: FFmpeg would take a relative name with a colon for a protocol.
+    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *options])
     try:
         if not capture.isOpened():
             raise ItemError("unreadable-video", f"not a video that OpenCV's FFmpeg can open{_why_not(path)}")

@@ -36,7 +36,7 @@ class ImageProblem(NamedTuple):
     message: str
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Carries an ImageProblem out of the middle of a check."""
 
 
@@ -50,7 +50,7 @@ def check(images: Path, decode: bool, relative: str) -> Image | ImageProblem:
     """
     try:
         path = _real_file(images, relative)
-    except _Refused as refusal:
+    except _RefusedError as refusal:
         return ImageProblem(*refusal.args)
     return probe(path, decode, relative)
 
@@ -75,7 +75,7 @@ def probe(path: Path, decode: bool = True, name: str | None = None) -> Image | I
             sha256 = hashlib.file_digest(file, "sha256").hexdigest() if decode else None
             file.seek(0)
             width, height, kind = _open(file, name, decode)
-    except _Refused as refusal:
+    except _RefusedError as refusal:
         return ImageProblem(*refusal.args)
     except Exception as error:  # whatever a decoder makes of hostile bytes
         return ImageProblem("undecodable-image", f"{name!r} cannot be decoded: {_reason(error)}")
@@ -89,20 +89,20 @@ def _real_file(images: Path, relative: str) -> Path:
         real = os.path.realpath(os.path.join(root, relative), strict=True)
     except (OSError, ValueError) as error:
         why = "" if isinstance(error, FileNotFoundError) else f": {_reason(error)}"
-        raise _Refused("missing-image", f"there is no {relative!r} in {images.name}/{why}") from None
+        raise _RefusedError("missing-image", f"there is no {relative!r} in {images.name}/{why}") from None
     if os.path.commonpath([root, real]) != root:
-        raise _Refused("outside-images", f"{relative!r} leads out of {images.name}/")
+        raise _RefusedError("outside-images", f"{relative!r} leads out of {images.name}/")
     return Path(real)
 
 
 def _regular_size(path: Path, name: str) -> int:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise _Refused("not-a-file", f"{name!r} is not a regular file")
+        raise _RefusedError("not-a-file", f"{name!r} is not a regular file")
     if status.st_size == 0:
-        raise _Refused("empty-image", f"{name!r} has no bytes")
+        raise _RefusedError("empty-image", f"{name!r} has no bytes")
     if status.st_size > MAX_FILE_BYTES:
-        raise _Refused("undecodable-image", f"{name!r} has {status.st_size:,} bytes, over {MAX_FILE_BYTES:,}")
+        raise _RefusedError("undecodable-image", f"{name!r} has {status.st_size:,} bytes, over {MAX_FILE_BYTES:,}")
     return status.st_size
 
 
@@ -116,14 +116,14 @@ def _open(file: BinaryIO, name: str, decode: bool) -> tuple[int, int, str]:
             with PIL.Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise _Refused("pixel-bomb", f"{name!r} has {width:,} x {height:,} pixels")
+                    raise _RefusedError("pixel-bomb", f"{name!r} has {width:,} x {height:,} pixels")
                 if decode:
                     image.load()
                 return width, height, image.format or ""
         except PIL.Image.DecompressionBombError:
-            raise _Refused("pixel-bomb", f"{name!r} has more than {MAX_PIXELS:,} pixels") from None
+            raise _RefusedError("pixel-bomb", f"{name!r} has more than {MAX_PIXELS:,} pixels") from None
         except PIL.UnidentifiedImageError:
-            raise _Refused("undecodable-image", f"{name!r} is not one of {', '.join(FORMATS)}") from None
+            raise _RefusedError("undecodable-image", f"{name!r} is not one of {', '.join(FORMATS)}") from None
 
 
 def _reason(error: Exception) -> str:

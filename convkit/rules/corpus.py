@@ -58,6 +58,7 @@ class DuplicateIds(Check):
         self._first: dict[int, int] = {}
 
     def row(self, place: Place, row: Conversation) -> Iterable[Problem]:
+        """Name the first row where the id is known."""
         file = self._files.setdefault(place.file, len(self._files))
         here = file << _LINE_BITS | (place.line or 0)
         first = self._first.setdefault(hash(row.id), here)
@@ -72,6 +73,7 @@ class ManifestMismatch(Check):
     """CK302, each number that differs by itself."""
 
     def end(self) -> Iterator[Finding]:
+        """Compare what was counted with what is written."""
         manifest = self.corpus.manifest
         if manifest is None or not self.corpus.whole:
             return
@@ -104,6 +106,7 @@ class OrphanImages(Check):
     """CK303. Says nothing where a row is bad or a file missing: it may be the one that names the image."""
 
     def end(self) -> Iterator[Finding]:
+        """Walk through images/."""
         corpus = self.corpus
         if not (corpus.whole and corpus.media) or any(file.bad_rows or file.missing for file in corpus.files):
             return
@@ -121,6 +124,7 @@ class ForeignRows(Check):
     """CK304."""
 
     def end(self) -> Iterator[Finding]:
+        """Look beside the manifest."""
         manifest = self.corpus.manifest
         if manifest is None or not self.corpus.whole:
             return

@@ -7,15 +7,11 @@ What reads archives and speaks to the hub is imported only when it is needed: `c
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from convkit.errors import SourceError
-
-Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with what is done and the total (None: not known); bytes, where an archive is unpacked."""
+from convkit.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def open_source(
     """
     if address is not None:
         path = Path(address).expanduser()
-        return _open_path(path, os.path.basename(os.path.abspath(path)), suffixes, work, progress)
+        return _open_path(path, name_of(path), suffixes, work, progress)
     if default is None:
         raise SourceError(
             "This data cannot be downloaded automatically, so --source is required: "
@@ -73,12 +69,18 @@ def open_source(
     return openers[scheme](rest, suffixes, work, progress)
 
 
+def name_of(path: Path) -> str:
+    """What the manifest calls a source of this path: its last part, bytes that are not UTF-8 as escapes."""
+    return os.fsencode(os.path.basename(os.path.abspath(path))).decode(errors="backslashreplace")
+
+
 def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
     """A folder as it is, or an archive unpacked."""
     if not path.exists():
         raise SourceError(f"The source {path} does not exist. Check the path given with --source.")
     try:
         if path.is_dir():
+            _refuse_undecodable(path)
             if next(path.iterdir(), None) is None:
                 raise SourceError(f"The source folder {path} is empty. Pass the one that holds the data to --source.")
             return Source(root=path, name=name, bytes=None)
@@ -90,16 +92,23 @@ def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, prog
             f"The source {path} cannot be read: {error.strerror}. Check its permissions, or pass a copy to --source."
         ) from error
 
-    from convkit.sources.archive import unpack  # noqa: PLC0415
+    from convkit.sources.archive import unpack
 
     root = work / "source"
     refused = unpack(path, root, suffixes, progress)
     return Source(root=root, name=name, bytes=path.stat().st_size, refused=refused)
 
 
+def _refuse_undecodable(path: Path) -> None:
+    """Decoders take names as text, and some of them end the process over one that is none."""
+    shown = os.fsencode(path.absolute()).decode(errors="backslashreplace")
+    if shown != str(path.absolute()):
+        raise SourceError(f"The path of the source, {shown}, is not UTF-8. Rename the folder and pass it to --source.")
+
+
 def _open_hub(rest: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
     """An archive on the hub; `rest` is OWNER/NAME/FILE, where FILE may have slashes of its own."""
-    from convkit.sources.hub import fetch  # noqa: PLC0415
+    from convkit.sources.hub import fetch
 
     owner, name, file = rest.split("/", 2)
     path, revision = fetch(f"{owner}/{name}", file)
@@ -108,7 +117,7 @@ def _open_hub(rest: str, suffixes: frozenset[str], work: Path, progress: Progres
 
 def _open_package(rest: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
     """A folder inside an installed package, which is found without running the package's code."""
-    from importlib.util import find_spec  # noqa: PLC0415
+    from importlib.util import find_spec
 
     module, _, folder = rest.partition("/")
     spec = find_spec(module)
@@ -129,7 +138,7 @@ def _open_package(rest: str, suffixes: frozenset[str], work: Path, progress: Pro
 
 def _version_of(module: str) -> str:
     """`==` and the version of the distribution that a module belongs to; empty for a module that none claims."""
-    from importlib.metadata import packages_distributions, version  # noqa: PLC0415
+    from importlib.metadata import packages_distributions, version
 
     distributions = packages_distributions().get(module)
     return f"=={version(distributions[0])}" if distributions else ""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from convkit.errors import SourceError
-from convkit.sources import Progress, Refused
+from convkit.progress import Progress
+from convkit.sources import Refused
 from convkit.sources.members import Extraction
 from convkit.sources.tar import is_end_mark, unpack_tar
 from convkit.sources.zip import unpack_zip

@@ -29,8 +29,8 @@ def fetch(repo: str, filename: str) -> tuple[Path, str]:
         OSError: the disk is full, or the like.
     """
     try:
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415
-        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # noqa: PLC0415
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "hub", f"Downloading {filename} from the Hugging Face hub") from error
     if not sys.stderr.isatty():
@@ -48,7 +48,7 @@ def fetch(repo: str, filename: str) -> tuple[Path, str]:
 
 def _explain(error: Exception, repo: str, filename: str) -> str:
     """Why a file is not to be had, and what to do about it, in one paragraph."""
-    from huggingface_hub import constants, errors  # noqa: PLC0415
+    from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/datasets/{repo}"
     by_hand = f"download {filename} by hand from {page} and pass it to --source"
@@ -66,7 +66,7 @@ def _explain(error: Exception, repo: str, filename: str) -> str:
 
 def _explain_answer(error: "HfHubHTTPError", page: str, by_hand: str) -> str:
     """What an answer of the hub means, and a remedy."""
-    from huggingface_hub import errors  # noqa: PLC0415
+    from huggingface_hub import errors
 
     status = error.response.status_code
     log_in = "set HF_TOKEN or run: hf auth login"

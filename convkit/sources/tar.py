@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from convkit.sources import Progress
+from convkit.progress import Progress
 from convkit.sources.members import Extraction, chunks, damaged, reading, shown
 
 HEADER_BYTES = 8 << 20

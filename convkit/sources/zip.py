@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from convkit.errors import SourceError
-from convkit.sources import Progress
+from convkit.progress import Progress
 from convkit.sources.members import BY_HAND, Extraction, chunks, reading
 
 _ENCRYPTED = 0x1
