@@ -51,12 +51,11 @@ def members(root: Path, suffixes: frozenset[str], kind: str) -> Iterator[Member 
         SourceError: neither layout is there, or more than one place could be meant.
     """
     base, by_split = _find(root, suffixes, kind)
-    folders = _split_folders(base) if by_split else {"train": base}
-    for split in SPLITS:
-        if split in folders:
-            yield from _misplaced(root, folders[split], suffixes, kind)
-            for class_folder in _subfolders(folders[split]):
-                yield from _class_members(root, class_folder, split, suffixes, kind)
+    splits = _split_folders(base) if by_split else {"train": base}
+    classes = [(split, folder) for split in SPLITS if split in splits for folder in _subfolders(splits[split])]
+    yield from _misplaced(root, {folder for _, folder in classes}, suffixes, kind)
+    for split, folder in classes:
+        yield from _class_members(root, folder, split, suffixes, kind)
 
 
 def has_split_folders(root: Path, suffixes: frozenset[str], kind: str) -> bool:
@@ -91,9 +90,8 @@ def _class_members(
         path = Path(entry.path).relative_to(root).as_posix()
         stem, suffix = os.path.splitext(entry.name)
         if entry.is_dir():
-            for deeper in _walk(Path(entry.path), MAX_DEPTH):
-                yield from _misplaced(root, deeper, suffixes, kind)
-        elif suffix.lower() not in suffixes:
+            continue
+        if suffix.lower() not in suffixes:
             yield Exclude(f"no {kind} by its suffix: {printable(suffix or entry.name)}")
         elif not _is_utf8(path):
             found = True
@@ -114,12 +112,13 @@ def _class_members(
         yield Reject(address, "empty-class", f"the class folder holds no {kind}", units=0)
 
 
-def _misplaced(root: Path, folder: Path, suffixes: frozenset[str], kind: str) -> Iterator[Reject]:
-    """Files of the wanted kind that stand directly in a folder that is no class folder."""
-    for entry in _entries(folder):
-        if os.path.splitext(entry.name)[1].lower() in suffixes and not entry.is_dir():
-            address = printable(Path(entry.path).relative_to(root).as_posix())
-            yield Reject(address, "misplaced", f"the {kind} stands above or below the class folders; move it into one")
+def _misplaced(root: Path, classes: set[Path], suffixes: frozenset[str], kind: str) -> Iterator[Reject]:
+    """Files of the wanted kind that stand in no class folder."""
+    for folder in _walk(root, 2 * MAX_DEPTH):
+        for entry in _entries(folder) if folder not in classes else ():
+            if os.path.splitext(entry.name)[1].lower() in suffixes and not entry.is_dir():
+                address = printable(Path(entry.path).relative_to(root).as_posix())
+                yield Reject(address, "misplaced", f"the {kind} stands in no class folder of a split; move it into one")
 
 
 def _find(root: Path, suffixes: frozenset[str], kind: str) -> tuple[Path, bool]:

@@ -188,7 +188,6 @@ def damaged(archive: Path, where: str, reason: object) -> SourceError:
 
 _DAMAGE = (
     EOFError,
-    OverflowError,
     RecursionError,
     ValueError,
     lzma.LZMAError,

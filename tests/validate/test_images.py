@@ -1,0 +1,126 @@
+"""Broken and hostile image files."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from convkit.media import images
+from convkit.media.images import Image, ImageProblem, check, probe
+from tests.fixtures.make_datasets import png
+
+NASTY = {
+    "16bit.cropped.tif": "TIFF 64x64",
+    "PILLOW_LICENSE.txt": "undecodable-image",
+    "broken.png": "undecodable-image",
+    "broken_data_stream.png": "undecodable-image",
+    "decompression_bomb.gif": "pixel-bomb",
+    "decompression_bomb.ico": "undecodable-image",
+    "decompression_bomb_extents.gif": "GIF 100x100",
+    "exif_typeerror.jpg": "JPEG 800x531",
+    "hopper.jpg": "JPEG 128x128",
+    "hopper_bad_exif.jpg": "JPEG 500x500",
+    "hopper_gray.jpg": "JPEG 128x128",
+    "hopper_orientation_6.jpg": "JPEG 128x128",
+    "hopper_orientation_8.jpg": "JPEG 128x128",
+    "i_trns.png": "PNG 64x64",
+    "invalid-exif.jpg": "JPEG 200x200",
+    "iss634.gif": "GIF 245x245",
+    "iss634.webp": "WEBP 245x245",
+    "orientation_rectangle.jpg": "JPEG 2x1",
+    "pil_sample_cmyk.jpg": "JPEG 100x100",
+    "rgb_trns.png": "PNG 64x64",
+    "shortfile.bmp": "undecodable-image",
+    "transparent.png": "PNG 200x150",
+    "truncated_end_chunk.png": "undecodable-image",
+    "truncated_image.png": "undecodable-image",
+    "truncated_jpeg.jpg": "undecodable-image",
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), NASTY.items())
+def test_pillows_own_test_images(shared_data: Path, name: str, expected: str) -> None:
+    result = check(shared_data / "data" / "nasty", True, name)
+    if isinstance(result, Image):
+        assert f"{result.format} {result.width}x{result.height}" == expected
+    else:
+        assert result.rule == expected
+        assert name in result.message and "\n" not in result.message
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+def test_what_is_told_of_a_sound_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(3, 2))
+    result = probe(path)
+    assert isinstance(result, Image)
+    assert result[1:] == (path.stat().st_size, 3, 2, "PNG")
+    assert result.sha256 == hashlib.sha256(png(3, 2)).hexdigest()
+    assert probe(path, decode=False) == result._replace(sha256=None)
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "/dev/zero"])
+def test_nothing_but_regular_files_is_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    assert isinstance(problem := probe(tmp_path / name), ImageProblem)
+    assert problem.rule == "not-a-file"
+
+
+def test_links_must_stay_inside(tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.png").write_bytes(png())
+    (tmp_path / "images").symlink_to("real")  # images/ itself may lie elsewhere
+    (folder / "sub" / "inside.png").symlink_to("../a.png")
+    (folder / "roundabout.png").symlink_to(tmp_path / "images" / "a.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "up.png").symlink_to("../secret.png")
+    (folder / "near").symlink_to("../real-too")  # shares the folder's name as text
+    (tmp_path / "secret.png").write_bytes(png())
+    (tmp_path / "real-too").mkdir()
+    (tmp_path / "real-too" / "a.png").write_bytes(png())
+
+    def rule(relative: str) -> str | None:
+        result = check(tmp_path / "images", True, relative)
+        return result.rule if isinstance(result, ImageProblem) else None
+
+    assert rule("sub/inside.png") is None
+    assert rule("roundabout.png") is None
+    assert rule("loop.png") == "missing-image"
+    assert rule("up.png") == "outside-images"
+    assert rule("near/a.png") == "outside-images"
+    assert rule("x" * 1000) == "missing-image"
+
+
+def test_a_file_too_large_to_be_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    with path.open("wb") as file:
+        file.truncate(images.MAX_FILE_BYTES + 1)
+    assert probe(path) == ImageProblem("undecodable-image", "'a.png' has 536,870,913 bytes, over 536,870,912")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep\ndeep"), SystemError("x" * 999), KeyError(1)])
+def test_whatever_a_decoder_raises_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def explode(self: object) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", explode)
+    path = tmp_path / "a.png"
+    path.write_bytes(png())
+    assert isinstance(problem := probe(path), ImageProblem)
+    assert problem.rule == "undecodable-image"
+    assert "\n" not in problem.message and len(problem.message) < 300
+
+
+def test_the_cap_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(4, 4))
+    monkeypatch.setattr(images, "MAX_PIXELS", 16)
+    assert isinstance(probe(path), Image)
+    monkeypatch.setattr(images, "MAX_PIXELS", 15)
+    assert probe(path) == ImageProblem("pixel-bomb", "'a.png' has 4 x 4 pixels")

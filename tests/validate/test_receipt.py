@@ -1,0 +1,131 @@
+"""The receipt: for whom it is written, what it binds, and when it goes."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convkit import __version__, receipt
+from convkit.errors import DatasetError
+from convkit.rules import RULES
+from convkit.validate import Result, validate
+from tests.validate.helpers import copy_of
+
+
+def run(path: Path, **options: Any) -> Result:
+    return validate([path], workers=0, **options)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_it_binds_what_was_read(tmp_path: Path) -> None:
+    directory = copy_of("valid/with_manifest", tmp_path)
+    result = run(directory)
+    assert (result.receipts, result.notes) == ((directory / "receipt.json",), ())
+    found = receipt.read(directory)
+    assert found.manifest == sha256((directory / "dataset.json").read_bytes())
+    train, val = directory / "pets_train.jsonl", directory / "pets_val.jsonl"
+    assert found.rows == {
+        train.name: receipt.RowsReceipt(rows=2, sha256=sha256(train.read_bytes())),
+        val.name: receipt.RowsReceipt(rows=1, sha256=sha256(val.read_bytes())),
+    }
+    names = ["a.png", "sub/link.png", "sub/..b.png"]
+    contents = [(directory / "images" / name).read_bytes() for name in names]
+    text = "".join(f"{name}\0{sha256(content)}\n" for name, content in zip(names, contents, strict=True))
+    assert found.media == receipt.MediaReceipt(files=3, bytes=sum(map(len, contents)), digest=sha256(text.encode()))
+    assert (found.rules, found.warnings, found.convkit) == (tuple(RULES), {}, __version__)
+
+
+def test_the_same_data_set_has_the_same_receipt(tmp_path: Path) -> None:
+    texts = set()
+    for place in ("a", "b"):
+        directory = copy_of("valid/with_manifest", tmp_path / place)
+        for workers in (0, 2):
+            validate([directory], workers=workers)
+            texts.add((directory / "receipt.json").read_bytes())
+        assert [path.name for path in directory.glob("*receipt*")] == ["receipt.json"]
+    assert len(texts) == 1
+    assert texts.pop().endswith(b"}\n")
+
+
+def test_warnings_are_counted(tmp_path: Path) -> None:
+    directory = copy_of("invalid/CK304_foreign_rows", tmp_path)
+    assert run(directory).receipts
+    assert receipt.read(directory).warnings == {"CK304": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("valid/recipe_output", {}),
+        ("valid/with_manifest", {"media": "header"}),
+        ("valid/with_manifest", {"media": "none"}),
+        ("invalid/CK302_manifest_mismatch", {}),
+    ],
+)
+def test_none_is_written_without_a_manifest_a_full_decode_and_a_pass(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    directory = copy_of(name, tmp_path)
+    assert run(directory, **options).receipts == ()
+    assert not (directory / "receipt.json").exists()
+
+
+def test_none_is_written_for_single_files(tmp_path: Path) -> None:
+    directory = copy_of("valid/with_manifest", tmp_path)
+    assert run(directory / "pets_train.jsonl").receipts == ()
+
+
+@pytest.mark.parametrize("media", ["decode", "header", "none"])
+def test_a_stale_receipt_is_removed_and_told_of(tmp_path: Path, media: str) -> None:
+    directory = copy_of("valid/with_manifest", tmp_path)
+    run(directory)
+    with (directory / "pets_val.jsonl").open("ab") as file:
+        file.write(b"\n")
+    result = run(directory, media=media)
+    path = directory / "receipt.json"
+    assert result.notes == (f"receipt removed: {path}: the data set does not pass any more",)
+    assert not path.exists()
+    assert run(directory).notes == ()
+
+
+def test_a_directory_that_cannot_be_written_still_has_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = copy_of("valid/with_manifest", tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("convkit.files.os.fsync", refuse)
+    result = run(directory)
+    assert result.report.summary.rows == 3
+    assert result.notes == (f"receipt not written or removed: {directory / 'receipt.json'}: Read-only file system",)
+    assert not list(directory.glob("*receipt*"))
+
+
+def test_an_interrupted_writing_leaves_the_old_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = copy_of("valid/with_manifest", tmp_path)
+    run(directory)
+    before = (directory / "receipt.json").read_bytes()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("convkit.files.os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(directory)
+    assert (directory / "receipt.json").read_bytes() == before
+    assert [path.name for path in directory.glob("*receipt*")] == ["receipt.json"]
+
+
+def test_reading_one_that_is_missing_or_foreign(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"receipt\.json cannot be read \(No such file.*Run: convkit validate"):
+        receipt.read(tmp_path)
+    for content in (b"{", b"{}", b'{"receipt_version": 2}'):
+        (tmp_path / "receipt.json").write_bytes(content)
+        with pytest.raises(DatasetError, match=r"is not a receipt of this version"):
+            receipt.read(tmp_path)
