@@ -1,0 +1,105 @@
+"""What the person at the terminal sees: words, exit codes, and never a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.make_clips import write_clip
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of one clip, and one clip that is none."""
+    folder = tmp_path_factory.mktemp("clips")
+    for label in ("Jump", "Run"):
+        write_clip(folder / "train" / label / f"v_{label}_g01_c01.avi", 10)
+    (folder / "train/Run/v_Run_g02_c01.avi").write_bytes(b"no video")
+    return folder
+
+
+def convkit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    command = [sys.executable, "-m", "convkit", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_version_and_help() -> None:
+    assert convkit("--version").stdout.startswith("convkit 0.")
+    for arguments in ([], ["convert"], ["validate"], ["convert", "ucf101"]):
+        done = convkit(*arguments, "--help")
+        assert done.returncode == 0
+        assert "Usage:" in done.stdout
+
+
+def test_converters_are_listed_with_what_they_read() -> None:
+    listed = convkit("convert", "--list").stdout
+    for name in ("ucf101", "video-folder", "easy-vqa"):
+        assert f"\n{name} " in f"\n{listed}"
+        assert f"  {name} " in convkit("convert", "--help").stdout
+
+
+def test_converting_accounts_for_everything_and_says_so_with_its_exit_code(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = convkit("convert", "ucf101", "--source", clips, "--out_dir", out, "--num_frames", "2", "--val_fraction", "0")
+    assert done.returncode == 1  # something was quarantined
+    assert "3 clips read = 2 written + 1 quarantined" in done.stdout
+    assert f"what was quarantined, and why: {out / 'quarantine.jsonl'}" in done.stdout
+    assert convkit("validate", out).returncode == 0
+
+
+def test_options_are_taken_with_dashes_and_an_expected_share_of_errors_is_no_finding(
+    clips: Path, tmp_path: Path
+) -> None:
+    done = convkit("convert", "ucf101", "--source", clips, "--out-dir", tmp_path / "out", "--max-errors", "50%")
+    assert done.returncode == 0
+    assert "1 quarantined" in done.stdout
+
+
+def test_a_complete_data_set_is_left_alone(clips: Path, tmp_path: Path) -> None:
+    arguments = ("convert", "ucf101", "--source", clips, "--out_dir", tmp_path / "out", "--max_errors", "1")
+    first, again = convkit(*arguments), convkit(*arguments)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert "complete already" in again.stderr
+    other = convkit(*arguments, "--num_frames", "3")
+    assert other.returncode == 2
+    assert "num_frames 8 there, 3 here" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["convert", "ucf102", "--out_dir", "x"],
+            "there is no converter 'ucf102'. Known: easy-vqa, ucf101, video-folder",
+        ),
+        (["convert", "video-folder", "--out_dir", "x"], "Missing option '--source'"),
+        (["convert", "ucf101", "--out_dir", "x", "--source", "/nowhere"], "The source /nowhere does not exist"),
+        (["convert", "ucf101", "--out_dir", "x", "--num_frames", "0"], "--num_frames 0: Input should be greater"),
+        (["convert", "ucf101", "--out_dir", "x", "--max_errors", "some"], "--max_errors some is neither a number"),
+        (["convert", "ucf101", "--out_dir", "x", "--on_error", "ignore"], "ignore"),
+        (["validate", "/nowhere"], "/nowhere does not exist"),
+        (["validate"], "Missing argument"),
+    ],
+)
+def test_what_cannot_run_is_said_in_one_paragraph(arguments: list[str], message: str) -> None:
+    done = convkit(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not Path("x").exists()
+
+
+def test_findings_come_as_text_or_json(tmp_path: Path) -> None:
+    rows = tmp_path / "data.jsonl"
+    rows.write_text('{"id": "a", "source": "s", "conversations": [{"images": ["x.png"], "user": "?"}]}\n{\n')
+    text = convkit("validate", rows)
+    assert text.returncode == 1
+    assert f"{rows}:1: CK201 missing-image" in text.stdout
+    assert "2 rows, 2 errors, 0 warnings" in text.stdout
+    report = json.loads(convkit("validate", rows, "--format", "json").stdout)
+    assert report["summary"] == {"rows": 2, "errors": 2, "warnings": 0}
+    assert [(f["code"], f["line"]) for f in report["findings"]] == [("CK201", 1), ("CK002", 2)]
