@@ -23,7 +23,7 @@ from convkit import layout
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
 from convkit.engines import local
 from convkit.errors import ConvkitError, DatasetError, ItemError, SourceError
-from convkit.files import move, write_atomic, write_quickly
+from convkit.files import move, put, size_of, write_atomic
 from convkit.finish import finish
 from convkit.journal import Journal, Outcome, Withdrawn, Written, chain
 from convkit.progress import Bars, Progress, silent
@@ -225,7 +225,7 @@ def process(converter: Converter[Any], images: Path, scratch: Path, entry: Entry
         if isinstance(part, Record):
             for path, data in part.media.items():
                 staged.append((scratch / f"{os.getpid()}-{len(staged)}", images / path))
-                write_quickly(staged[-1][0], data)
+                put(staged[-1][0], data)
             outcomes.append(_written(part))
         else:
             outcomes.append(part)
@@ -275,7 +275,7 @@ def _written(record: Record) -> Written:
         ids=tuple(row.id for row in record.rows),
         turns=sum(len(row.conversations) for row in record.rows),
         images=sum(len(turn.images) for row in record.rows for turn in row.conversations),
-        media=tuple((path, len(data)) for path, data in record.media.items()),
+        media=tuple((path, size_of(content)) for path, content in record.media.items()),
         notes=record.notes,
         units=record.units,
     )

@@ -1,6 +1,7 @@
 """Writing files such that a reader sees the old one or the new one, never a part."""
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -53,15 +54,33 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_quickly(path: Path, data: bytes) -> None:
-    """Write a file without waiting for the disk; `os.sync` makes many of them durable at once."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+def put(path: Path, content: bytes | Path) -> None:
+    """Make a file without waiting for the disk (`os.sync` makes many durable at once).
+
+    Args:
+        path: a name in a scratch folder; what an earlier process left there is removed, never written into: it may
+            be a link to a file of the source.
+        content: its bytes, or a file to hard-link; copied where the file system cannot link.
+    """
+    path.unlink(missing_ok=True)
+    if isinstance(content, Path):
+        try:
+            os.link(os.path.realpath(content), path)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(content, path)
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        view = memoryview(data)
+        view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
     finally:
         os.close(descriptor)
+
+
+def size_of(content: bytes | Path) -> int:
+    """Bytes of what `put` takes."""
+    return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
 def move(path: Path, target: Path) -> None:

@@ -77,8 +77,8 @@ class Record:
 
     split: str
     rows: tuple[Conversation, ...]
-    media: Mapping[str, bytes] = field(default_factory=dict)
-    """File content by image path, as the rows spell it."""
+    media: Mapping[str, bytes | Path] = field(default_factory=dict)
+    """File content by image path, as the rows spell it; or a file of the source to hard-link, if it can be."""
     units: int = 1
     """How many of the item's units it holds; those of all its parts together are the item's."""
     notes: tuple[str, ...] = ()

@@ -1,0 +1,70 @@
+"""Images of a source on their way into a data set: what converters of pictures share."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from convkit.converters.base import Options
+from convkit.errors import ItemError
+from convkit.media.images import MAX_FILE_BYTES
+from convkit.media.ingest import ingest
+
+
+class PictureOptions(Options):
+    """Options of every converter that brings images along."""
+
+    image_names: Literal["source", "content"] = Field(
+        "source", description="Name images as the source does, or by their content, so that equal ones are stored once."
+    )
+    link: bool = Field(
+        False, exclude=True, description="Hard-link images that are stored as they are, where the file system can."
+    )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image for a `Record`: its path in rows, its content (or the file to link), and what was done to it."""
+
+    path: str
+    content: bytes | Path
+    notes: tuple[str, ...]
+
+
+def from_bytes(data: bytes, stem: str, options: PictureOptions) -> Picture:
+    """Make an image fit for the data set and name it.
+
+    Args:
+        data: the file as the source has it.
+        stem: its path in rows without suffix, unless names go by content; the suffix follows the content.
+
+    Raises:
+        ItemError: it cannot be used.
+    """
+    stored = ingest(data)
+    if options.image_names == "content":
+        digest = hashlib.sha256(stored.data).hexdigest()
+        stem = f"{digest[:2]}/{digest}"
+    return Picture(stem + stored.suffix, stored.data, stored.notes)
+
+
+def from_file(file: Path, stem: str, options: PictureOptions) -> Picture:
+    """The same for an image file, which is linked if that is wanted and its bytes stay as they are.
+
+    Raises:
+        ItemError: it is missing, unreadable or cannot be used.
+    """
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ItemError("huge-image", f"{file.name} has more than {MAX_FILE_BYTES:,} bytes")
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise ItemError("missing-image", f"{file.name} is not in the source") from None
+    except OSError as error:
+        raise ItemError("unreadable-image", f"{file.name} cannot be read: {error.strerror}") from None
+    picture = from_bytes(data, stem, options)
+    if options.link and not picture.notes:
+        return Picture(picture.path, file, ())
+    return picture
