@@ -97,6 +97,8 @@ def convert(
         DatasetError: `out_dir` holds something else, is in use, or nothing could be converted.
         ConvkitError: more was quarantined than the policy allows.
     """
+    if source is not None and Path(source).resolve() in out_dir.resolve().parents:
+        raise DatasetError(f"{out_dir} lies inside the source {source}. Choose an --out_dir outside of it.")
     if complete := _complete(out_dir, converter, options, source):
         shutil.rmtree(out_dir / layout.WORK, ignore_errors=True)
         return complete
@@ -313,7 +315,12 @@ def _complete(out_dir: Path, converter: type[Converter[Any]], options: Options, 
     made_by = manifest.converter
     wanted = {"converter": converter.name, "version": converter.version, **options.model_dump(mode="json")}
     found = {"converter": made_by.name, "version": made_by.version, **made_by.options}
-    if source is not None:
+    if source is None:
+        # The name of a default source goes on with its revision or version.
+        address = converter.default_source or ""
+        wanted["source"] = address
+        found["source"] = address if manifest.source.name.startswith(address) else manifest.source.name
+    else:
         path = Path(source)
         wanted["source"], found["source"] = name_of(path), manifest.source.name
         wanted["source bytes"], found["source bytes"] = (

@@ -78,7 +78,10 @@ class Record:
     split: str
     rows: tuple[Conversation, ...]
     media: Mapping[str, bytes | Path] = field(default_factory=dict)
-    """File content by image path, as the rows spell it; or a file of the source to hard-link, if it can be."""
+    """File content by image path, as the rows spell it; or a file of the source to hard-link, if it can be.
+
+    Two records may name the same path only for the same content: which of two contents would stay is not defined.
+    """
     units: int = 1
     """How many of the item's units it holds; those of all its parts together are the item's."""
     notes: tuple[str, ...] = ()

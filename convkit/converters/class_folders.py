@@ -145,11 +145,15 @@ def _find(root: Path, suffixes: frozenset[str], kind: str) -> tuple[Path, bool]:
     raise SourceError(f"{root} holds {len(candidates)} sets of class folders: {named}. Point --source at one of them.")
 
 
-def _walk(folder: Path, depth: int) -> Iterator[Path]:
+def _walk(folder: Path, depth: int, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A folder and all below it; a link back to a folder above is not followed round and round."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
     yield folder
     if depth:
         for child in _subfolders(folder):
-            yield from _walk(child, depth - 1)
+            yield from _walk(child, depth - 1, (*above, real))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

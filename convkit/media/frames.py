@@ -73,6 +73,8 @@ def _cv2() -> Any:
 @contextmanager
 def _open(path: Path, *options: int) -> "Iterator[cv2.VideoCapture]":
     cv2 = _cv2()
+    if os.fsencode(path).decode(errors="replace") != os.fspath(path):
+        raise ItemError("bad-name", "the file's path is not UTF-8, which crashes OpenCV; rename it")
     # Absolute: FFmpeg would take a relative name with a colon for a protocol.
     capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *options])
     try:

@@ -1,6 +1,5 @@
 """A file of a data set on the Hugging Face hub, through the hub's own client, cache and credentials."""
 
-import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ _FORBIDDEN = 403
 
 
 def fetch(repo: str, filename: str) -> tuple[Path, str]:
-    """Download a file, or find it in the cache.
+    """Download a file, or find it in the cache; the client shows its progress where there is a terminal.
 
     Args:
         repo: the data set, OWNER/NAME.
@@ -30,11 +29,8 @@ def fetch(repo: str, filename: str) -> tuple[Path, str]:
     """
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "hub", f"Downloading {filename} from the Hugging Face hub") from error
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     try:
         path = Path(hf_hub_download(repo, filename, repo_type="dataset"))
     except Exception as error:

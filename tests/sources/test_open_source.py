@@ -116,6 +116,13 @@ def test_an_empty_folder(tmp_path: Path, work: Path) -> None:
     assert "is empty. Pass the one that holds the data to --source." in error_of(tmp_path / "empty", work)
 
 
+def test_a_folder_whose_path_is_not_utf8(tmp_path: Path, work: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "a.avi").write_bytes(b"")
+    assert f"{tmp_path}/caf\\xe9, is not UTF-8. Rename the folder" in error_of(folder, work)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path, work: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "neither a folder nor a file" in error_of(tmp_path / "pipe", work)

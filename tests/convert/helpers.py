@@ -1,0 +1,114 @@
+"""What the conversion tests share: sources that are made, and directories compared by digest."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from convkit.convert import Policy, convert
+from convkit.converters import load
+from convkit.converters.base import Converter
+from convkit.schema import Manifest
+from tests.convert.toy import Lines
+from tests.fixtures.make_clips import CLASSES, make, write_clip
+
+__all__ = [
+    "clip_tree",
+    "easy_vqa_tree",
+    "official_tree",
+    "quarantined",
+    "rows",
+    "run",
+    "run_lines",
+    "tree",
+    "write_clip",
+]
+
+
+def run(name: str, source: Path | str | None, out_dir: Path, workers: int = 0, **options: Any) -> Manifest:
+    """Convert with the converter of a name."""
+    converter = load(name)
+    address = None if source is None else str(source)
+    return convert(converter, address, converter.Options(**options), out_dir, workers=workers)
+
+
+def run_lines(source: Path, out_dir: Path, workers: int = 0, policy: Policy | None = None) -> Manifest:
+    """Convert with the converter that does what its source says."""
+    converter: type[Converter[Any]] = Lines
+    return convert(converter, str(source), Lines.Options(), out_dir, workers=workers, policy=policy or Policy())
+
+
+def tree(directory: Path) -> dict[str, str]:
+    """Every file below a directory by relative path, as the SHA-256 of its content."""
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def rows(out_dir: Path, split: str | None = None) -> list[dict[str, Any]]:
+    """The rows of one split or of all, as plain JSON."""
+    manifest = Manifest.model_validate_json((out_dir / "dataset.json").read_bytes())
+    files = [s.file for name, s in manifest.splits.items() if split in (None, name)]
+    return [json.loads(line) for file in files for line in (out_dir / file).read_bytes().splitlines()]
+
+
+def quarantined(out_dir: Path) -> dict[str, tuple[str, str]]:
+    """Address -> (rule, reason)."""
+    path = out_dir / "quarantine.jsonl"
+    found = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    return {entry["address"]: (entry["rule"], entry["reason"]) for entry in found}
+
+
+def clip_tree(folder: Path) -> None:
+    """Clips by split and class, with one that is not a video and a file that is not a clip."""
+    make(folder, 1)
+    (folder / "train/MoveUp/v_MoveUp_g09_c01.avi").write_bytes(b"this is no video")
+    (folder / "train/MoveUp/notes.txt").write_text("not a clip")
+
+
+def official_tree(folder: Path) -> None:
+    """The layout of the official release: classes without splits, and lists with CRLF; group 4 is in no list."""
+    clip_tree(folder / "made")
+    for path in sorted((folder / "made").glob("*/*/*.avi")):
+        target = folder / "UCF-101" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    shutil.rmtree(folder / "made")
+    write_official_lists(folder / "ucfTrainTestlist", folder / "UCF-101")
+
+
+def write_official_lists(lists: Path, clips: Path) -> None:
+    """Fold n of three: group n is test, group 4 in no list, all the others are train."""
+    lists.mkdir(parents=True)
+    numbers = {label: number for number, label in enumerate(CLASSES, 1)}
+    names = sorted(f"{path.parent.name}/{path.name}" for path in clips.glob("*/*.avi"))
+    for fold in (1, 2, 3):
+        test = [name for name in names if f"_g0{fold}_" in name]
+        train = [name for name in names if name not in test and "_g04_" not in name]
+        labelled = [f"{name} {numbers[name.split('/')[0]]}" for name in train]
+        (lists / f"trainlist0{fold}.txt").write_bytes("".join(f"{line}\r\n" for line in labelled).encode())
+        (lists / f"testlist0{fold}.txt").write_bytes("".join(f"{line}\r\n" for line in test).encode())
+
+
+def easy_vqa_tree(folder: Path) -> None:
+    """easy-VQA's layout: 12 + 4 pictures of which the first two are equal, and questions about one that is missing."""
+    for split, count in (("train", 12), ("test", 4)):
+        (folder / split / "images").mkdir(parents=True)
+        questions = []
+        for number in range(count):
+            shade = (0 if split == "train" and number == 1 else number) * 10 + (5 if split == "test" else 0)
+            Image.new("RGB", (64, 64), (shade, 0, 0)).save(folder / split / f"images/{number}.png")
+            questions += [[f"Question {k}?", "yes", number] for k in range(3)]
+        questions.append(["Where is it?", "nowhere", count])
+        (folder / split / "questions.json").write_text(json.dumps(questions))
+
+
+def mtimes(directory: Path) -> dict[str, int]:
+    """When each file and folder was last written, in nanoseconds."""
+    return {str(path): os.stat(path).st_mtime_ns for path in [directory, *directory.rglob("*")]}

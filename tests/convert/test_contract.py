@@ -1,0 +1,179 @@
+"""What holds for every converter. A new one is added by a line in CASES."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from convkit.dataset import Dataset
+from convkit.errors import DatasetError
+from convkit.schema import Manifest
+from tests.conftest import ROOT
+from tests.convert.helpers import (
+    clip_tree,
+    easy_vqa_tree,
+    mtimes,
+    official_tree,
+    quarantined,
+    rows,
+    run,
+    tree,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A converter and a small source for it."""
+
+    name: str
+    converter: str
+    make: Callable[[Path], None]
+    bad: int
+    """Units of the source that cannot become rows."""
+    other_options: dict[str, Any]
+    """Options that are not the default ones."""
+
+
+CASES = [
+    Case("easy-vqa", "easy-vqa", easy_vqa_tree, 2, {"one_question_per_row": True}),
+    Case("video-folder", "video-folder", clip_tree, 1, {"num_frames": 3}),
+    Case("ucf101-folders", "ucf101", clip_tree, 1, {"num_frames": 3}),
+    Case("ucf101-official", "ucf101", official_tree, 1, {"fold": 2}),
+]
+
+
+class Made(NamedTuple):
+    """A case's source, and what became of it without other processes."""
+
+    case: Case
+    source: Path
+    out_dir: Path
+    manifest: Manifest
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp(request.param.name)
+    request.param.make(folder / "source")
+    manifest = run(request.param.converter, folder / "source", folder / "out")
+    return Made(request.param, folder / "source", folder / "out", manifest)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_the_number_of_workers_does_not_change_a_byte(made: Made, workers: int, tmp_path: Path) -> None:
+    run(made.case.converter, made.source, tmp_path / "out", workers=workers)
+    assert tree(tmp_path / "out") == tree(made.out_dir)
+
+
+def test_the_source_may_stand_anywhere(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.source, tmp_path / "elsewhere/source")
+    run(made.case.converter, tmp_path / "elsewhere/source", tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(made.out_dir)
+
+
+def test_rows_are_sound_by_the_models(made: Made) -> None:
+    dataset = Dataset.open(made.out_dir)
+    read = [row for split in dataset.manifest.splits for _, row in dataset.rows(split)]
+    assert len(read) == sum(split.rows for split in made.manifest.splits.values()) > 0
+
+
+def test_rows_are_sound_by_the_json_schema(made: Made) -> None:
+    path = ROOT / "schemas/row.json"
+    if not path.exists():
+        pytest.skip(f"no {path}; write it with: make schemas")
+    validator = Draft202012Validator(json.loads(path.read_bytes()))
+    assert [error.message for row in rows(made.out_dir) for error in validator.iter_errors(row)] == []
+
+
+def test_ids_are_unique(made: Made) -> None:
+    ids = [row["id"] for row in rows(made.out_dir)]
+    assert len(ids) == len(set(ids))
+
+
+def test_what_was_read_is_accounted_for(made: Made) -> None:
+    done = made.manifest.accounting
+    assert done.read == done.written + done.quarantined + sum(done.excluded.values())
+    assert done.quarantined == made.case.bad
+    assert len(quarantined(made.out_dir)) == done.quarantined
+    assert done.written == sum(s.turns for s in made.manifest.splits.values())
+
+
+def test_the_manifest_describes_the_row_files(made: Made) -> None:
+    assert {s.file for s in made.manifest.splits.values()} == {
+        path.name for path in made.out_dir.glob("*.jsonl") if path.name != "quarantine.jsonl"
+    }
+    for split in made.manifest.splits.values():
+        content = (made.out_dir / split.file).read_bytes()
+        turns = [turn for line in content.splitlines() for turn in json.loads(line)["conversations"]]
+        assert hashlib.sha256(content).hexdigest() == split.sha256
+        assert content.count(b"\n") == len(content.splitlines()) == split.rows
+        assert len(turns) == split.turns
+        assert sum(len(turn["images"]) for turn in turns) == split.images
+
+
+def test_every_row_has_a_group_that_stays_in_one_split(made: Made) -> None:
+    splits_of: dict[str, set[str]] = {}
+    for split in made.manifest.splits:
+        for row in rows(made.out_dir, split):
+            splits_of.setdefault(row["group"], set()).add(split)
+    assert [group for group, splits in splits_of.items() if len(splits) > 1] == []
+
+
+def test_the_images_are_those_that_rows_name(made: Made) -> None:
+    named = {image for row in rows(made.out_dir) for turn in row["conversations"] for image in turn["images"]}
+    there = tree(made.out_dir / "images")
+    assert there.keys() == named
+    assert made.manifest.accounting.media_files == len(named)
+    assert made.manifest.accounting.media_bytes == sum((made.out_dir / "images" / p).stat().st_size for p in named)
+
+
+def test_nothing_else_is_left_over(made: Made) -> None:
+    files = {split.file for split in made.manifest.splits.values()}
+    assert {path.name for path in made.out_dir.iterdir()} == files | {"dataset.json", "images", "quarantine.jsonl"}
+
+
+def test_a_finished_directory_is_not_touched_again(made: Made) -> None:
+    before = mtimes(made.out_dir)
+    assert run(made.case.converter, made.source, made.out_dir) == made.manifest
+    assert mtimes(made.out_dir) == before
+
+
+def test_other_options_are_refused_by_name(made: Made) -> None:
+    before = mtimes(made.out_dir)
+    option = next(iter(made.case.other_options))
+    with pytest.raises(DatasetError, match=rf"holds another data set: {option} .* Choose another --out_dir"):
+        run(made.case.converter, made.source, made.out_dir, **made.case.other_options)
+    assert mtimes(made.out_dir) == before
+
+
+def test_another_source_is_refused_by_name(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.source, tmp_path / "another")
+    with pytest.raises(DatasetError, match="holds another data set: source 'source' there, 'another' here"):
+        run(made.case.converter, tmp_path / "another", made.out_dir)
+
+
+def test_a_source_that_changed_is_refused(made: Made, tmp_path: Path) -> None:
+    changed = tmp_path / "source"
+    shutil.copytree(made.source, changed)
+    picture = next(p for p in sorted(changed.rglob("*")) if p.suffix in (".avi", ".png"))
+    picture.write_bytes(picture.read_bytes() + b"!")
+    with pytest.raises(DatasetError, match="which has changed since"):
+        run(made.case.converter, changed, made.out_dir)
+
+
+def test_another_converter_is_refused_by_name(made: Made) -> None:
+    other = "easy-vqa" if made.case.converter != "easy-vqa" else "video-folder"
+    with pytest.raises(DatasetError, match=f"converter '{made.case.converter}' there, '{other}' here"):
+        run(other, made.source, made.out_dir)
+
+
+def test_a_source_behind_a_link_is_the_same_source_again(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(made.source)
+    manifest = run(made.case.converter, tmp_path / "link", tmp_path / "out")
+    assert run(made.case.converter, tmp_path / "link", tmp_path / "out") == manifest

@@ -1,0 +1,156 @@
+"""A converter of an installed package: found by its entry point, with options of its own."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.convert.toy import write_lines
+
+MODULE = '''
+from pathlib import Path
+
+from pydantic import Field
+
+from convkit.converters.base import Converter, Item, Options, Record
+from convkit.schema import Conversation, Turn
+
+
+class WordsOptions(Options):
+    repeat: int = Field(1, ge=1, description="How often each word is said.")
+    backwards: bool = Field(False, description="Say it backwards.")
+
+
+class Words(Converter[Item]):
+    """Words of a text file."""
+
+    name, unit, version = "other-words", "word", 3
+    Options = WordsOptions
+
+    def items(self):
+        for number, _ in enumerate((self.root / "lines.txt").read_text().split(), 1):
+            yield Item(f"lines.txt:{number}")
+
+    def convert(self, item):
+        number = int(item.address.split(":")[1])
+        word = (self.root / "lines.txt").read_text().split()[number - 1]
+        word = word[::-1] if self.options.backwards else word
+        turn = Turn(images=(), user=f"Say word {number}.", assistant=" ".join([word] * self.options.repeat))
+        return Record("train", (Conversation(id=str(number), source=self.name, conversations=(turn,)),))
+'''
+
+
+def _wheel(folder: Path, name: str, entry_points: str, modules: dict[str, str]) -> Path:
+    """Write a wheel of pure Python by hand."""
+    info = f"{name}-1.0.dist-info"
+    files = {
+        **modules,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: by-hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": entry_points,
+    }
+    digests = {path: hashlib.sha256(content.encode()).digest() for path, content in files.items()}
+    record = [
+        f"{path},sha256={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()},{len(files[path].encode())}"
+        for path, digest in digests.items()
+    ]
+    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""])
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name_in_wheel, content in files.items():
+            wheel.writestr(name_in_wheel, content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a sound package, a broken one and one that takes a name of convkit's are installed."""
+    folder = tmp_path_factory.mktemp("packages")
+    group = "[convkit.converters]\n"
+    wheels = [
+        _wheel(folder, "other_words", f"{group}other-words = other_words:Words\n", {"other_words.py": MODULE}),
+        _wheel(folder, "broken", f"{group}broken = a_module_that_is_missing:Broken\n", {"broken.py": ""}),
+        _wheel(folder, "usurper", f"{group}ucf101 = other_words:Words\n", {"usurper.py": ""}),
+    ]
+    command = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", "--target"]
+    subprocess.run([sys.executable, *command, str(folder / "site"), *map(str, wheels)], check=True)
+    return folder / "site"
+
+
+def _convkit(packages: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "convkit", "convert", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_is_listed_with_its_package(packages: Path) -> None:
+    result = _convkit(packages, "--list")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.search(r"^other-words +from the package other_words$", result.stdout, re.M)
+    assert re.search(r"^broken +from the package broken$", result.stdout, re.M)
+    assert re.search(r"^ucf101 +UCF-101 ", result.stdout, re.M), "convkit's own names cannot be taken"
+
+
+def test_help_of_all_survives_a_broken_package(packages: Path) -> None:
+    result = _convkit(packages, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "other-words" in result.stdout
+
+
+def test_its_options_are_in_its_help(packages: Path) -> None:
+    result = _convkit(packages, "other-words", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    shown = " ".join(result.stdout.split())
+    assert re.search(
+        r"--repeat \S+ How often each word is said\. \[.*default: 1.*\] --backwards Say it backwards\.", shown
+    )
+    assert "--out_dir" in shown
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_it_converts(packages: Path, workers: str, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", "abc def")
+    options = ["--repeat", "2", "--backwards", "--workers", workers]
+    result = _convkit(packages, "other-words", "--source", str(source), "--out_dir", str(tmp_path / "out"), *options)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "other-words: 2 words read = 2 written + 0 quarantined" in result.stdout
+    lines = (tmp_path / "out/other-words_train.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["conversations"][0]["assistant"] for line in lines] == ["cba cba", "fed fed"]
+    made_by = json.loads((tmp_path / "out/dataset.json").read_bytes())["converter"]
+    assert made_by == {"name": "other-words", "version": 3, "options": {"repeat": 2, "backwards": True}}
+
+
+def test_its_options_are_checked(packages: Path, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", "abc")
+    arguments = ["--source", str(source), "--out_dir", str(tmp_path / "out"), "--repeat", "0"]
+    result = _convkit(packages, "other-words", *arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "repeat" in result.stderr
+
+
+def test_a_broken_package_is_named(packages: Path, tmp_path: Path) -> None:
+    result = _convkit(packages, "broken", "--source", str(tmp_path), "--out_dir", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    message = " ".join(result.stderr.split())
+    assert "the converter 'broken' (a_module_that_is_missing:Broken, from the package broken) does not load" in message
+    assert "No module named 'a_module_that_is_missing'. Reinstall or remove the package" in message
+
+
+def test_an_unknown_converter_is_refused(packages: Path, tmp_path: Path) -> None:
+    result = _convkit(packages, "ufc101", "--out_dir", str(tmp_path / "out"))
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+    assert "ufc101" in result.stderr

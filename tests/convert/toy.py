@@ -1,0 +1,105 @@
+"""A converter that does to each line of a text file what the line says: `ok`, `raise`, `die`, ...
+
+It stands in a module of its own, without OpenCV, so that workers which import it start quickly.
+"""
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
+from convkit.errors import ItemError
+from convkit.schema import Conversation, Turn
+
+
+class LinesOptions(Options):
+    """Options of `lines`."""
+
+    shout: bool = False
+
+
+@dataclass(frozen=True)
+class Line(Item):
+    """One line."""
+
+    number: int
+    text: str
+
+    @property
+    def units(self) -> int:
+        """A batch holds as many as it has words."""
+        return len(self.text.split()) - 1 if self.text.startswith("batch") else 1
+
+
+class Lines(Converter[Line]):
+    """`lines.txt`: one row and one file a line."""
+
+    name = "lines"
+    unit = "line"
+    version = 1
+    Options = LinesOptions
+    options: LinesOptions
+
+    converted: ClassVar[list[int]] = []
+    """The numbers of the lines that were converted in this process, in order."""
+
+    def items(self) -> Iterator[Line | Reject | Exclude]:
+        for number, text in enumerate((self.root / "lines.txt").read_text().splitlines()):
+            if text == "exclude":
+                yield Exclude("asked for")
+            else:
+                yield Line(f"lines.txt:{number + 1}", number, text)
+
+    def convert(self, item: Line) -> Record | Iterable[Record | Reject]:
+        self.converted.append(item.number)
+        return self._batch(item) if item.text.startswith("batch") else self._record(item)
+
+    def _batch(self, item: Line) -> Iterator[Record | Reject]:
+        """Each word is a part with a number of its own."""
+        for number, word in enumerate(item.text.split()[1:]):
+            part = Line(f"{item.address}:{number + 1}", 100 * item.number + number, word)
+            match word:
+                case "reject":
+                    yield Reject(part.address, "refused", "the word says so")
+                case "nothing":
+                    pass
+                case "two":
+                    yield replace(self._record(part), units=2)
+                case _:
+                    yield self._record(part)
+
+    def _record(self, item: Line) -> Record:
+        image = f"{item.number}.txt"
+        row_id = f"line-{item.number}"
+        match item.text:
+            case "reject":
+                raise ItemError("refused", "the line says so")
+            case "raise":
+                raise RuntimeError("the line says so")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "orphan":
+                return Record("train", (self._row(row_id, image),), {image: b"", "orphan.txt": b""})
+            case "first id":
+                row_id = "line-0"
+            case "one id twice":
+                return Record("train", (self._row(row_id, image), self._row(row_id, image)), {image: b"twice"})
+            case "long":
+                image = f"{'x' * 252}.txt"
+        text = item.text.upper() if self.options.shout else item.text
+        split = "val" if item.number % 3 == 2 else "train"
+        return Record(split, (self._row(row_id, image),), {image: f"{item.number} {text}\n".encode() * 50})
+
+    def _row(self, row_id: str, image: str) -> Conversation:
+        turn = Turn(images=(image,), user="What does the line say?", assistant="See the picture.")
+        return Conversation(id=row_id, source=self.name, conversations=(turn,), group=image)
+
+
+def write_lines(folder: Path, *lines: str) -> Path:
+    """Write a source for `Lines`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lines.txt").write_text("\n".join(lines) + "\n")
+    return folder

@@ -1,0 +1,117 @@
+"""The local engine: in order, no further ahead than it must, and alive after a worker's death."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from convkit.engines import local
+from tests.engines import tasks
+
+
+def _crash(item: int) -> int:
+    return -item
+
+
+def _never(item: object) -> int:
+    raise AssertionError(f"{item} killed no worker")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, 5, 2000])
+def test_results_come_in_the_order_of_the_items(workers: int, count: int) -> None:
+    assert list(local.run(tasks.double, range(count), workers, _never)) == [2 * item for item in range(count)]
+
+
+def test_no_workers_means_this_process() -> None:
+    assert set(local.run(tasks.process_id, range(3), 0, _never)) == {os.getpid()}
+
+
+def test_workers_are_other_processes() -> None:
+    assert os.getpid() not in set(local.run(tasks.process_id, range(3), 1, _never))
+
+
+def test_without_workers_nothing_is_read_ahead() -> None:
+    items = iter(range(10))
+    results = local.run(tasks.double, items, 0, _never)
+    assert (next(results), next(results), next(items)) == (0, 2, 2)
+
+
+def test_no_item_is_read_before_the_first_result_is_asked_for() -> None:
+    items = iter(range(10))
+    results = local.run(tasks.double, items, 1, _never)
+    assert next(items) == 0
+    assert next(results) == 2
+
+
+def test_items_without_end_are_read_a_bounded_number_ahead() -> None:
+    read = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal read
+        while True:
+            read += 1
+            yield read
+
+    results = local.run(tasks.double, endless(), 2, _never)
+    next(results)
+    assert read == 2 * local.CHUNKS_AHEAD
+    ahead = [read - done for done, _ in enumerate(itertools.islice(results, 5000), 2)]
+    results.close()  # type: ignore[attr-defined]
+    assert max(ahead) <= 2 * (local.CHUNKS_AHEAD + 1) * local.MAX_CHUNK
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_exception_of_the_task_ends_the_run_in_its_turn(workers: int) -> None:
+    results = local.run(tasks.fail_at_five, range(100), workers, _never)
+    assert list(itertools.islice(results, 5)) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="five"):
+        next(results)
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_exception_of_the_items_ends_the_run(workers: int) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        list(local.run(tasks.double, items(), workers, _never))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_item_that_kills_its_worker_costs_no_other(workers: int) -> None:
+    expected = [-item if item % 10 == 7 else item for item in range(20)]
+    assert list(local.run(tasks.die_at_sevens, range(20), workers, _crash)) == expected
+
+
+def test_the_last_item_may_kill_its_worker() -> None:
+    assert list(local.run(tasks.die_at_sevens, range(8), 1, _crash)) == [*range(7), -7]
+
+
+def test_an_item_that_dies_once_gets_its_result(tmp_path: Path) -> None:
+    items = [(number, str(tmp_path / "died")) for number in range(6)]
+    assert list(local.run(tasks.die_once, items, 1, _never)) == list(range(6))
+    assert (tmp_path / "died").exists()
+
+
+def test_a_crash_among_quick_items_does_not_cost_a_process_for_each() -> None:
+    """Hundreds of quick items are in flight; a process for each would take a minute."""
+    ids = list(local.run(tasks.die_at_1500, range(2000), 2, _crash))
+    assert ids[1500] == -1500
+    assert len(set(ids)) < 10
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_results_that_nobody_wants_leave_no_process(started: bool) -> None:
+    results = local.run(tasks.process_id, range(100), 2, _never)
+    workers = {next(results)} if started else set()
+    results.close()  # type: ignore[attr-defined]
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_there_is_a_worker_for_each_processor_by_default() -> None:
+    assert local.default_workers() == len(os.sched_getaffinity(0))

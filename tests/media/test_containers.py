@@ -1,0 +1,83 @@
+"""Whether a file was cut short is read off its container."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from convkit.media.containers import cut_short
+from tests.fixtures.make_clips import write_clip
+
+
+def _box(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+FTYP = _box(b"ftyp", b"isom")
+LARGE = struct.pack(">I4sQ", 1, b"mdat", 16 + 100)
+
+
+@pytest.mark.parametrize(
+    ("content", "stated"),
+    [
+        (FTYP + _box(b"moov", bytes(50)), None),
+        ((FTYP + _box(b"moov", bytes(50)))[:-1], 12 + 58),
+        ((FTYP + _box(b"moov", bytes(50)))[: 12 + 8], 12 + 58),
+        (FTYP + LARGE + bytes(100), None),
+        (FTYP + LARGE + bytes(99), 12 + 116),
+        (FTYP + struct.pack(">I4s", 0, b"mdat") + bytes(30), None),
+        (FTYP + struct.pack(">I4s", 5, b"what") + bytes(30), None),
+        (FTYP + _box(b"moov", bytes(50)) + b"\0\0\0", None),
+        (b"", None),
+        (b"RIFF" + struct.pack("<I", 4) + b"AVI ", None),
+        (b"RIFF" + struct.pack("<I", 4) + b"AVI " + b"trailing", None),
+        (b"RIFF" + struct.pack("<I", 5) + b"AVI ", 13),
+        (b"\x1a\x45\xdf\xa3" + bytes(40), None),
+    ],
+    ids=[
+        "mp4",
+        "mp4-last-byte",
+        "mp4-headers-only",
+        "mp4-64-bit",
+        "mp4-64-bit-cut",
+        "mp4-to-the-end",
+        "mp4-no-box",
+        "mp4-trailing",
+        "empty",
+        "avi",
+        "avi-trailing",
+        "avi-cut",
+        "mkv",
+    ],
+)
+def test_what_is_missing(content: bytes, stated: int | None, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    expected = stated and f"the file is cut short: {len(content):,} of {stated:,} bytes"
+    assert cut_short(tmp_path / "file") == expected
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_an_avi_file_written_to_a_pipe_states_no_size(size: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"RIFF" + struct.pack("<I", size) + b"AVI " + bytes(100))
+    assert cut_short(tmp_path / "file") is None
+
+
+def test_a_chain_of_a_million_boxes_ends(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(FTYP + _box(b"free") * 1_000_000)
+    assert cut_short(tmp_path / "file") is None
+
+
+def test_whole_files_are_whole(tmp_path: Path, shared_data: Path) -> None:
+    write_clip(tmp_path / "made.avi", 5)
+    files = [tmp_path / "made.avi", *(p for p in (shared_data / "data/video").rglob("*.m*") if p.suffix != ".json")]
+    assert len(files) > 10
+    assert [path.name for path in files if cut_short(path)] == []
+
+
+@pytest.mark.parametrize("name", ["torchcodec/testsrc2.mp4", "decord/video_0.mov"])
+def test_real_files_that_are_cut(name: str, shared_data: Path, tmp_path: Path) -> None:
+    whole = (shared_data / "data/video" / name).read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    reason = cut_short(tmp_path / "cut")
+    assert reason is not None
+    assert reason.startswith(f"the file is cut short: {len(whole) // 2:,} of ")
