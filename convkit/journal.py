@@ -45,12 +45,13 @@ class Withdrawn(Reject):
     media: tuple[str, ...] = ()
 
 
+Entry = Item | Reject | Exclude
 Outcome = Written | Reject | Exclude
 _KINDS: dict[str, type[Outcome]] = {"written": Written, "reject": Reject, "withdrawn": Withdrawn, "exclude": Exclude}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
-def chain(previous: str, entry: Item | Reject | Exclude) -> str:
+def chain(previous: str, entry: "Entry") -> str:
     """The digest of all entries up to this one."""
     return hashlib.sha256(f"{previous}{entry!r}".encode(errors="surrogateescape")).hexdigest()
 

@@ -8,7 +8,7 @@ does not parse never costs good pixels. PIL is imported only where an image is o
 import io
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convkit.errors import ItemError
 from convkit.media.images import FORMATS, MAX_FILE_BYTES, MAX_PIXELS
@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 LOSSY = {"JPEG": ".jpg", "MPO": ".jpg"}
 ORIENTATION_TAG = 0x0112
 WHITE = (255, 255, 255)
-_PNG_BIT_DEPTH_AT = 24
+WIDE_NOTE = "16-bit scaled to 8-bit"
+FRAMES_NOTE = "first frame of an animation or of several pages"
+SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"RIFF": "WEBP",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _SIXTEEN_BIT_MAX = 65535
 
 
@@ -54,18 +65,15 @@ def ingest(data: bytes) -> Stored:
         try:
             with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _refuse_bomb(image.width, image.height)
-                kind, frames = image.format or "", getattr(image, "n_frames", 1)
-                image.load()
-                return _store(image, data, kind, frames)
+                return _store(image, data)
         except ItemError:
             raise
         except PIL.Image.DecompressionBombError:
             raise ItemError("pixel-bomb", f"the image has more than {MAX_PIXELS:,} pixels") from None
         except PIL.UnidentifiedImageError:
-            raise ItemError("undecodable-image", f"the image is not one of {', '.join(FORMATS)}") from None
+            raise ItemError("undecodable-image", _unidentified(data)) from None
         except Exception as error:  # whatever a decoder makes of hostile bytes
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ItemError("undecodable-image", f"the image does not decode: {reason}") from error
+            raise ItemError("undecodable-image", f"the image does not decode: {_reason(error)}") from error
 
 
 def _refuse_bomb(width: int, height: int) -> None:
@@ -73,20 +81,67 @@ def _refuse_bomb(width: int, height: int) -> None:
         raise ItemError("pixel-bomb", f"the image has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,}")
 
 
-def _store(image: "Image", data: bytes, kind: str, frames: int) -> Stored:
+def _unidentified(data: bytes) -> str:
+    """Why no decoder takes a file: Pillow says "unidentified" even of a TIFF in a kind of pixels it has no mode for."""
+    import PIL.Image
+
+    kind = next((kind for signature, kind in SIGNATURES.items() if data.startswith(signature)), None)
+    if kind:
+        try:
+            PIL.Image.OPEN[kind][0](io.BytesIO(data), "")
+        except Exception as error:  # the one that Image.open swallowed
+            return f"the image begins as {kind} but cannot be read as such: {_reason(error)}"
+    return f"the image is not one of {', '.join(FORMATS)}"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _store(image: "Image", data: bytes) -> Stored:
+    kind, wide = image.format or "", _is_wide(image)
     suffix = LOSSY.get(kind, ".png")
-    upright, turned = _upright(image)
-    rgb, converted = _to_rgb(upright)
-    notes = [*turned, *converted]
-    if frames > 1 and kind != "MPO":  # a camera's MPO is a JPEG with previews behind it
-        notes.append("first frame of an animation or of several pages")
+    image.load()
+    upright, notes = _upright(image)
+    rgb, converted = _to_rgb(upright, wide, _negative(image), _full_scale(image))
+    notes += converted
+    if wide and WIDE_NOTE not in notes:
+        notes.append(WIDE_NOTE)
+    if kind != "MPO" and _has_more_frames(image):  # a camera's MPO is a JPEG with previews behind it
+        notes.append(FRAMES_NOTE)
     if kind not in (*LOSSY, "PNG"):
         notes.append(f"{kind} stored as PNG")
-    if kind == "PNG" and data[_PNG_BIT_DEPTH_AT] > 8 and not notes:
-        notes.append("16-bit scaled to 8-bit")
     if not notes:
         return Stored(data, suffix, ())
     return Stored(_encode(rgb, suffix), suffix, tuple(notes))
+
+
+def _is_wide(image: "Image") -> bool:
+    """Whether a file that was opened, but not loaded, has 16 bits a channel; the mode tells of one channel only."""
+    return any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+
+
+def _negative(image: "Image") -> bool:
+    """Whether a TIFF calls zero white, which Pillow heeds for 8 bits only."""
+    return _tiff_tag(image, _TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _full_scale(image: "Image") -> int:
+    """What stands for white among wide integers: less than 16 bits in the 12-bit TIFF of a scanner."""
+    bits = _tiff_tag(image, _TIFF_BITS)
+    return 2 ** bits[0] - 1 if isinstance(bits, tuple) and bits and bits[0] < 16 else _SIXTEEN_BIT_MAX
+
+
+def _tiff_tag(image: "Image", tag: int) -> Any:
+    return getattr(image, "tag_v2", {}).get(tag)
+
+
+def _has_more_frames(image: "Image") -> bool:
+    """Only now, behind the first frame's pixels: what comes after them may be broken, and is not used."""
+    try:
+        return getattr(image, "n_frames", 1) > 1
+    except Exception:  # there is something behind it, though it does not parse
+        return True
 
 
 def _upright(image: "Image") -> "tuple[Image, list[str]]":
@@ -112,42 +167,53 @@ def _upright(image: "Image") -> "tuple[Image, list[str]]":
     return image.transpose(methods[orientation]), ["EXIF orientation applied"]
 
 
-def _to_rgb(image: "Image") -> "tuple[Image, list[str]]":
+def _to_rgb(image: "Image", wide: bool, negative: bool, full_scale: int) -> "tuple[Image, list[str]]":
     """The image in RGB, 8 bits a channel, nothing transparent."""
     import PIL.Image
 
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        return _scaled(image), ["16-bit scaled to 8-bit" if mode != "F" else "float scaled to 8-bit"]
+        return _scaled(image, negative, full_scale)
     if image.has_transparency_data:
+        key = image.info.get("transparency")
+        if wide and isinstance(key, tuple):  # Pillow keeps the high bytes of the pixels, but not those of the key
+            image.info["transparency"] = tuple(value >> 8 for value in key)
         rgba = image.convert("RGBA")
         flat = PIL.Image.new("RGB", image.size, WHITE)
         flat.paste(rgba, mask=rgba.getchannel("A"))
         return flat, ["alpha flattened on white"]
     if mode == "RGB":
         return image, []
-    return image.convert("RGB"), [f"{mode} converted to RGB"]
+    rgb = image.convert("RGB")
+    rgb.info.pop("icc_profile", None)  # it is of the other mode
+    return rgb, [f"{mode} converted to RGB"]
 
 
-def _scaled(image: "Image") -> "Image":
-    """Wide integers and floats brought to 0..255 without clipping: by 65535 where they fit 16 bits, else by range."""
+def _scaled(image: "Image", negative: bool, full_scale: int) -> "tuple[Image, list[str]]":
+    """Wide integers and floats brought to 0..255 without clipping: by the full scale where they fit, else by range."""
     import numpy as np
     import PIL.Image
 
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise ItemError("undecodable-image", "the image holds values that are not finite")
-    low, high = 0.0, float(_SIXTEEN_BIT_MAX)
+    low, high, note = 0.0, float(full_scale), WIDE_NOTE
     if image.mode == "F" or values.min() < low or values.max() > high:
         low, high = float(values.min()), float(values.max())
+        note = f"{'floats' if image.mode == 'F' else 'integers'} scaled from their range to 8-bit"
     scaled = (values - low) * (255 / ((high - low) or 1))
-    return PIL.Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+    pixels = np.rint(255 - scaled if negative else scaled).astype(np.uint8)
+    key = image.info.get("transparency")
+    if not isinstance(key, int):
+        return PIL.Image.fromarray(pixels).convert("RGB"), [note]
+    pixels[values == key] = 255
+    return PIL.Image.fromarray(pixels).convert("RGB"), [note, "alpha flattened on white"]
 
 
 def _encode(image: "Image", suffix: str) -> bytes:
     buffer = io.BytesIO()
     if suffix == ".jpg":
-        image.save(buffer, "JPEG", quality=95, subsampling=0)
+        image.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=image.info.get("icc_profile"))
     else:
         image.save(buffer, "PNG")
     return buffer.getvalue()

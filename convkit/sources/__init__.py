@@ -1,7 +1,8 @@
-"""Where data comes from: a path, an archive, a file on a hub, data inside an installed package.
+"""Where data comes from: a path, an archive, files on a hub, data inside an installed package.
 
-An address without a path is written `hub:OWNER/NAME/FILE` (a file of a data set on the Hugging Face hub) or
-`package:MODULE/FOLDER` (a folder inside an installed package).
+An address without a path is written `hub:OWNER/NAME/FILE` (a file of a data set on the Hugging Face hub),
+`hub:OWNER/NAME/FOLDER/*SUFFIX` (all such files of a folder there) or `package:MODULE/FOLDER` (a folder inside an
+installed package).
 
 What reads archives and speaks to the hub is imported only when it is needed: `convkit --help` must stay quick.
 """
@@ -27,25 +28,26 @@ class Refused:
 
 @dataclass(frozen=True)
 class Source:
-    """A source opened as a folder."""
+    """A source opened as a folder, or as the one file that holds the data."""
 
     root: Path
     name: str
     """What the manifest calls it: the last part of the path, or the address with its revision or version."""
     bytes: int | None
-    """The size of the archive; None for a folder."""
+    """The size of the archive or file; None for a folder."""
     refused: tuple[Refused, ...] = ()
 
 
 def open_source(
     address: str | None, default: str | None, suffixes: frozenset[str], work: Path, progress: Progress
 ) -> Source:
-    """Open a source as a folder, unpacking or downloading it where need be.
+    """Open a source, unpacking or downloading it where need be.
 
     Args:
         address: the path that the user gave; None: `default` is used.
         default: a `hub:` or `package:` address (see the module); None: the source cannot be obtained automatically.
-        suffixes: lower-case suffixes of the files that an archive is unpacked for; empty: all files.
+        suffixes: lower-case suffixes of the files that an archive is unpacked for; empty: all files. A file that has
+            one of them is no archive but the data itself, and becomes the root.
         work: where an archive is unpacked, into the folder `source`; one from an earlier run is reused.
         progress: told how far the unpacking is.
 
@@ -75,7 +77,7 @@ def name_of(path: Path) -> str:
 
 
 def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
-    """A folder as it is, or an archive unpacked."""
+    """A folder as it is, a file of data as it is, or an archive unpacked."""
     if not path.exists():
         raise SourceError(f"The source {path} does not exist. Check the path given with --source.")
     try:
@@ -87,6 +89,9 @@ def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, prog
         if not path.is_file():
             raise SourceError(f"The source {path} is neither a folder nor a file. Pass one of these to --source.")
         path.open("rb").close()
+        if path.suffix.lower() in suffixes:
+            _refuse_undecodable(path)
+            return Source(root=path, name=name, bytes=path.stat().st_size)
     except PermissionError as error:
         raise SourceError(
             f"The source {path} cannot be read: {error.strerror}. Check its permissions, or pass a copy to --source."
@@ -107,10 +112,11 @@ def _refuse_undecodable(path: Path) -> None:
 
 
 def _open_hub(rest: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
-    """An archive on the hub; `rest` is OWNER/NAME/FILE, where FILE may have slashes of its own."""
-    from convkit.sources.hub import fetch
+    """What is on the hub; `rest` is OWNER/NAME/FILE, where FILE may have slashes of its own, or be a pattern."""
+    from convkit.sources import hub
 
     owner, name, file = rest.split("/", 2)
+    fetch = hub.fetch_folder if "*" in file else hub.fetch
     path, revision = fetch(f"{owner}/{name}", file)
     return _open_path(path, f"hub:{rest}@{revision}", suffixes, work, progress)
 

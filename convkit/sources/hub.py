@@ -1,5 +1,6 @@
-"""A file of a data set on the Hugging Face hub, through the hub's own client, cache and credentials."""
+"""Files of a data set on the Hugging Face hub, through the hub's own client, cache and credentials."""
 
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -31,33 +32,83 @@ def fetch(repo: str, filename: str) -> tuple[Path, str]:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "hub", f"Downloading {filename} from the Hugging Face hub") from error
-    try:
-        path = Path(hf_hub_download(repo, filename, repo_type="dataset"))
-    except Exception as error:
-        # Of any kind: what a lost connection raises depends on the HTTP library, and that on the client's version.
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-            raise
-        raise SourceError(_explain(error, repo, filename)) from error
+    path = _download(lambda: hf_hub_download(repo, filename, repo_type="dataset"), repo, f"file {filename}", filename)
     # The cache's layout: snapshots/<commit hash>/<the file's path in the repository>.
     return path, path.parents[len(PurePosixPath(filename).parts) - 1].name
 
 
-def _explain(error: Exception, repo: str, filename: str) -> str:
-    """Why a file is not to be had, and what to do about it, in one paragraph."""
-    from huggingface_hub import constants, errors
+def fetch_folder(repo: str, pattern: str) -> tuple[Path, str]:
+    """Download the files of a folder, or find them in the cache; all of them are of one revision.
 
-    page = f"{constants.ENDPOINT}/datasets/{repo}"
-    by_hand = f"download {filename} by hand from {page} and pass it to --source"
+    Args:
+        repo: the data set, OWNER/NAME.
+        pattern: FOLDER/*SUFFIX, or *SUFFIX. No other pattern will do: the folder is handed on whole, and the cache may
+            hold more of it than was asked for. As for the client, `*` stands for files in sub-folders too.
+
+    Returns:
+        The folder in the cache, and the commit hash of the revision that it is of.
+
+    Raises:
+        SourceError: they are not to be had, or there are none; the message has the true reason and a remedy.
+        MissingExtra: the client is not installed.
+        OSError: the disk is full, or the like.
+    """
+    folder, _, name = pattern.rpartition("/")
+    if "*" in folder or name.rfind("*") != 0:
+        raise ValueError(f"{pattern!r} is no pattern of all files of a folder: FOLDER/*SUFFIX")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise MissingExtra("huggingface_hub", "hub", f"Downloading {pattern} from the Hugging Face hub") from error
+
+    def download() -> str:
+        return snapshot_download(repo, repo_type="dataset", allow_patterns=[pattern])
+
+    snapshot = _download(download, repo, f"files {pattern}", pattern)
+    if next((snapshot / folder).rglob(name), None) is None:
+        why = f"the data set has none. Find its files on {_page(repo)} and pass a folder of them to --source."
+        raise SourceError(f"The files {pattern} of the data set {repo} cannot be downloaded: {why}")
+    return snapshot / folder, snapshot.name
+
+
+def _download(download: Callable[[], str], repo: str, what: str, files: str) -> Path:
+    """Where the client puts what it downloads.
+
+    Args:
+        what: what is downloaded, for the message of an error.
+        files: the name or pattern, for its remedy.
+    """
+    try:
+        return Path(download())
+    except Exception as error:
+        # Of any kind: what a lost connection raises depends on the HTTP library, and that on the client's version.
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+            raise
+        why = _explain(error, repo, files)
+        raise SourceError(f"The {what} of the data set {repo} cannot be downloaded: {why}") from error
+
+
+def _page(repo: str) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/datasets/{repo}"
+
+
+def _explain(error: Exception, repo: str, files: str) -> str:
+    """Why files are not to be had, and what to do about it."""
+    from huggingface_hub import errors
+
+    page = _page(repo)
+    by_hand = f"download {files} by hand from {page} and pass it to --source"
     # The client tells that the file is not in the cache either; what kept it from asking the hub is the cause.
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if isinstance(error, errors.OfflineModeIsEnabled):
-        why = f"HF_HUB_OFFLINE is set, and the file is not in the cache. Unset it, or {by_hand}."
-    elif isinstance(error, errors.HfHubHTTPError):
-        why = _explain_answer(error, page, by_hand)
-    else:
-        why = f"the hub cannot be reached ({_line(error)}). Check the network and try again, or {by_hand}."
-    return f"The file {filename} of the data set {repo} cannot be downloaded: {why}"
+        missing = "not all of the files are" if "*" in files else "the file is not"
+        return f"HF_HUB_OFFLINE is set, and {missing} in the cache. Unset it, or {by_hand}."
+    if isinstance(error, errors.HfHubHTTPError):
+        return _explain_answer(error, page, by_hand)
+    return f"the hub cannot be reached ({_line(error)}). Check the network and try again, or {by_hand}."
 
 
 def _explain_answer(error: "HfHubHTTPError", page: str, by_hand: str) -> str:

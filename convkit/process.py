@@ -1,0 +1,110 @@
+"""What a worker does: one entry of a source becomes rows and media, or the reason why not."""
+
+import os
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from convkit.converters.base import Converter, Exclude, Item, Record, Reject
+from convkit.errors import ItemError
+from convkit.files import move, put, size_of
+from convkit.journal import Entry, Outcome, Written
+
+MAX_NAME_BYTES = 255
+"""Of one part of a path, on all common file systems."""
+
+
+def process(converter: Converter[Any], images: Path, scratch: Path, entry: Entry) -> tuple[Outcome, ...]:
+    """Convert one entry and put its media in place; runs in a worker.
+
+    An error of the source becomes a `Reject`; an error of the output, such as a full disk, is raised.
+    """
+    if not isinstance(entry, Item):
+        return (entry,)
+    outcomes: list[Outcome] = []
+    staged: list[tuple[Path, Path]] = []
+    for part in _parts(converter, entry):
+        if isinstance(part, Record):
+            for path, data in part.media.items():
+                staged.append((scratch / f"{os.getpid()}-{len(staged)}", images / path))
+                put(staged[-1][0], data)
+            outcomes.append(_written(part))
+        else:
+            outcomes.append(part)
+    # Only now: an item that kills this process on the way leaves nothing in the product.
+    for temporary, target in staged:
+        move(temporary, target)
+    return tuple(outcomes)
+
+
+def _parts(converter: Converter[Any], item: Item) -> Iterator[Record | Reject]:
+    """What the converter makes of an item; whatever goes wrong, all its units are accounted for."""
+    left = item.units
+    rule = reason = ""
+    try:
+        result = converter.convert(item)
+        for part in (result,) if isinstance(result, Record) else result:
+            if isinstance(part, Record):
+                _check(part)
+            if part.units > left:
+                raise ItemError("converter-error", f"the converter gives more {converter.unit}s than the item holds")
+            left -= part.units
+            yield part
+    except ItemError as error:
+        rule, reason = error.rule, error.reason
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        rule, reason = (
+            "invalid-row",
+            f"the row would break the schema: {'/'.join(map(str, first['loc']))}: {first['msg']}",
+        )
+    except OSError as error:
+        rule, reason = "unreadable", f"cannot be read: {error.strerror or error}"
+    except Exception as error:  # a converter's defect must not cost the other rows; it is named and counted
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        rule, reason = (
+            "converter-error",
+            f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})",
+        )
+    if left or rule:
+        yield Reject(item.address, rule or "converter-error", reason or f"{left} units are unaccounted for", left)
+
+
+def _written(record: Record) -> Written:
+    return Written(
+        split=record.split,
+        lines=tuple(row.to_line().decode() for row in record.rows),
+        ids=tuple(row.id for row in record.rows),
+        turns=sum(len(row.conversations) for row in record.rows),
+        images=sum(len(turn.images) for row in record.rows for turn in row.conversations),
+        media=tuple((path, size_of(content)) for path, content in record.media.items()),
+        notes=record.notes,
+        units=record.units,
+    )
+
+
+def _check(record: Record) -> None:
+    """What the schema cannot see and the writer could not take back."""
+    named = {image for row in record.rows for turn in row.conversations for image in turn.images}
+    if unnamed := set(record.media) - named:
+        # Media that no row names would be orphans, and their paths would be unchecked.
+        raise ItemError("converter-error", f"the converter gives media that no row names: {min(unnamed)}")
+    if long := next((p for path in record.media for p in path.split("/") if len(p.encode()) > MAX_NAME_BYTES), None):
+        raise ItemError("bad-name", f"the file name would be too long: {long[:40]}…")
+    ids = [row.id for row in record.rows]
+    if twice := next((i for k, i in enumerate(ids) if i in ids[:k]), None):
+        raise ItemError("duplicate-id", f"two of its rows have the row id {twice}")
+
+
+def crashed(entry: Entry) -> tuple[Outcome, ...]:
+    """The outcome of an entry that killed its worker."""
+    reason = "the process that decoded it died (a crash in a decoder, or out of memory)"
+    return (Reject(address_of(entry), "crash", reason, entry.units),)
+
+
+def address_of(entry: Entry) -> str:
+    """Where an entry stands in the source, for messages."""
+    return entry.reason if isinstance(entry, Exclude) else entry.address
