@@ -54,7 +54,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def put(path: Path, content: bytes | Path) -> None:
+def put(path: str, content: bytes | Path) -> None:
     """Make a file without waiting for the disk (`os.sync` makes many durable at once).
 
     Args:
@@ -62,10 +62,19 @@ def put(path: Path, content: bytes | Path) -> None:
             be a link to a file of the source.
         content: its bytes, or a file to hard-link; copied where the file system cannot link.
     """
-    path.unlink(missing_ok=True)
+    try:
+        _put_new(path, content)
+    except FileExistsError:
+        os.unlink(path)
+        _put_new(path, content)
+
+
+def _put_new(path: str, content: bytes | Path) -> None:
     if isinstance(content, Path):
         try:
             os.link(os.path.realpath(content), path)
+        except FileExistsError:
+            raise
         except OSError:  # another file system, or one without links
             shutil.copyfile(content, path)
         return
@@ -83,10 +92,10 @@ def size_of(content: bytes | Path) -> int:
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def move(path: Path, target: Path) -> None:
+def move(path: str, target: str) -> None:
     """Rename a file into place, making folders only where they turn out to be missing."""
     try:
         os.replace(path, target)
     except FileNotFoundError:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         os.replace(path, target)

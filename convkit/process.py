@@ -25,11 +25,12 @@ def process(converter: Converter[Any], images: Path, scratch: Path, entry: Entry
     if not isinstance(entry, Item):
         return (entry,)
     outcomes: list[Outcome] = []
-    staged: list[tuple[Path, Path]] = []
+    staged: list[tuple[str, str]] = []  # text: a Path for each file costs more than the rename
+    prefix = os.path.join(scratch, f"{os.getpid()}-")
     for part in _parts(converter, entry):
         if isinstance(part, Record):
             for path, data in part.media.items():
-                staged.append((scratch / f"{os.getpid()}-{len(staged)}", images / path))
+                staged.append((f"{prefix}{len(staged)}", os.path.join(images, path)))
                 put(staged[-1][0], data)
             outcomes.append(_written(part))
         else:

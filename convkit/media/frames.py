@@ -62,7 +62,9 @@ def _cv2() -> Any:
     # Read by OpenCV. Decoders' complaints go into findings, not to the terminal from every worker; and a playlist that
     # calls itself a clip opens no other file.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = (
+        f"protocol_whitelist;file|format_whitelist;{CONTAINERS}|fpsprobesize;0"  # the frame rate is of no interest
+    )
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
