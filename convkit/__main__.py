@@ -1,6 +1,15 @@
-"""`python -m convkit`, the same as the `convkit` command."""
+"""The `convkit` command, and `python -m convkit`.
 
-from convkit.cli import main
+Worker processes import the main module again: it must cost nothing until it is run.
+"""
+
+
+def main() -> None:
+    """Run the command line."""
+    from convkit.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import jsonlines
 from pydantic_core import from_json, to_json
 
 from convkit.converters.base import Exclude, Item, Reject
@@ -85,6 +84,8 @@ class Journal:
     def append(self, digest: str, outcomes: tuple[Outcome, ...]) -> None:
         """Add one entry; it survives the process at once, and the machine within seconds."""
         if self._file is None:
+            import jsonlines  # here: workers need the outcomes alone
+
             self._file = self.path.open("ab")
             self._writer = jsonlines.Writer(cast(Any, self._file), dumps=to_json)
         self._writer.write([digest, [[_NAMES[type(outcome)], asdict(outcome)] for outcome in outcomes]])

@@ -112,6 +112,8 @@ class _Pool(Generic[T, R]):
 
 
 def _start(workers: int) -> ProcessPoolExecutor:
+    # One thread each for NumPy's linear algebra, which nothing here uses: starting more costs every worker time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # spawn: nothing of this process (locks, open files, threads of a decoder) is inherited.
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
 
