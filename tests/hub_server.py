@@ -1,4 +1,4 @@
-"""A hub on the loopback: as much of the Hugging Face hub's protocol as downloading one file of a data set takes.
+"""A hub on the loopback: as much of the Hugging Face hub's protocol as downloading files of a data set takes.
 
 Example:
     with HubServer("owner/name", {"data/a.tar": b"..."}) as hub:
@@ -6,6 +6,7 @@ Example:
 """
 
 import hashlib
+import json
 import os
 import threading
 from enum import Enum
@@ -79,6 +80,11 @@ class HubServer:
         self._server.server_close()
 
 
+def _entry(name: str, content: bytes) -> dict[str, object]:
+    """A file in the answer to a question for the tree."""
+    return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+
+
 def _handler_of(hub: HubServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -100,6 +106,13 @@ def _handler_of(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 self._refuse(*hub.answer.value)
                 return
             prefix = f"/datasets/{hub.repo}/resolve/"
+            api = f"/api/datasets/{hub.repo}"
+            if path in {api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"}:
+                self._send_json({"id": hub.repo, "sha": COMMIT})
+                return
+            if path == f"{api}/tree/{COMMIT}":
+                self._send_json([_entry(name, content) for name, content in sorted(hub.files.items())])
+                return
             if not path.startswith(prefix):
                 self._refuse(*Answer.REPO_NOT_FOUND.value)
                 return
@@ -128,6 +141,14 @@ def _handler_of(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 body = body[: len(body) // 2]
             if with_body:
                 self.wfile.write(body)
+
+        def _send_json(self, content: object) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def _refuse(self, status: int, code: str, message: str) -> None:
             self.send_response(status)

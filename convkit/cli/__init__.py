@@ -8,6 +8,7 @@ import typer
 
 from convkit import __version__
 from convkit.cli.convert import app as convert_app
+from convkit.cli.split import split
 from convkit.cli.validate import validate
 from convkit.errors import ConvkitError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 app.add_typer(convert_app, name="convert")
+app.command()(split)
 app.command()(validate)
 
 

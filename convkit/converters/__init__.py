@@ -25,7 +25,13 @@ class Entry:
 
 
 TABLE = {
+    "docvqa": Entry("convkit.converters.docvqa:DocVQA", "DocVQA: questions on scanned pages, as published."),
     "easy-vqa": Entry("convkit.converters.easy_vqa:EasyVQA", "easy-VQA: questions on small pictures; no download."),
+    "hateful-memes": Entry(
+        "convkit.converters.hateful_memes:HatefulMemes", "Hateful Memes: picture and text, labelled."
+    ),
+    "image-folder": Entry("convkit.converters.image_folder:ImageFolder", "Any folder of images by class."),
+    "nlvr2": Entry("convkit.converters.nlvr2:NLVR2", "NLVR2: is a sentence true of a pair of photographs?"),
     "ucf101": Entry("convkit.converters.ucf101:UCF101", "UCF-101 action clips: the release, or the subset on the hub."),
     "video-folder": Entry("convkit.converters.video_folder:VideoFolder", "Any folder of videos by class."),
 }

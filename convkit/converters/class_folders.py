@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Annotated, TypeVar
 
-from convkit.converters.base import Exclude, Reject
+from pydantic import BeforeValidator, Field
+
+from convkit.converters.base import Exclude, Item, Options, Reject
 from convkit.errors import SourceError
 
 SPLITS = ("train", "val", "test")
@@ -25,6 +28,28 @@ SPLIT_FOLDERS = {
     "test": "test",
 }
 MAX_DEPTH = 6
+
+
+def _commas(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class ClassOptions(Options):
+    """Options of every converter of media by class."""
+
+    classes: Annotated[tuple[str, ...], BeforeValidator(_commas)] = Field(
+        (), description="Only these classes, separated by commas. Default: all."
+    )
+    limit: int | None = Field(None, ge=1, description="At most this many of each class in each split.")
+    val_fraction: float = Field(
+        0.1, ge=0, lt=1, description="Share of train's groups that become val where the source has no val; 0: none."
+    )
+    prompt: str = Field(
+        "Classify the image into one of the following classes: {classes}.",
+        pattern=r"\{classes\}",
+        description="The user's text; {classes} stands for the sorted class names.",
+    )
+    seed: int = Field(0, description="Decides which groups become val.")
 
 
 @dataclass(frozen=True)
@@ -205,22 +230,26 @@ def choose_classes(entries: Iterable[Entry], wanted: tuple[str, ...]) -> Iterato
 def carve_val(entries: list[Entry], fraction: float, seed: int, group: Callable[[Member], str]) -> list[Entry]:
     """Move whole groups of each class from train to val, where the source has no val split of its own.
 
+    A group that spans classes moves as a whole.
+
     Args:
         fraction: share of a class's groups, rounded, at least one of two or more; 0 moves none.
         seed: decides which groups, whatever the order of the files.
+        group: asked of train's members alone, and only where there is something to move.
     """
     found = [e for e in entries if isinstance(e, Member)]
     if fraction == 0 or any(m.split == "val" for m in found):
         return entries
-    chosen: set[tuple[str, str]] = set()
-    train = sorted({(m.label, group(m)) for m in found if m.split == "train"})
+    group_of = {m.path: group(m) for m in found if m.split == "train"}
+    chosen: set[str] = set()
+    train = sorted({(m.label, group_of[m.path]) for m in found if m.split == "train"})
     for _, pairs in groupby(train, key=lambda pair: pair[0]):
         drawn = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed}/{pair[0]}/{pair[1]}".encode()).digest())
         count = max(1, round(fraction * len(drawn))) if len(drawn) > 1 else 0
-        chosen.update(drawn[:count])
+        chosen.update(name for _, name in drawn[:count])
 
     def moved(entry: Entry) -> Entry:
-        if isinstance(entry, Member) and entry.split == "train" and (entry.label, group(entry)) in chosen:
+        if isinstance(entry, Member) and group_of.get(entry.path) in chosen:
             return replace(entry, split="val")
         return entry
 
@@ -240,5 +269,32 @@ def limit_each_class(entries: Iterable[Entry], limit: int | None) -> Iterator[En
             key = (entry.split, entry.label)
             seen[key] = seen.get(key, 0) + 1
             yield entry if seen[key] <= limit else Exclude("beyond --limit")
+        else:
+            yield entry
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741
+
+
+def arrange(
+    entries: Iterable[Entry],
+    options: ClassOptions,
+    group: Callable[[Member], str],
+    make: Callable[[Member, int, str], I],
+) -> Iterator[I | Reject | Exclude]:
+    """The work items of a source, as its options want them: by split, class and name.
+
+    Args:
+        group: what may not be separated by a split, of a member.
+        make: the item of a member, from its number in the data set and the user's text.
+    """
+    chosen = carve_val(list(choose_classes(entries, options.classes)), options.val_fraction, options.seed, group)
+    labels = sorted({entry.label for entry in chosen if isinstance(entry, Member)})
+    prompt = options.prompt.replace("{classes}", ", ".join(labels))
+    number = 0
+    for entry in limit_each_class(chosen, options.limit):
+        if isinstance(entry, Member):
+            yield make(entry, number, prompt)
+            number += 1
         else:
             yield entry

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from convkit.converters import class_folders
-from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
-from convkit.converters.class_folders import Entry, Member
+from convkit.converters.base import Converter, Exclude, Item, Record, Reject
+from convkit.converters.class_folders import ClassOptions, Entry, Member
 from convkit.media.frames import sample_frames
 from convkit.schema import Conversation, Turn
 
@@ -20,21 +20,10 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-def _commas(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-class VideoOptions(Options):
+class VideoOptions(ClassOptions):
     """Options of every converter of videos by class."""
 
     num_frames: int = Field(8, ge=1, le=1024, description="Frames a clip, evenly spaced; short clips repeat frames.")
-    classes: Annotated[tuple[str, ...], BeforeValidator(_commas)] = Field(
-        (), description="Only these classes, separated by commas. Default: all."
-    )
-    limit: int | None = Field(None, ge=1, description="At most this many clips of each class in each split.")
-    val_fraction: float = Field(
-        0.1, ge=0, lt=1, description="Share of train's groups that become val where the source has no val; 0: none."
-    )
     prompt: str = Field(
         "Classify the video into one of the following classes: {classes}.",
         pattern=r"\{classes\}",
@@ -43,7 +32,6 @@ class VideoOptions(Options):
     jpeg_quality: int = Field(90, ge=1, le=100, description="Quality of the frames' JPEG.")
     max_side: int | None = Field(None, ge=16, description="Shrink frames to at most this many pixels a side.")
     allow_truncated: bool = Field(False, description="Use damaged clips as far as they decode.")
-    seed: int = Field(0, description="Decides which groups become val.")
 
 
 class VideoFolderOptions(VideoOptions):
@@ -95,18 +83,7 @@ class VideoFolder(Converter[Clip]):
 
     def items(self) -> Iterator[Clip | Reject | Exclude]:
         """Clips in the order train, val, test, then by class and name."""
-        options = self.options
-        entries = list(class_folders.choose_classes(self.members(), options.classes))
-        entries = class_folders.carve_val(entries, options.val_fraction, options.seed, self.group)
-        labels = sorted({entry.label for entry in entries if isinstance(entry, Member)})
-        prompt = options.prompt.replace("{classes}", ", ".join(labels))
-        number = 0
-        for entry in class_folders.limit_each_class(entries, options.limit):
-            if isinstance(entry, Member):
-                yield self._clip(entry, number, prompt)
-                number += 1
-            else:
-                yield entry
+        return class_folders.arrange(self.members(), self.options, self.group, self._clip)
 
     def _clip(self, member: Member, number: int, prompt: str) -> Clip:
         return Clip(

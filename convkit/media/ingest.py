@@ -32,6 +32,7 @@ SIGNATURES = {
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _SIXTEEN_BIT_MAX = 65535
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,13 @@ def _reason(error: Exception) -> str:
 
 
 def _store(image: "Image", data: bytes) -> Stored:
-    kind, wide = image.format or "", _is_wide(image)
+    kind, raw = image.format or "", _raw_mode(image)
+    wide = ";16" in raw
     suffix = LOSSY.get(kind, ".png")
     image.load()
+    _mend_transparency(image, raw)
     upright, notes = _upright(image)
-    rgb, converted = _to_rgb(upright, wide, _negative(image), _full_scale(image))
+    rgb, converted = _to_rgb(upright, _negative(image), _full_scale(image))
     notes += converted
     if wide and WIDE_NOTE not in notes:
         notes.append(WIDE_NOTE)
@@ -116,14 +119,24 @@ def _store(image: "Image", data: bytes) -> Stored:
     return Stored(_encode(rgb, suffix), suffix, tuple(notes))
 
 
-def _is_wide(image: "Image") -> bool:
-    """Whether a file that was opened, but not loaded, has 16 bits a channel; the mode tells of one channel only."""
-    return any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+def _raw_mode(image: "Image") -> str:
+    """The kind of pixels in a file that was opened, but not loaded; the mode tells of 16 bits for one channel only."""
+    tiles = getattr(image, "tile", ())
+    return str(tiles[0].args) if tiles else ""
+
+
+def _mend_transparency(image: "Image", raw: str) -> None:
+    """Give the transparent colour of a PNG in the values of the pixels: Pillow scales these to 8 bits, but not it."""
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and ";16" in raw:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif isinstance(key, int) and raw in _GREY_STEPS:
+        image.info["transparency"] = key * _GREY_STEPS[raw] & 255
 
 
 def _negative(image: "Image") -> bool:
     """Whether a TIFF calls zero white, which Pillow heeds for 8 bits only."""
-    return _tiff_tag(image, _TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+    return bool(_tiff_tag(image, _TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
 def _full_scale(image: "Image") -> int:
@@ -139,9 +152,10 @@ def _tiff_tag(image: "Image", tag: int) -> Any:
 def _has_more_frames(image: "Image") -> bool:
     """Only now, behind the first frame's pixels: what comes after them may be broken, and is not used."""
     try:
-        return getattr(image, "n_frames", 1) > 1
+        frames: int = getattr(image, "n_frames", 1)
     except Exception:  # there is something behind it, though it does not parse
         return True
+    return frames > 1
 
 
 def _upright(image: "Image") -> "tuple[Image, list[str]]":
@@ -167,7 +181,7 @@ def _upright(image: "Image") -> "tuple[Image, list[str]]":
     return image.transpose(methods[orientation]), ["EXIF orientation applied"]
 
 
-def _to_rgb(image: "Image", wide: bool, negative: bool, full_scale: int) -> "tuple[Image, list[str]]":
+def _to_rgb(image: "Image", negative: bool, full_scale: int) -> "tuple[Image, list[str]]":
     """The image in RGB, 8 bits a channel, nothing transparent."""
     import PIL.Image
 
@@ -175,9 +189,6 @@ def _to_rgb(image: "Image", wide: bool, negative: bool, full_scale: int) -> "tup
     if mode.startswith("I") or mode == "F":
         return _scaled(image, negative, full_scale)
     if image.has_transparency_data:
-        key = image.info.get("transparency")
-        if wide and isinstance(key, tuple):  # Pillow keeps the high bytes of the pixels, but not those of the key
-            image.info["transparency"] = tuple(value >> 8 for value in key)
         rgba = image.convert("RGBA")
         flat = PIL.Image.new("RGB", image.size, WHITE)
         flat.paste(rgba, mask=rgba.getchannel("A"))
@@ -194,14 +205,16 @@ def _scaled(image: "Image", negative: bool, full_scale: int) -> "tuple[Image, li
     import numpy as np
     import PIL.Image
 
-    values = np.asarray(image).astype(np.float64)
+    # 32-bit floats hold 16-bit integers exactly, in half the memory.
+    kind = np.float32 if image.mode.startswith("I;16") else np.float64
+    values: np.ndarray[Any, Any] = np.asarray(image).astype(kind)
     if not np.isfinite(values).all():
         raise ItemError("undecodable-image", "the image holds values that are not finite")
     low, high, note = 0.0, float(full_scale), WIDE_NOTE
     if image.mode == "F" or values.min() < low or values.max() > high:
         low, high = float(values.min()), float(values.max())
         note = f"{'floats' if image.mode == 'F' else 'integers'} scaled from their range to 8-bit"
-    scaled = (values - low) * (255 / ((high - low) or 1))
+    scaled = (values - low) * 255 / ((high - low) or 1)
     pixels = np.rint(255 - scaled if negative else scaled).astype(np.uint8)
     key = image.info.get("transparency")
     if not isinstance(key, int):

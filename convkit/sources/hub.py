@@ -54,7 +54,7 @@ def fetch_folder(repo: str, pattern: str) -> tuple[Path, str]:
         OSError: the disk is full, or the like.
     """
     folder, _, name = pattern.rpartition("/")
-    if "*" in folder or name.rfind("*") != 0:
+    if "*" in folder or name.count("*") != 1 or not name.startswith("*"):
         raise ValueError(f"{pattern!r} is no pattern of all files of a folder: FOLDER/*SUFFIX")
     try:
         from huggingface_hub import snapshot_download

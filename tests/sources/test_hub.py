@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from convkit.errors import MissingExtra
-from convkit.sources.hub import fetch
+from convkit.sources.hub import fetch, fetch_folder
 from tests.hub_server import COMMIT, Answer, HubServer
 
 pytest.importorskip("huggingface_hub")
@@ -48,9 +48,11 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
-def fetch_in_process(hub: HubServer, home: Path, *, repo: str = REPO, file: str = FILE, **environment: str) -> Fetched:
+def fetch_in_process(
+    hub: HubServer, home: Path, *, repo: str = REPO, file: str = FILE, script: str = SCRIPT, **environment: str
+) -> Fetched:
     process = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", SCRIPT, repo, file],
+        [sys.executable, "-W", "error::ResourceWarning", "-c", script, repo, file],
         env={**hub.environment(home), "PYTHONPATH": os.getcwd(), **environment},
         capture_output=True,
         text=True,
@@ -169,3 +171,83 @@ def test_a_missing_client_names_the_command_that_installs_it(monkeypatch: pytest
         fetch(REPO, FILE)
     assert "pip install 'convkit-vlm[hub]'" in str(caught.value)
     assert FILE in str(caught.value)
+
+
+PATTERN = "docvqa/*.parquet"
+SHARDS = {f"docvqa/train-{k:05d}-of-00002.parquet": CONTENT[k : 100 + k] for k in range(2)}
+OTHERS = {"docvqa/readme.md": b"x", "ocrvqa/train-00000-of-00001.parquet": b"y"}
+
+
+@pytest.fixture
+def shards() -> Iterator[HubServer]:
+    with HubServer(REPO, {**SHARDS, **OTHERS}) as server:
+        yield server
+
+
+def folder_in_process(hub: HubServer, home: Path, *, pattern: str = PATTERN, **environment: str) -> Fetched:
+    return fetch_in_process(hub, home, file=pattern, script=SCRIPT.replace("fetch", "fetch_folder"), **environment)
+
+
+def test_the_files_of_a_folder_arrive_and_no_others(shards: HubServer, tmp_path: Path) -> None:
+    fetched = folder_in_process(shards, tmp_path)
+    assert fetched.error == ""
+    assert (fetched.path.name, fetched.path.parent.name, fetched.revision) == ("docvqa", COMMIT, COMMIT)
+    assert {f"docvqa/{path.name}": path.read_bytes() for path in fetched.path.iterdir()} == SHARDS
+
+
+def test_a_folder_in_the_cache_is_found_offline(shards: HubServer, tmp_path: Path) -> None:
+    first = folder_in_process(shards, tmp_path)
+    requests = len(shards.requests)
+    second = folder_in_process(shards, tmp_path, HF_HUB_OFFLINE="1")
+    assert (second.path, second.revision) == (first.path, COMMIT)
+    assert len(shards.requests) == requests
+
+
+def test_a_folder_that_is_not_whole_in_the_cache_is_not_taken_offline(shards: HubServer, tmp_path: Path) -> None:
+    fetched = folder_in_process(shards, tmp_path)
+    (fetched.path / "train-00001-of-00002.parquet").unlink()
+    error = folder_in_process(shards, tmp_path, HF_HUB_OFFLINE="1").error
+    assert "HF_HUB_OFFLINE is set, and not all of the files are in the cache. Unset it, or download" in error
+
+
+def test_a_folder_offline_without_a_cache(shards: HubServer, tmp_path: Path) -> None:
+    error = folder_in_process(shards, tmp_path, HF_HUB_OFFLINE="1").error
+    assert "HF_HUB_OFFLINE is set" in error
+    assert shards.requests == []
+
+
+@pytest.mark.parametrize("pattern", ["gone/*.parquet", "docvqa/*.tar"])
+def test_a_pattern_that_nothing_matches(shards: HubServer, tmp_path: Path, pattern: str) -> None:
+    error = folder_in_process(shards, tmp_path, pattern=pattern).error
+    assert error.startswith(f"The files {pattern} of the data set {REPO} cannot be downloaded: the data set has none.")
+    assert f"Find its files on {shards.endpoint}/datasets/{REPO} and pass a folder of them to --source." in error
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer.REPO_NOT_FOUND, "does not exist, or is private"),
+        (Answer.GATED_NO_TOKEN, "restricted to those who are logged in"),
+        (Answer.GATED_NO_ACCESS, "the account of your token has not been granted it"),
+        (Answer.BAD_TOKEN, "the hub refused access"),
+        (Answer.BROKEN, "the hub answered with an error"),
+    ],
+)
+def test_a_folder_that_is_refused(shards: HubServer, tmp_path: Path, answer: Answer, reason: str) -> None:
+    shards.answer = answer
+    error = folder_in_process(shards, tmp_path).error
+    assert error.startswith(f"The files {PATTERN} of the data set {REPO} cannot be downloaded: ")
+    assert reason in error
+    assert "\n" not in error
+
+
+def test_a_folder_of_a_hub_that_cannot_be_reached(shards: HubServer, tmp_path: Path) -> None:
+    error = folder_in_process(shards, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").error
+    assert "the hub cannot be reached (" in error
+    assert f"or download {PATTERN} by hand" in error
+
+
+@pytest.mark.parametrize("pattern", ["*/a.parquet", "a/train*.parquet", "a/*-*.parquet", "a/b.parquet"])
+def test_a_pattern_of_a_part_of_a_folder_is_the_programmers_mistake(pattern: str) -> None:
+    with pytest.raises(ValueError, match="is no pattern of all files of a folder"):
+        fetch_folder(REPO, pattern)

@@ -70,6 +70,12 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path, work: Path) -> None:
     assert not work.exists()
 
 
+def test_a_file_of_data_is_the_root_itself(tmp_path: Path, work: Path) -> None:
+    (tmp_path / "film.AVI").write_bytes(b"film")
+    assert opened(tmp_path / "film.AVI", work) == Source(root=tmp_path / "film.AVI", name="film.AVI", bytes=4)
+    assert not work.exists()
+
+
 @pytest.mark.parametrize("spelling", [".", "./", "../UCF-101", "../UCF-101/."])
 def test_the_name_does_not_depend_on_the_spelling(
     spelling: str, tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch
@@ -191,3 +197,10 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     script = "import sys, convkit.sources, convkit.sources.hub; print(*sys.modules)"
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"tarfile", "zipfile", "huggingface_hub", "importlib.metadata"} & set(process.stdout.split())
+
+
+def test_a_pattern_on_the_hub_is_a_folder(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.avi").write_bytes(b"film")
+    monkeypatch.setattr(hub, "fetch_folder", lambda repo, pattern: (tmp_path, f"{repo} {pattern}"))
+    source = opened(None, work, "hub:owner/name/deep/*.avi")
+    assert source == Source(root=tmp_path, name="hub:owner/name/deep/*.avi@owner/name deep/*.avi", bytes=None)

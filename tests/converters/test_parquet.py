@@ -1,0 +1,134 @@
+"""Rows as Python objects in every layout, without files."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convkit.converters.parquet import RowGroup, Spoken, example, files, image, row_groups
+from convkit.errors import ItemError, MissingExtra, SourceError
+
+IMAGE = {"type": "image", "text": None}
+
+
+def group(layout: str) -> RowGroup:
+    return RowGroup("a.parquet#0", "a.parquet", 1, 0, 0, 1, layout, "images")
+
+
+def chat(images: int, *contents: Any, system: Any = None) -> dict[str, Any]:
+    messages = [{"role": ("user", "assistant")[k % 2], "content": content} for k, content in enumerate(contents)]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return {"images": [{}] * images, "messages": messages}
+
+
+def text(value: str | None) -> dict[str, Any]:
+    return {"type": "text", "text": value}
+
+
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        (chat(0, "Q", "A"), [Spoken(0, "Q", "A")]),
+        (chat(2, "Q", "A", "R", "B"), [Spoken(2, "Q", "A"), Spoken(0, "R", "B")]),
+        (chat(2, "Q", "A", "<image>R<image>", "B"), [Spoken(0, "Q", "A"), Spoken(2, "<image>R<image>", "B")]),
+        (chat(2, "<image>Q", "A", "<image>R", "B"), [Spoken(1, "<image>Q", "A"), Spoken(1, "<image>R", "B")]),
+        (chat(2, [IMAGE, IMAGE, text("Q")], "A"), [Spoken(2, "Q", "A")]),
+        (chat(1, [text(""), IMAGE, text("Q")], "A"), [Spoken(1, "Q", "A")]),
+        (chat(1, [text("Q"), IMAGE], [text("A"), text("B")]), [Spoken(1, "Q<image>", "AB")]),
+        (chat(2, [IMAGE, text("Q"), IMAGE], "A"), [Spoken(2, "<image>Q<image>", "A")]),
+        (chat(1, [text("Q")], "A"), [Spoken(1, "Q", "A")]),
+    ],
+)
+def test_chats(row: dict[str, Any], turns: list[Spoken]) -> None:
+    said, _ = example(group("messages"), row)
+    assert said.turns == turns
+    assert said.system is None
+
+
+def test_a_system_message() -> None:
+    assert example(group("messages"), chat(0, "Q", "A", system="S"))[0].system == "S"
+    assert example(group("messages"), chat(0, "Q", "A", system=[text("S")]))[0].system == "S"
+
+
+@pytest.mark.parametrize(
+    ("row", "rule"),
+    [
+        (chat(2, "<image>Q", "A"), "image-count"),
+        (chat(0, [IMAGE], "A"), "image-count"),
+        (chat(0, "Q"), "malformed-row"),
+        (chat(0), "malformed-row"),
+        (chat(0, system="S"), "malformed-row"),
+        (chat(0, "Q", None), "malformed-row"),
+        (chat(0, [text(None)], "A"), "malformed-row"),
+        (chat(0, ["Q"], "A"), "malformed-row"),
+        (chat(1, "Q", [IMAGE]), "malformed-row"),
+        (chat(0, [{"type": "video"}], "A"), "malformed-row"),
+        ({"images": [], "messages": [{"role": "assistant", "content": "A"}]}, "malformed-row"),
+        ({"images": [], "messages": [None]}, "malformed-row"),
+        ({"images": [], "messages": "Q"}, "malformed-row"),
+        ({"images": [], "messages": None}, "malformed-row"),
+    ],
+)
+def test_malformed_chats(row: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ItemError) as caught:
+        example(group("messages"), row)
+    assert caught.value.rule == rule
+
+
+def test_sources_that_differ_within_a_row() -> None:
+    texts = [{"user": "Q", "assistant": "A", "source": source} for source in ("a", "b", "a", None)]
+    assert example(group("texts"), {"images": None, "texts": texts})[0].metadata == {"source": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"images": {}, "query": None, "answers": ["a"]},
+        {"images": {}, "query": {"en": None}, "answers": ["a"]},
+        {"images": {}, "query": {"en": "Q"}, "answers": [None]},
+        {"images": None, "query": {"en": "Q"}, "answers": ["a"]},
+    ],
+)
+def test_malformed_questions(row: dict[str, Any]) -> None:
+    with pytest.raises(ItemError):
+        example(group("docvqa"), row)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../a", "a/../../b", "..", "a\\b", "a\0b"])
+def test_paths_that_lead_out(path: str, tmp_path: Path) -> None:
+    with pytest.raises(ItemError) as caught:
+        image(tmp_path, 0, {"bytes": None, "path": path})
+    assert caught.value.rule == "unsafe-path"
+
+
+@pytest.mark.parametrize("value", [None, {}, "a.png", {"bytes": None, "path": ""}, {"bytes": None, "path": 3}])
+def test_images_that_are_none(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ItemError) as caught:
+        image(tmp_path, 0, value)
+    assert caught.value.rule == "missing-image"
+
+
+def test_bytes_come_before_the_path(tmp_path: Path) -> None:
+    assert image(tmp_path, 0, {"bytes": b"x", "path": "/etc/passwd"}) == b"x"
+
+
+def test_a_loop_of_links_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("a.png")
+    with pytest.raises(ItemError):
+        image(tmp_path, 0, {"bytes": None, "path": "a.png"})
+
+
+def test_a_missing_pyarrow_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'convkit-vlm\[parquet\]'"):
+        row_groups(tmp_path, "a.parquet")
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    import os
+
+    (tmp_path / os.fsdecode(b"caf\xe9.parquet")).write_bytes(b"")
+    with pytest.raises(SourceError, match=r"caf\\xe9\.parquet in .* is not UTF-8"):
+        files(tmp_path)

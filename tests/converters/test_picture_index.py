@@ -1,0 +1,96 @@
+"""Images found by the end of their path, and what converters of annotated images share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from convkit.converters.picture_index import PictureIndex, annotation_files, files_below, fill, stem_of, two_words
+from convkit.errors import SourceError
+
+
+def make(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"12")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "found"),
+    [
+        (["documents/x.png"], "documents/x.png", "documents/x.png"),
+        (["flat/x.png"], "documents/x.png", "flat/x.png"),
+        (["a/documents/x.png", "documents.old/x.png"], "documents/x.png", "a/documents/x.png"),
+        (["a/7/x.png", "b/7/x.png", "b/8/x.png"], "b/7/x.png", "b/7/x.png"),
+        (["z/b/7/x.jpg", "a/7/x.png"], "b/7/x.png", "z/b/7/x.jpg"),
+        (["a/x.jpg", "b/x.png"], "x.png", "b/x.png"),
+        (["a/x.jpg", "b/x.PNG"], "x.png", "b/x.PNG"),
+        (["b/x.jpg", "a/x.webp"], "x.png", "a/x.webp"),
+        (["b/x.png", "a/x.png"], "x.png", "a/x.png"),
+        (["v1.0_2.png", "v1.png"], "v1.0_2.png", "v1.0_2.png"),
+        (["v1.0.png"], "v1.0", "v1.0.png"),
+        (["x.png.txt", ".x.png", ".hidden/x.png", "x.txt"], "x.png", None),
+        (["x.png"], "../x.png", "x.png"),
+        (["x.png"], "", None),
+        (["x.png"], "x.png/", "x.png"),
+    ],
+)
+def test_find(tmp_path: Path, there: list[str], wanted: str, found: str | None) -> None:
+    assert PictureIndex(make(tmp_path, *there)).find(wanted) == found
+
+
+def test_walks_once_and_only_when_asked(tmp_path: Path) -> None:
+    index = PictureIndex(tmp_path / "later")
+    make(tmp_path / "later", "x.png")
+    assert index.find("x.png") == "x.png"
+    assert index.size("x.png") == 2
+    make(tmp_path / "later", "y.png")
+    assert index.find("y.png") is None
+
+
+def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
+    make(tmp_path, "real/x.png", "root/y.png")
+    (tmp_path / "root/link").symlink_to(tmp_path / "real")
+    (tmp_path / "root/back").symlink_to(tmp_path / "root")
+    (tmp_path / "root/gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert list(files_below(tmp_path / "root")) == ["link/x.png", "y.png"]
+
+
+def test_folder_names_that_are_not_utf8(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/\xff"
+    os.mkdir(folder)
+    (tmp_path / os.fsdecode(b"\xff") / "x.png").write_bytes(b"1")
+    assert PictureIndex(tmp_path).find("documents/x.png") == os.fsdecode(b"\xff/x.png")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere cannot be read"):
+        PictureIndex(tmp_path / "nowhere").find("x.png")
+
+
+def test_annotation_files(tmp_path: Path) -> None:
+    make(tmp_path, "a/dev.json", "train.json", "other.json")
+    found = annotation_files(tmp_path, ["train.json", "dev.json", "test.json"], "them")
+    assert list(found.items()) == [("train.json", "train.json"), ("dev.json", "a/dev.json")]
+    make(tmp_path, "b/dev.json")
+    with pytest.raises(SourceError, match=r"holds 2 files dev.json: a/dev.json, b/dev.json"):
+        annotation_files(tmp_path, ["dev.json"], "them")
+    with pytest.raises(SourceError, match=r"holds no annotations. Looked for them"):
+        annotation_files(tmp_path, ["val.json"], "them")
+
+
+def test_stem_of() -> None:
+    assert [stem_of(p) for p in ("a/x.JPeG", "x.1.png", "x.1", "a/x.tar")] == ["x", "x.1", "x.1", "x.tar"]
+
+
+def test_fill_does_not_look_into_values() -> None:
+    assert fill("{a} {b} {c} {", a="{b}", b="\\1") == "{b} \\1 {c} {"
+
+
+def test_two_words() -> None:
+    read = two_words(("True", "False"))
+    assert [read(value) for value in ("", "ja, nein", ["a", "b"])] == [("True", "False"), ("ja", "nein"), ["a", "b"]]
+    for bad in ("one", "a,a", "a,", "a,b,c", ["a"]):
+        with pytest.raises(ValueError, match="two different words"):
+            read(bad)
