@@ -1,10 +1,11 @@
 """Convert a source into a dataset directory: resumable, deterministic, with nothing lost.
 
-The work directory inside the output holds the journal; media go straight to their place, each under a temporary name
-first; rows, quarantine and, last of all, the manifest are written when the journal is complete. A directory with a
-manifest is therefore complete, one with a work directory can be gone on with, and any other is not ours.
+The work directory inside the output holds the journal; media are written there and moved to their place. Rows,
+quarantine and, last of all, the manifest are written when the journal is complete. A directory with a manifest is
+therefore complete, one with a work directory can be gone on with, and any other is not ours.
 """
 
+import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convkit import layout
+from convkit.claims import Claims
 from convkit.converters.base import Converter, Options, Reject
 from convkit.engines import local
 from convkit.errors import ConvkitError, DatasetError, SourceError
 from convkit.finish import finish
-from convkit.journal import Entry, Journal, Outcome, Withdrawn, Written, chain
+from convkit.journal import Entry, Journal, Outcome, chain
 from convkit.process import address_of, crashed, process
 from convkit.progress import Bars, Progress, silent
 from convkit.schema import Manifest
@@ -89,6 +91,8 @@ def convert(
         DatasetError: `out_dir` holds something else, is in use, or nothing could be converted.
         ConvkitError: more was quarantined than the policy allows.
     """
+    if source is not None:
+        source = os.path.expanduser(source)
     if source is not None and Path(source).resolve() in out_dir.resolve().parents:
         raise DatasetError(f"{out_dir} lies inside the source {source}. Choose an --out_dir outside of it.")
     if complete := finished(out_dir, converter, options, source):
@@ -116,10 +120,9 @@ class _Run:
         self.journal = Journal(work / JOURNAL, out_dir / layout.IMAGES)
         self.digest = ""
         self._refused = [Reject(r.address, r.rule, r.reason) for r in source.refused]
-        self._images = out_dir / layout.IMAGES
         self._scratch = work / SCRATCH
         self._policy = policy
-        self._ids: set[int] = set()
+        self._claims = Claims(out_dir / layout.IMAGES)
         self._reasons: Counter[str] = Counter()
         self._first: dict[str, Reject] = {}
         self._read = 0
@@ -131,7 +134,9 @@ class _Run:
         entries = self._entries()
         for digest, outcomes in self.journal.recover():
             self._skip(entries, digest)
-            self._count(self._unique(outcome, "") for outcome in outcomes)
+            for outcome in outcomes:
+                self._claims.take(outcome)
+            self._count(outcomes)
         latest = self.digest
         in_flight: deque[tuple[str, Entry]] = deque()
 
@@ -142,15 +147,15 @@ class _Run:
                 in_flight.append((latest, entry))
                 yield entry
 
-        task = partial(process, self.converter, self._images, self._scratch)
+        task = partial(process, self.converter, self._scratch)
         for converted in local.run(task, chained(), workers, crashed):
             self.digest, entry = in_flight.popleft()
-            outcomes = tuple(self._unique(outcome, address_of(entry)) for outcome in converted)
+            outcomes = tuple(self._claims.settle(part, address_of(entry)) for part in converted)
             self.journal.append(self.digest, outcomes)
             self._count(outcomes)
             progress(self._read, total)
         self._check_budget(complete=True)
-        if not self._ids:
+        if not self._claims.rows:
             shutil.rmtree(self.journal.path.parent)
             raise SourceError(f"nothing in the source became a row. {self._account()}")
 
@@ -168,17 +173,6 @@ class _Run:
                 f"{address_of(entry) if entry else 'missing'}). Restore the source, or remove "
                 f"{self.journal.path.parent.parent} and start again."
             )
-
-    def _unique(self, outcome: Outcome, address: str) -> Outcome:
-        """Take the row ids of an outcome, or reject it where one is taken."""
-        if isinstance(outcome, Written):
-            if taken := next((i for i in outcome.ids if hash(i) in self._ids), None):
-                paths = tuple(path for path, _ in outcome.media)
-                return Withdrawn(
-                    address, "duplicate-id", f"an earlier row has its row id {taken}", outcome.units, paths
-                )
-            self._ids.update(map(hash, outcome.ids))
-        return outcome
 
     def _count(self, outcomes: Iterable[Outcome]) -> None:
         self._read += 1

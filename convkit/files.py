@@ -1,5 +1,6 @@
 """Writing files such that a reader sees the old one or the new one, never a part."""
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -90,6 +91,12 @@ def _put_new(path: str, content: bytes | Path) -> None:
 def size_of(content: bytes | Path) -> int:
     """Bytes of what `put` takes."""
     return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def digest_of(content: bytes | Path) -> str:
+    """A short digest of what `put` takes, to tell whether two files are the same."""
+    data = content.read_bytes() if isinstance(content, Path) else content
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def move(path: str, target: str) -> None:

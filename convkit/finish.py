@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter
 from contextlib import ExitStack, closing
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from convkit import layout
 from convkit.converters.base import Converter, Exclude, Reject
 from convkit.files import AtomicFile, sync_folder, write_atomic
-from convkit.journal import Journal, Outcome, Withdrawn, Written
+from convkit.journal import Journal, Outcome, Written
 from convkit.schema import Accounting, ConverterInfo, Manifest, SourceInfo, Split
 from convkit.sources import Source
 
@@ -39,11 +39,10 @@ def finish(
                 splits[outcome.split].add(outcome)
             elif isinstance(outcome, Reject):
                 quarantine = quarantine or files.enter_context(closing(AtomicFile(out_dir / layout.QUARANTINE, work)))
-                quarantine.write(_quarantined(outcome) + b"\n")
+                quarantine.write(to_json(asdict(outcome)) + b"\n")
         summary = {name: split.commit() for name, split in splits.items()}
         if quarantine:
             quarantine.commit()
-    _remove_withdrawn(journal, out_dir / layout.IMAGES)
     os.sync()  # one wait for all the media, instead of one for each
     manifest = Manifest(
         format_version=1,
@@ -59,20 +58,6 @@ def finish(
     shutil.rmtree(work)
     sync_folder(out_dir)
     return manifest
-
-
-def _quarantined(reject: Reject) -> bytes:
-    return to_json({field.name: getattr(reject, field.name) for field in fields(Reject)})
-
-
-def _remove_withdrawn(journal: Journal, images: Path) -> None:
-    paths = {path for outcome in journal.read() if isinstance(outcome, Withdrawn) for path in outcome.media}
-    if paths:
-        for outcome in journal.read():
-            if isinstance(outcome, Written):
-                paths.difference_update(path for path, _ in outcome.media)
-    for path in paths:
-        (images / path).unlink(missing_ok=True)
 
 
 class _SplitWriter:
@@ -108,8 +93,8 @@ class _Accounting:
     def add(self, outcome: Outcome) -> None:
         self._counts["read"] += outcome.units
         if isinstance(outcome, Written):
-            sizes = [size for path, size in outcome.media if hash(path) not in self._media]
-            self._media.update(hash(path) for path, _ in outcome.media)
+            sizes = [size for path, size, _ in outcome.media if hash(path) not in self._media]
+            self._media.update(hash(path) for path, _, _ in outcome.media)
             self._counts.update(written=outcome.units, media_files=len(sizes), media_bytes=sum(sizes))
             self._notes.update(outcome.notes)
         elif isinstance(outcome, Exclude):

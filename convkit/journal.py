@@ -31,26 +31,19 @@ class Written:
     ids: tuple[str, ...]
     turns: int
     images: int
-    media: tuple[tuple[str, int], ...]
-    """(image path, bytes) of each file written for it."""
+    media: tuple[tuple[str, int, str], ...]
+    """(image path, bytes, digest) of each file that it brings."""
     notes: tuple[str, ...]
     units: int
 
 
-@dataclass(frozen=True)
-class Withdrawn(Reject):
-    """Rejected when its media were in place already; they go at the end, unless other rows name them."""
-
-    media: tuple[str, ...] = ()
-
-
 Entry = Item | Reject | Exclude
 Outcome = Written | Reject | Exclude
-_KINDS: dict[str, type[Outcome]] = {"written": Written, "reject": Reject, "withdrawn": Withdrawn, "exclude": Exclude}
+_KINDS: dict[str, type[Outcome]] = {"written": Written, "reject": Reject, "exclude": Exclude}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
-def chain(previous: str, entry: "Entry") -> str:
+def chain(previous: str, entry: Entry) -> str:
     """The digest of all entries up to this one."""
     return hashlib.sha256(f"{previous}{entry!r}".encode(errors="surrogateescape")).hexdigest()
 
@@ -79,7 +72,7 @@ class Journal:
         os.truncate(self.path, position)
 
     def _in_place(self, outcome: Outcome) -> bool:
-        return not isinstance(outcome, Written) or all(_has_size(self._images / p, n) for p, n in outcome.media)
+        return not isinstance(outcome, Written) or all(_has_size(self._images / p, n) for p, n, _ in outcome.media)
 
     def append(self, digest: str, outcomes: tuple[Outcome, ...]) -> None:
         """Add one entry; it survives the process at once, and the machine within seconds."""

@@ -1,6 +1,8 @@
 """What a worker does: one entry of a source becomes rows and media, or the reason why not."""
 
+import itertools
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,37 +10,40 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from convkit.claims import Converted
 from convkit.converters.base import Converter, Exclude, Item, Record, Reject
 from convkit.errors import ItemError
-from convkit.files import move, put, size_of
-from convkit.journal import Entry, Outcome, Written
+from convkit.files import digest_of, put, size_of
+from convkit.journal import Entry, Written
 
 MAX_NAME_BYTES = 255
 """Of one part of a path, on all common file systems."""
 
 
-def process(converter: Converter[Any], images: Path, scratch: Path, entry: Entry) -> tuple[Outcome, ...]:
-    """Convert one entry and put its media in place; runs in a worker.
+SPLIT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What a split may be called: it becomes a part of file names."""
+
+_serial = itertools.count()
+
+
+def process(converter: Converter[Any], scratch: Path, entry: Entry) -> tuple[Converted, ...]:
+    """Convert one entry and leave its media in the scratch folder; runs in a worker.
 
     An error of the source becomes a `Reject`; an error of the output, such as a full disk, is raised.
     """
     if not isinstance(entry, Item):
-        return (entry,)
-    outcomes: list[Outcome] = []
-    staged: list[tuple[str, str]] = []  # text: a Path for each file costs more than the rename
-    prefix = os.path.join(scratch, f"{os.getpid()}-")
-    for part in _parts(converter, entry):
-        if isinstance(part, Record):
-            for path, data in part.media.items():
-                staged.append((f"{prefix}{len(staged)}", os.path.join(images, path)))
-                put(staged[-1][0], data)
-            outcomes.append(_written(part))
-        else:
-            outcomes.append(part)
-    # Only now: an item that kills this process on the way leaves nothing in the product.
-    for temporary, target in staged:
-        move(temporary, target)
-    return tuple(outcomes)
+        return (Converted(entry),)
+    return tuple(
+        _stage(part, scratch) if isinstance(part, Record) else Converted(part) for part in _parts(converter, entry)
+    )
+
+
+def _stage(record: Record, scratch: Path) -> Converted:
+    staged = []
+    for content in record.media.values():
+        staged.append(os.path.join(scratch, f"{os.getpid()}-{next(_serial)}"))
+        put(staged[-1], content)
+    return Converted(_written(record), tuple(staged))
 
 
 def _parts(converter: Converter[Any], item: Item) -> Iterator[Record | Reject]:
@@ -81,7 +86,7 @@ def _written(record: Record) -> Written:
         ids=tuple(row.id for row in record.rows),
         turns=sum(len(row.conversations) for row in record.rows),
         images=sum(len(turn.images) for row in record.rows for turn in row.conversations),
-        media=tuple((path, size_of(content)) for path, content in record.media.items()),
+        media=tuple((path, size_of(content), digest_of(content)) for path, content in record.media.items()),
         notes=record.notes,
         units=record.units,
     )
@@ -93,6 +98,11 @@ def _check(record: Record) -> None:
     if unnamed := set(record.media) - named:
         # Media that no row names would be orphans, and their paths would be unchecked.
         raise ItemError("converter-error", f"the converter gives media that no row names: {min(unnamed)}")
+    for content in record.media.values():
+        if isinstance(content, Path):
+            content.open("rb").close()  # an error of the source shows here, not when the output is written
+    if not SPLIT.fullmatch(record.split):
+        raise ItemError("converter-error", f"{record.split[:80]!r} is no name for a split")
     if long := next((p for path in record.media for p in path.split("/") if len(p.encode()) > MAX_NAME_BYTES), None):
         raise ItemError("bad-name", f"the file name would be too long: {long[:40]}…")
     ids = [row.id for row in record.rows]
@@ -100,10 +110,10 @@ def _check(record: Record) -> None:
         raise ItemError("duplicate-id", f"two of its rows have the row id {twice}")
 
 
-def crashed(entry: Entry) -> tuple[Outcome, ...]:
+def crashed(entry: Entry) -> tuple[Converted, ...]:
     """The outcome of an entry that killed its worker."""
     reason = "the process that decoded it died (a crash in a decoder, or out of memory)"
-    return (Reject(address_of(entry), "crash", reason, entry.units),)
+    return (Converted(Reject(address_of(entry), "crash", reason, entry.units)),)
 
 
 def address_of(entry: Entry) -> str:

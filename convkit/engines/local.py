@@ -18,6 +18,8 @@ from itertools import islice
 from multiprocessing.connection import wait
 from typing import Generic, TypeVar
 
+from convkit.errors import ConvkitError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -48,8 +50,10 @@ def run(task: Callable[[T], R], items: Iterable[T], workers: int, on_crash: Call
     pool = _Pool(task, workers)
     try:
         yield from pool.results(iter(items), on_crash)
-    finally:
-        pool.close()
+    except BaseException:
+        pool.kill()  # nobody wants the results; a clip may take minutes, and people press Ctrl-C twice
+        raise
+    pool.close()
 
 
 class _Pool(Generic[T, R]):
@@ -92,6 +96,7 @@ class _Pool(Generic[T, R]):
         """Run the items one at a time, so that a death tells whose fault it is; then go on with a fresh pool."""
         self.close()
         self._executor = _start(1)
+        self._refuse_unstartable()
         for item in items:
             try:
                 results, _ = self._submit([item]).result()
@@ -107,7 +112,24 @@ class _Pool(Generic[T, R]):
         wanted = int(CHUNK_SECONDS * items / max(seconds, 1e-6))
         self._chunk_size = max(1, min(wanted, MAX_CHUNK, self._chunk_size * 2))
 
+    def _refuse_unstartable(self) -> None:
+        """Blame no item where no worker comes up at all."""
+        try:
+            self._executor.submit(os.getpid).result()
+        except BrokenProcessPool:
+            raise ConvkitError(
+                "worker processes cannot start. In a script of your own, put the call under "
+                'if __name__ == "__main__": or pass workers=0.'
+            ) from None
+
+    def kill(self) -> None:
+        """End the workers at once."""
+        for worker in list((self._executor._processes or {}).values()):
+            worker.kill()
+        self.close()
+
     def close(self) -> None:
+        """Wait for the workers to end."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
