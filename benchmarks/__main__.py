@@ -1,4 +1,4 @@
-"""Run benchmarks by name, or all of them: `python -m benchmarks [convert memory startup validate]`."""
+"""Run benchmarks by name, or all of them: `python -m benchmarks [convert memory parquet startup validate]`."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from importlib import import_module
 
 from benchmarks import report
 
-NAMES = ("convert", "memory", "startup", "validate")
+NAMES = ("convert", "memory", "parquet", "startup", "validate")
 QUIET = 0.5
 
 

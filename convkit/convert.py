@@ -100,7 +100,8 @@ def convert(
         return complete
     with workspace(out_dir) as work:
         with bars("unpacking", "B") as progress:
-            opened = open_source(source, converter.default_source, converter.suffixes, work, progress)
+            default = converter.default_source_for(options) if source is None else None
+            opened = open_source(source, default, converter.suffixes, work, progress)
         instance = converter(opened.root, options)
         claim(work, instance, opened)
         run = _Run(instance, opened, out_dir, work, policy)

@@ -239,10 +239,11 @@ def _directory(path: Path) -> tuple[Corpus, Dataset | None]:
         files = [RowFile(path / name) for name in names]
     else:
         files = [RowFile(file) for file in layout.row_files(path)]
+    if dataset is None and (path / layout.WORK).is_dir():
+        raise DatasetError(f"The conversion into {path} is not finished. Run the same convkit convert command again.")
     if not files:
-        unfinished = " Its conversion is not finished: run it again." if (path / layout.WORK).is_dir() else ""
         raise DatasetError(
-            f"{path} has no row files (*{layout.ROWS_SUFFIX}).{unfinished} Give a directory that convkit convert has "
+            f"{path} has no row files (*{layout.ROWS_SUFFIX}). Give a directory that convkit convert has "
             "written, or a row file."
         )
     return Corpus(path, files, dataset.manifest if dataset else None, whole=True), dataset

@@ -1,5 +1,6 @@
 """The output directory of a conversion: whether it is complete, can be gone on with, or is not ours."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ def finished(out_dir: Path, converter: type[Converter[Any]], options: Options, s
     found = {"converter": made_by.name, "version": made_by.version, **made_by.options}
     if source is None:
         # The name of a default source goes on with its revision or version.
-        address = converter.default_source or ""
+        address = converter.default_source_for(options) or ""
         wanted["source"] = address
         found["source"] = address if manifest.source.name.startswith(address) else manifest.source.name
     else:
@@ -49,7 +50,19 @@ def finished(out_dir: Path, converter: type[Converter[Any]], options: Options, s
                 f"{out_dir} was converted from {source}, which has changed since. Choose another --out_dir, or remove "
                 "this one to convert again."
             )
+    _refuse_incomplete(out_dir, manifest)
     return manifest
+
+
+def _refuse_incomplete(out_dir: Path, manifest: Manifest) -> None:
+    """Look whether what the manifest promises is there; what is in it is for `convkit validate` to say."""
+    media = sum(len(files) for _, _, files in os.walk(out_dir / layout.IMAGES))
+    missing = [split.file for split in manifest.splits.values() if not (out_dir / split.file).is_file()]
+    if missing or media < manifest.accounting.media_files:
+        raise DatasetError(
+            f"{out_dir} was complete, but files are missing ({len(missing)} row files; {media:,} of "
+            f"{manifest.accounting.media_files:,} media files are there). Restore them, or remove it and convert again."
+        )
 
 
 def _refuse_other(out_dir: Path, found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:

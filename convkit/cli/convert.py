@@ -1,6 +1,7 @@
 """`convkit convert NAME`: a command for each converter, made from its options."""
 
 import inspect
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
@@ -175,6 +176,7 @@ def _run(
 
     if (out_dir / layout.MANIFEST).exists():
         typer.echo(f"{out_dir} is complete already; checking that it is this data set.", err=True)
+    signal.signal(signal.SIGTERM, _interrupt)
     budget = Budget(count=100) if max_errors is None else Budget.parse(max_errors)
     try:
         manifest = convert(
@@ -184,8 +186,13 @@ def _run(
         typer.echo("convkit: interrupted. Run the same command again to go on.", err=True)
         raise typer.Exit(130) from None
     typer.echo(_summary(manifest, out_dir))
-    if manifest.accounting.quarantined and max_errors is None:
+    if (out_dir / layout.QUARANTINE).exists() and max_errors is None:
         raise typer.Exit(1)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """What a scheduler sends is an interrupt like that from the keyboard."""
+    raise KeyboardInterrupt
 
 
 def _summary(manifest: "Manifest", out_dir: Path) -> str:

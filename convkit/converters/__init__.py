@@ -25,6 +25,10 @@ class Entry:
 
 
 TABLE = {
+    "cauldron": Entry(
+        "convkit.converters.cauldron:Cauldron",
+        "The Cauldron's sets, and other Parquet files of conversations.",
+    ),
     "docvqa": Entry("convkit.converters.docvqa:DocVQA", "DocVQA: questions on scanned pages, as published."),
     "easy-vqa": Entry("convkit.converters.easy_vqa:EasyVQA", "easy-VQA: questions on small pictures; no download."),
     "hateful-memes": Entry(

@@ -111,6 +111,11 @@ class Converter(ABC, Generic[I]):
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Lower-case suffixes of the files that an archive is unpacked for."""
 
+    @classmethod
+    def default_source_for(cls, options: Any) -> str | None:
+        """`default_source`, where it depends on an option."""
+        return cls.default_source
+
     def __init__(self, root: Path, options: Any) -> None:
         self.root = root
         self.options = options

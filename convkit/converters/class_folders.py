@@ -152,7 +152,7 @@ def _find(root: Path, suffixes: frozenset[str], kind: str) -> tuple[Path, bool]:
     by_class: list[Path] = []
     for folder in _walk(root, MAX_DEPTH):
         children = _subfolders(folder)
-        if any(c.name.lower() in SPLIT_FOLDERS and _subfolders(c) for c in children):
+        if any(c.name.lower() in SPLIT_FOLDERS and _holds_classes(c, suffixes) for c in children):
             by_split.append(folder)
         elif any(_holds(c, suffixes) for c in children):
             by_class.append(folder)
@@ -189,6 +189,10 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _subfolders(folder: Path) -> list[Path]:
     return [Path(e.path) for e in _entries(folder) if e.is_dir()]
+
+
+def _holds_classes(folder: Path, suffixes: frozenset[str]) -> bool:
+    return any(_holds(c, suffixes) for c in _subfolders(folder))
 
 
 def _holds(folder: Path, suffixes: frozenset[str]) -> bool:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from convkit.converters import pictures
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
-from convkit.errors import ItemError, SourceError
+from convkit.converters.pictures import PictureOptions
+from convkit.errors import SourceError
 from convkit.schema import Conversation, Turn
 
 _QUESTIONS = TypeAdapter(list[tuple[str, str, int]])
@@ -76,8 +78,8 @@ class EasyVQA(Converter[Picture]):
             address = f"{folder}/images/{image_id}.png"
             try:
                 digest = hashlib.sha256((self.root / address).read_bytes()).hexdigest()
-            except FileNotFoundError:
-                reason = f"{folder}/questions.json asks about this picture, which is not there"
+            except OSError:
+                reason = f"{folder}/questions.json asks about this picture, which is not there or cannot be read"
                 yield Reject(address, "missing-image", reason, len(turns))
             else:
                 yield Picture(address, folder, image_id, folder, f"picture-{digest[:16]}", tuple(turns))
@@ -92,7 +94,8 @@ class EasyVQA(Converter[Picture]):
                 "the data of the package easy-vqa."
             ) from error
         except (ValueError, ValidationError) as error:
-            raise SourceError(f"{path} is not a list of [question, answer, image id]: {error}") from error
+            first = str(error).splitlines()[0]
+            raise SourceError(f"{path} is not a list of [question, answer, image id]: {first}. Restore it.") from error
 
     def _val_groups(self, groups: list[str]) -> set[str]:
         distinct = sorted(set(groups), key=lambda g: hashlib.sha256(f"{self.options.seed}/{g}".encode()).digest())
@@ -107,11 +110,8 @@ class EasyVQA(Converter[Picture]):
 
     def convert(self, item: Picture) -> Record:
         """The picture is stored as it is, under `<split>/<id>.png`."""
-        image = f"{item.split}/{item.image_id}.png"
-        try:
-            data = (self.root / item.address).read_bytes()
-        except OSError as error:
-            raise ItemError("unreadable-image", f"cannot be read: {error.strerror}") from error
+        picture = pictures.from_file(self.root / item.address, f"{item.split}/{item.image_id}", PictureOptions())
+        image = picture.path
         turns = [Turn(images=(), user=question, assistant=answer) for question, answer in item.turns]
         first = Turn(images=(image,), user=turns[0].user, assistant=turns[0].assistant)
         name = f"{item.split}-{item.image_id:06d}"
@@ -120,7 +120,7 @@ class EasyVQA(Converter[Picture]):
             rows = tuple(self._row(f"{name}-{k:02d}", item, (turn,)) for k, turn in enumerate(shown))
         else:
             rows = (self._row(name, item, (first, *turns[1:])),)
-        return Record(item.split, rows, {image: data}, item.units)
+        return Record(item.split, rows, {image: picture.content}, item.units, picture.notes)
 
     def _row(self, row_id: str, item: Picture, turns: tuple[Turn, ...]) -> Conversation:
         return Conversation(id=row_id, source=self.name, conversations=turns, group=item.group)

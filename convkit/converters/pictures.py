@@ -17,10 +17,13 @@ class PictureOptions(Options):
     """Options of every converter that brings images along."""
 
     image_names: Literal["source", "content"] = Field(
-        "source", description="Name images as the source does, or by their content, so that equal ones are stored once."
+        default="source",
+        description="Name images as the source does, or by their content, so that equal ones are stored once.",
     )
     link: bool = Field(
-        False, exclude=True, description="Hard-link images that are stored as they are, where the file system can."
+        default=False,
+        exclude=True,
+        description="Hard-link images that are stored as they are, where the file system can.",
     )
 
 

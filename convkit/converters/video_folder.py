@@ -37,7 +37,7 @@ class VideoOptions(ClassOptions):
 class VideoFolderOptions(VideoOptions):
     """Options of `video-folder`."""
 
-    name: str = Field("videos", pattern=r"^[A-Za-z0-9_-]+$", description="Name of the data set in rows and file names.")
+    name: str = Field("videos", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name of the data set.")
 
 
 @dataclass(frozen=True)

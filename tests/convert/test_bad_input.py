@@ -235,6 +235,13 @@ def test_clip_outside_the_class_folders_is_accounted_for(source: Path, place: st
     assert (done.read, done.written) == (2, 1)
 
 
+def test_a_folder_called_test_elsewhere_is_no_split(source: Path) -> None:
+    classes = source.parent / "classes"
+    (source / "train").rename(classes)
+    (classes / "docs/test/fixtures").mkdir(parents=True)
+    assert run("video-folder", classes, source.parent / "out").accounting.written == 1
+
+
 def test_clip_above_all_of_it_is_accounted_for(source: Path) -> None:
     write_clip(source.parent / "above/loose.avi", 9)
     source.rename(source.parent / "above/inner")
@@ -294,6 +301,16 @@ def test_converter_that_gives_an_id_twice(tmp_path: Path) -> None:
     }
     assert "row id line-0" in found["lines.txt:2"][1]
     assert tree(tmp_path / "out/images").keys() == {"0.txt", "3.txt"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_image_is_replaced_by_another_items(tmp_path: Path, workers: int) -> None:
+    source = write_lines(tmp_path / "source", "ok", "first image", "ok")
+    manifest = run_lines(source, tmp_path / "out", workers=workers)
+    reason = "an earlier item has another image of the name 0.txt"
+    assert quarantined(tmp_path / "out") == {"lines.txt:2": ("media-conflict", reason)}
+    assert (tmp_path / "out/images/0.txt").read_bytes().startswith(b"0 ok")
+    assert manifest.accounting.media_files == len(tree(tmp_path / "out/images")) == 2
 
 
 def test_item_that_kills_its_worker(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ class Lines(Converter[Line]):
                 row_id = "line-0"
             case "one id twice":
                 return Record("train", (self._row(row_id, image), self._row(row_id, image)), {image: b"twice"})
+            case "first image":
+                image = "0.txt"
             case "long":
                 image = f"{'x' * 252}.txt"
         text = item.text.upper() if self.options.shout else item.text

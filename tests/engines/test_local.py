@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +117,15 @@ def test_results_that_nobody_wants_leave_no_process(started: bool) -> None:
 
 def test_there_is_a_worker_for_each_processor_by_default() -> None:
     assert local.default_workers() == len(os.sched_getaffinity(0))
+
+
+def test_workers_that_cannot_start_are_not_blamed_on_the_items(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from convkit.engines import local\nprint(list(local.run(abs, [1, 2], 1, lambda item: 'blamed')))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert "worker processes cannot start" in done.stderr
+    assert "blamed" not in done.stdout

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convkit.errors import ConvkitError
+from convkit.errors import ConvkitError, DatasetError
 from convkit.validate import validate
 from tests.fixtures.make_datasets import line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
@@ -63,7 +63,7 @@ def test_a_file_that_is_given_with_its_directory_is_read_once(tmp_path: Path) ->
         ("missing", "does not exist"),
         ("missing.jsonl", "does not exist"),
         ("folder", r"folder has no row files"),
-        ("unfinished", r"not finished: run it again"),
+        ("unfinished", r"is not finished. Run the same"),
         ("note.txt", "is not a row file"),
         ("pipe.jsonl", "is not a row file"),
     ],
@@ -247,3 +247,10 @@ def test_what_a_bad_row_holds_is_not_held_against_the_manifest(tmp_path: Path) -
         ("CK302", "/splits/train/sha256"),
         ("CK002", None),
     ]
+
+
+def test_a_conversion_that_is_not_finished_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / "pets_train.jsonl").write_text("")
+    with pytest.raises(DatasetError, match="is not finished"):
+        validate([tmp_path], workers=0)
