@@ -6,6 +6,11 @@ import shutil
 from pathlib import Path
 
 
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that can be written: bytes that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 class AtomicFile:
     """A file that appears under its name, whole and on disk, when it is committed.
 

@@ -115,7 +115,6 @@ def _command(converter: "type[Converter[Any]]") -> Any:
         common = {name: values.pop(name) for name in ("source", *COMMON)}
         _run(converter, _options(converter, values), **common)
 
-    command.__doc__ = converter.__doc__
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         for name, (annotation, default) in {**_source(converter), **COMMON, **_parameters(converter.Options)}.items()

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from convkit.converters.base import Exclude, Item, Options, Reject
 from convkit.errors import SourceError
+from convkit.files import printable
 
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {
@@ -201,11 +202,6 @@ def _holds(folder: Path, suffixes: frozenset[str]) -> bool:
 
 def _is_utf8(text: str) -> bool:
     return printable(text) == text
-
-
-def printable(name: str) -> str:
-    """A file name as text that can be written: bytes that are not UTF-8 become escapes."""
-    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 Entry = Member | Reject | Exclude

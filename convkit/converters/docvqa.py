@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from convkit.converters.base import Reject
-from convkit.converters.class_folders import printable
 from convkit.converters.picture_index import (
     BAD_ANNOTATION,
     IMAGE_SUFFIXES,
@@ -30,6 +29,7 @@ from convkit.converters.picture_index import (
     unreadable,
 )
 from convkit.errors import SourceError
+from convkit.files import printable
 from convkit.schema import Conversation, Turn
 
 SPLITS = ("train", "val", "test")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from convkit.converters.base import Item
 from convkit.errors import ItemError, MissingExtra, SourceError
+from convkit.files import printable
 from convkit.schema import IMAGE_MARKER
 
 SUFFIX = ".parquet"
@@ -80,7 +81,7 @@ def files(root: Path) -> list[str]:
     paths = [path.relative_to(root) for path in root.rglob(f"*{SUFFIX}") if path.is_file()]
     found = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
     for file in found:
-        if (shown := os.fsencode(file).decode(errors="backslashreplace")) != file:
+        if (shown := printable(file)) != file:
             raise SourceError(f"The name of the file {shown} in {root} is not UTF-8. Rename it.")
     return found
 

@@ -17,10 +17,10 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convkit.converters.base import Converter, Exclude, Item, Record, Reject
-from convkit.converters.class_folders import printable
 from convkit.converters.pictures import PictureOptions, from_file
 from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.errors import ItemError, SourceError
+from convkit.files import printable
 from convkit.schema import Conversation
 
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
