@@ -6,7 +6,6 @@ therefore complete, one with a work directory can be gone on with, and any other
 """
 
 import os
-import shutil
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -96,9 +95,10 @@ def convert(
     if source is not None and Path(source).resolve() in out_dir.resolve().parents:
         raise DatasetError(f"{out_dir} lies inside the source {source}. Choose an --out_dir outside of it.")
     if complete := finished(out_dir, converter, options, source):
-        shutil.rmtree(out_dir / layout.WORK, ignore_errors=True)
         return complete
     with workspace(out_dir) as work:
+        if complete := finished(out_dir, converter, options, source):  # by another run, until the lock was free
+            return complete
         with bars("unpacking", "B") as progress:
             default = converter.default_source_for(options) if source is None else None
             opened = open_source(source, default, converter.suffixes, work, progress)
@@ -157,7 +157,6 @@ class _Run:
             progress(self._read, total)
         self._check_budget(complete=True)
         if not self._claims.rows:
-            shutil.rmtree(self.journal.path.parent)
             raise SourceError(f"nothing in the source became a row. {self._account()}")
 
     def _entries(self) -> Iterator[Entry]:
@@ -188,10 +187,10 @@ class _Run:
     def _check_budget(self, *, complete: bool) -> None:
         errors = self._reasons.total()
         if self._policy.budget.exceeded(errors, self._read, complete=complete):
+            kept = "The work so far is kept: to" if self._claims.rows else "None became a row, so nothing is kept. To"
             raise ConvkitError(
                 f"{errors} of {self._read} entries could not be converted, more than --max_errors allows. "
-                f"{self._account()} The work so far is kept: to accept this, run the same command with a larger "
-                "--max_errors."
+                f"{self._account()} {kept} accept this, run the same command with a larger --max_errors."
             )
 
     def _account(self) -> str:

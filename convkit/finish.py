@@ -5,7 +5,6 @@ import os
 import shutil
 from collections import Counter
 from contextlib import ExitStack, closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def finish(
                 splits[outcome.split].add(outcome)
             elif isinstance(outcome, Reject):
                 quarantine = quarantine or files.enter_context(closing(AtomicFile(out_dir / layout.QUARANTINE, work)))
-                quarantine.write(to_json(asdict(outcome)) + b"\n")
+                quarantine.write(to_json(outcome) + b"\n")
         summary = {name: split.commit() for name, split in splits.items()}
         if quarantine:
             quarantine.commit()
@@ -55,7 +54,7 @@ def finish(
         accounting=accounting.total(converter.unit),
     )
     write_atomic(out_dir / layout.MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n", work)
-    shutil.rmtree(work)
+    shutil.rmtree(work, ignore_errors=True)  # another run may be looking for its lock there; it removes the rest
     sync_folder(out_dir)
     return manifest
 

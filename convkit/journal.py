@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -57,19 +57,30 @@ class Journal:
         self._file: BinaryIO | None = None
         self._synced = time.monotonic()
 
+    def has_rows(self) -> bool:
+        """Whether anything in it became a row."""
+        return any(isinstance(outcome, Written) for _, (_, outcomes) in self._lines() for outcome in outcomes)
+
     def recover(self) -> Iterator[tuple[str, tuple[Outcome, ...]]]:
         """Give what is sound, and cut the file behind it: a torn line, or media that a power failure took."""
+        position = 0
+        for size, (digest, outcomes) in self._lines():
+            if not all(map(self._in_place, outcomes)):
+                break
+            position += size
+            yield digest, outcomes
+        if self.path.exists():
+            os.truncate(self.path, position)
+
+    def _lines(self) -> Iterator[tuple[int, tuple[str, tuple[Outcome, ...]]]]:
+        """The length of each line and what it says, up to the first that is torn."""
         if not self.path.exists():
             return
-        position = 0
         with self.path.open("rb") as file:
             for line in file:
-                parsed = _parse(line)
-                if parsed is None or not all(map(self._in_place, parsed[1])):
-                    break
-                position += len(line)
-                yield parsed
-        os.truncate(self.path, position)
+                if (parsed := _parse(line)) is None:
+                    return
+                yield len(line), parsed
 
     def _in_place(self, outcome: Outcome) -> bool:
         return not isinstance(outcome, Written) or all(_has_size(self._images / p, n) for p, n, _ in outcome.media)
@@ -81,7 +92,7 @@ class Journal:
 
             self._file = self.path.open("ab")
             self._writer = jsonlines.Writer(cast(Any, self._file), dumps=to_json)
-        self._writer.write([digest, [[_NAMES[type(outcome)], asdict(outcome)] for outcome in outcomes]])
+        self._writer.write([digest, [[_NAMES[type(outcome)], outcome] for outcome in outcomes]])
         self._file.flush()
         if time.monotonic() - self._synced > SYNC_SECONDS:
             os.fsync(self._file.fileno())

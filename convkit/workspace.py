@@ -3,23 +3,26 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic_core import from_json, to_json
 
 from convkit import layout
 from convkit.converters.base import Converter, Options
 from convkit.dataset import Dataset
-from convkit.errors import DatasetError, SourceError
+from convkit.errors import ConvkitError, DatasetError
 from convkit.files import write_atomic
-from convkit.journal import chain
+from convkit.journal import Journal, chain
 from convkit.schema import Manifest
 from convkit.sources import Source, name_of
 
 JOURNAL = "journal.jsonl"
+JOB = "job.json"
+TRIES = 100
+"""To lock a work directory that other runs remove at the very same instant."""
 
 
 def finished(out_dir: Path, converter: type[Converter[Any]], options: Options, source: str | None) -> Manifest | None:
@@ -51,6 +54,7 @@ def finished(out_dir: Path, converter: type[Converter[Any]], options: Options, s
                 "this one to convert again."
             )
     _refuse_incomplete(out_dir, manifest)
+    shutil.rmtree(out_dir / layout.WORK, ignore_errors=True)  # there if the run was killed at its very end
     return manifest
 
 
@@ -77,35 +81,77 @@ def _refuse_other(out_dir: Path, found: dict[str, Any], wanted: dict[str, Any], 
 
 @contextmanager
 def workspace(out_dir: Path) -> Iterator[Path]:
-    """The work directory, locked against a second conversion and gone again if nothing was begun."""
+    """The work directory, locked against a second conversion.
+
+    A failure before anything became a row leaves nothing behind: the next try may have other options.
+    """
     work = out_dir / layout.WORK
-    if out_dir.is_file():
-        raise DatasetError(f"{out_dir} is a file. Choose a folder for --out_dir.")
-    if out_dir.is_dir() and any(out_dir.iterdir()) and not work.is_dir():
-        raise DatasetError(f"{out_dir} is not empty and holds no data set of convkit. Choose a new --out_dir.")
+    _refuse_foreign(out_dir, work)
     existed = out_dir.exists()
-    work.mkdir(parents=True, exist_ok=True)
-    with _lock(work / "lock", out_dir):
+    with _lock(work, out_dir):
         try:
             yield work
-        except SourceError:
-            if not (work / JOURNAL).exists():
-                shutil.rmtree(work if existed else out_dir, ignore_errors=True)
+        except ConvkitError:
+            if not _has_rows(work):
+                _discard_images(work)
+                shutil.rmtree(work, ignore_errors=True)
+                if not existed:
+                    with suppress(OSError):  # another run may have begun there
+                        out_dir.rmdir()
             raise
 
 
-@contextmanager
-def _lock(path: Path, out_dir: Path) -> Iterator[None]:
+def _refuse_foreign(out_dir: Path, work: Path) -> None:
+    """Refuse a directory that is neither empty nor ours.
+
+    Another run may be ending: it removes the work directory when the manifest is there, and last of all it made.
+    """
+    if out_dir.is_file():
+        raise DatasetError(f"{out_dir} is a file. Choose a folder for --out_dir.")
+    try:
+        held = set(os.listdir(out_dir))
+    except FileNotFoundError:
+        return
+    ours = layout.WORK in held or work.is_dir() or (out_dir / layout.MANIFEST).exists()
+    if held and not ours:
+        raise DatasetError(f"{out_dir} is not empty and holds no data set of convkit. Choose a new --out_dir.")
+
+
+def _has_rows(work: Path) -> bool:
+    return Journal(work / JOURNAL, work.parent / layout.IMAGES).has_rows()
+
+
+def _discard_images(work: Path) -> None:
+    """Remove media that no row names; only ours: not those of a complete data set, nor what stood there before."""
+    if (work / JOB).exists() and not (work.parent / layout.MANIFEST).exists():
+        shutil.rmtree(work.parent / layout.IMAGES, ignore_errors=True)
+
+
+def _lock(work: Path, out_dir: Path) -> IO[str]:
+    """Make the work directory; what is returned holds its lock until it is closed.
+
+    The lock goes with the directory when a run ends: one that was opened before and locked after protects nothing.
+    """
     import fcntl
 
-    with path.open("w") as file:
+    path = work / "lock"
+    for _ in range(TRIES):
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except (FileNotFoundError, FileExistsError):  # removed in between
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DatasetError(
-                f"another conversion is writing to {out_dir}. Wait for it, or choose another --out_dir."
-            ) from error
-        yield
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except BlockingIOError:
+            file.close()
+            break
+        except FileNotFoundError:
+            pass
+        file.close()
+    raise DatasetError(f"another conversion is writing to {out_dir}. Wait for it, or choose another --out_dir.")
 
 
 def _job(converter: Converter[Any], source: Source) -> dict[str, Any]:
@@ -120,10 +166,12 @@ def _job(converter: Converter[Any], source: Source) -> dict[str, Any]:
 
 
 def claim(work: Path, converter: Converter[Any], source: Source) -> None:
-    """Note what this work directory is for, or refuse it if it is for something else."""
-    path = work / "job.json"
+    """Note what this work directory is for; refuse it if there are rows in it that are for something else."""
+    path = work / JOB
     job = _job(converter, source)
-    if path.exists():
+    if path.exists() and _has_rows(work):
         _refuse_other(work.parent, from_json(path.read_bytes()), job, "holds an unfinished conversion of another kind")
     else:
+        _discard_images(work)
+        (work / JOURNAL).unlink(missing_ok=True)
         write_atomic(path, to_json(job), work)

@@ -1,0 +1,135 @@
+"""A first try that came to nothing is in nobody's way: the second one needs no removal by hand."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from convkit.convert import Budget, Policy, convert
+from convkit.errors import ConvkitError, DatasetError, SourceError
+from convkit.schema import Manifest
+from tests.convert.helpers import run, run_lines, tree
+from tests.convert.toy import Line, Lines, LinesOptions, write_lines
+
+STRICT = Policy(budget=Budget(count=0))
+SHOUT = LinesOptions(shout=True)
+
+
+def _run(source: Path, out_dir: Path, options: LinesOptions = SHOUT) -> Manifest:
+    return convert(Lines, str(source), options, out_dir, workers=0)
+
+
+def _interrupt(source: Path, out_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is interrupted where the source says so."""
+    whole = Lines.convert
+
+    def interrupted(self: Lines, item: Line) -> object:
+        if item.text == "interrupt":
+            raise KeyboardInterrupt
+        return whole(self, item)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Lines, "convert", interrupted)
+        run_lines(source, out_dir)
+
+
+@pytest.mark.parametrize("policy", [STRICT, Policy(on_error="fail")], ids=["budget", "on-error"])
+def test_a_first_entry_that_fails_leaves_nothing(policy: Policy, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", "reject", "ok")
+    with pytest.raises(ConvkitError, match=r"lines.txt:1: the line says so"):
+        run_lines(source, tmp_path / "out", policy=policy)
+    assert not (tmp_path / "out").exists()
+    assert _run(source, tmp_path / "out").accounting.written == 1
+
+
+def test_what_is_not_kept_is_not_said_to_be(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", "reject", "ok")
+    with pytest.raises(ConvkitError, match="None became a row, so nothing is kept. To accept this, run the same"):
+        run_lines(source, tmp_path / "out", policy=STRICT)
+
+
+def test_a_directory_that_was_there_before_stays(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", "reject", "ok")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConvkitError, match="lines.txt:1"):
+        run_lines(source, tmp_path / "out", policy=STRICT)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_stood_in_a_work_directory_of_somebody_else_stays(tmp_path: Path) -> None:
+    (tmp_path / "out/.partial").mkdir(parents=True)
+    (tmp_path / "out/images").mkdir()
+    (tmp_path / "out/images/holiday.jpg").write_bytes(b"irreplaceable")
+    with pytest.raises(SourceError, match="does not exist"):
+        run_lines(tmp_path / "nowhere", tmp_path / "out")
+    assert tree(tmp_path / "out").keys() == {"images/holiday.jpg"}
+
+
+def test_nothing_became_a_row_names_the_reasons_and_leaves_nothing(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", "reject", "raise", "reject")
+    with pytest.raises(
+        SourceError, match=r"nothing in the source became a row. 2 x refused \(first: lines.txt:1: .* 1 x converter-err"
+    ):
+        run_lines(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_before_the_first_row_does_not_hold_to_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_lines(tmp_path / "source", "reject", "interrupt", "ok")
+    _interrupt(source, tmp_path / "out", monkeypatch)
+    (tmp_path / "out/images").mkdir()
+    (tmp_path / "out/images/moved.txt").write_text("moved, but killed before its line was in the journal")
+    write_lines(source, "other", "reject", "ok")  # nor to the source
+    _run(source, tmp_path / "out")
+    _run(source, tmp_path / "undisturbed")
+    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_an_interrupt_after_the_first_row_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_lines(tmp_path / "source", "reject", "ok", "interrupt")
+    _interrupt(source, tmp_path / "out", monkeypatch)
+    before = tree(tmp_path / "out")
+    with pytest.raises(DatasetError, match="unfinished conversion of another kind: shout False there, True here"):
+        _run(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    run_lines(source, tmp_path / "out")
+    assert not (tmp_path / "out/.partial").exists()
+
+
+def test_a_complete_directory_is_never_emptied(tmp_path: Path) -> None:
+    """Not even where a kill in the removal of the work directory left half of it."""
+    source = write_lines(tmp_path / "source", "ok")
+    run_lines(source, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    (tmp_path / "out/.partial").mkdir()
+    (tmp_path / "out/.partial/job.json").write_text("{}")
+    with pytest.raises(DatasetError, match="holds another data set: shout False there"):
+        _run(source, tmp_path / "out")
+    run_lines(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+
+
+def test_media_that_are_missing_of_a_complete_directory_are_counted(clips: Path, tmp_path: Path) -> None:
+    run("ucf101", clips, tmp_path / "out", limit=1, num_frames=1)
+    shutil.rmtree(tmp_path / "out/images/val/MoveUp")
+    with pytest.raises(DatasetError, match=r"files are missing \(0 row files; 11 of 12 media files are there\)"):
+        run("ucf101", clips, tmp_path / "out", limit=1, num_frames=1)
+
+
+def test_row_files_that_are_missing_of_a_complete_directory_are_counted(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", "ok", "ok", "ok")
+    run_lines(source, tmp_path / "out")
+    (tmp_path / "out/lines_val.jsonl").unlink()
+    with pytest.raises(DatasetError, match=r"files are missing \(1 row files; 3 of 3 media files are there\)"):
+        run_lines(source, tmp_path / "out")
+
+
+def test_a_source_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lines(tmp_path / "home/source", "ok")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    first = run_lines(Path("~/source"), tmp_path / "out")
+    assert (first.source.name, first.accounting.written) == ("source", 1)
+    assert run_lines(Path("~/source"), tmp_path / "out") == first
+    assert run_lines(tmp_path / "home/source", tmp_path / "out") == first
