@@ -88,8 +88,10 @@ def convert(
     Raises:
         SourceError: the source is missing or not in a known layout.
         DatasetError: `out_dir` holds something else, is in use, or nothing could be converted.
-        ConvkitError: more was quarantined than the policy allows.
+        ConvkitError: more was quarantined than the policy allows, or there are far too many workers.
     """
+    workers = local.default_workers() if workers is None else workers
+    local.check_workers(workers)
     if source is not None:
         source = os.path.expanduser(source)
     if source is not None and Path(source).resolve() in out_dir.resolve().parents:
@@ -107,7 +109,7 @@ def convert(
         run = _Run(instance, opened, out_dir, work, policy)
         try:
             with bars("converting", f"{converter.unit}s") as progress:
-                run.fill_journal(local.default_workers() if workers is None else workers, progress)
+                run.fill_journal(workers, progress)
             return finish(instance, opened, run.journal, run.digest, out_dir, work)
         finally:
             run.journal.close()

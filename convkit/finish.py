@@ -47,9 +47,7 @@ def finish(
         format_version=1,
         name=converter.dataset,
         splits=summary,
-        converter=ConverterInfo(
-            name=converter.name, version=converter.version, options=converter.options.model_dump(mode="json")
-        ),
+        converter=ConverterInfo(name=converter.name, version=converter.version, options=converter.options.recorded()),
         source=SourceInfo(name=source.name, bytes=source.bytes, fingerprint=fingerprint),
         accounting=accounting.total(converter.unit),
     )
@@ -105,7 +103,7 @@ class _Accounting:
         names = ("read", "written", "quarantined", "media_files", "media_bytes")
         return Accounting(
             unit=unit,
-            excluded=dict(sorted(self._excluded.items())),
+            excluded=dict(sorted((+self._excluded).items())),
             notes=dict(sorted(self._notes.items())),
             **{name: self._counts[name] for name in names},
         )

@@ -31,7 +31,7 @@ def finished(out_dir: Path, converter: type[Converter[Any]], options: Options, s
         return None
     manifest = Dataset.open(out_dir).manifest
     made_by = manifest.converter
-    wanted = {"converter": converter.name, "version": converter.version, **options.model_dump(mode="json")}
+    wanted = {"converter": converter.name, "version": converter.version, **options.recorded()}
     found = {"converter": made_by.name, "version": made_by.version, **made_by.options}
     if source is None:
         # The name of a default source goes on with its revision or version.
@@ -161,7 +161,7 @@ def _job(converter: Converter[Any], source: Source) -> dict[str, Any]:
         "version": converter.version,
         "source": source.name,
         "source bytes": source.bytes,
-        **converter.options.model_dump(mode="json"),
+        **converter.options.recorded(),
     }
 
 

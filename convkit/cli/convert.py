@@ -141,7 +141,9 @@ def _parameters(options: "type[Options]") -> Parameters:
         # Tuples are spelled as one argument with commas; the model takes them apart.
         is_tuple = get_origin(field.annotation) is tuple
         annotation, default = (str, "") if is_tuple else (field.annotation, field.default)
-        option = typer.Option(f"--{name}", help=field.description, show_default=default not in (None, "", False))
+        option = typer.Option(
+            f"--{name}", help=field.description, show_default=default is not False and default not in (None, "")
+        )
         found[name] = (Annotated[annotation, option], default)
     return found
 
@@ -155,7 +157,8 @@ def _options(converter: "type[Converter[Any]]", values: dict[str, Any]) -> "Opti
         return converter.Options(**values)
     except ValidationError as error:
         problems = "; ".join(
-            f"--{e['loc'][0] if e['loc'] else ''} {e['input']}: {e['msg']}" for e in error.errors(include_url=False)
+            f"--{e['loc'][0] if e['loc'] else ''} {e['input']}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_url=False)
         )
         raise ConvkitError(f"{problems}. See: convkit convert {converter.name} --help") from error
 

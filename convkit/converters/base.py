@@ -35,6 +35,16 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def recorded(self) -> dict[str, Any]:
+        """What the manifest says of them, and an unfinished conversion is held to.
+
+        A file that an option names and that no item tells of belongs here by its digest.
+
+        Raises:
+            SourceError: such a file cannot be read.
+        """
+        return self.model_dump(mode="json")
+
 
 @dataclass(frozen=True)
 class Item:

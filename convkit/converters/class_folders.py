@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BeforeValidator, Field
 
@@ -66,32 +66,41 @@ class Member:
     """Bytes."""
 
 
-def members(root: Path, suffixes: frozenset[str], kind: str) -> Iterator[Member | Reject | Exclude]:
+@dataclass(frozen=True)
+class Unusable:
+    """What stands in a class folder and cannot become an item; a reject, unless its class is not wanted."""
+
+    label: str
+    reject: Reject
+
+
+class Place(NamedTuple):
+    """Where the media of a source are."""
+
+    base: Path
+    """The folder that holds the split or class folders."""
+    by_split: bool
+
+
+def members(
+    root: Path, suffixes: frozenset[str], kind: str, place: Place | None = None
+) -> Iterator[Member | Unusable | Reject | Exclude]:
     """Every file of a source, ordered by split, class and name; what cannot be used is named.
 
     Args:
         suffixes: lower-case suffixes of the files looked for.
         kind: what they are called in messages, such as "video".
+        place: what `find` said, where it was asked.
 
     Raises:
         SourceError: neither layout is there, or more than one place could be meant.
     """
-    base, by_split = _find(root, suffixes, kind)
+    base, by_split = place or find(root, suffixes, kind)
     splits = _split_folders(base) if by_split else {"train": base}
     classes = [(split, folder) for split in SPLITS if split in splits for folder in _subfolders(splits[split])]
     yield from _misplaced(root, {folder for _, folder in classes}, suffixes, kind)
     for split, folder in classes:
         yield from _class_members(root, folder, split, suffixes, kind)
-
-
-def has_split_folders(root: Path, suffixes: frozenset[str], kind: str) -> bool:
-    """Whether the source is laid out by split."""
-    return _find(root, suffixes, kind)[1]
-
-
-def base(root: Path, suffixes: frozenset[str], kind: str) -> Path:
-    """The folder that holds the split or class folders."""
-    return _find(root, suffixes, kind)[0]
 
 
 def _split_folders(base: Path) -> dict[str, Path]:
@@ -109,7 +118,10 @@ def _split_folders(base: Path) -> dict[str, Path]:
 
 def _class_members(
     root: Path, folder: Path, split: str, suffixes: frozenset[str], kind: str
-) -> Iterator[Member | Reject | Exclude]:
+) -> Iterator[Member | Unusable | Exclude]:
+    def unusable(address: str, rule: str, reason: str, units: int = 1) -> Unusable:
+        return Unusable(folder.name, Reject(address, rule, reason, units))
+
     found = False
     stems: dict[str, str] = {}
     for entry in _entries(folder):
@@ -121,12 +133,14 @@ def _class_members(
             yield Exclude(f"no {kind} by its suffix: {printable(suffix or entry.name)}")
         elif not _is_utf8(path):
             found = True
-            yield Reject(printable(path), "bad-name", "the file name is not UTF-8 and cannot stand in a row; rename it")
+            yield unusable(
+                printable(path), "bad-name", "the file name is not UTF-8 and cannot stand in a row; rename it"
+            )
         elif not entry.is_file():
             found = True
-            yield Reject(path, "unreadable", "it is no file, or a link that leads nowhere")
+            yield unusable(path, "unreadable", "it is no file, or a link that leads nowhere")
         elif stem in stems:
-            yield Reject(
+            yield unusable(
                 path, "duplicate-name", f"its images would have the names of those of {stems[stem]}; rename it"
             )
         else:
@@ -135,7 +149,7 @@ def _class_members(
             yield Member(path, split, folder.name, stem, entry.stat().st_size)
     if not found:
         address = printable(folder.relative_to(root).as_posix()) + "/"
-        yield Reject(address, "empty-class", f"the class folder holds no {kind}", units=0)
+        yield unusable(address, "empty-class", f"the class folder holds no {kind}", units=0)
 
 
 def _misplaced(root: Path, classes: set[Path], suffixes: frozenset[str], kind: str) -> Iterator[Reject]:
@@ -147,8 +161,12 @@ def _misplaced(root: Path, classes: set[Path], suffixes: frozenset[str], kind: s
                 yield Reject(address, "misplaced", f"the {kind} stands in no class folder of a split; move it into one")
 
 
-def _find(root: Path, suffixes: frozenset[str], kind: str) -> tuple[Path, bool]:
-    """The folder that holds the splits or classes, and whether it holds splits."""
+def find(root: Path, suffixes: frozenset[str], kind: str) -> Place:
+    """Where a source has its media.
+
+    Raises:
+        SourceError: neither layout is there, or more than one place could be meant.
+    """
     by_split: list[Path] = []
     by_class: list[Path] = []
     for folder in _walk(root, MAX_DEPTH):
@@ -160,7 +178,7 @@ def _find(root: Path, suffixes: frozenset[str], kind: str) -> tuple[Path, bool]:
     # Below a folder of splits, each split looks like a folder of classes.
     candidates = by_split or by_class
     if len(candidates) == 1:
-        return candidates[0], bool(by_split)
+        return Place(candidates[0], bool(by_split))
     layouts = f"{{train,val,test}}/<Class>/<{kind}> or <Class>/<{kind}>, at any depth up to {MAX_DEPTH}"
     if not candidates:
         raise SourceError(
@@ -204,30 +222,30 @@ def _is_utf8(text: str) -> bool:
     return printable(text) == text
 
 
-Entry = Member | Reject | Exclude
+Entry = Member | Unusable | Reject | Exclude
+Chosen = Member | Reject | Exclude
+E = TypeVar("E", Entry, Chosen)
 
 
-def choose_classes(entries: Iterable[Entry], wanted: tuple[str, ...]) -> Iterator[Entry]:
-    """Leave out the members of other classes; no classes named means all.
+def choose_classes(entries: Iterable[Entry], wanted: tuple[str, ...]) -> Iterator[Chosen]:
+    """Leave out the members of other classes, usable or not; no classes named means all.
 
     Raises:
         SourceError: a class that is wanted does not exist.
     """
-    if not wanted:
-        yield from entries
-        return
     known = set()
     for entry in entries:
-        if isinstance(entry, Member):
+        if isinstance(entry, Member | Unusable):
             known.add(entry.label)
-            yield entry if entry.label in wanted else Exclude("class not in --classes")
+        if isinstance(entry, Member | Unusable) and wanted and entry.label not in wanted:
+            yield Exclude("class not in --classes", 1 if isinstance(entry, Member) else entry.reject.units)
         else:
-            yield entry
+            yield entry.reject if isinstance(entry, Unusable) else entry
     if unknown := sorted(set(wanted) - known):
         raise SourceError(f"no class {', '.join(unknown)} in the source. Its classes: {', '.join(sorted(known))}.")
 
 
-def carve_val(entries: list[Entry], fraction: float, seed: int, group: Callable[[Member], str]) -> list[Entry]:
+def carve_val(entries: list[Chosen], fraction: float, seed: int, group: Callable[[Member], str]) -> list[Chosen]:
     """Move whole groups of each class from train to val, where the source has no val split of its own.
 
     A group that spans classes moves as a whole.
@@ -248,7 +266,7 @@ def carve_val(entries: list[Entry], fraction: float, seed: int, group: Callable[
         count = max(1, round(fraction * len(drawn))) if len(drawn) > 1 else 0
         chosen.update(name for _, name in drawn[:count])
 
-    def moved(entry: Entry) -> Entry:
+    def moved(entry: Chosen) -> Chosen:
         if isinstance(entry, Member) and group_of.get(entry.path) in chosen:
             return replace(entry, split="val")
         return entry
@@ -256,12 +274,12 @@ def carve_val(entries: list[Entry], fraction: float, seed: int, group: Callable[
     return in_split_order([moved(entry) for entry in entries])
 
 
-def in_split_order(entries: list[Entry]) -> list[Entry]:
+def in_split_order(entries: list[E]) -> list[E]:
     """Train, val, test; what has no split comes first. The order within a split stays."""
     return sorted(entries, key=lambda e: SPLITS.index(e.split) if isinstance(e, Member) else -1)
 
 
-def limit_each_class(entries: Iterable[Entry], limit: int | None) -> Iterator[Entry]:
+def limit_each_class(entries: Iterable[Chosen], limit: int | None) -> Iterator[Chosen]:
     """Leave out all but the first `limit` members of each class and split."""
     seen: dict[tuple[str, str], int] = {}
     for entry in entries:

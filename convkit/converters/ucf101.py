@@ -4,11 +4,13 @@ Layouts: `{train,val,test}/<Class>/*.avi` (the subset), `<Class>/*.avi` with `uc
 The class is the folder's name: the files of HandstandPushups are spelled otherwise.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -30,6 +32,16 @@ class UCF101Options(VideoOptions):
     )
     fold: int = Field(1, ge=1, le=3, description="Which of the three official splits.")
 
+    def recorded(self) -> dict[str, Any]:
+        """With the digest of the lists: other lists of the same names make other rows of the same archive."""
+        if self.splits is None:
+            return super().recorded()
+        digest = hashlib.sha256()
+        for _, path in _lists_of(self.splits, self.fold):
+            with _reading(path):
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return {**super().recorded(), "splits": digest.hexdigest()}
+
 
 class UCF101(VideoFolder):
     """UCF-101: 13,320 clips of 101 actions; the clips of an action come in 25 groups of the same scene."""
@@ -48,12 +60,13 @@ class UCF101(VideoFolder):
 
     def members(self) -> Iterator[Entry]:
         """Clips with the split of their folder, or of the official lists where the folders say nothing."""
-        if self.options.splits is None and class_folders.has_split_folders(self.root, VIDEO_SUFFIXES, "video"):
-            return super().members()
-        return _by_lists(super().members(), self._lists(), self.options)
+        place = class_folders.find(self.root, VIDEO_SUFFIXES, "video")
+        found = class_folders.members(self.root, VIDEO_SUFFIXES, "video", place)
+        if self.options.splits is None and place.by_split:
+            return found
+        return _by_lists(found, self._lists(place.base), self.options)
 
-    def _lists(self) -> Path:
-        base = class_folders.base(self.root, VIDEO_SUFFIXES, "video")
+    def _lists(self, base: Path) -> Path:
         places = (folder / LISTS for folder in (base, base.parent, self.root, self.root.parent))
         lists = self.options.splits or next((p for p in places if p.is_dir()), None)
         if lists is None:
@@ -67,20 +80,20 @@ class UCF101(VideoFolder):
 
 def _by_lists(entries: Iterator[Entry], lists: Path, options: UCF101Options) -> Iterator[Entry]:
     """Give every clip the split that the lists name; what only one side knows is accounted for."""
-    listed = _read_list(lists / f"trainlist0{options.fold}.txt", "train")
-    for clip, place in _read_list(lists / f"testlist0{options.fold}.txt", "test").items():
-        if clip in listed:
-            raise SourceError(
-                f"{clip} is in both {listed[clip][1]} and {place[1]}: train and test overlap. Mend the lists."
-            )
-        listed[clip] = place
+    listed: dict[str, tuple[str, str]] = {}
+    for split, path in _lists_of(lists, options.fold):
+        for clip, place in _read_list(path, split).items():
+            if clip in listed:
+                raise SourceError(
+                    f"{clip} is in both {listed[clip][1]} and {place[1]}: train and test overlap. Mend the lists."
+                )
+            listed[clip] = place
     placed: list[Entry] = []
     for entry in entries:
-        place = listed.pop("/".join(entry.path.split("/")[-2:]), ("", "")) if isinstance(entry, Member) else ("", "")
         if not isinstance(entry, Member):
             placed.append(entry)
-        elif place[0]:
-            placed.append(replace(entry, split=place[0]))
+        elif found := listed.pop("/".join(entry.path.split("/")[-2:]), None):
+            placed.append(replace(entry, split=found[0]))
         else:
             placed.append(Exclude(f"not in the lists of fold {options.fold}"))
     for clip, (_, address) in listed.items():
@@ -91,14 +104,27 @@ def _by_lists(entries: Iterator[Entry], lists: Path, options: UCF101Options) -> 
     return iter(class_folders.in_split_order(placed))
 
 
-def _read_list(path: Path, split: str) -> dict[str, tuple[str, str]]:
-    """Clip -> (split, file:line). Lines are `Class/clip.avi` with or without a label number."""
+def _lists_of(folder: Path, fold: int) -> Iterator[tuple[str, Path]]:
+    """The lists of a fold, each with its split."""
+    for split in ("train", "test"):
+        yield split, folder / f"{split}list0{fold}.txt"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        yield
     except OSError as error:
         raise SourceError(
             f"cannot read the split list {path}: {error.strerror}. --splits takes the folder {LISTS} of the release."
         ) from error
+
+
+def _read_list(path: Path, split: str) -> dict[str, tuple[str, str]]:
+    """Clip -> (split, file:line). Lines are `Class/clip.avi` with or without a label number."""
+    try:
+        with _reading(path):
+            lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is not a text file in UTF-8. --splits takes the folder {LISTS}.") from error
     found: dict[str, tuple[str, str]] = {}

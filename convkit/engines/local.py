@@ -29,10 +29,27 @@ MAX_CHUNK = 256
 CHUNKS_AHEAD = 3
 """Chunks in flight for each worker; bounds the memory of waiting results."""
 
+WORKERS_EACH = 4
+"""The most workers for each processor."""
+
 
 def default_workers() -> int:
     """The processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_workers(workers: int) -> None:
+    """Refuse a number that only costs memory, such as a slip of the finger.
+
+    Raises:
+        ConvkitError: there are more than `WORKERS_EACH` for each processor.
+    """
+    processors = default_workers()
+    if workers > WORKERS_EACH * processors:
+        raise ConvkitError(
+            f"{workers:,} workers are more than {WORKERS_EACH} for each of the {processors} processors that this "
+            f"process may use. Pass --workers {processors}, or leave it out."
+        )
 
 
 def run(task: Callable[[T], R], items: Iterable[T], workers: int, on_crash: Callable[[T], R]) -> Iterator[R]:

@@ -7,11 +7,14 @@ from typing import BinaryIO
 _BOX_HEADER = 8
 _LARGE_SIZE = 16
 _MAX_BOXES = 10_000
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+_ID_BYTES = 4  # of both of these elements
 _UNKNOWN_SIZE = b"\xff" * 4  # what is written to a pipe, where the size cannot be filled in afterwards
 
 
 def cut_short(path: Path) -> str | None:
-    """Say how much of an AVI (RIFF) or MP4/MOV (ISO 14496-12) file is missing at its end, or None.
+    """Say how much of an AVI (RIFF), MP4/MOV (ISO 14496-12) or Matroska/WebM (RFC 9559) file is missing, or None.
 
     Other containers do not state their length where it could be compared; for them the answer is None.
     """
@@ -22,6 +25,8 @@ def cut_short(path: Path) -> str | None:
             stated = int.from_bytes(head[4:8], "little") + _BOX_HEADER
         elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
             stated = _end_of_boxes(file, size)
+        elif head[:4] == _EBML:
+            stated = _end_of_segment(file, size)
         else:
             return None
     return f"the file is cut short: {size:,} of {stated:,} bytes" if stated > size else None
@@ -42,3 +47,29 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
             return size
         position += length
     return max(position, size)
+
+
+def _end_of_segment(file: BinaryIO, size: int) -> int:
+    """Where the segment behind the EBML header says that it ends; `size` when it says nothing, as in a live stream."""
+    position = 0
+    for element in (_EBML, _SEGMENT):
+        file.seek(position)
+        if file.read(_ID_BYTES) != element or (length := _read_length(file)) is None:
+            return size
+        position = file.tell() + length
+    return position
+
+
+def _read_length(file: BinaryIO) -> int | None:
+    """An EBML length of 1 to 8 bytes: as many leading zero bits as bytes follow, a one, and the number.
+
+    None when all bits of the number are set (unknown), and when there is no such length.
+    """
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    following = 8 - first[0].bit_length()
+    rest = file.read(following)
+    unknown = (1 << 7 * (following + 1)) - 1
+    length = int.from_bytes(first + rest, "big") & unknown
+    return length if len(rest) == following and length != unknown else None

@@ -26,6 +26,9 @@ CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,as
 MAX_FRAME_PIXELS = 64_000_000
 """Larger frames (8K is 33 million) are refused before one is decoded."""
 
+MAX_FRAMES = 3_000_000
+"""Longer clips are refused: more than a day at 30 frames a second, while a few bytes can claim frames without end."""
+
 
 def sample_indices(total: int, count: int) -> list[int]:
     """Index of each sampled frame: floor(k*total/count) for k in 0..count-1. A short clip's frames repeat."""
@@ -43,7 +46,7 @@ def sample_frames(path: Path, count: int, keep: "Callable[[MatLike], K]", *, all
         allow_truncated: use a damaged or cut clip as far as it decodes, if one frame does.
 
     Raises:
-        ItemError: no frame decodes, or the clip is damaged and `allow_truncated` is false.
+        ItemError: no frame decodes, more than `MAX_FRAMES` do, or the clip is damaged and `allow_truncated` is false.
     """
     with _open(path) as capture:
         claimed = _claimed(capture)
@@ -99,6 +102,8 @@ def _decode(capture: "cv2.VideoCapture", wanted: set[int], keep: "Callable[[MatL
             _, frame = capture.retrieve()
             kept[total] = keep(frame)
         total += 1
+        if total > MAX_FRAMES:
+            raise ItemError("endless-video", f"more than {MAX_FRAMES:,} frames decode; cut it into shorter clips")
     return total, kept
 
 
@@ -129,7 +134,7 @@ def _count_packets(path: Path, claimed: int) -> int | None:
         if _claimed(capture) != claimed:
             return None
         total = 0
-        while capture.grab():
+        while total <= MAX_FRAMES and capture.grab():
             total += 1
         return total
 

@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from convkit.convert import Budget, Policy, convert
 from convkit.errors import ConvkitError, DatasetError, SourceError
 from convkit.schema import Manifest
+from convkit.workspace import finished
 from tests.convert.helpers import run, run_lines, tree
 from tests.convert.toy import Line, Lines, LinesOptions, write_lines
 
@@ -44,14 +46,14 @@ def test_a_first_entry_that_fails_leaves_nothing(policy: Policy, tmp_path: Path)
 
 def test_what_is_not_kept_is_not_said_to_be(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "reject", "ok")
-    with pytest.raises(ConvkitError, match="None became a row, so nothing is kept. To accept this, run the same"):
+    with pytest.raises(ConvkitError, match=r"None became a row, so nothing is kept. To accept this, run the same"):
         run_lines(source, tmp_path / "out", policy=STRICT)
 
 
 def test_a_directory_that_was_there_before_stays(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "reject", "ok")
     (tmp_path / "out").mkdir()
-    with pytest.raises(ConvkitError, match="lines.txt:1"):
+    with pytest.raises(ConvkitError, match=r"lines\.txt:1"):
         run_lines(source, tmp_path / "out", policy=STRICT)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -98,15 +100,23 @@ def test_an_interrupt_after_the_first_row_does(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "out/.partial").exists()
 
 
-def test_a_complete_directory_is_never_emptied(tmp_path: Path) -> None:
-    """Not even where a kill in the removal of the work directory left half of it."""
+def test_a_complete_directory_is_never_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where another run completed it at this instant, and was killed in removing its work directory."""
     source = write_lines(tmp_path / "source", "ok")
     run_lines(source, tmp_path / "out")
     before = tree(tmp_path / "out")
     (tmp_path / "out/.partial").mkdir()
     (tmp_path / "out/.partial/job.json").write_text("{}")
-    with pytest.raises(DatasetError, match="holds another data set: shout False there"):
+    asked: list[object] = []
+
+    def late(*job: Any) -> Manifest | None:
+        asked.append(job)
+        return finished(*job) if len(asked) > 1 else None
+
+    with monkeypatch.context() as patch, pytest.raises(DatasetError, match="another data set: shout False there"):
+        patch.setattr("convkit.convert.finished", late)
         _run(source, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
     run_lines(source, tmp_path / "out")
     assert tree(tmp_path / "out") == before
 

@@ -1,4 +1,4 @@
-"""Two runs into one directory: whatever the instant, each ends with the finished data set or says what is the matter."""
+"""Two runs into one directory: whatever the instant, each ends with the data set or a clear message."""
 
 import os
 import subprocess
@@ -42,11 +42,13 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 while True:
     before, seen = before + 1, 0
+    Lines.converted.clear()
     print("this:", attempt(source))
     if seen < before:
         break
     assert (Path(out_dir) / "dataset.json").exists(), before
     assert not (Path(out_dir) / ".partial").exists(), before
+    assert source != other_source or Lines.converted == [0, 1], before
     os.rename(out_dir, f"{undisturbed}-{before}")
 """
 
@@ -56,7 +58,8 @@ def test_another_run_at_each_instant(other: str, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "ok", "ok")
     other_source = source if other == "ok" else write_lines(tmp_path / "other/source", other)
     run_lines(source, tmp_path / "undisturbed")
-    command = [sys.executable, "-c", WITH_ANOTHER, source, other_source, tmp_path / "out", tmp_path / "ended"]
+    folders = [source, other_source, tmp_path / "out", tmp_path / "ended"]
+    command = [sys.executable, "-c", WITH_ANOTHER, *map(str, folders)]
     done = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
