@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import field_validator
 
+from convkit.cli.convert import _options
+from convkit.converters import load
+from convkit.errors import ConvkitError
 from tests.fixtures.make_clips import write_clip
 
 
@@ -91,6 +95,25 @@ def test_what_cannot_run_is_said_in_one_paragraph(arguments: list[str], message:
     assert done.returncode == 2
     assert message in done.stderr
     assert not Path("x").exists()
+
+
+def test_a_default_of_zero_is_shown() -> None:
+    found = " ".join(convkit("convert", "ucf101", "--help").stdout.split())
+    assert "Decides which groups become val. [default: 0]" in found
+    assert "[default: False]" not in found
+
+
+def test_what_a_validator_of_an_option_says_is_said_as_it_is() -> None:
+    converter = load("ucf101")
+
+    class Choosy(converter.Options):  # type: ignore[name-defined, misc]
+        @field_validator("prompt")
+        @classmethod
+        def _known(cls, value: str) -> str:
+            raise ValueError("choose among the known ones")
+
+    with pytest.raises(ConvkitError, match=r"^--prompt \{classes\}: choose among the known ones\. See: convkit"):
+        _options(type("Other", (converter,), {"Options": Choosy}), {"prompt": "{classes}"})
 
 
 def test_findings_come_as_text_or_json(tmp_path: Path) -> None:

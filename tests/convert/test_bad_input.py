@@ -272,6 +272,39 @@ def test_name_too_long_for_its_frames(source: Path) -> None:
     _left_out(source, {f"train/Run/{name}": ("bad-name", "too long")})
 
 
+def _flawed(source: Path, label: str) -> None:
+    """A class with everything that cannot become an item, and an empty one."""
+    write_clip(source / f"train/{label}/sound.avi", 9)
+    shutil.copy(source / SOUND, source / f"train/{label}/sound.mp4")
+    (source / f"train/{label}/annexed.avi").symlink_to("../../.git/annex/absent")
+    os.link(os.fsencode(source / SOUND), os.path.join(os.fsencode(source / f"train/{label}"), b"caf\xe9.avi"))
+    (source / f"train/{label}Empty").mkdir()
+
+
+def test_what_is_wrong_with_other_classes_is_left_out_with_them(source: Path) -> None:
+    _flawed(source, "Swim")
+    done = run("ucf101", source, source.parent / "out", classes="Run").accounting
+    assert (done.written, done.quarantined, done.excluded) == (1, 0, {"class not in --classes": 4})
+
+
+def test_what_is_wrong_with_a_class_that_is_wanted_is_named(source: Path) -> None:
+    _flawed(source, "Swim")
+    done = run("ucf101", source, source.parent / "out", classes="Swim,SwimEmpty").accounting
+    assert (done.written, done.excluded) == (1, {"class not in --classes": 1})
+    assert sorted(rule for rule, _ in quarantined(source.parent / "out").values()) == [
+        "bad-name",
+        "duplicate-name",
+        "empty-class",
+        "unreadable",
+    ]
+
+
+def test_a_clip_that_decodes_for_ever(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(source / "train/Run/endless.avi", 30)
+    monkeypatch.setattr("convkit.media.frames.MAX_FRAMES", 29)
+    _left_out(source, {"train/Run/endless.avi": ("endless-video", "more than 29 frames decode; cut it into shorter")})
+
+
 # Converters with defects
 
 
@@ -446,6 +479,15 @@ def test_files_may_not_grow(size: int, workers: int, tmp_path: Path) -> None:
         run_lines(source, tmp_path / "out", workers=workers)
     run_lines(source, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
+
+
+def test_far_too_many_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_lines(tmp_path / "source", "ok")
+    monkeypatch.setattr("convkit.engines.local.default_workers", lambda: 2)
+    with pytest.raises(ConvkitError, match=r"^9 workers are more than 4 for each of the 2 processors .* --workers 2,"):
+        run_lines(source, tmp_path / "out", workers=9)
+    assert not (tmp_path / "out").exists()
+    assert run_lines(source, tmp_path / "out", workers=8).accounting.written == 1
 
 
 # Policy

@@ -143,3 +143,64 @@ def test_a_source_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (first.source.name, first.accounting.written) == ("source", 1)
     assert run_lines(Path("~/source"), tmp_path / "out") == first
     assert run_lines(tmp_path / "home/source", tmp_path / "out") == first
+
+
+def _other_lists(official: Path, folder: Path) -> Path:
+    """The lists of the official layout, but without one clip of train."""
+    shutil.copytree(official / "ucfTrainTestlist", folder)
+    lines = (folder / "trainlist01.txt").read_bytes().splitlines(keepends=True)
+    (folder / "trainlist01.txt").write_bytes(b"".join(lines[:-1]))
+    return folder
+
+
+def test_other_lists_for_an_archive_are_noticed(official: Path, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "clips"), "tar", official / "UCF-101"))
+    lists, other = official / "ucfTrainTestlist", _other_lists(official, tmp_path / "other")
+    run("ucf101", archive, tmp_path / "out", splits=lists, num_frames=1)
+    before = tree(tmp_path / "out")
+    with pytest.raises(DatasetError, match=r"holds another data set: splits '\w{64}' there, '\w{64}' here"):
+        run("ucf101", archive, tmp_path / "out", splits=other, num_frames=1)
+    shutil.copytree(lists, tmp_path / "copy")
+    run("ucf101", archive, tmp_path / "out", splits=tmp_path / "copy", num_frames=1)
+    assert tree(tmp_path / "out") == before
+
+
+def test_other_lists_for_an_unfinished_conversion_are_noticed(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists, other = official / "ucfTrainTestlist", _other_lists(official, tmp_path / "other")
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("convkit.convert.finish", interrupted)
+        run("ucf101", official / "UCF-101", tmp_path / "out", splits=lists, num_frames=1)
+    with pytest.raises(DatasetError, match=r"unfinished conversion of another kind: splits '\w{64}' there"):
+        run("ucf101", official / "UCF-101", tmp_path / "out", splits=other, num_frames=1)
+
+
+def test_lists_that_are_not_there_are_named(official: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"cannot read the split list .*/trainlist01.txt: No such file"):
+        run("ucf101", official / "UCF-101", tmp_path / "out", splits=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+# What is noticed of a source that changed, as docs/converters.md says
+
+
+@pytest.mark.parametrize("change", ["size", "name", "content"])
+def test_a_clip_that_changed_is_noticed_by_its_name_and_size(change: str, clips: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(clips, source)
+    first = run("ucf101", source, tmp_path / "out", limit=1, num_frames=1)
+    clip = min((source / "train/MoveUp").iterdir())
+    if change == "name":
+        clip.rename(clip.with_name("v_MoveUp_g01_c09.avi"))
+    else:
+        clip.write_bytes(clip.read_bytes()[:-1] + (b"" if change == "size" else b"!"))
+    if change == "content":  # nothing but reading every clip again would tell, which nobody waits for
+        assert run("ucf101", source, tmp_path / "out", limit=1, num_frames=1) == first
+    else:
+        with pytest.raises(DatasetError, match="which has changed since"):
+            run("ucf101", source, tmp_path / "out", limit=1, num_frames=1)

@@ -1,11 +1,14 @@
 """Whether a file was cut short is read off its container."""
 
+import os
 import struct
 from pathlib import Path
 
 import pytest
 
+from convkit.errors import ItemError
 from convkit.media.containers import cut_short
+from convkit.media.frames import sample_frames
 from tests.fixtures.make_clips import write_clip
 
 
@@ -14,6 +17,9 @@ def _box(kind: bytes, content: bytes = b"") -> bytes:
 
 
 FTYP = _box(b"ftyp", b"isom")
+EBML = b"\x1a\x45\xdf\xa3\x84webm"
+SEGMENT = b"\x18\x53\x80\x67"
+EIGHT = b"\x01" + (50).to_bytes(7, "big")
 LARGE = struct.pack(">I4sQ", 1, b"mdat", 16 + 100)
 
 
@@ -33,6 +39,19 @@ LARGE = struct.pack(">I4sQ", 1, b"mdat", 16 + 100)
         (b"RIFF" + struct.pack("<I", 4) + b"AVI " + b"trailing", None),
         (b"RIFF" + struct.pack("<I", 5) + b"AVI ", 13),
         (b"\x1a\x45\xdf\xa3" + bytes(40), None),
+        (EBML + SEGMENT + b"\xb2" + bytes(50), None),
+        (EBML + SEGMENT + b"\xb2" + bytes(49), 14 + 50),
+        (EBML + SEGMENT + b"\x40\x32" + bytes(49), 15 + 50),
+        (EBML + SEGMENT + EIGHT + bytes(50), None),
+        (EBML + SEGMENT + EIGHT + bytes(50) + b"trailing", None),
+        (EBML + SEGMENT + EIGHT + bytes(49), 21 + 50),
+        (EBML + SEGMENT + EIGHT, 21 + 50),
+        (EBML + SEGMENT + EIGHT[:-1], None),
+        (EBML + SEGMENT, None),
+        (EBML + SEGMENT + b"\xff" + bytes(50), None),
+        (EBML + SEGMENT + b"\x01" + b"\xff" * 7 + bytes(50), None),
+        (EBML + SEGMENT + b"\0" * 60, None),
+        (EBML + b"\x18\x53\x80\x68\xb2", None),
     ],
     ids=[
         "mp4",
@@ -47,7 +66,20 @@ LARGE = struct.pack(">I4sQ", 1, b"mdat", 16 + 100)
         "avi",
         "avi-trailing",
         "avi-cut",
+        "mkv-no-header",
         "mkv",
+        "mkv-cut",
+        "mkv-2-bytes-cut",
+        "mkv-8-bytes",
+        "mkv-trailing",
+        "mkv-8-bytes-cut",
+        "mkv-no-content",
+        "mkv-length-cut",
+        "mkv-no-length",
+        "mkv-live",
+        "mkv-live-8-bytes",
+        "mkv-no-such-length",
+        "mkv-no-segment",
     ],
 )
 def test_what_is_missing(content: bytes, stated: int | None, tmp_path: Path) -> None:
@@ -62,6 +94,17 @@ def test_an_avi_file_written_to_a_pipe_states_no_size(size: int, tmp_path: Path)
     assert cut_short(tmp_path / "file") is None
 
 
+def test_a_matroska_file_that_is_cut_is_refused_as_a_clip(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mkv", 40)
+    assert cut_short(tmp_path / "clip.mkv") is None
+    assert len(sample_frames(tmp_path / "clip.mkv", 8, len)) == 8
+    os.truncate(tmp_path / "clip.mkv", (tmp_path / "clip.mkv").stat().st_size // 2)
+    with pytest.raises(ItemError, match="the file is cut short") as caught:
+        sample_frames(tmp_path / "clip.mkv", 8, len)
+    assert caught.value.rule == "truncated-video"
+    assert len(sample_frames(tmp_path / "clip.mkv", 8, len, allow_truncated=True)) == 8
+
+
 def test_a_chain_of_a_million_boxes_ends(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(FTYP + _box(b"free") * 1_000_000)
     assert cut_short(tmp_path / "file") is None
@@ -74,7 +117,7 @@ def test_whole_files_are_whole(tmp_path: Path, shared_data: Path) -> None:
     assert [path.name for path in files if cut_short(path)] == []
 
 
-@pytest.mark.parametrize("name", ["torchcodec/testsrc2.mp4", "decord/video_0.mov"])
+@pytest.mark.parametrize("name", ["torchcodec/testsrc2.mp4", "decord/video_0.mov", "energon/sync_test.mkv"])
 def test_real_files_that_are_cut(name: str, shared_data: Path, tmp_path: Path) -> None:
     whole = (shared_data / "data/video" / name).read_bytes()
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])

@@ -232,6 +232,27 @@ def test_frames_that_are_too_large_are_refused(clip: Path, monkeypatch: pytest.M
     assert (error.rule, "frames of 160x120 pixels" in error.reason) == ("huge-frames", True)
 
 
+@pytest.mark.parametrize("allow_truncated", [False, True])
+def test_decoding_ends_soon_behind_the_most_frames(
+    allow_truncated: bool, clip: Path, counted: type["Counted"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAMES", CLIP_FRAMES)
+    assert len(sample_frames(clip, 8, _copy)) == 8
+    monkeypatch.setattr(frames, "MAX_FRAMES", 10)
+    counted.grabbed = 0
+    with pytest.raises(ItemError, match="more than 10 frames decode") as caught:
+        sample_frames(clip, 8, _copy, allow_truncated=allow_truncated)
+    assert (caught.value.rule, counted.grabbed) == ("endless-video", 11)
+
+
+def test_packets_without_end_are_not_counted_to_the_end(
+    clip: Path, tmp_path: Path, counted: type["Counted"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packets that do not decode are more than the frames that do."""
+    monkeypatch.setattr(frames, "MAX_FRAMES", 10)
+    assert frames._count_packets(clip, CLIP_FRAMES) == counted.grabbed == 11
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"\0" * 5000, b"RIFF\xff\xff\0\0AVI LIST"], ids=repr)
 def test_what_is_no_video_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "clip.avi").write_bytes(content)
