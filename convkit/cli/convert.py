@@ -178,9 +178,9 @@ def _run(
 
     if (out_dir / layout.MANIFEST).exists():
         typer.echo(f"{out_dir} is complete already; checking that it is this data set.", err=True)
-    signal.signal(signal.SIGTERM, _interrupt)
     budget = Budget(count=100) if max_errors is None else Budget.parse(max_errors)
     try:
+        _take_interrupts()
         manifest = convert(
             converter, source, options, out_dir, workers=workers, policy=Policy(on_error, budget), bars=progress_bar
         )
@@ -192,8 +192,17 @@ def _run(
         raise typer.Exit(1)
 
 
+def _take_interrupts() -> None:
+    """A scheduler's signal is an interrupt like that from the keyboard, which a background job goes on ignoring."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
 def _interrupt(number: int, frame: Any) -> None:
-    """What a scheduler sends is an interrupt like that from the keyboard."""
+    """Stop at the first; people press Ctrl-C twice, and the second would only disturb the ending, which is short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import wait
 from typing import Generic, TypeVar
@@ -102,7 +103,8 @@ class _Pool(Generic[T, R]):
 
     def _submit(self, chunk: list[T]) -> "Future[tuple[list[R], float]]":
         try:
-            return self._executor.submit(_run_chunk, self._task, chunk)
+            with _interrupts_wait():  # this may start a worker
+                return self._executor.submit(_run_chunk, self._task, chunk)
         except BrokenProcessPool as error:
             # Another chunk's worker died between two submissions: the answer comes when this chunk's turn does.
             future: Future[tuple[list[R], float]] = Future()
@@ -132,7 +134,9 @@ class _Pool(Generic[T, R]):
     def _refuse_unstartable(self) -> None:
         """Blame no item where no worker comes up at all."""
         try:
-            self._executor.submit(os.getpid).result()
+            with _interrupts_wait():
+                future = self._executor.submit(os.getpid)
+            future.result()
         except BrokenProcessPool:
             raise ConvkitError(
                 "worker processes cannot start. In a script of your own, put the call under "
@@ -140,10 +144,11 @@ class _Pool(Generic[T, R]):
             ) from None
 
     def kill(self) -> None:
-        """End the workers at once."""
-        for worker in list((self._executor._processes or {}).values()):
-            worker.kill()
-        self.close()
+        """End the workers at once; a second Ctrl-C waits for it."""
+        with _interrupts_wait():
+            for worker in list((self._executor._processes or {}).values()):
+                worker.kill()
+            self.close()
 
     def close(self) -> None:
         """Wait for the workers to end."""
@@ -157,17 +162,26 @@ def _start(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
 
 
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, and for ever in a worker that is started in it.
+
+    It reaches the whole process group, and a worker that has not come to its initializer would print a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run_chunk(task: Callable[[T], R], chunk: Sequence[T]) -> tuple[list[R], float]:
     begun = time.perf_counter()
     return [task(item) for item in chunk], time.perf_counter() - begun
 
 
 def _end_with_parent() -> None:
-    """Let this worker die with its parent: the queue alone would keep it alive, and writing, after a SIGKILL.
-
-    An interrupt from the terminal reaches the whole group; ending the workers is the parent's business.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Let this worker die with its parent: the queue alone would keep it alive, and writing, after a SIGKILL."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
