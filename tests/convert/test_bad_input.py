@@ -287,6 +287,12 @@ def test_what_is_wrong_with_other_classes_is_left_out_with_them(source: Path) ->
     assert (done.written, done.quarantined, done.excluded) == (1, 0, {"class not in --classes": 4})
 
 
+def test_an_empty_class_that_is_not_wanted_is_not_mentioned(source: Path) -> None:
+    (source / "train/Empty").mkdir()
+    done = run("ucf101", source, source.parent / "out", classes="Run").accounting
+    assert (done.read, done.quarantined, done.excluded) == (1, 0, {})
+
+
 def test_what_is_wrong_with_a_class_that_is_wanted_is_named(source: Path) -> None:
     _flawed(source, "Swim")
     done = run("ucf101", source, source.parent / "out", classes="Swim,SwimEmpty").accounting

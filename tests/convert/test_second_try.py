@@ -186,7 +186,7 @@ def test_lists_that_are_not_there_are_named(official: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-# What is noticed of a source that changed, as docs/converters.md says
+# What is noticed of a source that changed, as the README says
 
 
 @pytest.mark.parametrize("change", ["size", "name", "content"])
