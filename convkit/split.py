@@ -21,6 +21,7 @@ from convkit.converters.base import Converter, Exclude, Item, Options, Record, R
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError, ItemError, SourceError
 from convkit.schema import Conversation
+from convkit.union_find import UnionFind
 
 TOLERANCE = 1e-9
 RARE = ""
@@ -260,7 +261,7 @@ def _merge_rare(strata: Sequence[Counter[str]], least: float) -> list[Counter[st
 
 def _bundles(pooled: Sequence[Pooled]) -> list[list[Pooled]]:
     """The rows that belong together, in the order of their first ones."""
-    sets = UnionFind()
+    sets = UnionFind[Hashable]()
     for number, row in enumerate(pooled):
         sets.join(number, (("image", digest) for digest in row.images))
         sets.join(number, [("group", row.group)] if row.group is not None else [])
@@ -268,26 +269,6 @@ def _bundles(pooled: Sequence[Pooled]) -> list[list[Pooled]]:
     for number, row in enumerate(pooled):
         bundles[sets.find(number)].append(row)
     return list(bundles.values())
-
-
-class UnionFind:
-    """Disjoint sets of anything hashable; what was never joined is a set of its own."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Hashable, Hashable] = {}
-
-    def find(self, member: Hashable) -> Hashable:
-        """The one member that stands for the set."""
-        parent = self._parent
-        while (above := parent.get(member, member)) != member:
-            parent[member] = parent.get(above, above)
-            member = above
-        return member
-
-    def join(self, member: Hashable, others: Iterable[Hashable]) -> None:
-        """Make one set of the sets of all these."""
-        for other in others:
-            self._parent[self.find(other)] = self.find(member)
 
 
 def _refuse_empty(ratios: Mapping[str, float], split_of: Sequence[str], bundles: Sequence[Sequence[Pooled]]) -> None:

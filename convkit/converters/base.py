@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from convkit.schema import Conversation
 
@@ -136,7 +136,7 @@ class Converter(ABC, Generic[I]):
         return self.name
 
     def count(self) -> int | None:
-        """How many entries `items` yields, if that is cheap to know; for the progress bar alone."""
+        """How many units all entries of `items` hold, if that is cheap to know; for the progress bar alone."""
         return None
 
     @abstractmethod
@@ -156,3 +156,14 @@ class Converter(ABC, Generic[I]):
         Raises:
             ItemError: the item, or what is left of it, cannot become rows.
         """
+
+
+def first_problem(error: ValidationError) -> str:
+    """What a model says first against its input: where, and what."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join(filter(None, ("/".join(map(str, first["loc"])), first["msg"])))
+
+
+def broken_schema(error: ValidationError) -> str:
+    """Why something cannot become a row."""
+    return f"the row would break the schema: {first_problem(error)}"

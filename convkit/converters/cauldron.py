@@ -1,37 +1,32 @@
-"""Conversations on images in Parquet files: The Cauldron's sets, TRL's chats, DocVQA's examples.
+"""Conversations on images in Parquet files: The Cauldron's sets, TRL's chats.
 
-Layouts: see `convkit.converters.parquet`. Files are named by split as on the hub (`train-00000-of-00002.parquet`,
-`test-…`, `validation-…`); any other name means train. From train, the splits that the source lacks are carved.
+Layouts: see `convkit.converters.chats`; the files' names tell the splits, see `convkit.converters.parquet`. From
+train, the splits that the source lacks are carved.
+
+Rows that show an equal image, directly or through other rows, are one group, and what is carved separates none. Where
+no row has more than one image, as the files' metadata tell, a row's group follows from its image alone. Else all images
+are read once more while the source is listed; what is kept of them is eight bytes a row, and a few hundred for each
+different image of a row with several.
 """
 
 import hashlib
-import re
 import sys
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from convkit.converters import parquet, pictures
-from convkit.converters.base import Converter, Exclude, Item, Record, Reject
-from convkit.converters.parquet import Example, RowGroup
-from convkit.converters.pictures import PictureOptions
+from convkit.converters import chats, parquet, pictures
+from convkit.converters.base import Converter, Exclude, Item, Record, Reject, broken_schema
+from convkit.converters.chats import Example
+from convkit.converters.parquet import RowGroup
+from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
 from convkit.errors import ConvkitError, ItemError, SourceError
 from convkit.schema import Conversation, Turn
-
-SPLITS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
-"""By the first word of a file's name."""
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
-_SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}")
+from convkit.union_find import UnionFind
 
 
 class CauldronOptions(PictureOptions):
@@ -70,6 +65,8 @@ class Rows(Item):
     split: str
     carved: tuple[str, ...]
     """The splits that are made of some of its rows."""
+    images: tuple[int, ...] = ()
+    """For each row, the digest that stands for all images it is bound to; empty where it is that of its only one."""
 
     @property
     def units(self) -> int:
@@ -78,7 +75,7 @@ class Rows(Item):
 
 
 class Cauldron(Converter[Rows]):
-    """Each row is a conversation; rows with equal first images are one group, which no carved split separates."""
+    """Each row is a conversation; rows that show an equal image are one group, which no carved split separates."""
 
     name = "cauldron"
     unit = "row"
@@ -87,10 +84,6 @@ class Cauldron(Converter[Rows]):
     default_source = "hub:HuggingFaceM4/the_cauldron/CONFIG/*.parquet"
     suffixes = frozenset([parquet.SUFFIX, *IMAGE_SUFFIXES])
     options: CauldronOptions
-
-    def __init__(self, root: Path, options: Any) -> None:
-        super().__init__(root.parent if root.is_file() else root, options)
-        self._file = root.name if root.is_file() else None
 
     @classmethod
     def default_source_for(cls, options: CauldronOptions) -> str:
@@ -112,20 +105,57 @@ class Cauldron(Converter[Rows]):
         return self.options.name or self.options.config or self.name
 
     def count(self) -> int:
-        """The number of row groups; every file is opened for it, so that a damaged one is told of at once."""
-        return sum(1 for _ in self.items())
+        """The number of rows; every file is opened for it, so that a damaged one is told of at once."""
+        return sum(part.units for part in self._parts())
 
-    def items(self) -> Iterator[Rows | Reject | Exclude]:
+    def items(self) -> Iterator[Rows | Exclude]:
         """Row groups in the order of file names; those beyond the limit are left out, or cut."""
-        files = [self._file] if self._file else parquet.files(self.root)
+        parts = list(self._parts())
+        groups = [part.group for part in parts if isinstance(part, Rows)]
+        if not any(group.several for group in groups):
+            yield from parts
+            return
+        bound = iter(self._bound(groups))
+        for part in parts:
+            yield replace(part, images=next(bound)) if isinstance(part, Rows) else part
+
+    def _bound(self, groups: Iterable[RowGroup]) -> Iterator[tuple[int, ...]]:
+        """For each row group, what `Rows.images` says."""
+        sets = UnionFind[int]()
+        firsts = []
+        for group in groups:
+            first = array("Q")
+            for digests in self._digests(group):
+                first.append(digests[0] if digests else 0)
+                sets.join(first[-1], digests[1:])
+            firsts.append(first)
+        return (tuple(map(sets.find, first)) for first in firsts)
+
+    def _digests(self, group: RowGroup) -> Iterator[list[int]]:
+        """Those of each row's images, but for images that will be refused with their rows."""
+        try:
+            for _, row in parquet.rows(self.root, group, (group.images,)):
+                values = [] if isinstance(row, ItemError) else parquet.images_of(group, row)
+                yield list(chain.from_iterable(map(self._digest, values)))
+        except ItemError:
+            return  # neither will these rows be read when they are to be converted
+
+    def _digest(self, value: Any) -> tuple[int, ...]:
+        try:
+            return (pictures.digest_of(parquet.image(self.root, 0, value)),)
+        except (ItemError, OSError):
+            return ()
+
+    def _parts(self) -> Iterator[Rows | Exclude]:
+        files = parquet.files(self.root)
         if not files:
             raise SourceError(f"{self.root} holds no Parquet files (*{parquet.SUFFIX}). Pass a folder that does.")
-        present = {_word(file) for file in files}
+        present = {parquet.split_word(file) for file in files}
         lacking = tuple(split for split in ("val", "test") if split not in present)
-        left = dict.fromkeys(map(split_of, files), self.options.limit or sys.maxsize)
+        left = dict.fromkeys(map(parquet.split_of, files), self.options.limit or sys.maxsize)
         for file in files:
-            split = split_of(file)
-            for group in parquet.row_groups(self.root, file):
+            split = parquet.split_of(file)
+            for group in parquet.row_groups(self.root, file, chats.LAYOUTS):
                 taken = min(left[split], group.rows)
                 left[split] -= taken
                 if taken:
@@ -145,17 +175,19 @@ class Cauldron(Converter[Rows]):
             except ItemError as error:
                 yield Reject(address, error.rule, error.reason)
             except ValidationError as error:
-                yield Reject(address, "invalid-row", _first(error))
+                yield Reject(address, "invalid-row", broken_schema(error))
             except OSError as error:
                 yield Reject(address, "unreadable-image", f"an image cannot be read: {error.strerror or error}")
 
     def _record(self, item: Rows, number: int, row: parquet.Row) -> Record:
-        example, values = parquet.example(item.group, row)
-        images = [parquet.image(self.root, k, value) for k, value in enumerate(values)]
-        group = _group(images, example)
+        example = chats.example(item.group, row)
+        images = [parquet.image(self.root, k, v) for k, v in enumerate(parquet.images_of(item.group, row))]
+        group = _group(item, number, images, example)
         split = self._split(item, group)
         stem = item.group.file.removesuffix(parquet.SUFFIX)
-        stored = [self._picture(image, f"{split}/{stem}-{number:07d}-{k}") for k, image in enumerate(images)]
+        stored = [
+            pictures.bring(image, f"{split}/{stem}-{number:07d}-{k}", self.options) for k, image in enumerate(images)
+        ]
         conversation = Conversation(
             id=f"{split}-{stem}-{number}",
             source=self.dataset,
@@ -165,11 +197,6 @@ class Cauldron(Converter[Rows]):
         )
         media = {picture.path: picture.content for picture in stored}
         return Record(split, (conversation,), media, notes=tuple(note for picture in stored for note in picture.notes))
-
-    def _picture(self, image: parquet.Image, stem: str) -> pictures.Picture:
-        if isinstance(image, bytes):
-            return pictures.from_bytes(image, stem, self.options)
-        return pictures.from_file(image, stem, self.options)
 
     def _split(self, item: Rows, group: str) -> str:
         """The group's place between 0 and 1 decides, so that nothing need be known of the other rows."""
@@ -183,36 +210,17 @@ class Cauldron(Converter[Rows]):
         return item.split
 
 
-def split_of(file: str) -> str:
-    """The split that a file's name tells of; `test_seen-00000-of-00001` is a split of that name."""
-    shard = _SHARD.match(Path(file).name)
-    split = _word(file)
-    if split and shard:
-        return SPLITS.get(shard[1], shard[1])
-    return split or "train"
-
-
-def _word(file: str) -> str | None:
-    """The kind of split, by the first word of a file's name; None if it tells of none."""
-    return SPLITS.get(re.split(r"[-_.]", Path(file).name)[0])
-
-
-def _group(images: list[parquet.Image], example: Example) -> str:
-    """By the row's first image, else by its text.
+def _group(item: Rows, number: int, images: list[parquet.Image], example: Example) -> str:
+    """By all images that a row is bound to, else by its text.
 
     Raises:
-        OSError: the image cannot be read.
+        OSError: an image cannot be read.
     """
-    if not images:
-        digest = hashlib.sha256(repr([(turn.user, turn.assistant) for turn in example.turns]).encode())
-        return f"text-{digest.hexdigest()[:16]}"
-    first = images[0]
-    if isinstance(first, bytes):
-        digest = hashlib.sha256(first)
-    else:
-        with first.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-    return f"image-{digest.hexdigest()[:16]}"
+    if images:
+        bound = item.images[number - item.group.first] if item.images else pictures.digest_of(images[0])
+        return pictures.group_of(bound)
+    digest = hashlib.sha256(repr([(turn.user, turn.assistant) for turn in example.turns]).encode())
+    return f"text-{digest.hexdigest()[:16]}"
 
 
 def _turns(example: Example, paths: list[str]) -> tuple[Turn, ...]:
@@ -221,15 +229,10 @@ def _turns(example: Example, paths: list[str]) -> tuple[Turn, ...]:
     for turn in example.turns:
         images = tuple(paths[shown : shown + turn.images])
         shown += turn.images
-        turns.append(Turn(images=images, user=turn.user, assistant=turn.assistant, **_present(answers=turn.answers)))
+        turns.append(Turn(images=images, user=turn.user, assistant=turn.assistant))
     return tuple(turns)
 
 
 def _present(**values: Any) -> dict[str, Any]:
     """Those that are there: the schema has no null."""
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"the row would break the schema: {'/'.join(map(str, first['loc']))}: {first['msg']}"

@@ -1,7 +1,8 @@
 """DocVQA, task 1: questions about scanned pages, with all accepted answers.
 
-Layout: `{train,val,test}_v1.0_withQT.json`, or the older names without `_withQT`, at any depth: one object each whose
-`data` is the list of questions; and the pages, in `documents/` or in any other folders.
+Layouts: `{train,val,test}_v1.0_withQT.json`, or the older names without `_withQT`, at any depth: one object each whose
+`data` is the list of questions; and the pages, in `documents/` or in any other folders. Or Parquet files as on the hub,
+with the columns image, query (a struct of languages, of which English is read), answers and id.
 """
 
 import json
@@ -10,33 +11,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from convkit.converters.base import Reject
-from convkit.converters.picture_index import (
+from convkit.converters import docvqa_parquet, parquet, pictures
+from convkit.converters.annotated import (
     BAD_ANNOTATION,
-    IMAGE_SUFFIXES,
     AnnotatedOptions,
     AnnotatedPictures,
     Annotation,
     Fields,
-    annotation_files,
+    Pictured,
     checked,
     fill,
-    stem_of,
     unreadable,
 )
-from convkit.errors import SourceError
+from convkit.converters.base import Exclude, Item, Record, Reject
+from convkit.converters.docvqa_parquet import Fact, Page
+from convkit.converters.parquet import RowGroup
+from convkit.converters.picture_index import files_below, stem_of
+from convkit.converters.pictures import IMAGE_SUFFIXES
+from convkit.errors import ItemError, SourceError
 from convkit.files import printable
 from convkit.schema import Conversation, Turn
 
-SPLITS = ("train", "val", "test")
 UNLABELLED = "test"
 """The split whose answers are kept back."""
-FORMS = ("_v1.0_withQT.json", "_v1.0.json")
-"""How the annotation files' names go on behind the split; the first that is there is read."""
 
 
 class DocVQAOptions(AnnotatedOptions):
@@ -87,14 +88,29 @@ class _Datum(Fields):
 class Question(Annotation):
     """A question about one page; its key is its number."""
 
-    question_id: int
+    question_id: int | str
     question: str
     answers: tuple[str, ...]
     """Empty where there is no label."""
-    document: int
+    group: str
     ucsf_document_id: str | None
     page: str | None
     types: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Pages(Item):
+    """A row group, and all that is asked about the pages that no row before it shows."""
+
+    group: RowGroup
+    split: str
+    pages: tuple[tuple[int, tuple[Question, ...]], ...]
+    """By the number of the row that shows the page."""
+
+    @property
+    def units(self) -> int:
+        """Its questions."""
+        return sum(len(questions) for _, questions in self.pages)
 
 
 class DocVQA(AnnotatedPictures[Question]):
@@ -104,21 +120,84 @@ class DocVQA(AnnotatedPictures[Question]):
     unit = "question"
     version = 1
     Options = DocVQAOptions
-    suffixes = IMAGE_SUFFIXES | {".json"}
+    default_source = "hub:nielsr/docvqa_1200_examples/data/*.parquet"
+    suffixes = IMAGE_SUFFIXES | {".json", parquet.SUFFIX}
+    split_names: ClassVar = {"train": "train", "val": "val", "test": "test"}
+    file_names = ("{split}_v1.0_withQT.json", "{split}_v1.0.json")
+    other_layouts = f"Parquet files (*{parquet.SUFFIX}) with the columns image, query and answers"
     options: DocVQAOptions
 
-    def splits(self) -> Iterator[tuple[str, Iterator[Question | Reject]]]:
-        """Those of train, val and test that are there."""
-        layouts = "train_v1.0_withQT.json, val_v1.0_withQT.json, test_v1.0.json, with or without _withQT, at any depth"
-        files = annotation_files(self.root, (split + form for split in SPLITS for form in FORMS), layouts)
-        for split in SPLITS:
-            if path := next((files[split + form] for form in FORMS if split + form in files), None):
-                yield split, self._questions(split, path)
-
-    def _questions(self, split: str, path: str) -> Iterator[Question | Reject]:
+    def annotations(self, official: str, path: str) -> Iterator[Question | Reject]:
+        """An entry of `data` each."""
         for index, datum in enumerate(_data(self.root / path)):
             read = checked(f"{printable(path)}:data[{index}]", partial(_Datum.model_validate, datum))
-            yield read if isinstance(read, Reject) else _question(split, *read)
+            yield read if isinstance(read, Reject) else _labelled(official, _question(*read))
+
+    def count(self) -> int:
+        """The number of questions; no page is read."""
+        if tables := self._tables():
+            return sum(g.rows for t in tables for g in parquet.row_groups(self.root, t, docvqa_parquet.LAYOUTS))
+        return super().count()
+
+    def items(self) -> Iterator[Item | Reject | Exclude]:
+        """Split by split: what is refused, then the pages in the order in which they are first shown."""
+        tables: dict[str, list[str]] = {}
+        for table in self._tables():
+            tables.setdefault(parquet.split_of(table), []).append(table)
+        for split, files in tables.items():
+            yield from self._pages(split, files)
+        if not tables:
+            yield from super().items()
+
+    def _tables(self) -> list[str]:
+        tables = parquet.files(self.root)
+        if tables and self.root.is_dir():
+            official = {name.format(split=split) for split in self.split_names for name in self.file_names}
+            if both := next((path for path in files_below(self.root) if Path(path).name in official), None):
+                raise SourceError(
+                    f"{self.root} holds {printable(both)} as well as {printable(tables[0])}, which may be the same "
+                    "questions twice. Point --source at one of them."
+                )
+        return tables
+
+    def _pages(self, split: str, files: list[str]) -> Iterator[Pages | Reject | Exclude]:
+        """All rows are read once more for it: questions about a page may stand far apart."""
+        page_of: dict[str, Page] = {}
+
+        def asked() -> Iterator[Question | Reject]:
+            for position, fact in enumerate(docvqa_parquet.facts(self.root, self._pictures_root, files)):
+                if isinstance(fact, Reject):
+                    yield fact
+                    continue
+                address, page, said = fact
+                page_of[str(position)] = page
+                yield _labelled(split, _asked(position, address, page, said))
+
+        found = yield from self.gather(asked(), lambda question: page_of[question.key].digest)
+        by_group: dict[RowGroup, list[tuple[int, tuple[Question, ...]]]] = {}
+        for questions in found.values():
+            first = page_of[questions[0].key]
+            by_group.setdefault(first.group, []).append((first.number, tuple(questions)))
+        for group, pages in by_group.items():
+            yield Pages(group.address, group, split, tuple(pages))
+
+    def convert(self, item: Pictured[Question] | Pages) -> Iterator[Record | Reject]:
+        """A page with what is asked about it, or such pages one by one."""
+        return self._convert_pages(item) if isinstance(item, Pages) else super().convert(item)
+
+    def _convert_pages(self, item: Pages) -> Iterator[Record | Reject]:
+        asked = dict(item.pages)
+        for number, row in parquet.rows(self.root, item.group, (item.group.images,)):
+            if not (questions := asked.get(number)):
+                continue
+            try:
+                if isinstance(row, ItemError):
+                    raise row
+                page = docvqa_parquet.image(self._pictures_root, item.group, row)
+                picture = pictures.bring(page, f"{item.split}/{questions[0].key}", self.options)
+                yield from self.records(item.split, questions, [picture])
+            except ItemError as error:
+                yield from (Reject(q.address, error.rule, error.reason) for q in questions)
 
     def batches(self, annotations: tuple[Question, ...]) -> Iterator[tuple[Question, ...]]:
         """One question, or all of the page where each has an answer: only a row's last turn may lack it."""
@@ -160,8 +239,7 @@ class DocVQA(AnnotatedPictures[Question]):
     def _row(
         self, row_id: str, question: Question, turns: tuple[Turn, ...], metadata: dict[str, JsonValue]
     ) -> Conversation:
-        group = f"doc-{question.document}"
-        return Conversation(id=row_id, source=self.name, conversations=turns, group=group, metadata=metadata)
+        return Conversation(id=row_id, source=self.name, conversations=turns, group=question.group, metadata=metadata)
 
 
 def _data(path: Path) -> list[Any]:
@@ -181,9 +259,7 @@ def _data(path: Path) -> list[Any]:
     return data
 
 
-def _question(split: str, address: str, datum: _Datum) -> Question | Reject:
-    if split != UNLABELLED and not datum.answers:
-        return Reject(address, BAD_ANNOTATION, "answers: there are none, though the split is a labelled one")
+def _question(address: str, datum: _Datum) -> Question:
     return Question(
         address=address,
         key=str(datum.questionId),
@@ -191,11 +267,33 @@ def _question(split: str, address: str, datum: _Datum) -> Question | Reject:
         question_id=datum.questionId,
         question=datum.question,
         answers=tuple(datum.answers or ()),
-        document=datum.docId,
+        group=f"doc-{datum.docId}",
         ucsf_document_id=datum.ucsf_document_id,
         page=datum.ucsf_document_page_no,
         types=None if datum.question_types is None else tuple(datum.question_types),
     )
+
+
+def _asked(position: int, address: str, page: Page, fact: Fact) -> Question:
+    """A row of a Parquet file, which tells nothing of the document: the page stands for it."""
+    return Question(
+        address=address,
+        key=str(position),
+        images=(str(position),),
+        question_id=fact.id or position,
+        question=fact.query.en,
+        answers=tuple(fact.answers or ()),
+        group=pictures.group_of(page.digest),
+        ucsf_document_id=None,
+        page=None,
+        types=None,
+    )
+
+
+def _labelled(split: str, question: Question) -> Question | Reject:
+    if split != UNLABELLED and not question.answers:
+        return Reject(question.address, BAD_ANNOTATION, "answers: there are none, though the split is a labelled one")
+    return question
 
 
 def _about_question(question: Question) -> dict[str, JsonValue]:

@@ -6,35 +6,24 @@ depth, and images in `img/` or any other folders. The official dev_seen and dev_
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from convkit.converters.base import Reject
-from convkit.converters.picture_index import (
-    IMAGE_SUFFIXES,
+from convkit.converters.annotated import (
     AnnotatedOptions,
     AnnotatedPictures,
     Annotation,
     Fields,
-    annotation_files,
     fill,
     json_lines,
-    stem_of,
     two_words,
 )
+from convkit.converters.base import Reject
+from convkit.converters.picture_index import stem_of
+from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.schema import Conversation, Turn
 
-SPLITS = {
-    "train": "train",
-    "dev": "val",
-    "dev_seen": "dev_seen",
-    "dev_unseen": "dev_unseen",
-    "test": "test",
-    "test_seen": "test_seen",
-    "test_unseen": "test_unseen",
-}
-"""Ours by the official name."""
 ID_DIGITS = 5
 _DEFAULT_WORDS = ("Yes", "No")
 _TEXT = 'The text on the meme is: "{text}"\n'
@@ -79,19 +68,20 @@ class HatefulMemes(AnnotatedPictures[Meme]):
     version = 1
     Options = HatefulMemesOptions
     suffixes = IMAGE_SUFFIXES | {".jsonl"}
+    split_names: ClassVar = {
+        "train": "train",
+        "dev": "val",
+        "dev_seen": "dev_seen",
+        "dev_unseen": "dev_unseen",
+        "test": "test",
+        "test_seen": "test_seen",
+        "test_unseen": "test_unseen",
+    }
+    file_names = ("{split}.jsonl",)
     options: HatefulMemesOptions
 
-    def splits(self) -> Iterator[tuple[str, Iterator[Meme | Reject]]]:
-        """Those of the official files that are there, each a split of its own name, but for dev, which is val."""
-        layouts = (
-            "JSON Lines files named train.jsonl and dev.jsonl, test.jsonl, or dev_seen.jsonl, dev_unseen.jsonl, "
-            "test_seen.jsonl, test_unseen.jsonl, at any depth"
-        )
-        files = annotation_files(self.root, (f"{split}.jsonl" for split in SPLITS), layouts)
-        for name, path in files.items():
-            yield SPLITS[name.removesuffix(".jsonl")], self._memes(path)
-
-    def _memes(self, path: str) -> Iterator[Meme | Reject]:
+    def annotations(self, official: str, path: str) -> Iterator[Meme | Reject]:
+        """A line each."""
         for read in json_lines(self.root, path, _Row):
             yield read if isinstance(read, Reject) else _meme(*read)
 

@@ -7,27 +7,24 @@ ones are ordinary; what they cost is accounted for.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from convkit.converters.base import Reject
-from convkit.converters.picture_index import (
+from convkit.converters.annotated import (
     BAD_ANNOTATION,
-    IMAGE_SUFFIXES,
     AnnotatedOptions,
     AnnotatedPictures,
     Annotation,
     Fields,
-    annotation_files,
     fill,
     json_lines,
     two_words,
 )
+from convkit.converters.base import Reject
+from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.schema import Conversation, Turn
 
-SPLITS = {"train": "train", "dev": "val", "test1": "test1", "test2": "test2"}
-"""Ours by the official name."""
 _DEFAULT_WORDS = ("True", "False")
 
 
@@ -37,10 +34,13 @@ class NLVR2Options(AnnotatedOptions):
     prompt: str = Field(
         'Given the left and right images, does the statement "{sentence}" hold true? Answer {true} or {false}.',
         pattern=r"\{sentence\}",
-        description="The user's text; {sentence} stands for the statement, {true} and {false} for the answer words.",
+        description="The user's text; {sentence} stands for the statement, {true} and {false} for the answer words. "
+        "The default is in the manner of The Cauldron, which asks in several wordings.",
     )
     answer_words: Annotated[tuple[str, str], BeforeValidator(two_words(_DEFAULT_WORDS))] = Field(
-        _DEFAULT_WORDS, description="The words for true and false, separated by a comma. Default: True,False."
+        _DEFAULT_WORDS,
+        description="The words for true and false, separated by a comma. Default: True,False, which are the release's "
+        "labels; The Cauldron answers Yes. and No.",
     )
     limit: int | None = Field(None, ge=1, description="At most this many rows of each split.")
 
@@ -70,17 +70,12 @@ class NLVR2(AnnotatedPictures[Statement]):
     version = 1
     Options = NLVR2Options
     suffixes = IMAGE_SUFFIXES | {".json"}
+    split_names: ClassVar = {"train": "train", "dev": "val", "test1": "test1", "test2": "test2"}
+    file_names = ("{split}.json",)
     options: NLVR2Options
 
-    def splits(self) -> Iterator[tuple[str, Iterator[Statement | Reject]]]:
-        """Those of the official files that are there: train, val (dev), test1, test2."""
-        layouts = "JSON Lines files named train.json, dev.json, test1.json, test2.json, at any depth"
-        files = annotation_files(self.root, (f"{split}.json" for split in SPLITS), layouts)
-        for name, path in files.items():
-            official = name.removesuffix(".json")
-            yield SPLITS[official], self._statements(official, path)
-
-    def _statements(self, official: str, path: str) -> Iterator[Statement | Reject]:
+    def annotations(self, official: str, path: str) -> Iterator[Statement | Reject]:
+        """A line each."""
         for read in json_lines(self.root, path, _Row):
             yield read if isinstance(read, Reject) else _statement(official, *read)
 

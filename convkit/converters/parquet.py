@@ -1,16 +1,14 @@
-"""Parquet files of conversations: read row by row in bounded memory, in the layouts that are common on the hub.
+"""Parquet files with images: read row by row in bounded memory.
 
-Layouts, told by the columns (images are structs of `bytes` and `path`, one or a list of them):
-    images, texts               The Cauldron: texts are structs of user, assistant, source; all images come first
-    images, messages            chat: role and content, which is text or a list of parts (type image or text)
-    image, query, answers       DocVQA on the hub: a question in several languages and all accepted answers
-The column of images may be called image or images in all of them.
+Images are structs of `bytes` and `path`, of which either may be null, one or a list of them in the column `image` or
+`images`. Files are named by split as on the hub (`train-00000-of-00002.parquet`, `test-…`, `validation-…`); any other
+name means train.
 """
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
@@ -19,7 +17,6 @@ from typing import Any, NamedTuple
 from convkit.converters.base import Item
 from convkit.errors import ItemError, MissingExtra, SourceError
 from convkit.files import printable
-from convkit.schema import IMAGE_MARKER
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 16
@@ -27,8 +24,26 @@ BATCH_ROWS = 16
 BUFFER_BYTES = 1 << 20
 """Read at a time of each column, which would else be read whole for a row group."""
 
+SPLITS = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+"""By the first word of a file's name."""
+_SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}")
+
 Image = bytes | Path
 Row = Mapping[str, Any]
+
+
+class Layout(NamedTuple):
+    """The columns that a layout is told by beside the images, and others that are read if they are there."""
+
+    columns: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,10 @@ class RowGroup(Item):
     layout: str
     images: str
     """The name of the column of images."""
+    columns: tuple[str, ...]
+    """All that is read."""
+    several: bool
+    """Whether any row of it has more than one image."""
 
     @property
     def units(self) -> int:
@@ -53,31 +72,33 @@ class RowGroup(Item):
         return self.rows
 
 
-class Spoken(NamedTuple):
-    """A turn, before its images have names."""
-
-    images: int
-    """How many of the row's images it shows, after those of the turns before."""
-    user: str
-    assistant: str
-    answers: tuple[str, ...] | None = None
+def split_word(file: str) -> str | None:
+    """The kind of split, by the first word of a file's name; None if it tells of none."""
+    return SPLITS.get(re.split(r"[-_.]", Path(file).name)[0])
 
 
-@dataclass(frozen=True)
-class Example:
-    """What a row says, whatever its layout."""
+def split_of(file: str) -> str:
+    """The split that a file's name tells of; `test_seen-00000-of-00001` is a split of that name."""
+    shard = _SHARD.match(Path(file).name)
+    split = split_word(file)
+    if split and shard:
+        return SPLITS.get(shard[1], shard[1])
+    return split or "train"
 
-    turns: Sequence[Spoken]
-    system: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+
+def folder_of(root: Path) -> Path:
+    """The folder that paths are relative to: a source may be one file."""
+    return root.parent if root.is_file() else root
 
 
 def files(root: Path) -> list[str]:
-    """The Parquet files below a folder, as relative paths in a fixed order; hidden ones belong to some tool.
+    """The Parquet files below a folder, or the one file; by relative path, in order. Hidden ones belong to some tool.
 
     Raises:
         SourceError: a name is not UTF-8, as rows and image paths must be.
     """
+    if root.is_file():
+        return [root.name] if root.suffix.lower() == SUFFIX else []
     paths = [path.relative_to(root) for path in root.rglob(f"*{SUFFIX}") if path.is_file()]
     found = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
     for file in found:
@@ -86,42 +107,48 @@ def files(root: Path) -> list[str]:
     return found
 
 
-def row_groups(root: Path, file: str) -> list[RowGroup]:
-    """The row groups of a file that are not empty, in order.
+def row_groups(root: Path, file: str, layouts: Mapping[str, Layout]) -> list[RowGroup]:
+    """The row groups of a file that are not empty, in order; of its content, only the metadata are read.
+
+    Args:
+        layouts: those that are known, by name; the first whose columns are there is that of the file.
 
     Raises:
         SourceError: it is no sound Parquet file, or has none of the known layouts.
         MissingExtra: pyarrow is not installed.
     """
-    path = root / file
+    path = folder_of(root) / file
     try:
         with _open(path) as parquet:
-            layout, images = _layout_of(path, parquet.schema_arrow.names)
-            counts = [parquet.metadata.row_group(k).num_rows for k in range(parquet.metadata.num_row_groups)]
+            layout, images, columns = _layout_of(path, parquet.schema_arrow.names, layouts)
+            found = [parquet.metadata.row_group(k) for k in range(parquet.metadata.num_row_groups)]
+            counts = [(group.num_rows, _has_several(group, images)) for group in found]
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         reason = " ".join(str(error).split())
         raise SourceError(f"{path} is no sound Parquet file: {reason} Download it again.") from error
-    firsts = accumulate(counts[:-1], initial=0)
+    firsts = accumulate((count for count, _ in counts), initial=0)
     size = path.stat().st_size
     return [
-        RowGroup(f"{file}#{k}", file, size, k, first, count, layout, images)
-        for k, (first, count) in enumerate(zip(firsts, counts, strict=False))
+        RowGroup(f"{file}#{k}", file, size, k, first, count, layout, images, columns, several)
+        for k, (first, (count, several)) in enumerate(zip(firsts, counts, strict=False))
         if count
     ]
 
 
-def rows(root: Path, group: RowGroup) -> Iterator[tuple[int, Row | ItemError]]:
+def rows(root: Path, group: RowGroup, columns: Sequence[str] = ()) -> Iterator[tuple[int, Row | ItemError]]:
     """The rows of a group with their numbers in the file, or why one cannot be read.
+
+    Args:
+        columns: only these; none named means all that the layout knows.
 
     Raises:
         ItemError: the file is damaged, so that neither this row nor those behind it can be read.
     """
     number = group.first
-    layout = LAYOUTS[group.layout]
-    columns = [group.images, *layout.columns, *layout.optional]
+    wanted = list(columns or group.columns)
     try:
-        with _open(root / group.file) as parquet:
-            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group.index], columns=columns, use_threads=False):
+        with _open(folder_of(root) / group.file) as parquet:
+            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group.index], columns=wanted, use_threads=False):
                 for index in range(min(batch.num_rows, group.first + group.rows - number)):
                     yield number, _row(batch, index)
                     number += 1
@@ -132,23 +159,18 @@ def rows(root: Path, group: RowGroup) -> Iterator[tuple[int, Row | ItemError]]:
         raise ItemError("damaged-parquet", f"the file is damaged at row {number} or behind it: {reason}") from error
 
 
-def example(group: RowGroup, row: Row) -> tuple[Example, list[Any]]:
-    """What a row says, and its images as the file has them.
-
-    Raises:
-        ItemError: it is malformed.
-    """
+def images_of(group: RowGroup, row: Row) -> list[Any]:
+    """The images of a row, as the file has them."""
     images = row[group.images]
-    images = [] if images is None else images if isinstance(images, list) else [images]
-    said = LAYOUTS[group.layout].read(row, len(images))
-    shown = sum(turn.images for turn in said.turns)
-    if shown != len(images):
-        raise ItemError("image-count", f"its turns show {shown} images, and the row has {len(images)}")
-    return said, images
+    return [] if images is None else images if isinstance(images, list) else [images]
 
 
 def image(root: Path, number: int, value: Any) -> Image:
-    """The bytes of an image, or its file, which must lie below `root`.
+    """The bytes of an image, or its file, which must lie below the source's folder.
+
+    Args:
+        number: its place in the row, for messages.
+        value: as the row has it.
 
     Raises:
         ItemError: there is neither, or the path leads elsewhere.
@@ -160,6 +182,7 @@ def image(root: Path, number: int, value: Any) -> Image:
         raise ItemError("missing-image", f"image {number} has neither bytes nor a path")
     if PurePosixPath(path).is_absolute() or ".." in path.split("/") or "\\" in path or "\0" in path:
         raise ItemError("unsafe-path", f"image {number} has no bytes, and its path is not below the source: {path!r}")
+    root = folder_of(root)
     found = Path(os.path.realpath(root / path))
     if not found.is_relative_to(os.path.realpath(root)):
         raise ItemError("unsafe-path", f"image {number} has no bytes, and its path is a link out of the source: {path}")
@@ -185,129 +208,21 @@ def _row(batch: Any, index: int) -> Row | ItemError:
     return row
 
 
-def _layout_of(path: Path, found: Sequence[str]) -> tuple[str, str]:
-    """The layout's name, and the name of the column of images."""
+def _layout_of(path: Path, found: Sequence[str], layouts: Mapping[str, Layout]) -> tuple[str, str, tuple[str, ...]]:
+    """The layout's name, the name of the column of images, and the names of all columns that are to be read."""
     images = next((name for name in ("images", "image") if name in found), None)
-    layout = next((name for name, layout in LAYOUTS.items() if set(layout.columns) <= set(found)), None)
-    if images is None or layout is None:
-        known = "; ".join(f"images, {', '.join(layout.columns)}" for layout in LAYOUTS.values())
+    name = next((name for name, layout in layouts.items() if set(layout.columns) <= set(found)), None)
+    if images is None or name is None:
+        known = "; ".join(f"images, {', '.join(layout.columns)}" for layout in layouts.values())
         raise SourceError(
-            f"{path} has none of the layouts that convkit knows. Looked for the columns: {known}. "
+            f"{path} has none of the layouts that are read here. Looked for the columns: {known}. "
             f"Found: {', '.join(found) or 'none'}. Rename the columns, or pass other files to --source."
         )
-    return layout, images
+    optional = tuple(column for column in layouts[name].optional if column in found)
+    return name, images, (images, *layouts[name].columns, *optional)
 
 
-def _texts(row: Row, images: int) -> Example:
-    """The Cauldron: each text is a turn, and the first one shows all images."""
-    texts = _list(row["texts"], "texts")
-    turns = [
-        Spoken(0 if k else images, _text(text, "user"), _text(text, "assistant"))
-        for k, text in enumerate(_structs(texts, "texts"))
-    ]
-    sources = list(dict.fromkeys(text["source"] for text in texts if isinstance(text.get("source"), str)))
-    return Example(turns, metadata={"source": sources[0] if len(sources) == 1 else sources} if sources else {})
-
-
-def _messages(row: Row, images: int) -> Example:
-    """Chat: an optional system message, then user and assistant in turn.
-
-    Images that no message names belong to the first turn.
-    """
-    messages = list(_structs(_list(row["messages"], "messages"), "messages"))
-    system = None
-    if messages[0].get("role") == "system":
-        system = _words(messages.pop(0))
-    roles = [message.get("role") for message in messages]
-    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise ItemError("malformed-row", f"its roles are {_shown(roles)}, not user and assistant in turn")
-    named = [_user(message) for message in messages[::2]]
-    if not any(count for count, _ in named):
-        named[0] = (images, named[0][1])
-    answers = [_words(message) for message in messages[1::2]]
-    turns = [Spoken(count, user, answer) for (count, user), answer in zip(named, answers, strict=True)]
-    return Example(turns, system)
-
-
-def _user(message: Row) -> tuple[int, str]:
-    """How many images a user's message shows, and its text.
-
-    Markers stand in the text only where the images do not all come before it.
-    """
-    content = message.get("content")
-    if not isinstance(content, list):
-        text = _text(message, "content")
-        return text.count(IMAGE_MARKER), text
-    parts = [None if part.get("type") == "image" else _part(part) for part in _structs(content, "content")]
-    parts = [part for part in parts if part != ""]
-    count = parts.count(None)
-    marker = IMAGE_MARKER if None in parts[count:] else ""
-    return count, "".join(marker if part is None else part for part in parts)
-
-
-def _words(message: Row) -> str:
-    """The text of a message that shows no images."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return _text(message, "content")
-    return "".join(_part(part) for part in _structs(content, "content"))
-
-
-def _part(part: Row) -> str:
-    if part.get("type") != "text":
-        raise ItemError("malformed-row", f"a message has a part of the type {part.get('type')!r} that cannot be there")
-    return _text(part, "text")
-
-
-def _docvqa(row: Row, images: int) -> Example:
-    """A question in English, and the answer that most gave."""
-    query, answers = row["query"], row["answers"]
-    if not images:
-        raise ItemError("missing-image", "the row has no image")
-    if not isinstance(query, dict):
-        raise ItemError("malformed-row", "query is not a struct of languages")
-    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
-        raise ItemError("malformed-row", "answers is not a list of one text or more")
-    ((best, _),) = Counter(answers).most_common(1)
-    turn = Spoken(images, f"{_text(query, 'en')}\nAnswer briefly.", best, tuple(answers))
-    return Example([turn], metadata={"id": row["id"]} if isinstance(row.get("id"), str) else {})
-
-
-class Layout(NamedTuple):
-    """The columns that a layout is told by beside the images, others that are read if there, and how a row is read."""
-
-    columns: tuple[str, ...]
-    optional: tuple[str, ...]
-    read: Callable[[Row, int], Example]
-
-
-LAYOUTS = {
-    "texts": Layout(("texts",), (), _texts),
-    "messages": Layout(("messages",), (), _messages),
-    "docvqa": Layout(("query", "answers"), ("id",), _docvqa),
-}
-
-
-def _list(value: Any, name: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise ItemError("malformed-row", f"{name} is not a list of one entry or more")
-    return value
-
-
-def _structs(values: Iterable[Any], name: str) -> Iterator[Row]:
-    for value in values:
-        if not isinstance(value, dict):
-            raise ItemError("malformed-row", f"an entry of {name} is not a struct")
-        yield value
-
-
-def _text(struct: Row, name: str) -> str:
-    value = struct.get(name)
-    if not isinstance(value, str):
-        raise ItemError("malformed-row", f"{name} is missing or not text")
-    return value
-
-
-def _shown(roles: Sequence[Any]) -> str:
-    shown = ", ".join(map(str, roles[:6]))
-    return f"{shown}, ..." if len(roles) > 6 else shown or "none"
+def _has_several(group: Any, images: str) -> bool:
+    """Whether a row has more than one image: an empty list, or none, is counted as one value, too."""
+    columns = (group.column(k) for k in range(group.num_columns))
+    return any(c.num_values > group.num_rows for c in columns if c.path_in_schema.split(".")[0] == images)

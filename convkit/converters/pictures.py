@@ -12,6 +12,9 @@ from convkit.errors import ItemError
 from convkit.media.images import MAX_FILE_BYTES
 from convkit.media.ingest import ingest
 
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
+_DIGEST_BYTES = 8
+
 
 class PictureOptions(Options):
     """Options of every converter that brings images along."""
@@ -71,3 +74,31 @@ def from_file(file: Path, stem: str, options: PictureOptions) -> Picture:
     if options.link and not picture.notes:
         return Picture(picture.path, file, ())
     return picture
+
+
+def bring(image: bytes | Path, stem: str, options: PictureOptions) -> Picture:
+    """The same for an image that is either.
+
+    Raises:
+        ItemError: it is missing, unreadable or cannot be used.
+    """
+    return from_bytes(image, stem, options) if isinstance(image, bytes) else from_file(image, stem, options)
+
+
+def digest_of(image: bytes | Path) -> int:
+    """The first 64 bits of the SHA-256 of an image file: what tells that two are equal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if isinstance(image, bytes):
+        digest = hashlib.sha256(image)
+    else:
+        with image.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+    return int.from_bytes(digest.digest()[:_DIGEST_BYTES])
+
+
+def group_of(digest: int) -> str:
+    """The group of the rows that show an image of this digest."""
+    return f"image-{digest:0{2 * _DIGEST_BYTES}x}"

@@ -13,7 +13,8 @@ from PIL import Image
 
 from convkit.convert import Policy, convert
 from convkit.converters.base import Exclude
-from convkit.converters.cauldron import Cauldron, CauldronOptions, split_of
+from convkit.converters.cauldron import Cauldron, CauldronOptions
+from convkit.converters.parquet import split_of
 from convkit.errors import ConvkitError, SourceError
 from convkit.schema import Manifest
 from convkit.validate import validate
@@ -332,7 +333,7 @@ def test_unknown_columns_are_named(tmp_path: Path) -> None:
     datasets.Dataset.from_list([{"picture": "x", "caption": "y"}]).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(SourceError) as caught:
         run(tmp_path / "a.parquet", tmp_path / "out")
-    assert "images, texts; images, messages; images, query, answers. Found: picture, caption." in str(caught.value)
+    assert "images, texts; images, messages. Found: picture, caption." in str(caught.value)
 
 
 def test_a_folder_without_parquet(tmp_path: Path) -> None:
@@ -382,34 +383,3 @@ def test_chats_as_trl_stores_them(tmp_path: Path) -> None:
     ]
     assert json.dumps(second["conversations"]) == '[{"images": [], "user": "What?", "assistant": "What?"}]'
     assert quarantined(tmp_path / "out")["chats.parquet:2"][0] == "malformed-row"
-
-
-def test_docvqa_as_the_hub_has_it(tmp_path: Path) -> None:
-    features = datasets.Features(
-        {
-            "id": datasets.Value("string"),
-            "image": datasets.Image(),
-            "query": {"de": datasets.Value("string"), "en": datasets.Value("string")},
-            "answers": datasets.List(datasets.Value("string")),
-            "words": datasets.List(datasets.Value("string")),
-        }
-    )
-    made = [
-        {
-            "id": f"train_{k}",
-            "image": {"bytes": png(k), "path": None},
-            "query": {"de": "Wann?", "en": "When?"},
-            "answers": answers,
-            "words": ["x"],
-        }
-        for k, answers in enumerate([["May", "may 1", "may 1"], ["a", "b"], []])
-    ]
-    datasets.Dataset.from_list(made, features=features).to_parquet(tmp_path / "test.parquet")
-    run(tmp_path / "test.parquet", tmp_path / "out")
-    first, second = rows(tmp_path / "out", "test")
-    (turn,) = first["conversations"]
-    assert (turn["user"], turn["assistant"]) == ("When?\nAnswer briefly.", "may 1")
-    assert turn["answers"] == ["May", "may 1", "may 1"]
-    assert first["metadata"] == {"id": "train_0"}
-    assert second["conversations"][0]["assistant"] == "a"
-    assert list(quarantined(tmp_path / "out")) == ["test.parquet:2"]

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from convkit.converters.parquet import RowGroup, Spoken, example, files, image, row_groups
+from convkit.converters.chats import LAYOUTS, Spoken, example
+from convkit.converters.parquet import RowGroup, files, image, row_groups
 from convkit.errors import ItemError, MissingExtra, SourceError
 
 IMAGE = {"type": "image", "text": None}
 
 
 def group(layout: str) -> RowGroup:
-    return RowGroup("a.parquet#0", "a.parquet", 1, 0, 0, 1, layout, "images")
+    return RowGroup("a.parquet#0", "a.parquet", 1, 0, 0, 1, layout, "images", (), False)
 
 
 def chat(images: int, *contents: Any, system: Any = None) -> dict[str, Any]:
@@ -42,14 +43,14 @@ def text(value: str | None) -> dict[str, Any]:
     ],
 )
 def test_chats(row: dict[str, Any], turns: list[Spoken]) -> None:
-    said, _ = example(group("messages"), row)
+    said = example(group("messages"), row)
     assert said.turns == turns
     assert said.system is None
 
 
 def test_a_system_message() -> None:
-    assert example(group("messages"), chat(0, "Q", "A", system="S"))[0].system == "S"
-    assert example(group("messages"), chat(0, "Q", "A", system=[text("S")]))[0].system == "S"
+    assert example(group("messages"), chat(0, "Q", "A", system="S")).system == "S"
+    assert example(group("messages"), chat(0, "Q", "A", system=[text("S")])).system == "S"
 
 
 @pytest.mark.parametrize(
@@ -79,21 +80,7 @@ def test_malformed_chats(row: dict[str, Any], rule: str) -> None:
 
 def test_sources_that_differ_within_a_row() -> None:
     texts = [{"user": "Q", "assistant": "A", "source": source} for source in ("a", "b", "a", None)]
-    assert example(group("texts"), {"images": None, "texts": texts})[0].metadata == {"source": ["a", "b"]}
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"images": {}, "query": None, "answers": ["a"]},
-        {"images": {}, "query": {"en": None}, "answers": ["a"]},
-        {"images": {}, "query": {"en": "Q"}, "answers": [None]},
-        {"images": None, "query": {"en": "Q"}, "answers": ["a"]},
-    ],
-)
-def test_malformed_questions(row: dict[str, Any]) -> None:
-    with pytest.raises(ItemError):
-        example(group("docvqa"), row)
+    assert example(group("texts"), {"images": None, "texts": texts}).metadata == {"source": ["a", "b"]}
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../a", "a/../../b", "..", "a\\b", "a\0b"])
@@ -123,7 +110,7 @@ def test_a_loop_of_links_is_no_image(tmp_path: Path) -> None:
 def test_a_missing_pyarrow_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtra, match=r"pip install 'convkit-vlm\[parquet\]'"):
-        row_groups(tmp_path, "a.parquet")
+        row_groups(tmp_path, "a.parquet", LAYOUTS)
 
 
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:

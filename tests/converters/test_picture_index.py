@@ -1,11 +1,11 @@
-"""Images found by the end of their path, and what converters of annotated images share."""
+"""Images found by the end of their path."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from convkit.converters.picture_index import PictureIndex, annotation_files, files_below, fill, stem_of, two_words
+from convkit.converters.picture_index import PictureIndex, files_below, stem_of
 from convkit.errors import SourceError
 
 
@@ -69,28 +69,10 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         PictureIndex(tmp_path / "nowhere").find("x.png")
 
 
-def test_annotation_files(tmp_path: Path) -> None:
-    make(tmp_path, "a/dev.json", "train.json", "other.json")
-    found = annotation_files(tmp_path, ["train.json", "dev.json", "test.json"], "them")
-    assert list(found.items()) == [("train.json", "train.json"), ("dev.json", "a/dev.json")]
-    make(tmp_path, "b/dev.json")
-    with pytest.raises(SourceError, match=r"holds 2 files dev.json: a/dev.json, b/dev.json"):
-        annotation_files(tmp_path, ["dev.json"], "them")
-    with pytest.raises(SourceError, match=r"holds no annotations. Looked for them"):
-        annotation_files(tmp_path, ["val.json"], "them")
+def test_a_single_file_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"val.json is a single file. Pass the folder"):
+        list(files_below(make(tmp_path, "val.json") / "val.json"))
 
 
 def test_stem_of() -> None:
     assert [stem_of(p) for p in ("a/x.JPeG", "x.1.png", "x.1", "a/x.tar")] == ["x", "x.1", "x.1", "x.tar"]
-
-
-def test_fill_does_not_look_into_values() -> None:
-    assert fill("{a} {b} {c} {", a="{b}", b="\\1") == "{b} \\1 {c} {"
-
-
-def test_two_words() -> None:
-    read = two_words(("True", "False"))
-    assert [read(value) for value in ("", "ja, nein", ["a", "b"])] == [("True", "False"), ("ja", "nein"), ["a", "b"]]
-    for bad in ("one", "a,a", "a,", "a,b,c", ["a"]):
-        with pytest.raises(ValueError, match="two different words"):
-            read(bad)
