@@ -35,6 +35,11 @@ def _commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+DatasetName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name of the data set in rows and file names.")
+]
+
+
 class ClassOptions(Options):
     """Options of every converter of media by class."""
 
@@ -64,6 +69,20 @@ class Member:
     stem: str
     size: int
     """Bytes."""
+
+    @property
+    def name(self) -> str:
+        """Its path in rows, without suffix."""
+        return f"{self.split}/{self.label}/{self.stem}"
+
+
+@dataclass(frozen=True)
+class Classed(Item):
+    """One media file and the row that it becomes."""
+
+    member: Member
+    row_id: str
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -167,6 +186,11 @@ def find(root: Path, suffixes: frozenset[str], kind: str) -> Place:
     Raises:
         SourceError: neither layout is there, or more than one place could be meant.
     """
+    if root.is_file():
+        raise SourceError(
+            f"{root} is a single {kind}, and its class is not known: that is the name of its folder. "
+            "Point --source at the folder above the class folders."
+        )
     by_split: list[Path] = []
     by_class: list[Path] = []
     for folder in _walk(root, MAX_DEPTH):
@@ -227,6 +251,17 @@ Chosen = Member | Reject | Exclude
 E = TypeVar("E", Entry, Chosen)
 
 
+def count(entries: Iterable[Entry]) -> int:
+    """How many files there are, usable or not."""
+    return sum(_units(entry) for entry in entries)
+
+
+def _units(entry: Entry) -> int:
+    if isinstance(entry, Unusable):
+        return entry.reject.units
+    return 1 if isinstance(entry, Member) else entry.units
+
+
 def choose_classes(entries: Iterable[Entry], wanted: tuple[str, ...]) -> Iterator[Chosen]:
     """Leave out the members of other classes, usable or not; no classes named means all.
 
@@ -238,7 +273,7 @@ def choose_classes(entries: Iterable[Entry], wanted: tuple[str, ...]) -> Iterato
         if isinstance(entry, Member | Unusable):
             known.add(entry.label)
         if isinstance(entry, Member | Unusable) and wanted and entry.label not in wanted:
-            yield Exclude("class not in --classes", 1 if isinstance(entry, Member) else entry.reject.units)
+            yield Exclude("class not in --classes", _units(entry))
         else:
             yield entry.reject if isinstance(entry, Unusable) else entry
     if unknown := sorted(set(wanted) - known):
@@ -291,20 +326,13 @@ def limit_each_class(entries: Iterable[Chosen], limit: int | None) -> Iterator[C
             yield entry
 
 
-I = TypeVar("I", bound=Item)  # noqa: E741
-
-
 def arrange(
-    entries: Iterable[Entry],
-    options: ClassOptions,
-    group: Callable[[Member], str],
-    make: Callable[[Member, int, str], I],
-) -> Iterator[I | Reject | Exclude]:
+    entries: Iterable[Entry], options: ClassOptions, group: Callable[[Member], str]
+) -> Iterator[Classed | Reject | Exclude]:
     """The work items of a source, as its options want them: by split, class and name.
 
     Args:
         group: what may not be separated by a split, of a member.
-        make: the item of a member, from its number in the data set and the user's text.
     """
     chosen = carve_val(list(choose_classes(entries, options.classes)), options.val_fraction, options.seed, group)
     labels = sorted({entry.label for entry in chosen if isinstance(entry, Member)})
@@ -312,7 +340,7 @@ def arrange(
     number = 0
     for entry in limit_each_class(chosen, options.limit):
         if isinstance(entry, Member):
-            yield make(entry, number, prompt)
+            yield Classed(entry.path, entry, f"{entry.split}-{number:010d}", prompt)
             number += 1
         else:
             yield entry

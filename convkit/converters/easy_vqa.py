@@ -58,8 +58,8 @@ class EasyVQA(Converter[Picture]):
     options: EasyVQAOptions
 
     def count(self) -> int:
-        """The number of pictures."""
-        return sum(1 for _ in self.items())
+        """The number of questions; no picture is read."""
+        return sum(len(self._questions(folder)) for folder in ("train", "test"))
 
     def items(self) -> Iterator[Picture | Reject | Exclude]:
         """Pictures in the order train, val, test, then by id."""

@@ -1,14 +1,13 @@
 """Folders of videos by class: one row a clip, its frames as images, its class as the answer."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from convkit.converters import class_folders
-from convkit.converters.base import Converter, Exclude, Item, Record, Reject
-from convkit.converters.class_folders import ClassOptions, Entry, Member
+from convkit.converters.base import Converter, Exclude, Record, Reject
+from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, Entry, Member
 from convkit.media.frames import sample_frames
 from convkit.schema import Conversation, Turn
 
@@ -37,24 +36,10 @@ class VideoOptions(ClassOptions):
 class VideoFolderOptions(VideoOptions):
     """Options of `video-folder`."""
 
-    name: str = Field("videos", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name of the data set.")
+    name: DatasetName = "videos"
 
 
-@dataclass(frozen=True)
-class Clip(Item):
-    """One clip and the row that it becomes."""
-
-    size: int
-    row_id: str
-    split: str
-    label: str
-    group: str
-    images: str
-    """Path of its frames without `.<k>.jpg`."""
-    prompt: str
-
-
-class VideoFolder(Converter[Clip]):
+class VideoFolder(Converter[Classed]):
     """`{train,val,test}/<Class>/<clip>` or `<Class>/<clip>`; each clip is a group of its own."""
 
     name = "video-folder"
@@ -71,7 +56,7 @@ class VideoFolder(Converter[Clip]):
 
     def count(self) -> int:
         """Listing folders is cheap beside decoding what is in them."""
-        return sum(1 for _ in self.items())
+        return class_folders.count(self.members())
 
     def group(self, member: Member) -> str:
         """What may not be separated by a split."""
@@ -81,33 +66,21 @@ class VideoFolder(Converter[Clip]):
         """The source's clips, each in the split that the source gives it."""
         return class_folders.members(self.root, VIDEO_SUFFIXES, "video")
 
-    def items(self) -> Iterator[Clip | Reject | Exclude]:
+    def items(self) -> Iterator[Classed | Reject | Exclude]:
         """Clips in the order train, val, test, then by class and name."""
-        return class_folders.arrange(self.members(), self.options, self.group, self._clip)
+        return class_folders.arrange(self.members(), self.options, self.group)
 
-    def _clip(self, member: Member, number: int, prompt: str) -> Clip:
-        return Clip(
-            address=member.path,
-            size=member.size,
-            row_id=f"{member.split}-{number:010d}",
-            split=member.split,
-            label=member.label,
-            group=self.group(member),
-            images=f"{member.split}/{member.label}/{member.stem}",
-            prompt=prompt,
-        )
-
-    def convert(self, item: Clip) -> Record:
+    def convert(self, item: Classed) -> Record:
         """Sample the clip's frames; they are JPEG files named `<clip>.<k>.jpg`."""
-        options = self.options
+        options, member = self.options, item.member
         encode = _jpeg_encoder(options.jpeg_quality, options.max_side)
         frames = sample_frames(
-            self.root / item.address, options.num_frames, encode, allow_truncated=options.allow_truncated
+            self.root / member.path, options.num_frames, encode, allow_truncated=options.allow_truncated
         )
-        media = {f"{item.images}.{k}.jpg": frame for k, frame in enumerate(frames)}
-        turn = Turn(images=tuple(media), user=item.prompt, assistant=item.label)
-        row = Conversation(id=item.row_id, source=self.dataset, conversations=(turn,), group=item.group)
-        return Record(item.split, (row,), media)
+        media = {f"{member.name}.{k}.jpg": frame for k, frame in enumerate(frames)}
+        turn = Turn(images=tuple(media), user=item.prompt, assistant=member.label)
+        row = Conversation(id=item.row_id, source=self.dataset, conversations=(turn,), group=self.group(member))
+        return Record(member.split, (row,), media)
 
 
 def _jpeg_encoder(quality: int, max_side: int | None) -> "Callable[[MatLike], bytes]":

@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 from jsonschema import Draft202012Validator
 
+from convkit.converters import load
 from convkit.dataset import Dataset
-from convkit.errors import DatasetError
+from convkit.errors import DatasetError, SourceError
 from convkit.schema import Manifest
+from convkit.validate import validate
 from tests.conftest import ROOT
 from tests.convert.helpers import (
     clip_tree,
@@ -24,6 +30,14 @@ from tests.convert.helpers import (
     rows,
     run,
     tree,
+)
+from tests.convert.picture_trees import (
+    cauldron_table,
+    docvqa_tables,
+    docvqa_tree,
+    hateful_memes_tree,
+    image_tree,
+    nlvr2_tree,
 )
 
 
@@ -38,13 +52,51 @@ class Case:
     """Units of the source that cannot become rows."""
     other_options: dict[str, Any]
     """Options that are not the default ones."""
+    layouts: str
+    """What is said to have been looked for in a source that is another, as a pattern."""
+    unlabelled: tuple[str, ...] = ()
+    """The splits whose rows have no answer."""
 
 
 CASES = [
-    Case("easy-vqa", "easy-vqa", easy_vqa_tree, 2, {"one_question_per_row": True}),
-    Case("video-folder", "video-folder", clip_tree, 1, {"num_frames": 3}),
-    Case("ucf101-folders", "ucf101", clip_tree, 1, {"num_frames": 3}),
-    Case("ucf101-official", "ucf101", official_tree, 1, {"fold": 2}),
+    Case("easy-vqa", "easy-vqa", easy_vqa_tree, 2, {"one_question_per_row": True}, "no train/questions.json"),
+    Case(
+        "video-folder", "video-folder", clip_tree, 1, {"num_frames": 3}, "Looked for {train,val,test}/<Class>/<video>"
+    ),
+    Case("ucf101-folders", "ucf101", clip_tree, 1, {"num_frames": 3}, "Looked for .* or <Class>/<video>"),
+    Case("ucf101-official", "ucf101", official_tree, 1, {"fold": 2}, "Looked for .* or <Class>/<video>"),
+    Case("image-folder", "image-folder", image_tree, 1, {"seed": 1}, "Looked for {train,val,test}/<Class>/<image>"),
+    Case(
+        "docvqa",
+        "docvqa",
+        docvqa_tree,
+        2,
+        {"questions_per_row": "all"},
+        r"Looked for train_v1.0_withQT.json, .* Parquet files",
+        ("test",),
+    ),
+    Case(
+        "docvqa-parquet",
+        "docvqa",
+        docvqa_tables,
+        1,
+        {"answer": "first"},
+        r"Looked for .* the columns image, query and answers",
+        ("test",),
+    ),
+    Case("nlvr2", "nlvr2", nlvr2_tree, 1, {"answer_words": "yes,no"}, "Looked for train.json, dev.json", ("test1",)),
+    Case(
+        "hateful-memes",
+        "hateful-memes",
+        hateful_memes_tree,
+        1,
+        {"text_in_prompt": True},
+        "Looked for train.jsonl, dev.jsonl, dev_seen.jsonl",
+        ("test_unseen",),
+    ),
+    Case(
+        "cauldron", "cauldron", cauldron_table, 1, {"image_names": "content"}, r"holds no Parquet files \(\*.parquet\)"
+    ),
 ]
 
 
@@ -71,6 +123,41 @@ def test_the_number_of_workers_does_not_change_a_byte(made: Made, workers: int, 
     assert tree(tmp_path / "out") == tree(made.out_dir)
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from convkit import claims
+from convkit.convert import convert
+from convkit.converters import load
+
+name, source, out_dir, left = *sys.argv[1:4], int(sys.argv[4])
+move = claims.move
+
+def moved(*paths):
+    global left
+    left -= 1
+    move(*paths)
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+claims.move = moved
+convert(load(name), source, load(name).Options(), Path(out_dir), workers=0)
+"""
+
+
+def test_killed_amid_its_work_it_goes_on_to_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    middle = (made.manifest.accounting.media_files + 1) // 2
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, made.case.converter, made.source, tmp_path / "out", str(middle)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out/dataset.json").exists()
+    run(made.case.converter, made.source, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(made.out_dir)
+
+
 def test_the_source_may_stand_anywhere(made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.source, tmp_path / "elsewhere/source")
     run(made.case.converter, tmp_path / "elsewhere/source", tmp_path / "out")
@@ -91,6 +178,18 @@ def test_rows_are_sound_by_the_json_schema(made: Made) -> None:
     assert [error.message for row in rows(made.out_dir) for error in validator.iter_errors(row)] == []
 
 
+def test_validation_finds_nothing(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.out_dir, tmp_path / "out")
+    assert list(validate([tmp_path / "out"], workers=0).report.findings) == []
+
+
+def test_unlabelled_splits_have_no_answer_and_all_others_have(made: Made) -> None:
+    for split in made.manifest.splits:
+        answered = {"assistant" in row["conversations"][-1] for row in rows(made.out_dir, split)}
+        assert answered == {split not in made.case.unlabelled}
+    assert set(made.case.unlabelled) <= set(made.manifest.splits)
+
+
 def test_ids_are_unique(made: Made) -> None:
     ids = [row["id"] for row in rows(made.out_dir)]
     assert len(ids) == len(set(ids))
@@ -102,6 +201,21 @@ def test_what_was_read_is_accounted_for(made: Made) -> None:
     assert done.quarantined == made.case.bad
     assert len(quarantined(made.out_dir)) == done.quarantined
     assert done.written == sum(s.turns for s in made.manifest.splits.values())
+
+
+def test_units_are_counted_without_reading_a_picture(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    converter = load(made.case.converter)
+    for reads in ("sha256", "file_digest"):
+        monkeypatch.setattr(hashlib, reads, None)
+    assert converter(made.source, converter.Options()).count() == made.manifest.accounting.read
+
+
+def test_another_source_is_told_what_was_looked_for(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/readme.txt").write_text("no data")
+    with pytest.raises(SourceError, match=made.case.layouts):
+        run(made.case.converter, tmp_path / "source", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_manifest_describes_the_row_files(made: Made) -> None:
@@ -161,10 +275,20 @@ def test_another_source_is_refused_by_name(made: Made, tmp_path: Path) -> None:
 def test_a_source_that_changed_is_refused(made: Made, tmp_path: Path) -> None:
     changed = tmp_path / "source"
     shutil.copytree(made.source, changed)
-    picture = next(p for p in sorted(changed.rglob("*")) if p.suffix in (".avi", ".png"))
-    picture.write_bytes(picture.read_bytes() + b"!")
+    file = next(p for p in sorted(changed.rglob("*")) if p.suffix in (".avi", ".png", ".parquet"))
+    if file.suffix == ".parquet":
+        drop_a_row(file)
+    else:
+        file.write_bytes(file.read_bytes() + b"!")
     with pytest.raises(DatasetError, match="which has changed since"):
         run(made.case.converter, changed, made.out_dir)
+
+
+def drop_a_row(file: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file)
+    pq.write_table(table.slice(0, table.num_rows - 1), file)
 
 
 def test_another_converter_is_refused_by_name(made: Made) -> None:

@@ -239,7 +239,7 @@ def test_files_that_are_no_annotations(source: Path, tmp_path: Path, content: st
 
 
 def test_another_source(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"Looked for train_v1.0_withQT.json, .* with or without _withQT"):
+    with pytest.raises(SourceError, match=r"Looked for train_v1.0_withQT.json, train_v1.0.json, .*, or Parquet files"):
         run(source / "documents", tmp_path / "out")
 
 

@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 
 from convkit.convert import Policy, convert
-from convkit.converters.image_folder import ImageFolder, group_of
+from convkit.converters.image_folder import ImageFolder
+from convkit.converters.pictures import digest_of, group_of
 from convkit.errors import SourceError
 from convkit.schema import Manifest
 from convkit.validate import validate
@@ -58,7 +59,7 @@ def test_a_row(tmp_path: Path) -> None:
                 "assistant": "cat",
             }
         ],
-        "group": group_of(tmp_path / "source/train/cat/Tom.png"),
+        "group": group_of(digest_of(tmp_path / "source/train/cat/Tom.png")),
     }
     assert (val["id"], val["conversations"][0]["images"]) == ("val-0000000001", ["val/dog/Rex.jpg"])
     original = (tmp_path / "source/train/cat/Tom.png").read_bytes()
@@ -97,7 +98,7 @@ def test_files_are_read_while_listing_only_to_carve(tmp_path: Path, monkeypatch:
     image_tree(tmp_path / "split/train")
     image_tree(tmp_path / "split/val")
     listed = [listing(tmp_path / "flat")]
-    monkeypatch.setattr("convkit.converters.image_folder.group_of", None)
+    monkeypatch.setattr("convkit.converters.pictures.digest_of", None)
     listed.append(listing(tmp_path / "split"))
     listed.append(listing(tmp_path / "flat", val_fraction=0))
     assert list(map(len, listed)) == [20, 40, 20]
@@ -140,12 +141,12 @@ def test_an_image_that_vanished_or_may_not_be_read_is_quarantined(
 ) -> None:
     image_tree(tmp_path / "source", 3)
 
-    def refused(file: Path) -> str:
+    def refused(file: Path) -> int:
         if file.name == "01.png":
             raise PermissionError(13, "Permission denied")
-        return group_of(file)
+        return digest_of(file)
 
-    monkeypatch.setattr("convkit.converters.image_folder.group_of", refused)
+    monkeypatch.setattr("convkit.converters.pictures.digest_of", refused)
     run(tmp_path / "source", tmp_path / "out")
     assert quarantined(tmp_path / "out")["cat/01.png"] == ("unreadable", "cannot be read: Permission denied")
 
