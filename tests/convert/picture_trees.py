@@ -47,7 +47,7 @@ def datum(number: int, page: int, answers: list[str] | None) -> dict[str, Any]:
 
 
 def docvqa_tables(folder: Path) -> None:
-    """The hub's files: eight rows of train in three row groups show five pages; one lacks its answer, test all of them."""
+    """The hub's files: eight rows of train in three row groups show five pages; one lacks its answer, test each."""
     made = [question(k, png(k % 5), [] if k == 4 else ["a", "A", "A"]) for k in range(8)]
     write_table(folder / "data/train-00000-of-00001-0123456789abcdef.parquet", made, 3)
     write_table(folder / "data/test-00000-of-00001.parquet", [question(k, png(20 + k), None) for k in range(3)], 2)

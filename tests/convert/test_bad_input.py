@@ -64,6 +64,11 @@ def test_folder_without_class_folders(tmp_path: Path) -> None:
     _refused(tmp_path / "source", "holds no videos in class folders. Looked for .*<Class>/<video>.*Point --source at")
 
 
+def test_a_single_clip(tmp_path: Path) -> None:
+    write_clip(tmp_path / "Run/clip.avi", 3)
+    _refused(tmp_path / "Run/clip.avi", "clip.avi is a single video, and its class is not known.*Point --source at")
+
+
 def test_two_sets_of_class_folders(tmp_path: Path) -> None:
     write_clip(tmp_path / "source/one/Run/clip.avi", 3)
     write_clip(tmp_path / "source/two/Run/clip.avi", 3)

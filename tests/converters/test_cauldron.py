@@ -132,6 +132,54 @@ def test_equal_images_never_cross_splits(made: Path) -> None:
     assert any(group.startswith("text-") for group in splits)
 
 
+def chained(count: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of no image to three, drawn from few: most rows are bound to others by an image that is not their first."""
+    draw = random.Random(seed)
+    text = {"user": "Which?", "assistant": "This.", "source": "NLVR2"}
+    made = []
+    for number in range(count):
+        shades = draw.sample(range(3 * count), draw.choice([0, 1, 2, 2, 3]))
+        images = [{"bytes": png(shade), "path": None} for shade in shades]
+        made.append({"images": images, "texts": [{**text, "user": f"Which, {number}?"}]})
+    return made
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_image_crosses_splits_wherever_it_stands_in_its_row(tmp_path: Path, seed: int) -> None:
+    made = chained(60, seed)
+    write(tmp_path / "source/train-00000-of-00002.parquet", made[:30], batch=7)
+    write(tmp_path / "source/train-00001-of-00002.parquet", made[30:], batch=7)
+    run(tmp_path / "source", tmp_path / "out", val_fraction=0.3, test_fraction=0.2, seed=seed)
+    groups: dict[bytes, set[str]] = {}
+    splits: dict[str, set[str]] = {}
+    for split in ("train", "val", "test"):
+        for row in rows(tmp_path / "out", split):
+            splits.setdefault(row["group"], set()).add(split)
+            for path in row["conversations"][0]["images"]:
+                groups.setdefault((tmp_path / "out/images" / path).read_bytes(), set()).add(row["group"])
+    assert [group for group, found in splits.items() if len(found) > 1] == []
+    assert all(len(found) == 1 for found in groups.values())
+    assert len(splits) > 10, "all is one group: nothing was tried"
+
+
+def test_images_are_read_ahead_only_where_a_row_has_several(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = [row for row in cauldron_rows(30) if len(row["images"]) < 2]
+    write(tmp_path / "single/train.parquet", single)
+    read: list[Any] = []
+
+    def digests(self: Cauldron, group: Any) -> Any:
+        read.append(group)
+        return iter(())
+
+    monkeypatch.setattr(Cauldron, "_digests", digests)
+    assert sum(item.units for item in Cauldron(tmp_path / "single", options()).items()) == len(single)
+    assert read == []
+    list(Cauldron(source, options()).items())
+    assert len(read) == 6
+
+
 def test_shares_are_about_as_asked_and_not_the_first_rows(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "a", val_fraction=0.3, test_fraction=0.3)
     counts = {split: len(rows(tmp_path / "a", split)) for split in ("train", "val", "test")}
