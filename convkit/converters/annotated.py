@@ -7,7 +7,7 @@ it. Annotation files are found by their official names, at any depth, and images
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -196,7 +196,7 @@ class AnnotatedPictures(Converter[Any], Generic[A]):
         return sum(1 for _, annotations in self._splits() for _ in annotations)
 
     def items(self) -> Iterator[Item | Reject | Exclude]:
-        """Split by split: what is refused, then the images in the order in which they are first named."""
+        """Split by split, in the order in which images are first named."""
         splits = self._splits()  # a source without annotations is refused before its images are looked for
         index = PictureIndex(self._pictures_root)
         if not index:
@@ -205,9 +205,12 @@ class AnnotatedPictures(Converter[Any], Generic[A]):
                 "below the source, or name their folder with --images."
             )
         for split, annotations in splits:
-            found = yield from self.gather(annotations, _Desk(split, index).locate)
-            for pictures, of_them in found.items():
-                yield Pictured(of_them[0].address, split, pictures, tuple(of_them))
+            for entry in self.gather(annotations, _Desk(split, index).locate):
+                if isinstance(entry, Reject | Exclude):
+                    yield entry
+                else:
+                    pictures, of_them = entry
+                    yield Pictured(of_them[0].address, split, pictures, of_them)
 
     def _splits(self) -> list[tuple[str, Iterator[A | Reject]]]:
         """The annotations of each split that is there.
@@ -224,9 +227,12 @@ class AnnotatedPictures(Converter[Any], Generic[A]):
 
     def gather(
         self, annotations: Iterable[A | Reject], locate: Callable[[A], K]
-    ) -> Generator[Reject | Exclude, None, dict[K, list[A]]]:
-        """The annotations of a split by what they show, as far as the limit goes; what is left out is yielded."""
-        found: dict[K, list[A]] = {}
+    ) -> Iterator[tuple[K, tuple[A, ...]] | Reject | Exclude]:
+        """The annotations of a split by what they show, as far as the limit goes.
+
+        What is refused keeps its place among them: all of it at once would look like a source that is all bad.
+        """
+        found: dict[K | Reject, list[A]] = {}
         sound = beyond = 0
         for annotation in annotations:
             if self.options.limit is not None and sound >= self.options.limit:
@@ -234,15 +240,16 @@ class AnnotatedPictures(Converter[Any], Generic[A]):
                 continue
             try:
                 if isinstance(annotation, Reject):
-                    yield annotation
+                    found[annotation] = []
                 else:
                     found.setdefault(locate(annotation), []).append(annotation)
                     sound += 1
             except ItemError as error:
-                yield Reject(annotation.address, error.rule, error.reason)
+                found[Reject(annotation.address, error.rule, error.reason)] = []
+        for shown, of_them in found.items():
+            yield shown if isinstance(shown, Reject) else (shown, tuple(of_them))
         if beyond:
             yield Exclude("beyond --limit", beyond)
-        return found
 
     def convert(self, item: Pictured[A]) -> Iterator[Record | Reject]:
         """Read the images, and make the rows that show them."""

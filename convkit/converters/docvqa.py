@@ -173,11 +173,13 @@ class DocVQA(AnnotatedPictures[Question]):
                 page_of[str(position)] = page
                 yield _labelled(split, _asked(position, address, page, said))
 
-        found = yield from self.gather(asked(), lambda question: page_of[question.key].digest)
         by_group: dict[RowGroup, list[tuple[int, tuple[Question, ...]]]] = {}
-        for questions in found.values():
-            first = page_of[questions[0].key]
-            by_group.setdefault(first.group, []).append((first.number, tuple(questions)))
+        for entry in self.gather(asked(), lambda question: page_of[question.key].digest):
+            if isinstance(entry, Reject | Exclude):
+                yield entry
+            else:
+                first = page_of[entry[1][0].key]
+                by_group.setdefault(first.group, []).append((first.number, entry[1]))
         for group, pages in by_group.items():
             yield Pages(group.address, group, split, tuple(pages))
 

@@ -182,7 +182,7 @@ def test_an_undecodable_image_is_named_for_each_of_its_rows(source: Path, tmp_pa
     (source / "dev/dev-1-0-img1.png").write_bytes(b"no image")
     run(source, tmp_path / "out")
     refused = quarantined(tmp_path / "out")
-    assert list(refused) == ["data/dev.json:2", "data/dev.json:1", "data/dev.json:3"]
+    assert list(refused) == ["data/dev.json:1", "data/dev.json:3", "data/dev.json:2"]
     for address in ("data/dev.json:1", "data/dev.json:3"):
         assert refused[address][0] == "undecodable-image"
         assert refused[address][1].startswith("dev-1-0-img1.png: the image is not one of")
