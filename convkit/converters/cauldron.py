@@ -149,7 +149,10 @@ class Cauldron(Converter[Rows]):
     def _parts(self) -> Iterator[Rows | Exclude]:
         files = parquet.files(self.root)
         if not files:
-            raise SourceError(f"{self.root} holds no Parquet files (*{parquet.SUFFIX}). Pass a folder that does.")
+            raise SourceError(
+                f"{self.root} holds no Parquet files. Looked for *{parquet.SUFFIX}, at any depth, with the columns "
+                "images and texts, or images and messages. Pass a folder that has some."
+            )
         present = {parquet.split_word(file) for file in files}
         lacking = tuple(split for split in ("val", "test") if split not in present)
         left = dict.fromkeys(map(parquet.split_of, files), self.options.limit or sys.maxsize)

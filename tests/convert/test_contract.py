@@ -95,7 +95,12 @@ CASES = [
         ("test_unseen",),
     ),
     Case(
-        "cauldron", "cauldron", cauldron_table, 1, {"image_names": "content"}, r"holds no Parquet files \(\*.parquet\)"
+        "cauldron",
+        "cauldron",
+        cauldron_table,
+        1,
+        {"image_names": "content"},
+        r"Looked for \*.parquet, .* images and texts",
     ),
 ]
 
