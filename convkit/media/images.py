@@ -1,20 +1,37 @@
 """Looking at image files that may be missing, broken or hostile. Runs in worker processes.
 
-Whatever the file holds, the answer is a value: a decoder that raises is a finding about the file, not an error of
-the program. PIL is imported only where a file is opened.
+`opened` is the only place where convkit opens an image: for the validator, here, and for `convkit.media.ingest`. Of the
+validator's functions the answer is a value, whatever the file holds: a decoder that raises is a finding about the
+file, not an error of the program. PIL is imported only where a file is opened.
 """
 
 import hashlib
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from convkit.errors import ItemError
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 178_956_970
 """Where Pillow itself refuses an image as a decompression bomb: half a gigabyte of RGB."""
 MAX_FILE_BYTES = 512 * 2**20
+SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"RIFF": "WEBP",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
 _MAX_REASON = 200
 
 
@@ -36,8 +53,45 @@ class ImageProblem(NamedTuple):
     message: str
 
 
-class _RefusedError(Exception):
-    """Carries an ImageProblem out of the middle of a check."""
+@contextmanager
+def opened(file: BinaryIO) -> "Iterator[PIL.Image.Image]":
+    """An image whose header has been read and whose size is within bounds; its pixels are for the caller to decode.
+
+    Raises:
+        ItemError: it is none, or too large, or the caller's decoding of it fails; the rule is the slug of a CK2xx rule
+            and the reason goes on from the image's name.
+    """
+    import PIL.Image
+
+    # Warnings are about metadata, or about a size below our cap: the pixels are what counts.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with PIL.Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ItemError("pixel-bomb", f"has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,}")
+                yield image
+        except ItemError:
+            raise
+        except PIL.Image.DecompressionBombError:
+            raise ItemError("pixel-bomb", f"has more than {MAX_PIXELS:,} pixels") from None
+        except PIL.UnidentifiedImageError:
+            raise ItemError("undecodable-image", _unidentified(file)) from None
+        except Exception as error:  # whatever a decoder makes of hostile bytes
+            raise ItemError("undecodable-image", f"does not decode: {_reason(error)}") from error
+
+
+def refuse_size(size: int) -> None:
+    """Refuse a file by its number of bytes.
+
+    Raises:
+        ItemError: as `opened` does.
+    """
+    if size == 0:
+        raise ItemError("empty-image", "has no bytes")
+    if size > MAX_FILE_BYTES:
+        raise ItemError("undecodable-image", f"has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
 
 
 def check(images: Path, decode: bool, relative: str) -> Image | ImageProblem:
@@ -50,8 +104,8 @@ def check(images: Path, decode: bool, relative: str) -> Image | ImageProblem:
     """
     try:
         path = _real_file(images, relative)
-    except _RefusedError as refusal:
-        return ImageProblem(*refusal.args)
+    except ItemError as refusal:
+        return ImageProblem(refusal.rule, f"{relative!r} {refusal.reason}")
     return probe(path, decode, relative)
 
 
@@ -70,16 +124,21 @@ def probe(path: Path, decode: bool = True, name: str | None = None) -> Image | I
     """
     name = name or path.name
     try:
-        size = _regular_size(path, name)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ItemError("not-a-file", "is not a regular file")
+        refuse_size(status.st_size)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest() if decode else None
             file.seek(0)
-            width, height, kind = _open(file, name, decode)
-    except _RefusedError as refusal:
-        return ImageProblem(*refusal.args)
-    except Exception as error:  # whatever a decoder makes of hostile bytes
-        return ImageProblem("undecodable-image", f"{name!r} cannot be decoded: {_reason(error)}")
-    return Image(sha256, size, width, height, kind)
+            with opened(file) as image:
+                if decode:
+                    image.load()
+                return Image(sha256, status.st_size, *image.size, image.format or "")
+    except ItemError as refusal:
+        return ImageProblem(refusal.rule, f"{name!r} {refusal.reason}")
+    except OSError as error:
+        return ImageProblem("undecodable-image", f"{name!r} cannot be read: {_reason(error)}")
 
 
 def _real_file(images: Path, relative: str) -> Path:
@@ -89,41 +148,26 @@ def _real_file(images: Path, relative: str) -> Path:
         real = os.path.realpath(os.path.join(root, relative), strict=True)
     except (OSError, ValueError) as error:
         why = "" if isinstance(error, FileNotFoundError) else f": {_reason(error)}"
-        raise _RefusedError("missing-image", f"there is no {relative!r} in {images.name}/{why}") from None
+        raise ItemError("missing-image", f"is not in {images.name}/{why}") from None
     if os.path.commonpath([root, real]) != root:
-        raise _RefusedError("outside-images", f"{relative!r} leads out of {images.name}/")
+        raise ItemError("outside-images", f"leads out of {images.name}/")
     return Path(real)
 
 
-def _regular_size(path: Path, name: str) -> int:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise _RefusedError("not-a-file", f"{name!r} is not a regular file")
-    if status.st_size == 0:
-        raise _RefusedError("empty-image", f"{name!r} has no bytes")
-    if status.st_size > MAX_FILE_BYTES:
-        raise _RefusedError("undecodable-image", f"{name!r} has {status.st_size:,} bytes, over {MAX_FILE_BYTES:,}")
-    return status.st_size
-
-
-def _open(file: BinaryIO, name: str, decode: bool) -> tuple[int, int, str]:
+def _unidentified(file: BinaryIO) -> str:
+    """Why no decoder takes a file: Pillow says "unidentified" even of a TIFF in a kind of pixels it has no mode for."""
     import PIL.Image
 
-    # Warnings are about metadata, or about a size below our cap: the pixels are what counts.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    file.seek(0)
+    head = file.read(max(map(len, SIGNATURES)))
+    file.seek(0)
+    kind = next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
+    if kind:
         try:
-            with PIL.Image.open(file, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise _RefusedError("pixel-bomb", f"{name!r} has {width:,} x {height:,} pixels")
-                if decode:
-                    image.load()
-                return width, height, image.format or ""
-        except PIL.Image.DecompressionBombError:
-            raise _RefusedError("pixel-bomb", f"{name!r} has more than {MAX_PIXELS:,} pixels") from None
-        except PIL.UnidentifiedImageError:
-            raise _RefusedError("undecodable-image", f"{name!r} is not one of {', '.join(FORMATS)}") from None
+            PIL.Image.OPEN[kind][0](file, "")
+        except Exception as error:  # the one that Image.open swallowed
+            return f"begins as {kind} but cannot be read as such: {_reason(error)}"
+    return f"is not one of {', '.join(FORMATS)}"
 
 
 def _reason(error: Exception) -> str:

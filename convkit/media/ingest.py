@@ -3,15 +3,22 @@
 An 8-bit RGB JPEG or PNG that stands upright is stored byte for byte. Anything else is decoded and stored again: lossy
 originals as JPEG of quality 95 without chroma subsampling, all others as PNG. What was done is noted. Metadata that
 does not parse never costs good pixels. PIL is imported only where an image is opened.
+
+What is certain of an image that is stored: its header can be read, its size is within bounds, and it is whole. Those
+that are stored again were decoded, and so were those whose bytes leave a doubt. The others were not, because decoding
+takes several times as long as everything else: a PNG among them has the right checksum in every chunk up to its end, a
+JPEG has its end marker as its last bytes. Whether the pixels between can be decoded is for `convkit validate` to say,
+which decodes everything.
 """
 
 import io
-import warnings
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import ItemError
-from convkit.media.images import FORMATS, MAX_FILE_BYTES, MAX_PIXELS
+from convkit.media.images import opened, refuse_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,15 +28,8 @@ ORIENTATION_TAG = 0x0112
 WHITE = (255, 255, 255)
 WIDE_NOTE = "16-bit scaled to 8-bit"
 FRAMES_NOTE = "first frame of an animation or of several pages"
-SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"RIFF": "WEBP",
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}
+END_OF_JPEG = b"\xff\xd9"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _SIXTEEN_BIT_MAX = 65535
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
@@ -53,56 +53,22 @@ def ingest(data: bytes) -> Stored:
         data: the whole file, in one of `convkit.media.images.FORMATS`, whatever its name says.
 
     Raises:
-        ItemError: it does not decode to its last pixel, or is too large.
+        ItemError: it is no image, is too large, or is not whole.
     """
-    if not data:
-        raise ItemError("empty-image", "the image has no bytes")
-    if len(data) > MAX_FILE_BYTES:
-        raise ItemError("huge-image", f"the image has {len(data):,} bytes; the limit is {MAX_FILE_BYTES:,}")
-    import PIL.Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about metadata, or sizes below our limit
-        try:
-            with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _refuse_bomb(image.width, image.height)
-                return _store(image, data)
-        except ItemError:
-            raise
-        except PIL.Image.DecompressionBombError:
-            raise ItemError("pixel-bomb", f"the image has more than {MAX_PIXELS:,} pixels") from None
-        except PIL.UnidentifiedImageError:
-            raise ItemError("undecodable-image", _unidentified(data)) from None
-        except Exception as error:  # whatever a decoder makes of hostile bytes
-            raise ItemError("undecodable-image", f"the image does not decode: {_reason(error)}") from error
-
-
-def _refuse_bomb(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ItemError("pixel-bomb", f"the image has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,}")
-
-
-def _unidentified(data: bytes) -> str:
-    """Why no decoder takes a file: Pillow says "unidentified" even of a TIFF in a kind of pixels it has no mode for."""
-    import PIL.Image
-
-    kind = next((kind for signature, kind in SIGNATURES.items() if data.startswith(signature)), None)
-    if kind:
-        try:
-            PIL.Image.OPEN[kind][0](io.BytesIO(data), "")
-        except Exception as error:  # the one that Image.open swallowed
-            return f"the image begins as {kind} but cannot be read as such: {_reason(error)}"
-    return f"the image is not one of {', '.join(FORMATS)}"
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    try:
+        refuse_size(len(data))
+        with opened(io.BytesIO(data)) as image:
+            return _store(image, data)
+    except ItemError as error:
+        raise ItemError(error.rule, f"the image {error.reason}") from error
 
 
 def _store(image: "Image", data: bytes) -> Stored:
     kind, raw = image.format or "", _raw_mode(image)
     wide = ";16" in raw
     suffix = LOSSY.get(kind, ".png")
+    if _is_plain(image, raw) and _is_whole(kind, data):
+        return Stored(data, suffix, ())
     image.load()
     _mend_transparency(image, raw)
     upright, notes = _upright(image)
@@ -117,6 +83,36 @@ def _store(image: "Image", data: bytes) -> Stored:
     if not notes:
         return Stored(data, suffix, ())
     return Stored(_encode(rgb, suffix), suffix, tuple(notes))
+
+
+def _is_plain(image: "Image", raw: str) -> bool:
+    """Whether an image that is not loaded yet is what models read: one picture in 8-bit RGB that stands upright."""
+    if image.mode != "RGB" or ";16" in raw or image.has_transparency_data or _orientation(image) != 1:
+        return False
+    return image.format in LOSSY or (image.format == "PNG" and not _has_more_frames(image))
+
+
+def _is_whole(kind: str, data: bytes) -> bool:
+    """Whether a JPEG or PNG is certain to be whole; what is not certain is for the decoder to say."""
+    return _png_is_whole(data) if kind == "PNG" else data.endswith(END_OF_JPEG)
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Whether all chunks have the checksums they were written with, and the end follows the pixels.
+
+    Metadata that stand behind the pixels are not known before these are decoded.
+    """
+    view = memoryview(data)
+    position, before = len(PNG_SIGNATURE), b""
+    while position + 12 <= len(view):
+        length, name = struct.unpack_from(">I4s", view, position)
+        end = position + 8 + length
+        if end + 4 > len(view) or struct.unpack_from(">I", view, end) != (zlib.crc32(view[position + 4 : end]),):
+            return False
+        if name != b"IDAT" and before == b"IDAT":
+            return bool(name == b"IEND")
+        position, before = end + 4, name
+    return False
 
 
 def _raw_mode(image: "Image") -> str:
@@ -162,11 +158,8 @@ def _upright(image: "Image") -> "tuple[Image, list[str]]":
     """The image as its EXIF orientation wants it shown."""
     import PIL.Image
 
-    try:
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # broken metadata says nothing about the pixels
-        return image, []
-    if orientation not in range(2, 9):
+    orientation = _orientation(image)
+    if orientation == 1:
         return image, []
     turns = PIL.Image.Transpose
     methods = {
@@ -179,6 +172,18 @@ def _upright(image: "Image") -> "tuple[Image, list[str]]":
         8: turns.ROTATE_90,
     }
     return image.transpose(methods[orientation]), ["EXIF orientation applied"]
+
+
+def _orientation(image: "Image") -> int:
+    """1 to 8, as EXIF counts them; 1 is upright."""
+    import PIL.Image
+
+    try:
+        # Not that of the subclass, which for a PNG without EXIF decodes the pixels to look behind them.
+        found = PIL.Image.Image.getexif(image).get(ORIENTATION_TAG, 1)
+    except Exception:  # broken metadata says nothing about the pixels
+        return 1
+    return found if found in range(2, 9) else 1
 
 
 def _to_rgb(image: "Image", negative: bool, full_scale: int) -> "tuple[Image, list[str]]":
@@ -209,7 +214,7 @@ def _scaled(image: "Image", negative: bool, full_scale: int) -> "tuple[Image, li
     kind = np.float32 if image.mode.startswith("I;16") else np.float64
     values: np.ndarray[Any, Any] = np.asarray(image).astype(kind)
     if not np.isfinite(values).all():
-        raise ItemError("undecodable-image", "the image holds values that are not finite")
+        raise ItemError("undecodable-image", "holds values that are not finite")
     low, high, note = 0.0, float(full_scale), WIDE_NOTE
     if image.mode == "F" or values.min() < low or values.max() > high:
         low, high = float(values.min()), float(values.max())

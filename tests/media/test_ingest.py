@@ -341,7 +341,7 @@ def test_a_pixel_bomb_is_refused_before_it_is_decoded(width: int, height: int, m
 def test_no_bytes_and_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ItemError, match="empty-image"):
         ingest(b"")
-    monkeypatch.setattr("convkit.media.ingest.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("convkit.media.images.MAX_FILE_BYTES", 10)
     with pytest.raises(ItemError, match="has 11 bytes; the limit is 10"):
         ingest(bytes(11))
 

@@ -99,7 +99,7 @@ def test_a_file_too_large_to_be_an_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with path.open("wb") as file:
         file.truncate(images.MAX_FILE_BYTES + 1)
-    assert probe(path) == ImageProblem("undecodable-image", "'a.png' has 536,870,913 bytes, over 536,870,912")
+    assert probe(path) == ImageProblem("undecodable-image", "'a.png' has 536,870,913 bytes; the limit is 536,870,912")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep\ndeep"), SystemError("x" * 999), KeyError(1)])
@@ -123,4 +123,4 @@ def test_the_cap_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(images, "MAX_PIXELS", 16)
     assert isinstance(probe(path), Image)
     monkeypatch.setattr(images, "MAX_PIXELS", 15)
-    assert probe(path) == ImageProblem("pixel-bomb", "'a.png' has 4 x 4 pixels")
+    assert probe(path) == ImageProblem("pixel-bomb", "'a.png' has 4 x 4 pixels; the limit is 15")
