@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from convkit.errors import ItemError
 
@@ -33,6 +33,7 @@ SIGNATURES = {
     b"MM\0*": "TIFF",
 }
 _MAX_REASON = 200
+_TIFF_ROWS = 257
 
 
 class Image(NamedTuple):
@@ -71,6 +72,8 @@ def opened(file: BinaryIO) -> "Iterator[PIL.Image.Image]":
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ItemError("pixel-bomb", f"has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,}")
+                if image.format == "TIFF":
+                    _refuse_missing_rows(image)
                 yield image
         except ItemError:
             raise
@@ -80,6 +83,14 @@ def opened(file: BinaryIO) -> "Iterator[PIL.Image.Image]":
             raise ItemError("undecodable-image", _unidentified(file)) from None
         except Exception as error:  # whatever a decoder makes of hostile bytes
             raise ItemError("undecodable-image", f"does not decode: {_reason(error)}") from error
+
+
+def _refuse_missing_rows(image: Any) -> None:
+    """Refuse a TIFF with strips for a part of it only: Pillow makes black pixels of the rest, be it millions of rows."""
+    rows = image.tag_v2[_TIFF_ROWS]  # the image's height is that of the upright one
+    present = max((tile.extents[3] for tile in image.tile if tile.extents), default=0)
+    if present < rows:
+        raise ItemError("undecodable-image", f"has pixels for only {present:,} of its {rows:,} rows")
 
 
 def refuse_size(size: int) -> None:

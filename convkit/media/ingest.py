@@ -219,12 +219,17 @@ def _scaled(image: "Image", negative: bool, full_scale: int) -> "tuple[Image, li
     if image.mode == "F" or values.min() < low or values.max() > high:
         low, high = float(values.min()), float(values.max())
         note = f"{'floats' if image.mode == 'F' else 'integers'} scaled from their range to 8-bit"
-    scaled = (values - low) * 255 / ((high - low) or 1)
-    pixels = np.rint(255 - scaled if negative else scaled).astype(np.uint8)
     key = image.info.get("transparency")
-    if not isinstance(key, int):
+    see_through = values == key if isinstance(key, int) else None
+    values -= low  # in place: a large image is one of gigabytes
+    values *= 255
+    values /= (high - low) or 1
+    if negative:
+        np.subtract(255, values, out=values)
+    pixels = np.rint(values, out=values).astype(np.uint8)
+    if see_through is None:
         return PIL.Image.fromarray(pixels).convert("RGB"), [note]
-    pixels[values == key] = 255
+    pixels[see_through] = 255
     return PIL.Image.fromarray(pixels).convert("RGB"), [note, "alpha flattened on white"]
 
 
