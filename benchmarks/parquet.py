@@ -1,27 +1,31 @@
 """`cauldron` on Parquet: peak memory by the number of rows, and speed against writing the images alone.
 
-Rows of The Cauldron's shape, one JPEG of 64x64 pixels of noise and one turn each. Every conversion is a fresh process
-with 2 workers, whose peaks are those of `benchmarks.memory`. The contender does the least that can be done: it reads
-the same row groups with pyarrow in 2 processes and writes the image files, with no check, no rows, no synchronising.
-The speed of one more row is the difference between many rows and few, so that start-up cancels out.
+Rows of The Cauldron's shape: one turn each, and one JPEG of 480x360 pixels and about 38 kB. A few pictures are made, of
+coloured clouds and noise, and each row's has a comment with its number, so that no two rows have the same bytes. Every
+conversion is a fresh process with 2 workers. The contender does the least that can be done: it reads the same row
+groups with pyarrow in 2 processes and writes the image files, with no check, no digest and no rows; at the end it
+waits for the disk once, as convkit does. The speed of one more row is the difference between many rows and few, so that
+start-up cancels out.
 
 Usage of the measured processes: python -m benchmarks.parquet METHOD SOURCE OUT_DIR
 """
 
 import io
 import json
-import random
+import os
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import answer, children, peak_mib, seconds
+from benchmarks import peaks
+from benchmarks.peaks import Peaks
+from benchmarks.processes import answer, seconds
 from benchmarks.report import Figure, Result, figure
 
 FEW, MANY = 10_000, 100_000
@@ -29,11 +33,10 @@ ROWS_A_FILE = 10_000
 ROWS_A_GROUP = 1000
 WORKERS = 2
 ROUNDS = 3
-LOOK_SECONDS = 0.02
-MOST_GROWTH = 1.2
 LEAST_SPEED = 0.7
+PICTURES = 64
+WIDTH, HEIGHT = 480, 360
 
-Peaks = dict[str, float]
 Round = tuple[dict[int, Peaks], dict[tuple[str, int], float]]
 
 
@@ -44,7 +47,8 @@ def run() -> Result:
         sources = {count: _write(work / str(count), count) for count in (FEW, MANY)}
         rounds = [_round(sources, work / f"round{first}", first) for first in range(ROUNDS)]
     setting = {"rows": [FEW, MANY], "rows a group": ROWS_A_GROUP, "workers": WORKERS, "rounds": ROUNDS}
-    memory = [f for who in ("parent", "worker") for f in _memory([peaks for peaks, _ in rounds], who)]
+    setting["bytes an image"] = len(_jpeg(0))
+    memory = peaks.figures([found for found, _ in rounds], FEW, MANY, "rows")
     return Result("parquet", setting, [*memory, *_speed([times for _, times in rounds])])
 
 
@@ -59,40 +63,44 @@ def _write(folder: Path, count: int) -> Path:
 
 def _table(first: int) -> Any:
     rows = range(first, first + ROWS_A_FILE)
-    images = [[{"bytes": _noise(row), "path": None}] for row in rows]
-    texts = [[{"user": f"What is in picture {row}?", "assistant": "Noise.", "source": "made"}] for row in rows]
+    images = [[{"bytes": _jpeg(row), "path": None}] for row in rows]
+    texts = [[{"user": f"What is in picture {row}?", "assistant": "Clouds.", "source": "made"}] for row in rows]
     return import_module("pyarrow").table({"images": images, "texts": texts})
 
 
-def _noise(seed: int) -> bytes:
+def _jpeg(row: int) -> bytes:
+    """A picture of its own for each row, without encoding one for each."""
+    picture = _picture(row % PICTURES)
+    comment = f"{row:08d}".encode()
+    return picture[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + picture[2:]
+
+
+@cache
+def _picture(seed: int) -> bytes:
+    import numpy as np
     import PIL.Image
 
+    random = np.random.default_rng(seed)
+    clouds = PIL.Image.fromarray(random.integers(0, 256, (HEIGHT // 15, WIDTH // 15, 3), dtype=np.uint8))
+    smooth = np.asarray(clouds.resize((WIDTH, HEIGHT), PIL.Image.Resampling.BICUBIC)).astype(int)
+    pixels = (smooth + random.integers(-12, 13, (HEIGHT, WIDTH, 1))).clip(0, 255).astype(np.uint8)
     buffer = io.BytesIO()
-    PIL.Image.frombytes("RGB", (64, 64), random.Random(seed).randbytes(64 * 64 * 3)).save(buffer, "JPEG")
+    PIL.Image.fromarray(pixels).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
 def _round(sources: dict[int, Path], work: Path, first: int) -> Round:
     """Memory and times of one round; the contenders change places from round to round."""
-    peaks: dict[int, Peaks] = {}
+    found: dict[int, Peaks] = {}
     times: dict[tuple[str, int], float] = {}
     for count, source in sources.items():
-        peaks[count] = answer("-m", "benchmarks.parquet", "watched", str(source), str(work / f"watched{count}"))
+        found[count] = answer("-m", "benchmarks.parquet", "watched", str(source), str(work / f"watched{count}"))
         for method in ("convkit", "writing")[:: -1 if first % 2 else 1]:
             out_dir = work / f"{method}{count}"
             times[method, count] = seconds("-m", "benchmarks.parquet", method, str(source), str(out_dir))
             if (images := sum(1 for _ in out_dir.rglob("*.jpg"))) != count:
                 raise RuntimeError(f"{method} wrote {images} images of {count} rows")
-    return peaks, times
-
-
-def _memory(rounds: list[dict[int, Peaks]], who: str) -> list[Figure]:
-    growth = [peaks[MANY][who] / peaks[FEW][who] for peaks in rounds]
-    sizes = [
-        figure(f"peak of the {who}, {count} rows", "", [peaks[count][who] for peaks in rounds], unit="MiB")
-        for count in (FEW, MANY)
-    ]
-    return [*sizes, figure(f"peak of the {who}, {MANY} rows", f"{FEW} rows", growth, at_most=MOST_GROWTH)]
+    return found, times
 
 
 def _speed(rounds: list[dict[tuple[str, int], float]]) -> list[Figure]:
@@ -118,23 +126,8 @@ def convert(source: Path, out_dir: Path) -> None:
 
 
 def convert_watched(source: Path, out_dir: Path) -> Peaks:
-    """Convert, and give the peak of this process and of its largest worker in MiB."""
-    peaks: dict[int, float] = {}
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            for pid in children():
-                peaks[pid] = max(peaks.get(pid, 0.0), peak_mib(pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        convert(source, out_dir)
-    finally:
-        ended.set()
-        watcher.join()
-    return {"parent": peak_mib(), "worker": max(peaks.values())}
+    """Convert, and give the peaks."""
+    return peaks.watched(lambda: convert(source, out_dir))
 
 
 def write_images(source: Path, out_dir: Path) -> None:
@@ -145,6 +138,7 @@ def write_images(source: Path, out_dir: Path) -> None:
     jobs = [(file, k, out_dir) for file in files for k in range(parquet.ParquetFile(file).metadata.num_row_groups)]
     with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
         list(pool.map(_write_group, jobs))
+    os.sync()
 
 
 def _write_group(job: tuple[Path, int, Path]) -> None:

@@ -101,7 +101,7 @@ def size_of(content: bytes | Path) -> int:
 def digest_of(content: bytes | Path) -> str:
     """A short digest of what `put` takes, to tell whether two files are the same."""
     data = content.read_bytes() if isinstance(content, Path) else content
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
+    return hashlib.sha256(data).hexdigest()[:16]  # processors have instructions for this one
 
 
 def move(path: str, target: str) -> None:

@@ -149,8 +149,8 @@ def rows(root: Path, group: RowGroup, columns: Sequence[str] = ()) -> Iterator[t
     try:
         with _open(folder_of(root) / group.file) as parquet:
             for batch in parquet.iter_batches(BATCH_ROWS, row_groups=[group.index], columns=wanted, use_threads=False):
-                for index in range(min(batch.num_rows, group.first + group.rows - number)):
-                    yield number, _row(batch, index)
+                for row in _rows(batch.slice(0, group.first + group.rows - number)):
+                    yield number, row
                     number += 1
                 if number == group.first + group.rows:
                     return
@@ -199,13 +199,15 @@ def _open(path: Path) -> Any:
     return parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
-def _row(batch: Any, index: int) -> Row | ItemError:
-    """One row as Python objects; text is first checked here, and one bad row must not cost the batch."""
+def _rows(batch: Any) -> Sequence[Row | ItemError]:
+    """A batch as Python objects; text is first checked here, and one bad row must not cost the others."""
     try:
-        row: Row = batch.slice(index, 1).to_pylist()[0]
+        found: list[Row] = batch.to_pylist()
     except UnicodeDecodeError:
-        return ItemError("not-utf8", "its text is not UTF-8")
-    return row
+        if batch.num_rows == 1:
+            return [ItemError("not-utf8", "its text is not UTF-8")]
+        return [row for index in range(batch.num_rows) for row in _rows(batch.slice(index, 1))]
+    return found
 
 
 def _layout_of(path: Path, found: Sequence[str], layouts: Mapping[str, Layout]) -> tuple[str, str, tuple[str, ...]]:

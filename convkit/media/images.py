@@ -86,7 +86,7 @@ def opened(file: BinaryIO) -> "Iterator[PIL.Image.Image]":
 
 
 def _refuse_missing_rows(image: Any) -> None:
-    """Refuse a TIFF with strips for a part of it only: Pillow makes black pixels of the rest, be it millions of rows."""
+    """Refuse a TIFF with strips for a part of it only: Pillow makes the rest black, be it millions of rows."""
     rows = image.tag_v2[_TIFF_ROWS]  # the image's height is that of the upright one
     present = max((tile.extents[3] for tile in image.tile if tile.extents), default=0)
     if present < rows:
