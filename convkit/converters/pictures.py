@@ -64,7 +64,7 @@ def from_file(file: Path, stem: str, options: PictureOptions) -> Picture:
     """
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
-            raise ItemError("huge-image", f"{file.name} has more than {MAX_FILE_BYTES:,} bytes")
+            raise ItemError("undecodable-image", f"{file.name} has more than {MAX_FILE_BYTES:,} bytes")
         data = file.read_bytes()
     except FileNotFoundError:
         raise ItemError("missing-image", f"{file.name} is not in the source") from None

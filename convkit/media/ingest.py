@@ -67,7 +67,7 @@ def _store(image: "Image", data: bytes) -> Stored:
     kind, raw = image.format or "", _raw_mode(image)
     wide = ";16" in raw
     suffix = LOSSY.get(kind, ".png")
-    if _is_plain(image, raw) and _is_whole(kind, data):
+    if _is_whole(kind, data) and _is_plain(image, raw):
         return Stored(data, suffix, ())
     image.load()
     _mend_transparency(image, raw)
@@ -85,23 +85,13 @@ def _store(image: "Image", data: bytes) -> Stored:
     return Stored(_encode(rgb, suffix), suffix, tuple(notes))
 
 
-def _is_plain(image: "Image", raw: str) -> bool:
-    """Whether an image that is not loaded yet is what models read: one picture in 8-bit RGB that stands upright."""
-    if image.mode != "RGB" or ";16" in raw or image.has_transparency_data or _orientation(image) != 1:
-        return False
-    return image.format in LOSSY or (image.format == "PNG" and not _has_more_frames(image))
-
-
 def _is_whole(kind: str, data: bytes) -> bool:
-    """Whether a JPEG or PNG is certain to be whole; what is not certain is for the decoder to say."""
-    return _png_is_whole(data) if kind == "PNG" else data.endswith(END_OF_JPEG)
+    """Whether a file is certain to be a whole JPEG or PNG; what is not certain is for the decoder to say."""
+    return data.endswith(END_OF_JPEG) if kind in LOSSY else kind == "PNG" and _png_is_whole(data)
 
 
 def _png_is_whole(data: bytes) -> bool:
-    """Whether all chunks have the checksums they were written with, and the end follows the pixels.
-
-    Metadata that stand behind the pixels are not known before these are decoded.
-    """
+    """Whether all chunks have the checksums they were written with, and nothing but the end follows the pixels."""
     view = memoryview(data)
     position, before = len(PNG_SIGNATURE), b""
     while position + 12 <= len(view):
@@ -113,6 +103,16 @@ def _png_is_whole(data: bytes) -> bool:
             return bool(name == b"IEND")
         position, before = end + 4, name
     return False
+
+
+def _is_plain(image: "Image", raw: str) -> bool:
+    """Whether a JPEG or PNG that is not loaded is what models read: one picture in 8-bit RGB that stands upright.
+
+    Not to be asked of a PNG with metadata behind its pixels: Pillow would go on believing that there are none.
+    """
+    if image.mode != "RGB" or ";16" in raw or image.has_transparency_data or _orientation(image) != 1:
+        return False
+    return image.format in LOSSY or not _has_more_frames(image)
 
 
 def _raw_mode(image: "Image") -> str:
