@@ -53,7 +53,7 @@ class Budget:
         return budget
 
     def exceeded(self, errors: int, read: int, *, complete: bool) -> bool:
-        """A share is judged on a thousand entries or more, or at the end."""
+        """A share is judged on a thousand or more, or at the end."""
         if self.count is not None:
             return errors > self.count
         return self.share is not None and errors > self.share * (read if complete else max(read, 1000))
@@ -171,16 +171,16 @@ class _Run:
             self.digest = chain(self.digest, entry)
         if entry is None or self.digest != digest:
             raise DatasetError(
-                f"the source has changed since this conversion was interrupted (entry {self._read + 1} is now "
-                f"{address_of(entry) if entry else 'missing'}). Restore the source, or remove "
+                f"the source has changed since this conversion was interrupted ({self.converter.unit} "
+                f"{self._read + 1} is now {address_of(entry) if entry else 'missing'}). Restore the source, or remove "
                 f"{self.journal.path.parent.parent} and start again."
             )
 
     def _count(self, outcomes: Iterable[Outcome]) -> None:
-        self._read += 1
+        self._read += sum(outcome.units for outcome in outcomes)
         for outcome in outcomes:
             if isinstance(outcome, Reject):
-                self._reasons[outcome.rule] += 1
+                self._reasons[outcome.rule] += outcome.units
                 self._first.setdefault(outcome.rule, outcome)
                 if self._policy.on_error == "fail":
                     raise SourceError(f"{outcome.address}: {outcome.reason} ({outcome.rule}; --on_error fail)")
@@ -191,8 +191,8 @@ class _Run:
         if self._policy.budget.exceeded(errors, self._read, complete=complete):
             kept = "The work so far is kept: to" if self._claims.rows else "None became a row, so nothing is kept. To"
             raise ConvkitError(
-                f"{errors} of {self._read} entries could not be converted, more than --max_errors allows. "
-                f"{self._account()} {kept} accept this, run the same command with a larger --max_errors."
+                f"{errors} of {self._read} {self.converter.unit}s could not be converted, more than --max_errors "
+                f"allows. {self._account()} {kept} accept this, run the same command with a larger --max_errors."
             )
 
     def _account(self) -> str:

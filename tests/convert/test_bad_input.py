@@ -531,9 +531,7 @@ def test_share_is_judged_on_a_thousand_or_at_the_end() -> None:
 def test_budget_that_is_exceeded_keeps_the_work(budget: Budget, tmp_path: Path) -> None:
     lines = ["ok", "reject", "ok", "reject", "ok", "reject", "ok", "ok"]
     source = write_lines(tmp_path / "source", *lines)
-    with pytest.raises(
-        ConvkitError, match=r"3 of \d entries could not be converted.*3 x refused \(first: lines.txt:2:"
-    ):
+    with pytest.raises(ConvkitError, match=r"3 of \d lines could not be converted.*3 x refused \(first: lines.txt:2:"):
         run_lines(source, tmp_path / "out", policy=Policy(budget=budget))
     Lines.converted.clear()
     manifest = run_lines(source, tmp_path / "out", policy=Policy(budget=Budget(count=3)))

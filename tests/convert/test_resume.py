@@ -223,13 +223,13 @@ def test_media_that_a_power_failure_took_are_made_again(half: tuple[Path, Path],
 
 def test_a_source_that_changed_in_between_is_refused(half: tuple[Path, Path]) -> None:
     write_lines(half[0], "ok", "ok", "other", *["ok"] * 4)
-    with pytest.raises(DatasetError, match=r"has changed since .* \(entry 3 is now lines\.txt:3\)"):
+    with pytest.raises(DatasetError, match=r"has changed since .* \(line 3 is now lines\.txt:3\)"):
         run_lines(*half)
 
 
 def test_a_source_that_became_shorter_is_refused(half: tuple[Path, Path]) -> None:
     write_lines(half[0], "ok", "ok")
-    with pytest.raises(DatasetError, match=r"has changed since .* \(entry 3 is now missing\)"):
+    with pytest.raises(DatasetError, match=r"has changed since .* \(line 3 is now missing\)"):
         run_lines(*half)
 
 
