@@ -23,6 +23,8 @@ CLIPS = 120
 MANY, FEW = 480, 30
 WORKERS = 2
 FRAMES = 8
+JPEG_QUALITY = 75
+"""What Pillow writes for the recipe, which does not say."""
 ROUNDS = 7
 
 Contender = Callable[[Path, Path], float]
@@ -33,7 +35,8 @@ Times = dict[tuple[str, int], float]
 
 def _convkit(source: Path, out_dir: Path) -> float:
     paths = ("--source", str(source), "--out_dir", str(out_dir))
-    return seconds("-m", "convkit", "convert", "ucf101", *paths, "--workers", str(WORKERS))
+    options = ("--workers", str(WORKERS), "--jpeg_quality", str(JPEG_QUALITY))
+    return seconds("-m", "convkit", "convert", "ucf101", *paths, *options)
 
 
 def _recipe(method: str) -> Contender:
@@ -53,7 +56,7 @@ CONTENDERS: dict[str, tuple[Contender, int, int]] = {
 }
 """Each with the two numbers of clips it runs on. What takes long runs on fewer: its time is a straight line."""
 
-TARGETS = {"recipe": 4.0, "decoding": 0.8}
+TARGETS = {"recipe, all": 4.0, "decoding": 0.8}
 
 
 def run() -> Result:

@@ -6,7 +6,7 @@ rejected leaves nothing behind, and no image is ever replaced by another one's.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convkit.converters.base import Reject
@@ -28,7 +28,7 @@ class Claims:
     def __init__(self, images: Path) -> None:
         self._images = images
         self._ids: set[int] = set()
-        self._media: dict[int, str] = {}
+        self._media: dict[int, int] = {}
 
     @property
     def rows(self) -> int:
@@ -39,13 +39,16 @@ class Claims:
         """Note the names of an outcome that has them already."""
         if isinstance(outcome, Written):
             self._ids.update(map(hash, outcome.ids))
-            self._media.update((hash(path), digest) for path, _, digest in outcome.media)
+            self._media.update((hash(path), hash(digest)) for path, _, digest in outcome.media)
 
     def settle(self, converted: Converted, address: str) -> Outcome:
         """Put an outcome's media in place, or reject it where a name of its is taken by something else.
 
         Args:
             address: where its item stands in the source.
+
+        Returns:
+            What the journal is to hold: of the media, those that no earlier item has brought.
         """
         outcome = converted.outcome
         if not isinstance(outcome, Written):
@@ -53,8 +56,14 @@ class Claims:
         if conflict := self._conflict(outcome):
             _remove(converted.staged)
             return Reject(address, *conflict, outcome.units)
-        for temporary, (path, _, _) in zip(converted.staged, outcome.media, strict=True):
-            move(temporary, os.path.join(self._images, path))
+        brought = []
+        for temporary, media in zip(converted.staged, outcome.media, strict=True):
+            if hash(media[0]) in self._media:
+                os.unlink(temporary)
+            else:
+                move(temporary, os.path.join(self._images, media[0]))
+                brought.append(media)
+        outcome = replace(outcome, media=tuple(brought))
         self.take(outcome)
         return outcome
 
@@ -63,7 +72,7 @@ class Claims:
         if taken := next((i for i in outcome.ids if hash(i) in self._ids), None):
             return "duplicate-id", f"an earlier row has its row id {taken}"
         for path, _, digest in outcome.media:
-            if self._media.get(hash(path), digest) != digest:
+            if self._media.get(hash(path), hash(digest)) != hash(digest):
                 return "media-conflict", f"an earlier item has another image of the name {path}"
         return None
 

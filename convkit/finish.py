@@ -85,13 +85,11 @@ class _Accounting:
         self._counts: Counter[str] = Counter()
         self._excluded: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
-        self._media: set[int] = set()  # hashes of paths: records may name the same file
 
     def add(self, outcome: Outcome) -> None:
         self._counts["read"] += outcome.units
         if isinstance(outcome, Written):
-            sizes = [size for path, size, _ in outcome.media if hash(path) not in self._media]
-            self._media.update(hash(path) for path, _, _ in outcome.media)
+            sizes = [size for _, size, _ in outcome.media]
             self._counts.update(written=outcome.units, media_files=len(sizes), media_bytes=sum(sizes))
             self._notes.update(outcome.notes)
         elif isinstance(outcome, Exclude):

@@ -32,7 +32,7 @@ class Written:
     turns: int
     images: int
     media: tuple[tuple[str, int, str], ...]
-    """(image path, bytes, digest) of each file that it brings."""
+    """(image path, bytes, digest) of each file that it brings; in the journal, without what an earlier item brought."""
     notes: tuple[str, ...]
     units: int
 

@@ -9,6 +9,7 @@ different is the clip decoded a second time. Decoding (`grab`) does not convert;
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +62,7 @@ def sample_frames(path: Path, count: int, keep: "Callable[[MatLike], K]", *, all
     return [kept[index] for index in sample_indices(total, count)]
 
 
+@cache
 def _cv2() -> Any:
     # Read by OpenCV. Decoders' complaints go into findings, not to the terminal from every worker; and a playlist that
     # calls itself a clip opens no other file.
