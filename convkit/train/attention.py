@@ -1,0 +1,77 @@
+"""Attention over documents laid end to end, without a mask of tokens times tokens.
+
+`register()` makes the name `varlen` known to transformers (`attn_implementation="varlen"`). With `cu_seq_lens_q` among
+the arguments a document attends to itself alone: on a GPU in half precision by torch's variable-length kernels, else
+by a loop of plain causal attention. Without, it is transformers' sdpa.
+"""
+
+import inspect
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (its name everywhere)
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+VARLEN = "varlen"
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def register() -> None:
+    """Make `varlen` an attention implementation of transformers."""
+    AttentionInterface.register(VARLEN, varlen_attention_forward)
+    AttentionMaskInterface.register(VARLEN, sdpa_mask)
+
+
+def varlen_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend (B, H, T, D); packed only with B = 1 and without a cache. Returns (B, T, H, D)."""
+    if cu_seq_lens_q is None:
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        return output, None
+    if dropout:
+        raise ValueError("packed attention has no dropout; set attention_dropout to 0")
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    if query.is_cuda and query.dtype in _HALF:
+        longest = int(max_length_q or cu_seq_lens_q.diff().max())
+        return _kernel(query, key, value, cu_seq_lens_q, longest, scaling), None
+    return packed_sdpa(query, key, value, cu_seq_lens_q, scaling), None
+
+
+def packed_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seq_lens: Tensor, scaling: float | None) -> Tensor:
+    """Causal attention, one document after the other: what the kernels compute, on any device and dtype."""
+    documents = [
+        F.scaled_dot_product_attention(
+            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], is_causal=True, scale=scaling
+        )
+        for start, end in pairwise(cu_seq_lens.tolist())
+    ]
+    return torch.cat(documents, dim=2).transpose(1, 2).contiguous()
+
+
+def _kernel(query: Tensor, key: Tensor, value: Tensor, cu: Tensor, longest: int, scaling: float | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    # The way of saying "causal", and whether a scale is taken, changed between torch 2.10 and 2.11.
+    known = inspect.signature(varlen_attn).parameters
+    causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    if "scale" in known:
+        causal["scale"] = scaling
+    tokens = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+    bounds = cu.to(torch.int32)
+    output: Tensor = varlen_attn(*tokens, bounds, bounds, longest, longest, **causal)
+    return output.unsqueeze(0)

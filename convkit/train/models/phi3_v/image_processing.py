@@ -1,0 +1,192 @@
+"""From PIL images to tiles: geometry and pixels on the CPU, normalisation on the device.
+
+Shape letters: N images, T tiles of all images, H and W pixels, h and w tiles down and across.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F  # noqa: N812 (its name everywhere)
+from torch import Tensor
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+
+from convkit.errors import ConvkitError
+
+TILE = 336
+_WHITE = (255, 255, 255)
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Size(NamedTuple):
+    """How an image is laid on tiles, in pixels."""
+
+    resized: tuple[int, int]
+    """Height and width of the picture itself."""
+    padded: tuple[int, int]
+    """Height and width of the tiles together."""
+
+    @property
+    def tokens(self) -> int:
+        """What the image takes in the sequence: tiles, global view and separators."""
+        return image_tokens(*self.padded)
+
+
+class ImageRatioError(ConvkitError):
+    """An image is so long and thin that nothing of its short side would be left."""
+
+
+def hd_size(width: int, height: int, num_crops: int) -> Size:
+    """Lay an image on at most `num_crops` tiles; small images are scaled up.
+
+    Raises:
+        ImageRatioError: the short side would be less than one pixel.
+    """
+    long, short = max(width, height), min(width, height)
+    ratio = long / short
+    across = 1
+    while (across + 1) * math.ceil((across + 1) / ratio) <= num_crops:
+        across += 1
+    new_long = TILE * across
+    new_short = int(new_long / ratio)
+    if new_short < 1:
+        raise ImageRatioError(
+            f"An image of {width:,} x {height:,} pixels is too long and thin for this model: at {new_long} pixels on "
+            f"its long side nothing is left of the short one. Crop it, leave it out, or raise num_crops."
+        )
+    padded_short = math.ceil(new_short / TILE) * TILE
+    if width < height:
+        return Size((new_long, new_short), (new_long, padded_short))
+    return Size((new_short, new_long), (padded_short, new_long))
+
+
+def image_tokens(height: int, width: int) -> int:
+    """The tokens of an image whose tiles measure height x width pixels together."""
+    h, w = height // TILE, width // TILE
+    return (h * w + 1) * 144 + 1 + (h + 1) * 12
+
+
+def to_tiles(image: PIL.Image.Image, num_crops: int) -> Tensor:
+    """An image's tiles row by row, (h * w, 3, 336, 336) uint8, and with them h * 336 and w * 336."""
+    padded = _padded(image, num_crops)
+    height, width, _ = padded.shape
+    tiles = padded.reshape(height // TILE, TILE, width // TILE, TILE, 3).permute(0, 2, 4, 1, 3)
+    return tiles.reshape(-1, 3, TILE, TILE)
+
+
+def _padded(image: PIL.Image.Image, num_crops: int) -> Tensor:
+    """The image scaled and padded with white, (H, W, 3) uint8."""
+    size = hd_size(image.width, image.height, num_crops)
+    rgb = image.convert("RGB")
+    upright = rgb.width < rgb.height
+    if upright:  # all is done on a lying image, as it was in the model's training
+        rgb = rgb.transpose(PIL.Image.Transpose.TRANSPOSE)
+    short, long = sorted(size.resized) if upright else size.resized
+    picture = rgb.resize((long, short), PIL.Image.Resampling.BILINEAR)
+    tall = size.padded[1] if upright else size.padded[0]
+    canvas = PIL.Image.new("RGB", (long, tall), _WHITE)
+    canvas.paste(picture, (0, (tall - short) // 2))
+    if upright:
+        canvas = canvas.transpose(PIL.Image.Transpose.TRANSPOSE)
+    return torch.from_numpy(np.array(canvas))
+
+
+def normalised_crops(tiles: Tensor, height: int, width: int) -> Tensor:
+    """The global view and the tiles of one image as CLIP sees them, on the tiles' device.
+
+    Args:
+        tiles: (h * w, 3, 336, 336) uint8, row by row.
+        height: of all tiles together, in pixels.
+        width: likewise.
+
+    Returns:
+        (1 + h * w, 3, 336, 336) float32, the global view first.
+    """
+    mean = torch.tensor(_MEAN, device=tiles.device).view(3, 1, 1)
+    std = torch.tensor(_STD, device=tiles.device).view(3, 1, 1)
+    pixels = (tiles.float() / 255 - mean) / std
+    h, w = height // TILE, width // TILE
+    whole = pixels.reshape(h, w, 3, TILE, TILE).permute(2, 0, 3, 1, 4).reshape(1, 3, height, width)
+    view = F.interpolate(whole, size=(TILE, TILE), mode="bicubic", align_corners=False)
+    return torch.cat((view, pixels))
+
+
+def split_tiles(tiles: Tensor, image_sizes: Tensor) -> list[tuple[Tensor, int, int]]:
+    """The tiles (T, 3, 336, 336) of each image, with the height and width that they make up."""
+    sizes: list[tuple[int, int]] = [(int(height), int(width)) for height, width in image_sizes.tolist()]
+    counts = [(height // TILE) * (width // TILE) for height, width in sizes]
+    if sum(counts) != len(tiles):
+        raise ValueError(f"image_sizes ask for {sum(counts)} tiles, but pixel_values holds {len(tiles)}")
+    return [(part, *size) for part, size in zip(tiles.split(counts), sizes, strict=True)]
+
+
+class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
+    """Images to tiles (uint8, normalised by the model), or to the official padded and normalised layout."""
+
+    model_input_names = ("pixel_values", "image_sizes")
+
+    def __init__(
+        self,
+        num_crops: int = 4,
+        num_img_tokens: int = 144,
+        image_mean: Sequence[float] = _MEAN,
+        image_std: Sequence[float] = _STD,
+        do_convert_rgb: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (tuple(image_mean), tuple(image_std), num_img_tokens, do_convert_rgb) != (_MEAN, _STD, 144, True):
+            raise ConvkitError(
+                "The preprocessor_config.json is not Phi-3-vision's: image_mean and image_std must be CLIP's, "
+                "num_img_tokens 144, do_convert_rgb true. Take the file that came with the checkpoint."
+            )
+        self.num_crops = num_crops
+        self.num_img_tokens = num_img_tokens
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.do_convert_rgb = do_convert_rgb
+
+    def preprocess(
+        self,
+        images: PIL.Image.Image | Sequence[PIL.Image.Image],
+        num_crops: int | None = None,
+        official_layout: bool = False,
+        **_: Any,
+    ) -> BatchFeature:
+        """Make model inputs of N images.
+
+        Args:
+            images: one or more, in the order of their tags.
+            num_crops: at most so many tiles an image; the checkpoint's number if not given.
+            official_layout: pad all images to num_crops + 1 normalised crops, as the official code does.
+
+        Returns:
+            `pixel_values`: (T, 3, 336, 336) uint8; official layout (N, num_crops + 1, 3, 336, 336) float32.
+            `image_sizes`: (N, 2), height and width of each image's tiles together, in pixels.
+            `num_img_tokens`: the tokens of each image.
+
+        Raises:
+            ImageRatioError: an image is too long and thin.
+        """
+        crops = self.num_crops if num_crops is None else num_crops
+        pictures = [images] if isinstance(images, PIL.Image.Image) else list(images)
+        sizes = [hd_size(image.width, image.height, crops) for image in pictures]
+        tiles = [to_tiles(image, crops) for image in pictures]
+        if official_layout:
+            pixels = torch.zeros(len(tiles), crops + 1, 3, TILE, TILE)
+            for row, part, size in zip(pixels, tiles, sizes, strict=True):
+                row[: 1 + len(part)] = normalised_crops(part, *size.padded)
+        else:
+            pixels = torch.cat(tiles) if tiles else torch.empty(0, 3, TILE, TILE, dtype=torch.uint8)
+        return BatchFeature(
+            {
+                "pixel_values": pixels,
+                "image_sizes": torch.tensor([size.padded for size in sizes], dtype=torch.long).view(-1, 2),
+                "num_img_tokens": [size.tokens for size in sizes],
+            }
+        )

@@ -1,0 +1,319 @@
+"""Phi-3-vision and Phi-3.5-vision, composed of transformers' Phi3 and CLIP modules under the official tensor names.
+
+Shape letters: B sequences, T tokens of a sequence, L tokens with the cache, D width, V vocabulary.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
+from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer, Phi3RMSNorm
+
+from convkit.errors import ConvkitError
+from convkit.train.attention import VARLEN
+from convkit.train.models.phi3_v import checkpoint
+from convkit.train.models.phi3_v.configuration import Phi3VConfig
+from convkit.train.models.phi3_v.image_processing import TILE
+from convkit.train.models.phi3_v.rotary import Rotary
+from convkit.train.models.phi3_v.vision import ImageEmbedding
+
+
+class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """What transformers must know of the family."""
+
+    config_class = Phi3VConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["Phi3DecoderLayer", "ImageEmbedding"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = checkpoint.DROPPED
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, CLIPVisionEmbeddings):
+            init.normal_(module.class_embedding, std=std)
+            init.copy_(module.position_ids, torch.arange(module.num_positions).expand((1, -1)))
+        elif isinstance(module, ImageEmbedding):
+            init.normal_(module.glb_GN, std=std)
+            init.normal_(module.sub_GN, std=std)
+
+
+class Phi3VModel(Phi3VPreTrainedModel):
+    """Token ids and images to hidden states."""
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__(config)
+        config.vision_config._attn_implementation = config._attn_implementation
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.vision_embed_tokens = ImageEmbedding(config)
+        self.layers = nn.ModuleList([Phi3DecoderLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.norm = Phi3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = Rotary(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None, image_sizes: Tensor | None) -> Tensor:
+        """The embeddings (B, T, D) of tokens, with those of images in the place of their placeholders.
+
+        Raises:
+            ConvkitError: images and placeholders do not belong together.
+        """
+        places = placeholders(input_ids, self.config.image_token_id)
+        embeddings: Tensor = self.embed_tokens(input_ids.masked_fill(places, 0))
+        if pixel_values is None or image_sizes is None or not len(image_sizes):
+            wanted = int(places.sum())
+            if wanted:
+                raise ConvkitError(
+                    f"The input has placeholders for {wanted} image tokens, but no pixel_values and image_sizes: pass "
+                    "what the processor returned for the images."
+                )
+            trained = self.training and any(p.requires_grad for p in self.vision_embed_tokens.parameters())
+            return embeddings + self.vision_embed_tokens.nothing().to(embeddings) if trained else embeddings
+        images = self.vision_embed_tokens(pixel_values, image_sizes).to(embeddings)
+        if int(places.sum()) != len(images):
+            raise ConvkitError(
+                f"The input has placeholders for {int(places.sum())} image tokens, but the images make {len(images)}: "
+                "use input_ids, pixel_values and image_sizes from the same call of the processor."
+            )
+        return embeddings.masked_scatter(places[..., None], images)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        use_cache: bool | None = None,
+        cu_seq_lens_q: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the model.
+
+        Args:
+            input_ids: (B, T); either these or inputs_embeds.
+            attention_mask: (B, L), one for every token that counts; padding may be on either side.
+            position_ids: (B, T); derived from the mask if not given.
+            past_key_values: the cache.
+            inputs_embeds: (B, T, D).
+            pixel_values: see `ImageEmbedding.forward`.
+            image_sizes: (N, 2), likewise.
+            use_cache: return a cache.
+            cu_seq_lens_q: where documents that are packed into B = 1 begin, and the end: (documents + 1).
+            kwargs: for the attention, such as `max_length_q`.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("pass either input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.embed(input_ids, pixel_values, image_sizes)
+        use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
+        packed = cu_seq_lens_q is not None
+        if packed and (len(inputs_embeds) != 1 or position_ids is None or attention_mask is not None):
+            raise ValueError("a pack is one sequence with position_ids and without attention_mask")
+        if packed or (self.gradient_checkpointing and self.training):
+            use_cache = False
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if position_ids is None:
+            position_ids = _positions(inputs_embeds, attention_mask, past)
+        lengths = _lengths(position_ids, attention_mask, cu_seq_lens_q)
+        kernel = packed and self.config._attn_implementation in (VARLEN, "flash_attention_2")
+        if kernel:
+            mask = None
+            kwargs |= {"cu_seq_lens_q": cu_seq_lens_q}
+        else:  # a pack is told by its restarted positions
+            mask = create_causal_mask(
+                config=self.config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+            )
+            kwargs = {name: value for name, value in kwargs.items() if name not in _PACK_KEYS}
+        hidden = inputs_embeds
+        tables = self.rotary_emb(position_ids, lengths, hidden.dtype)
+        for layer in self.layers:
+            hidden = layer(
+                hidden,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                position_embeddings=tables,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden), past_key_values=past_key_values if use_cache else None
+        )
+
+
+class Phi3VForCausalLM(Phi3VPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """The model with its head: loss, logits and generation."""
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__(config)
+        self.model = Phi3VModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load a checkpoint in the official layout.
+
+        Raises:
+            ConvkitError: tensors are missing, or do not belong to this model; they are named.
+        """
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        checkpoint.refuse_gaps(str(args[0]) if args else str(kwargs.get("pretrained_model_name_or_path")), info)
+        return (model, info) if output_loading_info else model
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Run the model, see `Phi3VModel.forward`.
+
+        Args:
+            labels: (B, T), -100 where nothing is to be learnt; unshifted.
+            logits_to_keep: logits of the last so many tokens, or of these; 0 for all.
+
+        Returns:
+            `logits`: (B, T, V) float32; `loss` where labels are given; the cache.
+        """
+        loss_arguments = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_sizes=image_sizes,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept]).float()
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **loss_arguments)
+        result = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+        return result.to_tuple() if return_dict is False else result
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Inputs of one step; where a sequence outgrows the short rotary factors, all is read once more.
+
+        Everything in the cache depends on the factors, so that none of it is right beyond the boundary.
+        """
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if past and self._outgrown(input_ids, attention_mask, past):
+            if kwargs.get("inputs_embeds") is not None:
+                raise ConvkitError(
+                    f"Generation from inputs_embeds cannot go beyond {self.model.rotary_emb.boundary:,} tokens, where "
+                    "the prompt must be read again: pass input_ids, pixel_values and image_sizes."
+                )
+            past_key_values, is_first_iteration = None, True
+            kwargs["next_sequence_length"] = None
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        return inputs
+
+    def _outgrown(self, input_ids: Tensor, attention_mask: Tensor | None, past: int) -> bool:
+        total = input_ids.shape[1]
+        lengths = attention_mask.sum(dim=-1) if attention_mask is not None else torch.tensor([total])
+        boundary = self.model.rotary_emb.boundary
+        return bool(((lengths > boundary) & (lengths - (total - past) <= boundary)).any())
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """Repeat sequences for beams; their images are repeated by sequence too, not one by one."""
+        media = {name: model_kwargs.pop(name, None) for name in ("pixel_values", "image_sizes")}
+        if expand_size > 1 and input_ids is not None and media["image_sizes"] is not None:
+            media = _repeat_images(media, placeholders(input_ids, self.config.image_token_id), expand_size)
+        expanded, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        return expanded, model_kwargs | {name: value for name, value in media.items() if value is not None}
+
+
+_PACK_KEYS = {"cu_seq_lens_k", "max_length_q", "max_length_k"}
+
+
+def placeholders(input_ids: Tensor, image_token_id: int) -> Tensor:
+    """Where images stand: the placeholder, or the negative numbers that the official processor writes."""
+    return (input_ids == image_token_id) | (input_ids < 0)
+
+
+def _positions(embeddings: Tensor, attention_mask: Tensor | None, past: int) -> Tensor:
+    """Positions (B, T) that count real tokens only."""
+    count = embeddings.shape[1]
+    if attention_mask is None or attention_mask.dim() != 2:
+        return torch.arange(past, past + count, device=embeddings.device)[None]
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -count:]
+
+
+def _lengths(position_ids: Tensor, attention_mask: Tensor | None, cu_seq_lens: Tensor | None) -> Tensor:
+    """The length of the document that a token belongs to, (B, 1), or (1, T) in a pack."""
+    if cu_seq_lens is not None:
+        documents = cu_seq_lens.diff()
+        return documents.repeat_interleave(documents)[None].to(position_ids.device)
+    if attention_mask is not None and attention_mask.dim() == 2:
+        return attention_mask.sum(dim=-1, keepdim=True).to(position_ids.device)
+    return position_ids.amax(dim=-1, keepdim=True) + 1
+
+
+def _repeat_images(media: dict[str, Any], places: Tensor, times: int) -> dict[str, Any]:
+    """Repeat each sequence's images as a group; an image is a run of placeholders, for a BOS follows every image."""
+    starts = places & ~nn.functional.pad(places[:, :-1], (1, 0))
+    sizes, pixels = media["image_sizes"], media["pixel_values"]
+    tiles = [1] * len(sizes) if pixels.dim() == 5 else (sizes // TILE).prod(dim=1).tolist()
+    images = list(zip(pixels.split(tiles), sizes.split(1), strict=True))
+    repeated: list[tuple[Tensor, Tensor]] = []
+    for count in starts.sum(dim=1).tolist():
+        own, images = images[:count], images[count:]
+        repeated += own * times
+    return {"pixel_values": torch.cat([p for p, _ in repeated]), "image_sizes": torch.cat([s for _, s in repeated])}

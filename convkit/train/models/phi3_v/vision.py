@@ -1,0 +1,113 @@
+"""Images to embeddings: CLIP on the real crops, 2x2 merging, separators, projection.
+
+Shape letters: N images, K crops, C CLIP's width, D the language model's width, h and w tiles down and across.
+Module names are those of the official checkpoint.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbeddings
+
+from convkit.train.models.phi3_v.image_processing import TILE, normalised_crops, split_tiles
+
+_GRID = 12
+"""A crop's tokens along one side, after 2x2 merging."""
+
+
+class ClipTower(nn.Module):
+    """CLIP's vision transformer but for its last layer, which is kept for saving and never run."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.embeddings = CLIPVisionEmbeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = CLIPEncoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        for unused in (self.encoder.layers[-1], self.post_layernorm):
+            unused.requires_grad_(False)  # never a gradient: data-parallel training would wait for it
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """(K, 3, 336, 336) to the patches' features (K, 576, C)."""
+        hidden = self.pre_layrnorm(self.embeddings(crops))
+        for layer in self.encoder.layers[:-1]:
+            hidden = layer(hidden, attention_mask=None)
+            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        return hidden[:, 1:]
+
+
+class ClipModel(nn.Module):
+    """The level of names that official checkpoints have between the image embedding and CLIP."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.vision_model = ClipTower(config)
+
+
+class ImageEmbedding(nn.Module):
+    """Embeddings of images in the order of their placeholders."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        merged = 4 * config.vision_config.hidden_size
+        self.img_processor = ClipModel(config.vision_config)
+        self.glb_GN = nn.Parameter(torch.zeros(1, 1, merged))
+        self.sub_GN = nn.Parameter(torch.zeros(1, 1, 1, merged))
+        self.img_projection = nn.Sequential(
+            nn.Linear(merged, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, config.hidden_size)
+        )
+
+    def forward(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+        """Embed N images.
+
+        Args:
+            pixel_values: uint8 tiles of all images (T, 3, 336, 336), or the official layout, normalised and padded
+                (N, crops + 1, 3, 336, 336), global view first.
+            image_sizes: (N, 2), height and width of each image's tiles together, in pixels.
+
+        Returns:
+            (tokens of all images, D).
+        """
+        crops = self._crops(pixel_values, image_sizes)
+        features = self.img_processor.vision_model(torch.cat(crops).to(self.glb_GN.dtype))
+        parts = features.split([len(part) for part in crops])
+        grids = [(height // TILE, width // TILE) for height, width in image_sizes.tolist()]
+        sequences = [self._sequence(part, *grid) for part, grid in zip(parts, grids, strict=True)]
+        projected: Tensor = self.img_projection(torch.cat(sequences))
+        return projected
+
+    def nothing(self) -> Tensor:
+        """Zero, computed from every parameter: keeps batches without images in step with the other processes."""
+        blank = torch.zeros(1, 3, TILE, TILE, dtype=torch.uint8, device=self.glb_GN.device)
+        return self(blank, torch.tensor([[TILE, TILE]])).sum() * 0
+
+    def _crops(self, pixel_values: Tensor, image_sizes: Tensor) -> list[Tensor]:
+        if pixel_values.dim() == 5:
+            counts = (image_sizes // TILE).prod(dim=1).tolist()
+            return [image[: 1 + count] for image, count in zip(pixel_values, counts, strict=True)]
+        if pixel_values.dtype != torch.uint8 or pixel_values.dim() != 4:
+            raise ValueError(
+                "pixel_values must be uint8 tiles (T, 3, 336, 336) or the official layout (N, crops + 1, 3, 336, 336), "
+                f"not {pixel_values.dtype} of shape {tuple(pixel_values.shape)}"
+            )
+        return [normalised_crops(*image) for image in split_tiles(pixel_values, image_sizes)]
+
+    def _sequence(self, features: Tensor, h: int, w: int) -> Tensor:
+        """One image's (1 + h * w, 576, C) as (tokens, 4C): rows of the tiles, separator, rows of the global view."""
+        merged = _merge(features)
+        whole, tiles = merged[:1], merged[1:]
+        tiles = tiles.reshape(h, w, _GRID, _GRID, -1).transpose(1, 2).reshape(h * _GRID, w * _GRID, -1)
+        return torch.cat((self._rows(tiles), self.glb_GN[0], self._rows(whole[0])))
+
+    def _rows(self, grid: Tensor) -> Tensor:
+        """(rows, columns, 4C) as a sequence, with a separator behind each row."""
+        separators = self.sub_GN[0].expand(grid.shape[0], 1, -1)
+        return torch.cat((grid, separators), dim=1).flatten(0, 1)
+
+
+def _merge(features: Tensor) -> Tensor:
+    """(K, 576, C) to (K, 12, 12, 4C): top-left, top-right, bottom-left, bottom-right of each 2x2."""
+    crops, _, width = features.shape
+    squares = features.reshape(crops, _GRID, 2, _GRID, 2, width).permute(0, 1, 3, 2, 4, 5)
+    return squares.reshape(crops, _GRID, _GRID, 4 * width)
