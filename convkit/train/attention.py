@@ -6,6 +6,7 @@ by a loop of plain causal attention. Without, it is transformers' sdpa.
 """
 
 import inspect
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -64,14 +65,15 @@ def packed_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seq_lens: Tensor, 
 
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, cu: Tensor, longest: int, scaling: float | None) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention import varlen
 
-    # The way of saying "causal", and whether a scale is taken, changed between torch 2.10 and 2.11.
-    known = inspect.signature(varlen_attn).parameters
-    causal: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    attend: Callable[..., Any] = varlen.varlen_attn
+    # How "causal" is said, and whether a scale is taken, changed between torch 2.10 and 2.11.
+    known = inspect.signature(attend).parameters
+    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     if "scale" in known:
-        causal["scale"] = scaling
-    tokens = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+        options["scale"] = scaling
+    tokens = [tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)]
     bounds = cu.to(torch.int32)
-    output: Tensor = varlen_attn(*tokens, bounds, bounds, longest, longest, **causal)
+    output: Tensor = attend(*tokens, bounds, bounds, longest, longest, **options)
     return output.unsqueeze(0)

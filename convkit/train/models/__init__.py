@@ -1,5 +1,8 @@
 """Model families. Importing this makes Phi-3-vision known to transformers' Auto classes, without remote code."""
 
+import json
+from pathlib import Path
+
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -8,11 +11,37 @@ from transformers import (
     AutoProcessor,
 )
 
+from convkit.errors import ConvkitError
 from convkit.train import attention
+from convkit.train.models.base import Adapter
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.image_processing import Phi3VImageProcessor
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
+
+ADAPTERS: dict[str, type[Phi3VAdapter]] = {Phi3VConfig.model_type: Phi3VAdapter}
+"""By the `model_type` of config.json."""
+
+
+def adapter(directory: Path, num_crops: int | None = None) -> Adapter:
+    """The adapter of a checkpoint's family.
+
+    Raises:
+        ConvkitError: there is no checkpoint, or its family is not known.
+    """
+    file = directory / "config.json"
+    try:
+        model_type = json.loads(file.read_bytes())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConvkitError(
+            f"{file} does not say what kind of model this is ({error!r}). Name the directory of a checkpoint."
+        ) from None
+    if model_type not in ADAPTERS:
+        raise ConvkitError(
+            f"{file} has model_type {model_type!r}, which convkit cannot train. It can train: {', '.join(ADAPTERS)}."
+        )
+    return ADAPTERS[model_type](directory, num_crops)
 
 
 def _register() -> None:

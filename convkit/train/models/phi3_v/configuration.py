@@ -32,7 +32,7 @@ IMAGE_TOKEN_ID = 32044
 _OFFICIAL_ROPE = "su"
 
 
-class Phi3VConfig(Phi3Config):
+class Phi3VConfig(Phi3Config):  # type: ignore[misc]
     """Defaults are Phi-3.5-vision's sizes.
 
     `vision_config` holds CLIP's sizes, which official files leave to the code; `image_token_id` is what stands in
@@ -46,6 +46,8 @@ class Phi3VConfig(Phi3Config):
     num_key_value_heads: int | None = 32
     eos_token_id: int | list[int] | None = 2
     image_token_id: int = IMAGE_TOKEN_ID
+    sliding_window: int | None = None
+    rope_parameters: dict[str, Any] | None = None
     vision_config: Any = None
     img_processor: dict[str, Any] | None = None
     embd_layer: dict[str, Any] | None = None

@@ -122,7 +122,7 @@ def split_tiles(tiles: Tensor, image_sizes: Tensor) -> list[tuple[Tensor, int, i
     counts = [(height // TILE) * (width // TILE) for height, width in sizes]
     if sum(counts) != len(tiles):
         raise ValueError(f"image_sizes ask for {sum(counts)} tiles, but pixel_values holds {len(tiles)}")
-    return [(part, *size) for part, size in zip(tiles.split(counts), sizes, strict=True)]
+    return [(part, *size) for part, size in zip(torch.split(tiles, counts), sizes, strict=True)]
 
 
 class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]

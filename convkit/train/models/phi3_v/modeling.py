@@ -311,7 +311,7 @@ def _repeat_images(media: dict[str, Any], places: Tensor, times: int) -> dict[st
     starts = places & ~nn.functional.pad(places[:, :-1], (1, 0))
     sizes, pixels = media["image_sizes"], media["pixel_values"]
     tiles = [1] * len(sizes) if pixels.dim() == 5 else (sizes // TILE).prod(dim=1).tolist()
-    images = list(zip(pixels.split(tiles), sizes.split(1), strict=True))
+    images = list(zip(torch.split(pixels, tiles), torch.split(sizes, 1), strict=True))
     repeated: list[tuple[Tensor, Tensor]] = []
     for count in starts.sum(dim=1).tolist():
         own, images = images[:count], images[count:]

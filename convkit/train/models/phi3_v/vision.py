@@ -30,10 +30,9 @@ class ClipTower(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """(K, 3, 336, 336) to the patches' features (K, 576, C)."""
-        hidden = self.pre_layrnorm(self.embeddings(crops))
+        hidden: Tensor = self.pre_layrnorm(self.embeddings(crops))
         for layer in self.encoder.layers[:-1]:
             hidden = layer(hidden, attention_mask=None)
-            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         return hidden[:, 1:]
 
 
@@ -71,7 +70,7 @@ class ImageEmbedding(nn.Module):
         """
         crops = self._crops(pixel_values, image_sizes)
         features = self.img_processor.vision_model(torch.cat(crops).to(self.glb_GN.dtype))
-        parts = features.split([len(part) for part in crops])
+        parts = torch.split(features, [len(part) for part in crops])
         grids = [(height // TILE, width // TILE) for height, width in image_sizes.tolist()]
         sequences = [self._sequence(part, *grid) for part, grid in zip(parts, grids, strict=True)]
         projected: Tensor = self.img_projection(torch.cat(sequences))
@@ -80,7 +79,8 @@ class ImageEmbedding(nn.Module):
     def nothing(self) -> Tensor:
         """Zero, computed from every parameter: keeps batches without images in step with the other processes."""
         blank = torch.zeros(1, 3, TILE, TILE, dtype=torch.uint8, device=self.glb_GN.device)
-        return self(blank, torch.tensor([[TILE, TILE]])).sum() * 0
+        features: Tensor = self(blank, torch.tensor([[TILE, TILE]]))
+        return features.sum() * 0
 
     def _crops(self, pixel_values: Tensor, image_sizes: Tensor) -> list[Tensor]:
         if pixel_values.dim() == 5:

@@ -1,0 +1,35 @@
+"""What the trainer must know of a model family, and nothing more."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from convkit.schema import Conversation
+from convkit.train.pack import Sample
+
+
+class Adapter(Protocol):
+    """One model family; made from a checkpoint's directory, without loading its weights."""
+
+    vision_modules: tuple[str, ...]
+    """Names of the modules that see, as prefixes of parameter names: what is frozen to leave the vision tower be."""
+    lora_targets: tuple[str, ...]
+    """The linear layers that LoRA adapts, as the ends of module names."""
+    stop_token_ids: tuple[int, ...]
+    """Where generation ends."""
+    packs: bool
+    """Whether samples may be laid end to end."""
+
+    def load(self, dtype: torch.dtype, attention: str) -> Any:
+        """The model with its weights, on the CPU."""
+
+    def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """A row for training, its images read from `images`; raises `RowError`."""
+
+    def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """What stands before a row's last answer."""
+
+    def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
+        """A batch as the model's forward takes it."""

@@ -1,0 +1,89 @@
+"""Phi-3-vision and Phi-3.5-vision as the trainer sees them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+
+from convkit.media.images import FORMATS, ImageProblem, check
+from convkit.schema import Conversation
+from convkit.train.attention import VARLEN
+from convkit.train.encode import Encoded, Encoder, RowError
+from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size
+from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
+from convkit.train.models.phi3_v.processing import Phi3VProcessor
+from convkit.train.pack import Sample, pack, pad
+
+ROLES = frozenset(("<|system|>", "<|user|>", "<|assistant|>"))
+_STOPS = ("<|end|>", "<|endoftext|>", "</s>")
+
+
+class Phi3VAdapter:
+    """See `convkit.train.models.base.Adapter`.
+
+    Args:
+        directory: a checkpoint in the official layout.
+        num_crops: at most so many tiles an image; the checkpoint's number if not given.
+    """
+
+    vision_modules: tuple[str, ...] = ("model.vision_embed_tokens",)
+    lora_targets: tuple[str, ...] = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    packs = True
+
+    def __init__(self, directory: Path, num_crops: int | None = None) -> None:
+        self.directory = directory
+        self.processor = Phi3VProcessor.from_pretrained(directory)
+        self.num_crops = num_crops or self.processor.image_processor.num_crops
+        tokenizer = self.processor.tokenizer
+        self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
+        self.stop_token_ids = tuple(tokenizer.convert_tokens_to_ids(list(_STOPS)))
+
+    def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = VARLEN) -> Phi3VForCausalLM:
+        """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
+        model: Phi3VForCausalLM = Phi3VForCausalLM.from_pretrained(
+            self.directory, dtype=dtype, attn_implementation=attention
+        )
+        return model
+
+    def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """A row for training; raises RowError."""
+        return self._sample(self._encoder.encode, row, images, max_length)
+
+    def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """What stands before a row's last answer; raises RowError."""
+        return self._sample(self._encoder.encode_prompt, row, images, max_length)
+
+    def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
+        """A batch, packed or padded on the right."""
+        return pack(samples) if packed else pad(samples, self.processor.tokenizer.pad_token_id)
+
+    def _sample(
+        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
+    ) -> Sample:
+        paths = [path for turn in row.conversations for path in turn.images]
+        encoded = encode(row, [self._tokens(row.id, images, path) for path in paths], max_length)
+        pictures = [_open(row.id, images, path) for path in paths]  # only once the row is known to fit
+        media = dict(self.processor.image_processor.preprocess(pictures, self.num_crops)) if pictures else {}
+        media.pop("num_img_tokens", None)
+        return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
+
+    def _tokens(self, row_id: str, images: Path, path: str) -> int:
+        header = check(images, False, path)
+        if isinstance(header, ImageProblem):
+            raise RowError(row_id, f"has an unusable image: {header.message}", "Validate the data set, see CK2xx.")
+        try:
+            return hd_size(header.width, header.height, self.num_crops).tokens
+        except ImageRatioError as error:
+            raise RowError(row_id, f"has an unusable image {path!r}", str(error)) from None
+
+
+def _open(row_id: str, images: Path, path: str) -> PIL.Image.Image:
+    try:
+        with PIL.Image.open(images / path, formats=FORMATS) as image:
+            return image.convert("RGB")
+    except Exception as error:  # whatever a decoder makes of hostile bytes
+        raise RowError(
+            row_id, f"has an image that does not decode: {path!r}: {error}", "Validate the data set, see CK2xx."
+        ) from error

@@ -1,0 +1,43 @@
+"""What the tests of training share: a tiny checkpoint, made here, and the reference tensors of the official code."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from convkit.train.models import tiny
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
+
+TEXTS = ["What is the total amount? It is a cup of coffee, and a logo.", "Is the statement true? True. False."] * 8
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("phi3_v")
+    tiny.phi3_v(directory, TEXTS)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def adapter(checkpoint: Path) -> Phi3VAdapter:
+    return Phi3VAdapter(checkpoint, num_crops=1)
+
+
+@pytest.fixture
+def model(adapter: Phi3VAdapter) -> Phi3VForCausalLM:
+    loaded: Phi3VForCausalLM = adapter.load(torch.float32).eval()
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def reference(shared_data: Path) -> Path:
+    return shared_data / "reference" / "phi35_vision_tiny"
