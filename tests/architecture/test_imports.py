@@ -15,7 +15,17 @@ PACKAGE = ROOT / "convkit"
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 FOUNDATIONS = ["schema", "layout", "errors"]
-TRAINING = {"torch", "transformers", "peft", "accelerate", "safetensors", "deepspeed", "bitsandbytes", "flash_attn"}
+TRAINING = {
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "deepspeed",
+    "bitsandbytes",
+    "flash_attn",
+}
 HEAVY = {"cv2", "PIL", "numpy", *TRAINING}
 NEVER: list[tuple[str, set[str]]] = [
     # (modules that begin so, what they never import)
@@ -28,7 +38,10 @@ NEVER: list[tuple[str, set[str]]] = [
     ("reporters/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate"}),
     ("dataset", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate", "convkit.rules"}),
     ("convert", {"convkit.cli", "convkit.validate", "convkit.rules"}),
-    ("train/", {"convkit.cli", "convkit.convert", "convkit.converters"}),
+    ("train/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate", "convkit.reporters"}),
+    ("train/encode", {"convkit.train.models", "torch"}),
+    ("train/pack", {"convkit.train.models"}),
+    ("train/attention", {"convkit.train.models"}),
 ]
 
 
@@ -57,7 +70,14 @@ def _within(imported: str, package: str) -> bool:
 
 
 def test_all_modules_are_looked_at() -> None:
-    assert {"schema", "convert", "media/frames", "converters/base", "cli/__init__"} <= set(MODULES)
+    assert {
+        "train/models/phi3_v/modeling",
+        "schema",
+        "convert",
+        "media/frames",
+        "converters/base",
+        "cli/__init__",
+    } <= set(MODULES)
 
 
 @pytest.mark.parametrize("module", FOUNDATIONS)
@@ -74,6 +94,11 @@ def test_findings_know_the_schema_alone() -> None:
 def test_training_alone_knows_its_libraries(module: str) -> None:
     libraries = {name.split(".")[0] for name in _imports(module)} & TRAINING
     assert libraries == set()
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith(("train/", "cli/"))])
+def test_training_is_known_to_the_command_line_alone(module: str) -> None:
+    assert {name for name in _imports(module) if _within(name, "convkit.train")} == set()
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from convkit.errors import ConvkitError
+from convkit.schema import Conversation
 from convkit.train import models
 from convkit.train.encode import IGNORED
 from convkit.train.models import tiny
@@ -101,8 +102,8 @@ def test_padding_changes_nothing(adapter: Phi3VAdapter, model: Phi3VForCausalLM)
             torch.testing.assert_close(row[: len(sample)], _alone(model, sample).logits[0], atol=1e-5, rtol=1e-5)
 
 
-def _generate(model: Phi3VForCausalLM, inputs: Any, **options: Any) -> Tensor:
-    generated: Tensor = model.generate(
+def _generate(model: Phi3VForCausalLM, inputs: Any, **options: Any) -> Any:
+    return model.generate(
         **inputs,
         max_new_tokens=8,
         min_new_tokens=8,
@@ -111,7 +112,6 @@ def _generate(model: Phi3VForCausalLM, inputs: Any, **options: Any) -> Tensor:
         return_dict_in_generate=True,
         **options,
     )
-    return generated
 
 
 @pytest.mark.parametrize("boundary", [100_000, 4], ids=["below", "across"])
@@ -123,9 +123,7 @@ def test_generation_with_cache_equals_without(adapter: Phi3VAdapter, model: Phi3
     assert cached.sequences.tolist() == plain.sequences.tolist()
     torch.testing.assert_close(cached.logits, plain.logits, atol=1e-5, rtol=1e-5)
     if boundary == 4:
-        model.prepare_inputs_for_generation = super(
-            Phi3VForCausalLM, model
-        ).prepare_inputs_for_generation  # without reading again
+        monkeypatch.setattr(model, "_outgrown", lambda *_: False)  # without reading again
         stale = _generate(model, inputs)
         assert (stale.logits[-1] - plain.logits[-1]).abs().max() > 1e-4
 
@@ -162,7 +160,8 @@ def test_gradient_checkpointing_changes_no_gradient(adapter: Phi3VAdapter) -> No
     norms = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         model.zero_grad()
         _alone(model, sample).loss.backward()
         norms.append({name: p.grad.norm() for name, p in model.named_parameters() if p.grad is not None})
@@ -209,7 +208,7 @@ def test_saving_gives_the_same_checkpoint(
     assert config["rope_scaling"]["type"] == "su" and "rope_parameters" not in config and "auto_map" not in config
 
 
-def _changed(checkpoint: Path, directory: Path, drop: str | None = None, **added: Tensor) -> Path:
+def _changed(checkpoint: Path, directory: Path, added: dict[str, Tensor], drop: str | None = None) -> Path:
     tensors = load_file(checkpoint / "model.safetensors")
     if drop:
         del tensors[drop]
@@ -224,12 +223,12 @@ def test_copies_of_embeddings_and_positions_are_dropped(checkpoint: Path, tmp_pa
         f"{vision}wte.weight": torch.ones(2),
         f"{vision}img_processor.vision_model.embeddings.position_ids": torch.arange(577),
     }
-    model = Phi3VForCausalLM.from_pretrained(_changed(checkpoint, tmp_path, **added))
+    model = Phi3VForCausalLM.from_pretrained(_changed(checkpoint, tmp_path, added))
     assert not added.keys() & model.state_dict().keys()
 
 
 def test_missing_and_alien_tensors_are_named(checkpoint: Path, tmp_path: Path) -> None:
-    directory = _changed(checkpoint, tmp_path, drop="model.norm.weight", **{"model.alien": torch.ones(2)})
+    directory = _changed(checkpoint, tmp_path, {"model.alien": torch.ones(2)}, drop="model.norm.weight")
     with pytest.raises(ConvkitError, match=r"1 missing: model\.norm\.weight.*1 not of this model: model\.alien"):
         Phi3VForCausalLM.from_pretrained(directory)
 
@@ -254,6 +253,7 @@ def test_placeholders_need_their_images(adapter: Phi3VAdapter, model: Phi3VForCa
         model(**{**inputs, "input_ids": inputs["input_ids"][:, 5:], "attention_mask": None})
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # what peft asks of transformers
 def test_lora_merged_equals_unmerged_and_survives_saving(
     adapter: Phi3VAdapter, model: Phi3VForCausalLM, tmp_path: Path
 ) -> None:
@@ -272,16 +272,29 @@ def test_lora_merged_equals_unmerged_and_survives_saving(
     torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_eight_rows_are_learnt_by_heart(adapter: Phi3VAdapter) -> None:
+def test_eight_rows_are_learnt_by_heart(adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    _picture(1).save(tmp_path / "a.png")
+    turns = [{"images": ["a.png"][:i], "user": f"What is {i}?", "assistant": f"It is {7 * i}."} for i in range(8)]
+    rows = [
+        Conversation.model_validate({"id": str(i), "source": "s", "conversations": [turn]})
+        for i, turn in enumerate(turns[:2] + [{**turn, "images": []} for turn in turns[2:]])
+    ]
     model = adapter.load(torch.float32).train()
-    batch = pack([_sample(adapter, seed, image=seed < 2) for seed in range(8)])
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    batch = adapter.collate([adapter.sample(row, tmp_path) for row in rows], packed=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     for _ in range(60):
         loss = model(**batch).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert loss.item() < 0.1
+    assert loss.item() < 0.05
+    inputs = adapter.collate([adapter.prompt(rows[3], tmp_path)], packed=False)
+    del inputs["labels"]
+    said = model.eval().generate(
+        **inputs, max_new_tokens=20, do_sample=False, eos_token_id=list(adapter.stop_token_ids)
+    )
+    tokens = said[0, inputs["input_ids"].shape[1] :]
+    assert adapter.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip() == "It is 21."
 
 
 def test_tiny_checkpoints_are_reproducible(checkpoint: Path, tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ class Phi3VForCausalLM(Phi3VPreTrainedModel, GenerationMixin):  # type: ignore[m
         """
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         checkpoint.refuse_gaps(str(args[0]) if args else str(kwargs.get("pretrained_model_name_or_path")), info)
+        model.model.vision_embed_tokens.img_processor.vision_model.freeze_unused()  # loading makes new parameters
         return (model, info) if output_loading_info else model
 
     def forward(

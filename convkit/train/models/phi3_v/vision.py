@@ -25,8 +25,12 @@ class ClipTower(nn.Module):
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = CLIPEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.freeze_unused()
+
+    def freeze_unused(self) -> None:
+        """Mark as not trained what never gets a gradient: data-parallel training would wait for it."""
         for unused in (self.encoder.layers[-1], self.post_layernorm):
-            unused.requires_grad_(False)  # never a gradient: data-parallel training would wait for it
+            unused.requires_grad_(False)
 
     def forward(self, crops: Tensor) -> Tensor:
         """(K, 3, 336, 336) to the patches' features (K, 576, C)."""

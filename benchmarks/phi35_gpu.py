@@ -1,0 +1,160 @@
+"""The full-size Phi-3.5-vision with random weights on one GPU in bf16: times, memory, packed against unpacked loss.
+
+Run: python -m benchmarks.phi35_gpu [--layers N] > benchmarks/results/phi35_gpu.json
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from convkit.train import models  # registers the attention
+from convkit.train.encode import IGNORED
+from convkit.train.models.phi3_v.configuration import Phi3VConfig
+from convkit.train.models.phi3_v.image_processing import TILE, image_tokens
+from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
+from convkit.train.pack import Sample, pack
+
+GIB = 2**30
+ANSWER = 16
+DOCUMENTS = [(1, 2, 200), (8, 2, 300), (0, 0, 500), (1, 4, 100)]
+"""Images, tiles along each side of an image, tokens of text; the second is beyond 4,096 tokens."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=32, help="of the language model; fewer for a smaller GPU")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("This benchmark needs a CUDA device.")
+    torch.manual_seed(0)
+    config = Phi3VConfig(num_hidden_layers=arguments.layers)
+    config._attn_implementation = models.attention.VARLEN
+    model, building = _timed(lambda: _build(config))
+    samples = [_document(config, *document) for document in DOCUMENTS]
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tokens": [len(sample) for sample in samples],
+        "build": building,
+        **_losses(model, samples),
+        **_training(model, samples),
+        "generate": _generation(model, samples[0]),
+    }
+    json.dump(result, sys.stdout, indent=2)
+    print()
+
+
+def _build(config: Phi3VConfig) -> Phi3VForCausalLM:
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("cuda"):
+            return Phi3VForCausalLM(config)
+    finally:
+        torch.set_default_dtype(previous)
+
+
+def _document(config: Phi3VConfig, images: int, side: int, words: int) -> Sample:
+    size = side * TILE
+    text = torch.randint(3, 32000, (words,))
+    image = torch.tensor([config.image_token_id] * image_tokens(size, size) + [1]) if images else text[:0]
+    ids = torch.cat((torch.tensor([1]), *[image] * images, text))
+    labels = ids.clone()
+    labels[:-ANSWER] = IGNORED
+    if not images:
+        return Sample(ids, labels, {})
+    tiles = torch.randint(0, 256, (images * side * side, 3, TILE, TILE), dtype=torch.uint8)
+    return Sample(ids, labels, {"pixel_values": tiles, "image_sizes": torch.tensor([[size, size]] * images)})
+
+
+def _on_device(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def _alone(sample: Sample) -> dict[str, Any]:
+    return _on_device({"input_ids": sample.input_ids[None], "labels": sample.labels[None], **sample.media})
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    value = work()
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return value, {"seconds": round(seconds, 4), "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 3)}
+
+
+@torch.no_grad()
+def _losses(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
+    """Each document's loss in a pack and by itself, in eval mode."""
+    model.eval()
+    packed = _on_device(pack(samples))
+    model(**packed)  # warm
+    output, forward = _timed(lambda: model(**packed))
+    ours = [_loss(part, sample) for part, sample in zip(_split(output.logits[0], samples), samples, strict=True)]
+    alone = [_loss(model(**_alone(sample)).logits[0], sample) for sample in samples]
+    return {
+        "forward_packed": forward,
+        "loss_packed": ours,
+        "loss_alone": alone,
+        "largest_difference": max(abs(a - b) for a, b in zip(ours, alone, strict=True)),
+    }
+
+
+def _split(logits: torch.Tensor, samples: list[Sample]) -> tuple[torch.Tensor, ...]:
+    parts: tuple[torch.Tensor, ...] = torch.split(logits, [len(sample) for sample in samples])
+    return parts
+
+
+def _loss(logits: torch.Tensor, sample: Sample) -> float:
+    labels = sample.labels[1:].to(logits.device)
+    return float(torch.nn.functional.cross_entropy(logits[:-1], labels, ignore_index=IGNORED))
+
+
+def _training(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
+    """Forward and backward of one pack, with and without recomputing activations."""
+    model.train()
+    packed = _on_device(pack(samples))
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    found: dict[str, Any] = {}
+    for name in ("forward_backward", "forward_backward_checkpointed"):
+        if name.endswith("checkpointed"):
+            enable({"use_reentrant": False})
+        for _ in range(2):  # the first one warms
+            model.zero_grad(set_to_none=True)
+            loss, found[name] = _timed(lambda: _step(model, packed))
+        norms = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
+        found[name] |= {"loss": float(loss), "gradient_norm": float(torch.stack(norms).norm())}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def _step(model: Phi3VForCausalLM, batch: dict[str, Any]) -> torch.Tensor:
+    loss: torch.Tensor = model(**batch).loss
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def _generation(model: Phi3VForCausalLM, sample: Sample) -> dict[str, Any]:
+    """64 tokens after one prompt."""
+    model.eval()
+    inputs = _alone(sample)
+    del inputs["labels"]
+    tokens = 64
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+    model.generate(**inputs, **options)  # warm
+    _, measured = _timed(lambda: model.generate(**inputs, **options))
+    return {**measured, "prompt_tokens": len(sample), "tokens_per_second": round(tokens / measured["seconds"], 2)}
+
+
+if __name__ == "__main__":
+    main()
