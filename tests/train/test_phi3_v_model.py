@@ -115,7 +115,9 @@ def _generate(model: Phi3VForCausalLM, inputs: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("boundary", [100_000, 4], ids=["below", "across"])
-def test_generation_with_cache_equals_without(adapter: Phi3VAdapter, model: Phi3VForCausalLM, boundary: int) -> None:
+def test_generation_with_cache_equals_without(
+    adapter: Phi3VAdapter, model: Phi3VForCausalLM, monkeypatch: pytest.MonkeyPatch, boundary: int
+) -> None:
     inputs = adapter.processor(_picture(1), PROMPT, num_crops=1)
     length = inputs["input_ids"].shape[1]
     _shrink(model, boundary if boundary > length else length + boundary)

@@ -73,7 +73,7 @@ def test_the_defaults_are_the_official_sizes(reference: Path) -> None:
     for name in values.keys() - {"_name_or_path", "architectures", "auto_map", "torch_dtype", "transformers_version"}:
         if name not in ("_attn_implementation", "rope_scaling", "rope_theta", "sliding_window"):
             assert getattr(ours, name) == getattr(official, name), name
-    assert ours.rope_parameters["rope_theta"] == values["rope_theta"]
+    assert ours.rope_parameters and ours.rope_parameters["rope_theta"] == values["rope_theta"]
     for ours_, theirs in ((SHORT_FACTORS, "short_factor"), (LONG_FACTORS, "long_factor")):
         assert torch.equal(torch.tensor(ours_), torch.tensor(values["rope_scaling"][theirs]))
     with torch.device("meta"):
