@@ -1,6 +1,7 @@
 """Model families. Importing this makes Phi-3-vision known to transformers' Auto classes, without remote code."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from transformers import (
@@ -47,7 +48,8 @@ def adapter(directory: Path, num_crops: int | None = None) -> Adapter:
 def _register() -> None:
     attention.register()
     AutoConfig.register(Phi3VConfig.model_type, Phi3VConfig)
-    AutoImageProcessor.register(Phi3VConfig, slow_image_processor_class=Phi3VImageProcessor)
+    with suppress(ImportError):  # older releases lend AutoImageProcessor to torchvision's owners only
+        AutoImageProcessor.register(Phi3VConfig, slow_image_processor_class=Phi3VImageProcessor)
     AutoProcessor.register(Phi3VConfig, Phi3VProcessor)
     for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
         auto.register(Phi3VConfig, Phi3VForCausalLM)

@@ -6,10 +6,11 @@ from typing import Any
 
 import PIL.Image
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
 from convkit.errors import ConvkitError
 from convkit.train.models.phi3_v.configuration import IMAGE_TOKEN_ID
+from convkit.train.models.phi3_v.image_processing import Phi3VImageProcessor
 
 IMAGE_TOKEN = "<|image|>"
 _TAG = re.compile(r"<\|image_(\d+)\|>")
@@ -24,6 +25,11 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, name: Any, processor_dict: Any = None, **kwargs: Any) -> list[Any]:
+        """Load the parts by class: transformers' AutoImageProcessor asks for torchvision before 5.23."""
+        return [loader.from_pretrained(name, **kwargs) for loader in (Phi3VImageProcessor, AutoTokenizer)]
 
     @property
     def image_token_id(self) -> int:
