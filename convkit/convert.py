@@ -8,6 +8,7 @@ therefore complete, one with a work directory can be gone on with, and any other
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -151,12 +152,13 @@ class _Run:
                 yield entry
 
         task = partial(process, self.converter, self._scratch)
-        for converted in local.run(task, chained(), workers, crashed):
-            self.digest, entry = in_flight.popleft()
-            outcomes = tuple(self._claims.settle(part, address_of(entry)) for part in converted)
-            self.journal.append(self.digest, outcomes)
-            self._count(outcomes)
-            progress(self._read, total)
+        with closing(local.run(task, chained(), workers, crashed)) as results:
+            for converted in results:
+                self.digest, entry = in_flight.popleft()
+                outcomes = tuple(self._claims.settle(part, address_of(entry)) for part in converted)
+                self.journal.append(self.digest, outcomes)
+                self._count(outcomes)
+                progress(self._read, total)
         self._check_budget(complete=True)
         if not self._claims.rows:
             raise SourceError(f"nothing in the source became a row. {self._account()}")

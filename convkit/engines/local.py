@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -53,8 +53,12 @@ def check_workers(workers: int) -> None:
         )
 
 
-def run(task: Callable[[T], R], items: Iterable[T], workers: int, on_crash: Callable[[T], R]) -> Iterator[R]:
+def run(
+    task: Callable[[T], R], items: Iterable[T], workers: int, on_crash: Callable[[T], R]
+) -> Generator[R, None, None]:
     """Map `task` over `items` in `workers` processes; results come in the order of the items.
+
+    Close it (`contextlib.closing`) if the results may not all be asked for: it ends the workers.
 
     Args:
         task: picklable. An exception it raises ends the run.

@@ -61,7 +61,7 @@ def test_items_without_end_are_read_a_bounded_number_ahead() -> None:
     next(results)
     assert read == 2 * local.CHUNKS_AHEAD
     ahead = [read - done for done, _ in enumerate(itertools.islice(results, 5000), 2)]
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert max(ahead) <= 2 * (local.CHUNKS_AHEAD + 1) * local.MAX_CHUNK
 
 
@@ -111,7 +111,7 @@ def test_a_crash_among_quick_items_does_not_cost_a_process_for_each() -> None:
 def test_results_that_nobody_wants_leave_no_process(started: bool) -> None:
     results = local.run(tasks.process_id, range(100), 2, _never)
     workers = {next(results)} if started else set()
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
 
 
