@@ -1,5 +1,6 @@
 """An interrupt ends a conversion at once, with exit code 130, no traceback and nothing lost."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from convkit.convert import Budget, Policy
+from convkit.errors import ConvkitError
 from tests.conftest import ROOT
-from tests.convert.helpers import run, tree
+from tests.convert.helpers import run, run_lines, tree
+from tests.convert.toy import write_lines
 
 SAID = "convkit: interrupted. Run the same command again to go on.\n"
 
@@ -78,6 +82,14 @@ def test_one_interrupt_after_another(number: int, workers: int, clips: Path, tmp
     code, said = _interrupted(FOURTH_ROW, number, clips, tmp_path / "out", workers=workers, times=10_000)
     assert (code, said) == (130, SAID)
     _goes_on(clips, tmp_path / "out")
+
+
+def test_no_worker_goes_on_behind_an_error(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", "ok", "reject", *["ok"] * 20)
+    with pytest.raises(ConvkitError) as caught:
+        run_lines(source, tmp_path / "out", workers=2, policy=Policy(budget=Budget(count=0)))
+    assert multiprocessing.active_children() == []
+    assert caught.tb is not None  # the frames, and what hangs on them, are still alive here
 
 
 def test_an_interrupt_as_soon_as_a_worker_is_there(clips: Path, tmp_path: Path) -> None:
