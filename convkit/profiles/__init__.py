@@ -1,0 +1,99 @@
+"""What convkit knows of models without loading them: tokens of a row from its text and its images' sizes.
+
+Nothing here imports torch or transformers; the tests compare every family with its real processor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+
+from convkit.errors import ConvkitError, MissingExtra
+from convkit.profiles.base import Count, Encode, Profile, ShapeRefused, Size
+from convkit.schema import Conversation
+
+__all__ = ["TABLE", "Count", "Encode", "Profile", "ShapeRefused", "Size", "Target", "get_profile", "load_tokenizer"]
+
+TABLE = {
+    "phi-3.5-vision": "convkit.profiles.phi3:Phi35Vision",
+    "phi-3-vision": "convkit.profiles.phi3:Phi3Vision",
+    "qwen2-vl": "convkit.profiles.qwen:Qwen2VL",
+    "qwen2.5-vl": "convkit.profiles.qwen:Qwen25VL",
+    "qwen3-vl": "convkit.profiles.qwen:Qwen3VL",
+    "smolvlm": "convkit.profiles.idefics3:SmolVLM",
+    "idefics3": "convkit.profiles.idefics3:Idefics3",
+    "llava-1.5": "convkit.profiles.llava:Llava15",
+    "llava-next": "convkit.profiles.llava:LlavaNext",
+    "llava-onevision": "convkit.profiles.llava:LlavaOnevision",
+    "internvl3": "convkit.profiles.internvl:InternVL",
+}
+
+
+def get_profile(spec: str) -> Profile:
+    """The profile of a name, with options after a colon: `phi-3.5-vision:num_crops=16`.
+
+    Raises:
+        ConvkitError: the name or an option is unknown, or a value is not a number of one or more; the message lists
+            what there is.
+    """
+    name, _, options = spec.partition(":")
+    if name not in TABLE:
+        raise ConvkitError(f"There is no model profile {name!r}. Choose one of: {', '.join(TABLE)}.")
+    module, cls = TABLE[name].split(":")
+    profile: type[Profile] = getattr(import_module(module), cls)
+    known = [field.name for field in fields(profile)]
+    values = {}
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        if key not in known:
+            raise ConvkitError(f"The profile {name} has no option {key!r}. Choose one of: {', '.join(known)}.")
+        if not (value.isascii() and value.isdigit() and int(value[:12])):
+            raise ConvkitError(f"{key} must be a whole number of 1 or more, not {value!r}. Write: {name}:{key}=16")
+        values[key] = int(value)
+    return profile(**values)
+
+
+def load_tokenizer(path: Path) -> Encode:
+    """Count with a model's own tokenizer.json; nothing is fetched and nothing in it is run.
+
+    Raises:
+        ConvkitError: the file is missing or is not a tokenizer.
+        MissingExtra: the package tokenizers is not installed.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise MissingExtra("tokenizers", "tokens", "An exact count of text") from None
+    if not path.is_file():
+        raise ConvkitError(f"{path} does not exist or is not a file. Give the model's tokenizer.json.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ConvkitError(f"{path} is not a tokenizer.json: {error}. Give the file of that name of the model.") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model that rows are meant for."""
+
+    profile: Profile
+    encode: Encode | None = None
+    """Its tokenizer; without it, text is estimated."""
+    max_length: int | None = None
+    """The longest row in tokens that training takes."""
+
+    @classmethod
+    def of(cls, spec: str, tokenizer: Path | None = None, max_length: int | None = None) -> "Target":
+        """What the command line says, looked up.
+
+        Raises:
+            ConvkitError: there is no such profile, option or tokenizer.
+        """
+        return cls(get_profile(spec), load_tokenizer(tokenizer) if tokenizer else None, max_length)
+
+    def count(self, row: Conversation, sizes: Sequence[Size]) -> Count:
+        """`Profile.row_tokens` with this tokenizer."""
+        return self.profile.row_tokens(row, sizes, self.encode)

@@ -1,0 +1,164 @@
+"""What a profile is: the arithmetic by which a model's processor turns a row into tokens, without the model.
+
+A family is one file: a `Profile` whose fields are the constants of the processor, under the names of its
+configuration and with the values of the reference checkpoint, and the closed form for an image.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar, NamedTuple
+
+from convkit.schema import IMAGE_MARKER, Conversation, Turn
+
+
+class Size(NamedTuple):
+    """Width and height of an image in pixels, as its header says."""
+
+    width: int
+    height: int
+
+
+class Count(NamedTuple):
+    """A number of tokens: known when both bounds are equal, else an estimate between them."""
+
+    low: int
+    high: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether the number is known."""
+        return self.low == self.high
+
+
+class ShapeRefused(Exception):
+    """The model's processor fails on an image of this shape; the message says why, without naming the image."""
+
+
+Encode = Callable[[str], int]
+"""Counts the tokens of a text, added tokens recognised and no BOS added, as the model's tokenizer does."""
+
+Part = int | str
+"""Of what stands for an image: a number of tokens, or text that the tokenizer has to count."""
+
+BYTES_PER_TOKEN = 16
+"""An estimate takes a token for 1 to 16 bytes of UTF-8, a run of one character counted once for the lower bound.
+No tokenizer of bytes or with byte fallback needs more tokens than there are bytes; fewer than one in 16 takes a text
+that is made of a vocabulary's longest words alone."""
+_RUN = re.compile(r"(.)\1+", re.DOTALL)
+
+
+def estimate(text: str, control: re.Pattern[str]) -> Count:
+    """Bounds of the number of tokens of a text; a control token counts as one."""
+    low = high = 0
+    for index, piece in enumerate(control.split(text)):
+        if index:
+            low, high = low + 1, high + 1
+        if piece:
+            low += len(_RUN.sub(r"\1", piece).encode(errors="replace")) // BYTES_PER_TOKEN
+            high += len(piece.encode(errors="replace")) + 1  # a blank may be put before a piece
+    return Count(low, high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """How a conversation becomes one text: what stands around each message."""
+
+    user: tuple[str, str]
+    assistant: tuple[str, str]
+    system: tuple[str, str]
+    default_system: str | None = None
+    """What stands in for a system prompt where the row has none."""
+    image_end: str = ""
+    """After each image that stands before the text."""
+    images_end: str = ""
+    """Between the images and the text."""
+    text_first: str = ""
+    """Before a user's text that does not begin with an image."""
+    end: str = ""
+    """After the last answer."""
+    bos: int = 0
+    """Tokens that begin the row; with `bos_each_piece` also the text after each image."""
+    bos_each_piece: bool = False
+
+    def pieces(self, row: Conversation) -> list[str]:
+        """The text before, between and after the images: one piece more than the row has images."""
+        pieces: list[list[str]] = [[]]
+        system = self.default_system if row.system is None else row.system
+        if system is not None:
+            pieces[-1] += [self.system[0], system, self.system[1]]
+        for turn in row.conversations:
+            pieces[-1].append(self.user[0])
+            self._user(turn, pieces)
+            pieces[-1] += [self.user[1], self.assistant[0]]
+            if turn.assistant is not None:
+                pieces[-1] += [turn.assistant, self.assistant[1]]
+        if row.conversations[-1].assistant is not None:
+            pieces[-1].append(self.end)
+        return ["".join(piece) for piece in pieces]
+
+    def _user(self, turn: Turn, pieces: list[list[str]]) -> None:
+        marked = turn.user.split(IMAGE_MARKER)
+        if len(marked) > 1:
+            pieces[-1].append((self.text_first if marked[0] else "") + marked[0])
+            pieces += ([text] for text in marked[1:])
+            return
+        pieces += ([self.image_end] for _ in turn.images)
+        pieces[-1] += [self.images_end if turn.images else self.text_first, turn.user]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What convkit knows of a model. Fields are the options; they are whole numbers."""
+
+    source: ClassVar[str]
+    """The checkpoint whose constants are the defaults."""
+    template: ClassVar[Template]
+    control: ClassVar[re.Pattern[str]]
+    """Matches what the tokenizer or the processor takes for something else than text. Has no groups."""
+
+    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+        """What stands in the input for one image, wrappers and separators included.
+
+        Args:
+            images: how many the row has: some processors treat the only image of a row in another way.
+
+        Raises:
+            ShapeRefused: the model's processor fails on this shape.
+        """
+        raise NotImplementedError
+
+    def image_tokens(self, size: Size, images: int = 1, encode: Encode | None = None) -> Count:
+        """The number of tokens of one image; exact, except where a family writes its tags as text.
+
+        Raises:
+            ShapeRefused: the model's processor fails on this shape.
+        """
+        parts = self.image(size, images)
+        return self._sum([Count(p, p) if isinstance(p, int) else self._text(p, encode) for p in parts])
+
+    def row_tokens(self, row: Conversation, sizes: Sequence[Size], encode: Encode | None = None) -> Count:
+        """The length of a row, answers and template included.
+
+        Args:
+            sizes: of all images of the row, in order.
+            encode: the model's tokenizer; without it the text is estimated.
+
+        Raises:
+            ShapeRefused: the model's processor fails on one of the shapes.
+        """
+        pieces = self.template.pieces(row)
+        bos = self.template.bos * (len(pieces) if self.template.bos_each_piece else 1)
+        counts = [Count(bos, bos), *(self._text(piece, encode) for piece in pieces)]
+        counts += (self.image_tokens(size, len(sizes), encode) for size in islice(sizes, len(pieces) - 1))
+        return self._sum(counts)
+
+    def _text(self, text: str, encode: Encode | None) -> Count:
+        if encode is None:
+            return estimate(text, self.control)
+        return Count(tokens := encode(text) if text else 0, tokens)
+
+    @staticmethod
+    def _sum(counts: Sequence[Count]) -> Count:
+        return Count(sum(count.low for count in counts), sum(count.high for count in counts))

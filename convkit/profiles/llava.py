@@ -1,0 +1,119 @@
+"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: a fixed view, and in the later ones tiles without their padding.
+
+Source: `LlavaProcessor`, `LlavaNextProcessor` and `LlavaOnevisionProcessor` of transformers.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from convkit.profiles.base import Part, Profile, ShapeRefused, Size, Template
+
+
+@dataclass(frozen=True, kw_only=True)
+class Llava15(Profile):
+    """Every image is scaled and cropped to one square."""
+
+    source = "llava-hf/llava-1.5-7b-hf"
+    template = Template(
+        system=("", " "), user=("USER: ", " "), assistant=("ASSISTANT: ", " "), image_end="\n", bos=1
+    )
+    control: ClassVar[re.Pattern[str]] = re.compile(r"<image>|<pad>|</?s>|<unk>")
+
+    crop_size: int = 336
+    patch_size: int = 14
+
+    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+        """The patches of the square."""
+        return [self._view]
+
+    @property
+    def _view(self) -> int:
+        return (self.crop_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaNext(Llava15):
+    """The same view, and tiles of the largest resolution that fits, with a token at the end of each row."""
+
+    source = "llava-hf/llava-v1.6-mistral-7b-hf"
+    template = Template(
+        system=("", " "), user=("[INST] ", " [/INST]"), assistant=(" ", "</s>"), image_end="\n", bos=1
+    )
+    grid_pinpoints: ClassVar[tuple[tuple[int, int], ...]] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+    """Rows and columns of tiles, in the order of `image_grid_pinpoints`: where two are as good, the first is taken."""
+
+    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+        """The view of the whole, and the tiles."""
+        rows, columns = self._unpadded(size)
+        return [self._view + self._tiles(rows, columns)]
+
+    def _tiles(self, rows: int, columns: int) -> int:
+        return rows * columns + rows
+
+    def _unpadded(self, size: Size) -> tuple[int, int]:
+        """Rows and columns of patches that the image itself covers, in tiles that keep its ratio by padding."""
+        side = self.crop_size // self.patch_size
+        grid_rows, grid_columns = best_grid(size, self.grid_pinpoints, self.crop_size)
+        rows, columns = side * grid_rows, side * grid_columns
+        # Rounded at the seventh place, as the processor does, so that whole numbers stay whole.
+        if size.width / size.height > columns / rows:
+            rows -= (rows - int(round(size.height * (columns / size.width), 7))) // 2 * 2
+        else:
+            columns -= (columns - int(round(size.width * (rows / size.height), 7))) // 2 * 2
+        return rows, columns
+
+
+def best_grid(size: Size, grids: Iterable[tuple[int, int]], tile: int) -> tuple[int, int]:
+    """The rows and columns of tiles that keep most of the image's pixels, and then waste least.
+
+    Raises:
+        ShapeRefused: in no grid anything of the image is left.
+    """
+    best, most, least = None, 0, math.inf
+    for rows, columns in grids:
+        width, height = columns * tile, rows * tile
+        scale = min(width / size.width, height / size.height)
+        kept = min(int(size.width * scale) * int(size.height * scale), size.width * size.height)
+        waste = width * height - kept
+        if kept > most or (kept == most and waste < least):
+            best, most, least = (rows, columns), kept, waste
+    if best is None or not most:
+        raise ShapeRefused(f"{size.width} x {size.height} pixels are scaled to a height or width of nothing")
+    return best
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaOnevision(LlavaNext):
+    """More tiles, scaled down beyond `anyres_max`; several images in a row are given the view of the whole alone."""
+
+    source = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+    template = Template(
+        system=("<|im_start|>system \n", "<|im_end|>"),
+        user=("<|im_start|>user ", "<|im_end|>"),
+        assistant=("<|im_start|>assistant \n", "<|im_end|>"),
+        images_end="\n",
+        text_first="\n",
+    )
+    control: ClassVar[re.Pattern[str]] = re.compile(r"<\|(?:endoftext|im_start|im_end)\|>|<image>|<video>")
+    grid_pinpoints = tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7))
+
+    crop_size: int = 384
+    num_image_tokens: int = 729
+    anyres_max: int = 9
+
+    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+        """The tiles of an only image; of several images each has one view and a token at its end."""
+        return super().image(size) if images == 1 else [self._view + 1]
+
+    @property
+    def _view(self) -> int:
+        return self.num_image_tokens
+
+    def _tiles(self, rows: int, columns: int) -> int:
+        ratio = math.sqrt(rows * columns / (self.anyres_max * self.num_image_tokens))
+        if ratio > 1.1:
+            rows, columns = int(rows // ratio), int(columns // ratio)
+        return rows * columns + rows

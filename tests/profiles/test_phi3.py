@@ -1,0 +1,91 @@
+"""Phi-3.5-vision against the values that the official code computed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from convkit.profiles import Target, get_profile
+from convkit.profiles.base import Count, ShapeRefused, Size
+from convkit.profiles.phi3 import Phi3Vision, Phi35Vision
+from convkit.schema import Conversation
+
+CASES = {
+    "doc_16crops": [("What is the total amount?", 1, "$14,650")],
+    "pair_4crops": [("Is the statement true? There is a cup in the right image.", 2, "True")],
+    "small_1crop": [("Which board is this?", 1, "A chessboard.")],
+    "multi_turn_images_in_two_turns": [("What is this?", 1, "A cup of coffee."), ("And this?", 1, "A logo.")],
+    "video_8frames_4crops_long": [
+        (
+            "Classify the video into one of the following classes: ApplyEyeMakeup, ApplyLipstick.",
+            8,
+            "ApplyEyeMakeup",
+        )
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def reference(shared_data: Path) -> Path:
+    return shared_data / "reference" / "phi35_vision_tiny"
+
+
+def conversation(turns: list[tuple[str, int, str]]) -> Conversation:
+    return Conversation.model_validate(
+        {
+            "id": "1",
+            "source": "test",
+            "conversations": [
+                {"images": [f"{index}.png" for index in range(images)], "user": user, "assistant": answer}
+                for user, images, answer in turns
+            ],
+        }
+    )
+
+
+def test_every_size_of_the_reference_table(reference: Path) -> None:
+    table = json.loads((reference / "hd_sizes.json").read_bytes())
+    assert len(table) == 189
+    for entry in table:
+        profile = Phi35Vision(num_crops=entry["num_crops"])
+        size = Size(entry["width"], entry["height"])
+        if "tokens" in entry:
+            assert profile.padded(size) == (entry["padded_width"], entry["padded_height"]), entry
+            assert profile.image_tokens(size) == Count(entry["tokens"], entry["tokens"]), entry
+        else:
+            with pytest.raises(ShapeRefused):
+                profile.image_tokens(size)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_length_of_the_reference_rows(reference: Path, name: str) -> None:
+    case = json.loads((reference / "cases.json").read_bytes())[name]
+    row = conversation(CASES[name])
+    sizes = [Size(*size) for size in case["image_input_sizes"]]
+    target = Target.of(f"phi-3.5-vision:num_crops={case['num_crops']}", reference / "tokenizer.json")
+    length = case["sequence_length"]
+    assert target.count(row, sizes) == (length, length)
+    assert [target.profile.image_tokens(size).low for size in sizes] == case["num_img_tokens"]
+
+    low, high = Target(target.profile).count(row, sizes)
+    assert low <= length <= high
+    # An estimate is of the text alone: the images are a thousand times its uncertainty.
+    assert high - low <= 16 * (length - sum(case["num_img_tokens"]))
+
+
+def test_one_size_by_hand() -> None:
+    # 320 x 240 at 4 crops: scaled to 672 x 504, padded to 672 x 672, so 2 x 2 tiles.
+    profile = Phi35Vision()
+    assert profile.padded(Size(320, 240)) == (672, 672)
+    assert profile.image_tokens(Size(320, 240)) == ((4 + 1) * 144 + 1 + 3 * 12,) * 2
+    assert Phi3Vision().image_tokens(Size(320, 240)).low > profile.image_tokens(Size(320, 240)).low
+
+
+@pytest.mark.parametrize(("size", "fails"), [((1344, 1), False), ((1345, 1), True), ((1, 1345), True)])
+def test_a_shape_that_is_scaled_to_nothing_is_refused(size: tuple[int, int], fails: bool) -> None:
+    profile = get_profile("phi-3.5-vision")
+    if fails:
+        with pytest.raises(ShapeRefused, match=f"{size[0]} x {size[1]} pixels"):
+            profile.image_tokens(Size(*size))
+    else:
+        assert profile.image_tokens(Size(*size)).exact
