@@ -19,11 +19,13 @@ from convkit.engines import local
 from convkit.errors import ConvkitError, DatasetError
 from convkit.findings import Finding, Report, Severity, Summary
 from convkit.media import images
+from convkit.profiles import Target
 from convkit.progress import Progress
-from convkit.rules import CHECKS, RULES
+from convkit.rules import CHECKS, codes
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
 from convkit.rules.base import Check, Corpus, Place, Problem, RowFile, shown
+from convkit.rules.model import ModelCheck
 from convkit.rules.row import explain
 from convkit.schema import Conversation
 
@@ -46,6 +48,7 @@ def validate(
     paths: Sequence[Path],
     *,
     media: Media = "decode",
+    target: Target | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -55,13 +58,14 @@ def validate(
         paths: row files, whose images are in the folder images/ beside them; dataset directories; or directories
             with row files but without a manifest. Files of one directory are one data set.
         media: how far image files are read; each is read once, however many rows name it.
+        target: the model that the rows are meant for; without one, rules about models are not asked.
         workers: processes that decode; 0 decodes in this one. As many as there are processors if not given.
         progress: called with bytes of rows read so far, and in all, every 64 KiB.
 
     Raises:
         ConvkitError: a path is missing, has no rows or cannot be read; then no receipt was written or removed.
     """
-    scans = [_Scan(corpus, dataset, media) for corpus, dataset in _data_sets(paths)]
+    scans = [_Scan(corpus, dataset, media, target) for corpus, dataset in _data_sets(paths)]
     meter = _Meter(scans, progress)
     waiting: deque[tuple[_Scan, _Mention]] = deque()
 
@@ -115,14 +119,17 @@ class _Meter:
 class _Scan:
     """One data set on its way through the rules."""
 
-    def __init__(self, corpus: Corpus, dataset: Dataset | None, media: Media) -> None:
+    def __init__(self, corpus: Corpus, dataset: Dataset | None, media: Media, target: Target | None) -> None:
         self.corpus = corpus
         self.dataset = dataset
         self.media = media
+        self.target = target
         self.images = corpus.directory / layout.IMAGES
         self.findings: list[Finding] = []
         self.digest = receipt.MediaDigest()
         self._checks = [check(corpus) for check in CHECKS]
+        if target:
+            self._checks.append(ModelCheck(corpus, target))
         # Most checks have something to say at the end only; to call them for each row costs 4 % of the time.
         self._row_checks = [check for check in self._checks if type(check).row is not Check.row]
         corpus.media = media != "none"
@@ -288,6 +295,6 @@ def _receipt(scan: _Scan, dataset: Dataset) -> receipt.Receipt:
         manifest=dataset.manifest_sha256,
         rows={file.path.name: receipt.RowsReceipt(rows=file.rows, sha256=file.sha256) for file in scan.corpus.files},
         media=scan.digest.receipt(),
-        rules=tuple(RULES),
+        rules=codes(with_model=scan.target is not None),
         warnings=dict(sorted(warnings.items())),
     )

@@ -21,6 +21,15 @@ def validate(
         Literal["decode", "header", "none"],
         typer.Option("--media", help="How far image files are read. Only decode finds truncated ones."),
     ] = "decode",
+    model: Annotated[
+        str, typer.Option("--model", metavar="PROFILE", help="The model that is to be trained; adds rules CK4xx.")
+    ] = "",
+    max_length: Annotated[
+        int | None, typer.Option("--max_length", min=1, help="With --model: the most tokens that a row may have.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="With --model: its tokenizer.json, to count text exactly.")
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=0, help="Processes that decode. Default: one a processor; 0: no others."),
@@ -30,12 +39,14 @@ def validate(
 
     A dataset directory that passes gets a receipt, which training asks for.
     """
+    from convkit.cli.model import target_of
     from convkit.progress import progress_bar
     from convkit.validate import validate as run
 
     render = get_reporter(format)
+    target = target_of(model, tokenizer, max_length)
     with progress_bar("validating", "B") as update:
-        result = run(paths, media=media, workers=workers, progress=update)
+        result = run(paths, media=media, target=target, workers=workers, progress=update)
     sys.stdout.write(render(result.report))
     for path in result.receipts:
         typer.echo(f"receipt written: {path}", err=True)

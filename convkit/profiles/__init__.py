@@ -27,6 +27,8 @@ TABLE = {
     "llava-onevision": "convkit.profiles.llava:LlavaOnevision",
     "internvl3": "convkit.profiles.internvl:InternVL",
 }
+_DIGITS = 8
+"""Of an option's value: a number of tiles or pixels, which is counted up to."""
 
 
 def get_profile(spec: str) -> Profile:
@@ -47,8 +49,10 @@ def get_profile(spec: str) -> Profile:
         key, _, value = option.partition("=")
         if key not in known:
             raise ConvkitError(f"The profile {name} has no option {key!r}. Choose one of: {', '.join(known)}.")
-        if not (value.isascii() and value.isdigit() and int(value[:12])):
+        if not (value.isascii() and value.isdigit() and int(value[:_DIGITS])):
             raise ConvkitError(f"{key} must be a whole number of 1 or more, not {value!r}. Write: {name}:{key}=16")
+        if len(value) > _DIGITS:
+            raise ConvkitError(f"{key} must be at most {'9' * _DIGITS}, not {value[:20]}.")
         values[key] = int(value)
     return profile(**values)
 

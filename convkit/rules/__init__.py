@@ -5,14 +5,19 @@ in its `CHECKS`); and a fixture in tests/fixtures/datasets/invalid/ that carries
 """
 
 from convkit.errors import ConvkitError
-from convkit.rules import corpus, file, media, row
+from convkit.rules import corpus, file, media, model, row
 from convkit.rules.base import Check, Rule
 
-RULES: dict[str, Rule] = {rule.code: rule for family in (file, row, media, corpus) for rule in family.RULES}
+RULES: dict[str, Rule] = {rule.code: rule for family in (file, row, media, corpus, model) for rule in family.RULES}
 """All rules by code, in the order of their codes."""
 
 CHECKS: tuple[type[Check], ...] = (*row.CHECKS, *corpus.CHECKS)
 """What is asked of sound rows and whole data sets."""
+
+
+def codes(*, with_model: bool) -> tuple[str, ...]:
+    """The rules of a run; those about a model are asked only where one is named."""
+    return tuple(code for code, rule in RULES.items() if with_model or rule not in model.RULES)
 
 
 def get_rule(name: str) -> Rule:

@@ -7,13 +7,14 @@ control tokens of the family are added. Images are blank: only their size has a 
 import os
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from convkit.profiles import Profile, ShapeRefused, Size, get_profile
+from convkit.profiles import TABLE, ShapeRefused, Size, get_profile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("transformers", reason="needs the extra train: pip install 'convkit-vlm[train]'")
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 TAGS = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
 QWEN = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+VISION = "<|vision_start|><|image_pad|><|vision_end|>"
 IDEFICS = ["<image>", "<fake_token_around_image>", "<end_of_utterance>", "<video>"]
 
 
@@ -43,20 +45,186 @@ def tokenizer(tokens: list[str], **named: str) -> Any:
     return result
 
 
-def qwen(profile: Profile, cls: str) -> tuple[Any, str]:
+def processor_of(cls: str, images: Any, tokens: Any, **options: Any) -> Any:
+    """A processor for images only: video processors need torchvision, which is not installed."""
     import transformers
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+    from transformers.processing_utils import ProcessorMixin
 
-    assert hasattr(profile, "patch_size")
-    images = Qwen2VLImageProcessorPil(
+    class ImagesOnly(getattr(transformers, cls)):  # type: ignore[misc]
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument_name != "video_processor":
+                return ProcessorMixin.check_argument_for_proper_class(self, argument_name, argument)
+            return None
+
+    ImagesOnly.__name__ = cls
+    return ImagesOnly(image_processor=images, tokenizer=tokens, **options)
+
+
+def pil(module: str, cls: str, **options: Any) -> Any:
+    """The image processor that works with Pillow alone."""
+    return getattr(import_module(f"transformers.models.{module}.image_processing_pil_{module}"), cls)(**options)
+
+
+def qwen(profile: Any, cls: str) -> tuple[Any, str]:
+    images = pil(
+        "qwen2_vl",
+        "Qwen2VLImageProcessorPil",
         patch_size=profile.patch_size,
-        merge_size=profile.merge_size,  # type: ignore[attr-defined]
-        size={"shortest_edge": profile.min_pixels, "longest_edge": profile.max_pixels},  # type: ignore[attr-defined]
+        merge_size=profile.merge_size,
+        size={"shortest_edge": profile.min_pixels, "longest_edge": profile.max_pixels},
     )
-    make = getattr(transformers, cls)
-    return make(images, tokenizer(QWEN), Qwen2VLVideoProcessor()), "<|vision_start|><|image_pad|><|vision_end|>"
+    return processor_of(cls, images, tokenizer(QWEN), video_processor=None), VISION
 
 
-def build(spec: str) -> Any:
-    raise NotImplementedError(spec)
+def idefics(profile: Any, cls: str) -> tuple[Any, str]:
+    options = {
+        "size": {"longest_edge": profile.longest_edge},
+        "max_image_size": {"longest_edge": profile.max_image_size},
+    }
+    if cls == "Idefics3Processor":
+        images = pil("idefics3", "Idefics3ImageProcessorPil", **options)
+        return processor_of(cls, images, tokenizer(IDEFICS), image_seq_len=profile.image_seq_len), "<image>"
+    import transformers.models.smolvlm.processing_smolvlm as module
+
+    module.num2words = module.num2words or str  # asked for at construction, used for videos only
+    images = pil("smolvlm", "SmolVLMImageProcessorPil", **options)
+    tokens = tokenizer([*IDEFICS, "<global-img>", *TAGS])
+    return processor_of(cls, images, tokens, video_processor=None, image_seq_len=profile.image_seq_len), "<image>"
+
+
+def llava(profile: Any, cls: str) -> tuple[Any, str]:
+    square = {"height": profile.crop_size, "width": profile.crop_size}
+    more = {"patch_size": profile.patch_size, "vision_feature_select_strategy": "default"}
+    tokens = tokenizer(["<image>", "<video>"], image_token="<image>")
+    if cls == "LlavaProcessor":
+        images = pil("llava", "LlavaImageProcessorPil", size={"shortest_edge": profile.crop_size}, crop_size=square)
+        return processor_of(cls, images, tokens, num_additional_image_tokens=1, **more), "<image>"
+    pinpoints = [[rows * profile.crop_size, columns * profile.crop_size] for rows, columns in profile.grid_pinpoints]
+    if cls == "LlavaNextProcessor":
+        images = pil(
+            "llava_next",
+            "LlavaNextImageProcessorPil",
+            size={"shortest_edge": profile.crop_size},
+            crop_size=square,
+            image_grid_pinpoints=pinpoints,
+        )
+        return processor_of(cls, images, tokens, num_additional_image_tokens=1, **more), "<image>"
+    images = pil("llava_onevision", "LlavaOnevisionImageProcessorPil", size=square, image_grid_pinpoints=pinpoints)
+    more = {"num_image_tokens": profile.num_image_tokens, "vision_aspect_ratio": f"anyres_max_{profile.anyres_max}"}
+    return (
+        processor_of(cls, images, tokens, video_processor=None, vision_feature_select_strategy="full", **more),
+        "<image>",
+    )
+
+
+def internvl(profile: Any, cls: str) -> tuple[Any, str]:
+    images = pil(
+        "got_ocr2",
+        "GotOcr2ImageProcessorPil",
+        size={"height": profile.size, "width": profile.size},
+        min_patches=profile.min_patches,
+        max_patches=profile.max_patches,
+    )
+    names = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tokens = tokenizer(list(names.values()), **names)
+    options = {"video_processor": None, "image_seq_length": profile.image_seq_length}
+    return processor_of(cls, images, tokens, **options), "<IMG_CONTEXT>"
+
+
+BUILDERS: dict[str, tuple[Callable[[Any, str], tuple[Any, str]], str]] = {
+    "qwen2-vl": (qwen, "Qwen2VLProcessor"),
+    "qwen2.5-vl": (qwen, "Qwen2_5_VLProcessor"),
+    "qwen3-vl": (qwen, "Qwen3VLProcessor"),
+    "smolvlm": (idefics, "SmolVLMProcessor"),
+    "idefics3": (idefics, "Idefics3Processor"),
+    "llava-1.5": (llava, "LlavaProcessor"),
+    "llava-next": (llava, "LlavaNextProcessor"),
+    "llava-onevision": (llava, "LlavaOnevisionProcessor"),
+    "internvl3": (internvl, "InternVLProcessor"),
+}
+
+
+@cache
+def real(spec: str) -> tuple[Any, str]:
+    build, cls = BUILDERS[spec.partition(":")[0]]
+    return build(get_profile(spec), cls)
+
+
+def tokens_of(spec: str, sizes: list[Size]) -> int:
+    """How many ids the real processor makes of images with nothing around them."""
+    from PIL import Image
+
+    processor, marker = real(spec)
+    images = [Image.new("RGB", size) for size in sizes]
+    # Nested, as a chat template passes the images of one conversation.
+    ids = processor(images=[images], text=[marker * len(images)], add_special_tokens=False)["input_ids"]
+    return len(ids[0])
+
+
+def ours(spec: str, sizes: list[Size]) -> int:
+    tokens = real(spec)[0].tokenizer
+    counts = [
+        get_profile(spec).image_tokens(size, len(sizes), lambda text: len(tokens(text, add_special_tokens=False).input_ids))
+        for size in sizes
+    ]
+    assert all(count.exact for count in counts)
+    return sum(count.low for count in counts)
+
+
+def test_every_family_of_transformers_is_compared() -> None:
+    assert [name for name in TABLE if not name.startswith("phi")] == list(BUILDERS)
+
+
+SPECS = [
+    *BUILDERS,
+    "qwen2-vl:min_pixels=50000,max_pixels=200000",
+    "qwen3-vl:patch_size=14,max_pixels=100000",
+    "smolvlm:longest_edge=2048,max_image_size=512,image_seq_len=64",
+    "llava-onevision:anyres_max=4",
+    "internvl3:max_patches=6,size=224,image_seq_length=64",
+]
+# Three pixels or fewer are taken for colour channels by the processors.
+SIDES = st.integers(4, 1400)
+SIZES = st.one_of(
+    st.builds(Size, SIDES, SIDES),
+    st.builds(Size, st.integers(4, 40), SIDES),
+    st.builds(Size, SIDES, st.integers(4, 40)),
+)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@settings(max_examples=12, deadline=None)
+@given(size=SIZES)
+@example(size=Size(336, 336))
+@example(size=Size(672, 336))
+@example(size=Size(1401, 449))
+def test_one_image(spec: str, size: Size) -> None:
+    try:
+        expected = tokens_of(spec, [size])
+    except ValueError as error:
+        assert "aspect ratio" in str(error) or "height and width must be > 0" in str(error)
+        with pytest.raises(ShapeRefused):
+            ours(spec, [size])
+    else:
+        assert ours(spec, [size]) == expected
+
+
+@pytest.mark.parametrize("spec", BUILDERS)
+@settings(max_examples=3, deadline=None)
+@given(sizes=st.lists(SIZES.filter(lambda size: max(size) < 20 * min(size)), min_size=2, max_size=3))
+def test_several_images_in_a_row(spec: str, sizes: list[Size]) -> None:
+    assert ours(spec, sizes) == tokens_of(spec, sizes)
+
+
+@pytest.mark.parametrize("name", ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"])
+def test_a_ratio_that_qwen_refuses(name: str) -> None:
+    assert ours(name, [Size(4, 800)]) == tokens_of(name, [Size(4, 800)])
+    with pytest.raises(ValueError, match="aspect ratio"):
+        tokens_of(name, [Size(4, 801)])
+    with pytest.raises(ShapeRefused, match="4 x 801 pixels: one side is more than 200 times the other"):
+        ours(name, [Size(4, 801)])

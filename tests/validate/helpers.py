@@ -1,10 +1,12 @@
 """What the tests of the validator share."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from convkit.findings import Finding, Report
+from convkit.profiles import Target
 from convkit.validate import validate
 from tests.fixtures.make_datasets import DIRECTORY
 
@@ -12,6 +14,12 @@ from tests.fixtures.make_datasets import DIRECTORY
 def copy_of(name: str, to: Path) -> Path:
     """A copy of a fixture such as valid/crlf, because a validation may write a receipt."""
     return Path(shutil.copytree(DIRECTORY / name, to / Path(name).name, symlinks=True))
+
+
+def target_for(directory: Path) -> Target | None:
+    """The model that a fixture is meant for: model.json, if it has one, holds the arguments of `Target.of`."""
+    path = directory / "model.json"
+    return Target.of(**json.loads(path.read_bytes())) if path.exists() else None
 
 
 def report_of(path: Path, **options: Any) -> Report:

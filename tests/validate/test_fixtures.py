@@ -7,10 +7,10 @@ import pytest
 
 from convkit.errors import ConvkitError
 from convkit.findings import Severity
-from convkit.rules import RULES, corpus, file, get_rule, media, row
+from convkit.rules import RULES, corpus, file, get_rule, media, model, row
 from convkit.rules.base import Rule
 from tests.fixtures.make_datasets import DIRECTORY, MAX_LINE_BYTES, build
-from tests.validate.helpers import copy_of, flat, report_of
+from tests.validate.helpers import copy_of, flat, report_of, target_for
 
 NAMES = sorted(str(path.relative_to(DIRECTORY)) for path in DIRECTORY.glob("*/*"))
 INVALID = [Path(name).name for name in NAMES if name.startswith("invalid/")]
@@ -20,7 +20,7 @@ INVALID = [Path(name).name for name in NAMES if name.startswith("invalid/")]
 def test_findings_are_those_listed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convkit.validate.MAX_LINE_BYTES", MAX_LINE_BYTES)
     directory = copy_of(name, tmp_path)
-    report = report_of(directory)
+    report = report_of(directory, target=target_for(directory))
     assert [flat(finding, directory) for finding in report.findings] == (
         (directory / "expected.txt").read_text(encoding="utf-8").splitlines()
     )
@@ -56,7 +56,7 @@ def test_the_fixtures_are_what_their_script_makes(tmp_path: Path) -> None:
     assert tree(tmp_path) == tree(DIRECTORY)
 
 
-@pytest.mark.parametrize(("family", "digit"), [(file, 0), (row, 1), (media, 2), (corpus, 3)])
+@pytest.mark.parametrize(("family", "digit"), [(file, 0), (row, 1), (media, 2), (corpus, 3), (model, 4)])
 def test_the_table_holds_every_rule_of_a_family(family: object, digit: int) -> None:
     defined = [value for value in vars(family).values() if isinstance(value, Rule)]
     assert defined == [rule for rule in RULES.values() if rule.code.startswith(f"CK{digit}")]
@@ -73,5 +73,5 @@ def test_codes_and_slugs_are_well_formed_and_unique() -> None:
 
 def test_a_rule_is_found_by_code_and_by_slug_and_an_unknown_one_lists_the_known() -> None:
     assert get_rule("CK201") is get_rule("missing-image") is RULES["CK201"]
-    with pytest.raises(ConvkitError, match=r"no rule 'CK999'.*CK001 not-utf8.*CK304 foreign-rows"):
+    with pytest.raises(ConvkitError, match=r"no rule 'CK999'.*CK001 not-utf8.*CK405 nothing-to-train-on"):
         get_rule("CK999")

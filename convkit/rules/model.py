@@ -1,0 +1,143 @@
+"""CK4xx: what a model makes of a row. Asked only where a model is named; needs neither its weights nor torch."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+from convkit import layout
+from convkit.findings import Severity
+from convkit.media.images import Image, check
+from convkit.profiles import ShapeRefused, Size, Target
+from convkit.rules.base import Check, Corpus, Place, Problem, Rule
+from convkit.schema import IMAGE_MARKER, Conversation
+
+TOO_LONG = Rule(
+    code="CK401",
+    slug="too-long",
+    severity=Severity.ERROR,
+    summary="A row has more tokens than --max_length.",
+    why="Trainers cut such a row, and with it the answer or a part of an image, or leave it out without a word.",
+    fix="Raise --max_length, show fewer or smaller images, choose fewer tiles an image, or shorten the text.",
+)
+MAYBE_TOO_LONG = Rule(
+    code="CK402",
+    slug="maybe-too-long",
+    severity=Severity.WARNING,
+    summary="A row may have more tokens than --max_length: its text was estimated.",
+    why="Text without the model's tokenizer is known within bounds only, and the upper one is over the limit.",
+    fix="Give the model's tokenizer.json with --tokenizer for the exact number.",
+)
+CONTROL_TOKEN = Rule(
+    code="CK403",
+    slug="control-token",
+    severity=Severity.ERROR,
+    summary="A text holds a control token of the model.",
+    why="The tokenizer makes the token of it, not the letters: turns end in the middle, images are counted that are "
+    "not there, and text from a web page can speak as the system.",
+    fix="Remove it from the text. The model's template adds the control tokens; images are marked with <image>.",
+)
+REFUSED_SHAPE = Rule(
+    code="CK404",
+    slug="refused-shape",
+    severity=Severity.ERROR,
+    summary="The model's processor fails on an image of this shape.",
+    why="Training stops when it comes to this image.",
+    fix="Crop or pad the image to a less extreme ratio, or leave the row out.",
+)
+NOTHING_TO_TRAIN_ON = Rule(
+    code="CK405",
+    slug="nothing-to-train-on",
+    severity=Severity.ERROR,
+    summary="A row of the train split has no answer.",
+    why="Only answers are trained on: the row costs as much as any other and its loss is not a number or nothing.",
+    fix="Add the answer, or move the row to a split without labels.",
+)
+RULES = (TOO_LONG, MAYBE_TOO_LONG, CONTROL_TOKEN, REFUSED_SHAPE, NOTHING_TO_TRAIN_ON)
+
+TRAIN = "train"
+_REMEMBERED_SIZES = 65_536
+
+
+def problems(row: Conversation, sizes: Sequence[Size | None], target: Target, train: bool) -> Iterator[Problem]:
+    """Everything that is wrong with a row for a model.
+
+    Args:
+        sizes: of all images of the row, in order; None for one that cannot be read, which is another rule's finding.
+        train: the row is trained on, so it must have something to learn.
+    """
+    yield from _control_tokens(row, target)
+    refused = list(_refused_shapes(row, sizes, target))
+    yield from refused
+    known = [size for size in sizes if size is not None]
+    if target.max_length is not None and not refused and len(known) == len(sizes):
+        yield from _length(row, known, target, target.max_length)
+    if train and not any(turn.assistant and turn.assistant.strip() for turn in row.conversations):
+        yield Problem(NOTHING_TO_TRAIN_ON, "no turn of the row has an answer", "/conversations")
+
+
+def _control_tokens(row: Conversation, target: Target) -> Iterator[Problem]:
+    for pointer, text in _texts(row):
+        if found := target.profile.control.search(text):
+            yield Problem(CONTROL_TOKEN, f"the text holds {found[0]}, a control token of the model", pointer)
+
+
+def _texts(row: Conversation) -> Iterator[tuple[str, str]]:
+    if row.system is not None:
+        yield "/system", row.system
+    for index, turn in enumerate(row.conversations):
+        # Here the schema has counted the markers: each stands for an image.
+        yield f"/conversations/{index}/user", turn.user.replace(IMAGE_MARKER, " ")
+        if turn.assistant is not None:
+            yield f"/conversations/{index}/assistant", turn.assistant
+
+
+def _refused_shapes(row: Conversation, sizes: Sequence[Size | None], target: Target) -> Iterator[Problem]:
+    pointers = (
+        f"/conversations/{turn}/images/{image}"
+        for turn, content in enumerate(row.conversations)
+        for image in range(len(content.images))
+    )
+    for pointer, size in zip(pointers, sizes, strict=True):
+        try:
+            if size is not None:
+                target.profile.image(size, len(sizes))
+        except ShapeRefused as refusal:
+            yield Problem(REFUSED_SHAPE, str(refusal), pointer)
+
+
+def _length(row: Conversation, sizes: Sequence[Size], target: Target, max_length: int) -> Iterator[Problem]:
+    count = target.count(row, sizes)
+    if count.low > max_length:
+        number = f"{count.low:,}" if count.exact else f"at least {count.low:,} (estimated)"
+        yield Problem(TOO_LONG, f"the row has {number} tokens, more than {max_length:,}")
+    elif count.high > max_length:
+        message = f"the row has {count.low:,} to {count.high:,} tokens (estimated), {max_length:,} are allowed"
+        yield Problem(MAYBE_TOO_LONG, message)
+
+
+class ModelCheck(Check):
+    """CK401 to CK405. Reads the headers of the images that a row names; sizes are remembered within bounds."""
+
+    def __init__(self, corpus: Corpus, target: Target) -> None:
+        super().__init__(corpus)
+        self._target = target
+        images = corpus.directory / layout.IMAGES
+        self._size = lru_cache(_REMEMBERED_SIZES)(lambda path: _size(check(images, False, path)))
+        listed = corpus.manifest.splits[TRAIN].file if corpus.manifest and TRAIN in corpus.manifest.splits else None
+        suffix = layout.split_file("", TRAIN)
+        self._train = {
+            file.name
+            for file in corpus.files
+            if (file.path.name == listed if corpus.manifest else file.path.name.endswith(suffix))
+        }
+
+    def row(self, place: Place, row: Conversation) -> Iterable[Problem]:
+        """Gather the sizes and ask."""
+        # Without media sizes are unknown; what needs none is still asked.
+        sizes = [
+            self._size(path) if self.corpus.media else None for turn in row.conversations for path in turn.images
+        ]
+        return problems(row, sizes, self._target, place.file in self._train)
+
+
+def _size(outcome: object) -> Size | None:
+    return Size(outcome.width, outcome.height) if isinstance(outcome, Image) else None
