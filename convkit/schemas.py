@@ -9,17 +9,24 @@ from pydantic import BaseModel
 
 from convkit.findings import Report
 from convkit.schema import Conversation, Manifest
+from convkit.stats import Stats
 
 DIRECTORY = Path(__file__).parent.parent / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-MODELS: dict[str, type[BaseModel]] = {"row.json": Conversation, "manifest.json": Manifest, "report.json": Report}
+MODELS: dict[str, type[BaseModel]] = {
+    "row.json": Conversation,
+    "manifest.json": Manifest,
+    "report.json": Report,
+    "stats.json": Stats,
+}
+_OUTPUTS = (Report, Stats)
 _FIRST = ("$id", "title", "description")
 
 
 def generate(model: type[BaseModel]) -> str:
     """The text of a model's schema file; what says what it is comes first, then the models' own order."""
-    # What we write always has its defaults, so a report's are required. Rows and manifests are read, too.
-    schema = model.model_json_schema(mode="serialization" if model is Report else "validation")
+    # What we write always has its defaults, so an output's are required. Rows and manifests are read, too.
+    schema = model.model_json_schema(mode="serialization" if model in _OUTPUTS else "validation")
     ordered: dict[str, Any] = {"$schema": DIALECT, **{key: schema.pop(key) for key in _FIRST}, **schema}
     return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
 

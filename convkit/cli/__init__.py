@@ -9,6 +9,7 @@ import typer
 from convkit import __version__
 from convkit.cli.convert import app as convert_app
 from convkit.cli.split import split
+from convkit.cli.stats import stats
 from convkit.cli.validate import validate
 from convkit.errors import ConvkitError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(convert_app, name="convert")
 app.command()(split)
+app.command()(stats)
 app.command()(validate)
 
 

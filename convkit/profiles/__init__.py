@@ -73,7 +73,9 @@ def load_tokenizer(path: Path) -> Encode:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise ConvkitError(f"{path} is not a tokenizer.json: {error}. Give the file of that name of the model.") from None
+        raise ConvkitError(
+            f"{path} is not a tokenizer.json: {error}. Give the file of that name of the model."
+        ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))

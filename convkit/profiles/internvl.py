@@ -53,6 +53,10 @@ class InternVL(Profile):
 
 @lru_cache
 def _grids(least: int, most: int) -> tuple[tuple[int, int], ...]:
-    sides = range(1, most + 1)
-    grids = ((columns, rows) for columns in sides for rows in sides if least <= columns * rows <= most)
+    grids = (
+        (columns, rows)
+        for columns in range(1, most + 1)
+        for rows in range(1, most // columns + 1)
+        if columns * rows >= least
+    )
     return tuple(sorted(grids, key=math.prod))

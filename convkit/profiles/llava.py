@@ -17,9 +17,7 @@ class Llava15(Profile):
     """Every image is scaled and cropped to one square."""
 
     source = "llava-hf/llava-1.5-7b-hf"
-    template = Template(
-        system=("", " "), user=("USER: ", " "), assistant=("ASSISTANT: ", " "), image_end="\n", bos=1
-    )
+    template = Template(system=("", " "), user=("USER: ", " "), assistant=("ASSISTANT: ", " "), image_end="\n", bos=1)
     control: ClassVar[re.Pattern[str]] = re.compile(r"<image>|<pad>|</?s>|<unk>")
 
     crop_size: int = 336
@@ -39,9 +37,7 @@ class LlavaNext(Llava15):
     """The same view, and tiles of the largest resolution that fits, with a token at the end of each row."""
 
     source = "llava-hf/llava-v1.6-mistral-7b-hf"
-    template = Template(
-        system=("", " "), user=("[INST] ", " [/INST]"), assistant=(" ", "</s>"), image_end="\n", bos=1
-    )
+    template = Template(system=("", " "), user=("[INST] ", " [/INST]"), assistant=(" ", "</s>"), image_end="\n", bos=1)
     grid_pinpoints: ClassVar[tuple[tuple[int, int], ...]] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
     """Rows and columns of tiles, in the order of `image_grid_pinpoints`: where two are as good, the first is taken."""
 

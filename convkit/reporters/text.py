@@ -12,7 +12,7 @@ MAX_PER_RULE = 50
 
 def render(report: Report) -> str:
     """The text, with a line end."""
-    return "".join(_printable(line) + "\n" for line in _lines(report))
+    return "".join(printable(line) + "\n" for line in _lines(report))
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -54,7 +54,7 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
     """Keep control characters, which keys and file names of a data set may hold, away from the terminal."""
     if line.isprintable():
         return line

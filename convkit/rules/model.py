@@ -133,9 +133,7 @@ class ModelCheck(Check):
     def row(self, place: Place, row: Conversation) -> Iterable[Problem]:
         """Gather the sizes and ask."""
         # Without media sizes are unknown; what needs none is still asked.
-        sizes = [
-            self._size(path) if self.corpus.media else None for turn in row.conversations for path in turn.images
-        ]
+        sizes = [self._size(path) if self.corpus.media else None for turn in row.conversations for path in turn.images]
         return problems(row, sizes, self._target, place.file in self._train)
 
 

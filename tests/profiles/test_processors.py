@@ -169,7 +169,9 @@ def tokens_of(spec: str, sizes: list[Size]) -> int:
 def ours(spec: str, sizes: list[Size]) -> int:
     tokens = real(spec)[0].tokenizer
     counts = [
-        get_profile(spec).image_tokens(size, len(sizes), lambda text: len(tokens(text, add_special_tokens=False).input_ids))
+        get_profile(spec).image_tokens(
+            size, len(sizes), lambda text: len(tokens(text, add_special_tokens=False).input_ids)
+        )
         for size in sizes
     ]
     assert all(count.exact for count in counts)

@@ -1,6 +1,7 @@
 """Names, options, templates and estimates: what all profiles share."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from convkit.profiles.phi3 import Phi35Vision
 from convkit.schema import Conversation
 
 
-def row(*turns: dict[str, object], **more: object) -> Conversation:
+def row(*turns: Mapping[str, object], **more: object) -> Conversation:
     return Conversation.model_validate({"id": "1", "source": "test", "conversations": turns, **more})
 
 

@@ -22,8 +22,11 @@ def row(user: str = "What is it?", answer: str | None = "A cat.", images: int = 
     return Conversation.model_validate({"id": "1", "source": "pets", "conversations": [turn]})
 
 
-def found(row: Conversation, sizes: list[Size | None], spec: str = "phi-3.5-vision", **options: int) -> list[str]:
-    return [problem.rule.code for problem in problems(row, sizes, Target.of(spec, **options), train=True)]
+def found(
+    row: Conversation, sizes: list[Size | None], spec: str = "phi-3.5-vision", max_length: int | None = None
+) -> list[str]:
+    target = Target.of(spec, max_length=max_length)
+    return [problem.rule.code for problem in problems(row, sizes, target, train=True)]
 
 
 @pytest.mark.parametrize("text", ["<|end|>", "a <|image_12|> b", "<|endoftext|>", "</s>"])
@@ -94,7 +97,7 @@ def test_without_a_model_nothing_is_asked_and_the_receipt_says_so(tmp_path: Path
     assert not [code for code in read(directory).rules if code.startswith("CK4")]
     report_of(directory, target=Target.of("phi-3.5-vision"))
     assert read(directory).rules == codes(with_model=True)
-    assert [code for code in read(directory).rules if code.startswith("CK4")][0] == "CK401"
+    assert next(code for code in read(directory).rules if code.startswith("CK4")) == "CK401"
 
 
 def run(*arguments: object) -> tuple[int, str]:

@@ -1,0 +1,36 @@
+"""`convkit stats PATH`: what a data set holds, and what a model makes of it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def stats(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A dataset directory or a row file (*.jsonl).", exists=True)
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="PROFILE", help="Count tokens for this model; see docs/profiles.md.")
+    ] = "",
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="With --model: its tokenizer.json, to count text exactly.")
+    ] = None,
+    format: Annotated[Literal["text", "json"], typer.Option("--format", help="How the result is written.")] = "text",
+    top: Annotated[int, typer.Option("--top", min=0, max=1000, help="Answers that are listed.")] = 10,
+) -> None:
+    """Describe a data set: turns, images, sizes, answers, and with --model tokens, without its weights.
+
+    Reads the headers of images only. Exit code 1 if a row or an image could not be read.
+    """
+    from convkit.cli.model import target_of
+    from convkit.progress import progress_bar
+    from convkit.reporters.stats import render
+    from convkit.stats import stats as run
+
+    target = target_of(model, tokenizer)
+    with progress_bar("counting", "B") as update:
+        result = run(path, target, model=model, top=top, progress=update)
+    typer.echo(render(result) if format == "text" else result.model_dump_json(indent=2) + "\n", nl=False)
+    if not result.complete:
+        raise typer.Exit(1)

@@ -1,0 +1,336 @@
+"""Describes a data set: counts, image sizes, answers, and tokens for a model. Streams; memory is bounded.
+
+Numbers are counted in histograms whose number of bins is bounded, and answers up to a number of different ones;
+where that is exceeded, the result says so.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from convkit import layout
+from convkit.dataset import Dataset, read_lines
+from convkit.errors import ConvkitError, DatasetError
+from convkit.media.images import Image, check
+from convkit.profiles import Count, ShapeRefused, Size, Target
+from convkit.progress import Progress
+from convkit.schema import SCHEMA_ID, Conversation
+
+MAX_ANSWERS = 100_000
+"""Different answers that are counted by themselves."""
+MAX_LABELS = 1_000
+"""Answers of at most as many kinds are taken for labels, of which an imbalance can be told."""
+_EXACT = 10_000
+_SHOWN = 200
+_REMEMBERED_SIZES = 65_536
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Distribution(BaseModel):
+    """Of whole numbers. Quantiles are exact below 10,000 and rounded down to three digits above."""
+
+    model_config = _STRICT
+
+    count: int = Field(ge=0, description="How many numbers there are; all else is 0 where there are none.")
+    mean: float
+    min: int
+    p50: int
+    p90: int
+    p99: int
+    max: int
+    bins: dict[str, int] = Field(description="How many numbers are in each bin, by its bounds: 0, 1, 2-3, 4-7, 8-15, …")
+
+
+class Tokens(BaseModel):
+    """Tokens a row for a model."""
+
+    model_config = _STRICT
+
+    exact: bool = Field(description="False: the text was estimated, and the truth is between low and high.")
+    low: Distribution
+    high: Distribution
+    refused: int = Field(ge=0, description="Rows with an image of a shape that the model's processor cannot take.")
+    unknown: int = Field(ge=0, description="Rows with an image whose size cannot be read.")
+
+
+class Answer(BaseModel):
+    """How often an answer was given."""
+
+    model_config = _STRICT
+
+    text: str = Field(description="The answer; of a long one, the first 200 characters.")
+    count: int = Field(ge=1)
+
+
+class Answers(BaseModel):
+    """The texts of the assistant."""
+
+    model_config = _STRICT
+
+    count: int = Field(ge=0, description="Turns that have one.")
+    distinct: int = Field(ge=0, description="Different ones; a lower bound if not complete.")
+    complete: bool = Field(description="False: there are more kinds than are counted; `top` is of the first ones met.")
+    top: list[Answer] = Field(description="The most frequent ones.")
+    imbalance: float | None = Field(
+        description="How many times as often as the rarest the most frequent answer is given; null where the answers "
+        "are too many to be labels."
+    )
+
+
+class SplitStats(BaseModel):
+    """One row file."""
+
+    model_config = _STRICT
+
+    file: str
+    rows: int = Field(ge=0, description="Rows that are sound; nothing below counts any other.")
+    unsound: int = Field(ge=0, description="Lines that are no sound row.")
+    turns: Distribution = Field(description="Turns a row.")
+    images: Distribution = Field(description="Images a row.")
+    unreadable: int = Field(ge=0, description="Mentions of images whose header cannot be read.")
+    width: Distribution = Field(description="Pixels, each mention of an image counted.")
+    height: Distribution = Field(description="Pixels, each mention of an image counted.")
+    text: Distribution = Field(description="Characters a row: system prompt, user and assistant.")
+    tokens: Tokens | None = Field(description="Null without a model.")
+    answers: Answers
+
+
+class Stats(BaseModel):
+    """The result of `convkit stats --format json`."""
+
+    model_config = ConfigDict(**_STRICT, title="convkit stats", json_schema_extra={"$id": f"{SCHEMA_ID}:stats"})
+
+    stats_version: Literal[1] = Field(default=1, description="The version of this format.")
+    model: str | None = Field(description="The model profile with its options, as it was asked for.")
+    splits: list[SplitStats]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row and every image could be read."""
+        return not any(split.unsound or split.unreadable for split in self.splits)
+
+
+class Histogram:
+    """Counts whole numbers in a bounded number of bins."""
+
+    def __init__(self) -> None:
+        self._bins: Counter[int] = Counter()
+        self._sum = self._max = 0
+        self._min: int | None = None
+
+    def add(self, number: int) -> None:
+        """Count a number of 0 or more."""
+        self._sum += number
+        self._max = max(self._max, number)
+        self._min = number if self._min is None else min(self._min, number)
+        step = 10 ** max(len(str(number)) - 3, 0) if number >= _EXACT else 1
+        self._bins[number // step * step] += 1
+
+    def distribution(self) -> Distribution:
+        """What was counted."""
+        ordered = sorted(self._bins.items())
+        count = sum(self._bins.values())
+        bins: Counter[int] = Counter()
+        for number, times in ordered:
+            bins[number.bit_length()] += times
+        p50, p90, p99 = (_quantile(ordered, count, percent) for percent in (50, 90, 99))
+        return Distribution(
+            count=count,
+            mean=round(self._sum / count, 3) if count else 0.0,
+            min=self._min or 0,
+            p50=p50,
+            p90=p90,
+            p99=p99,
+            max=self._max,
+            bins={_bounds(bits): times for bits, times in sorted(bins.items())},
+        )
+
+
+def _quantile(ordered: list[tuple[int, int]], count: int, percent: int) -> int:
+    """The smallest number that so many percent do not exceed."""
+    seen = 0
+    for number, times in ordered:
+        seen += times
+        if seen * 100 >= count * percent:
+            return number
+    return 0
+
+
+def _bounds(bits: int) -> str:
+    return str(bits) if bits < 2 else f"{1 << (bits - 1)}-{(1 << bits) - 1}"
+
+
+class _Answers:
+    """Counts answers: short ones by themselves, long ones by a digest, so that none takes much memory."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._count = 0
+        self._complete = True
+
+    def add(self, text: str) -> None:
+        self._count += 1
+        key = text if len(text) <= _SHOWN else text[:_SHOWN] + blake2b(text.encode(), digest_size=16).hexdigest()
+        if key in self._counts or len(self._counts) < MAX_ANSWERS:
+            self._counts[key] += 1
+        else:
+            self._complete = False
+
+    def result(self, top: int) -> Answers:
+        counts = self._counts
+        labels = self._complete and 1 < len(counts) <= MAX_LABELS and len(counts) < self._count
+        return Answers(
+            count=self._count,
+            distinct=len(counts),
+            complete=self._complete,
+            top=[Answer(text=text[:_SHOWN], count=times) for text, times in counts.most_common(top)],
+            imbalance=round(max(counts.values()) / min(counts.values()), 3) if labels else None,
+        )
+
+
+class _Tokens:
+    """Sums up the counts of a split."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._low, self._high = Histogram(), Histogram()
+        self._refused = self._unknown = 0
+
+    def add(self, row: Conversation, sizes: list[Size | None]) -> None:
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes):
+            self._unknown += 1
+            return
+        try:
+            count: Count = self._target.count(row, known)
+        except ShapeRefused:
+            self._refused += 1
+        else:
+            self._low.add(count.low)
+            self._high.add(count.high)
+
+    def result(self) -> Tokens:
+        low, high = self._low.distribution(), self._high.distribution()
+        exact = self._target.encode is not None
+        return Tokens(exact=exact, low=low, high=high, refused=self._refused, unknown=self._unknown)
+
+
+class _Split:
+    """What is counted in one row file."""
+
+    def __init__(self, images: Path, target: Target | None) -> None:
+        self._histograms = {name: Histogram() for name in ("turns", "images", "width", "height", "text")}
+        self._answers = _Answers()
+        self._tokens = _Tokens(target) if target else None
+        self._size = lru_cache(_REMEMBERED_SIZES)(lambda path: _size(images, path))
+        self._rows = self._unsound = self._unreadable = 0
+
+    def line(self, raw: bytes) -> None:
+        try:
+            row = Conversation.model_validate_json(raw)
+        except ValidationError:
+            self._unsound += 1
+        else:
+            self._row(row)
+
+    def _row(self, row: Conversation) -> None:
+        self._rows += 1
+        sizes = [self._size(path) for turn in row.conversations for path in turn.images]
+        for size in sizes:
+            if size is None:
+                self._unreadable += 1
+            else:
+                self._histograms["width"].add(size.width)
+                self._histograms["height"].add(size.height)
+        answers = [turn.assistant for turn in row.conversations if turn.assistant is not None]
+        for answer in answers:
+            self._answers.add(answer)
+        texts = [row.system or "", *(turn.user for turn in row.conversations), *answers]
+        self._histograms["text"].add(sum(map(len, texts)))
+        self._histograms["turns"].add(len(row.conversations))
+        self._histograms["images"].add(len(sizes))
+        if self._tokens:
+            self._tokens.add(row, sizes)
+
+    def result(self, file: str, top: int) -> SplitStats:
+        return SplitStats(
+            file=file,
+            rows=self._rows,
+            unsound=self._unsound,
+            unreadable=self._unreadable,
+            tokens=self._tokens.result() if self._tokens else None,
+            answers=self._answers.result(top),
+            **{name: histogram.distribution() for name, histogram in self._histograms.items()},
+        )
+
+
+def _size(images: Path, path: str) -> Size | None:
+    outcome = check(images, False, path)
+    return Size(outcome.width, outcome.height) if isinstance(outcome, Image) else None
+
+
+class _Meter:
+    """Tells how many bytes of all row files were read."""
+
+    def __init__(self, files: list[Path], progress: Progress | None) -> None:
+        self._progress = progress
+        self._done = 0
+        self._total = sum(file.stat().st_size for file in files)
+
+    def __call__(self, block: memoryview) -> None:
+        self._done += len(block)
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+def stats(
+    path: Path, target: Target | None = None, *, model: str = "", top: int = 10, progress: Progress | None = None
+) -> Stats:
+    """Read all rows and the headers of all images.
+
+    Args:
+        path: a dataset directory, a directory with row files, or a row file.
+        target: the model that tokens are counted for.
+        model: what the result calls it.
+        top: answers that are listed, the most frequent first.
+        progress: called with bytes of rows read so far, and in all.
+
+    Raises:
+        ConvkitError: there are no row files, or one cannot be read.
+    """
+    files = _files(path)
+    try:
+        meter = _Meter(files, progress)
+        splits = list(_splits(files, target, top, meter))
+    except OSError as error:
+        raise ConvkitError(
+            f"{error.filename or path} cannot be read: {error.strerror}. Check that it is there."
+        ) from None
+    return Stats(model=model or None, splits=splits)
+
+
+def _splits(files: list[Path], target: Target | None, top: int, meter: _Meter) -> Iterator[SplitStats]:
+    for file in files:
+        split = _Split(file.parent / layout.IMAGES, target)
+        for line in read_lines(file, watch=meter):
+            split.line(line.raw)
+        yield split.result(file.name, top)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if (path / layout.MANIFEST).exists():
+        dataset = Dataset.open(path)
+        files = list(dict.fromkeys(dataset.path(split) for split in dataset.manifest.splits))
+    else:
+        files = layout.row_files(path)
+    if not files:
+        raise DatasetError(f"{path} has no row files (*{layout.ROWS_SUFFIX}). Give a dataset directory or a row file.")
+    return files
