@@ -42,6 +42,8 @@ NEVER: list[tuple[str, set[str]]] = [
     ("train/encode", {"convkit.train.models", "torch"}),
     ("train/pack", {"convkit.train.models"}),
     ("train/attention", {"convkit.train.models"}),
+    ("profiles/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.media", "convkit.rules"}),
+    ("stats", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.rules"}),
 ]
 
 
@@ -157,7 +159,7 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["convert --help", "convert --list", "convert ucf101 --help", "convert easy-vqa --help", "validate --help"],
+    ["convert --help", "convert --list", "convert ucf101 --help", "convert easy-vqa --help", "validate --help", "stats --help"],
 )
 def test_no_decoder_is_loaded_for(command: str) -> None:
     assert _loaded(*command.split()) & HEAVY == set()
