@@ -159,7 +159,14 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["convert --help", "convert --list", "convert ucf101 --help", "convert easy-vqa --help", "validate --help", "stats --help"],
+    [
+        "convert --help",
+        "convert --list",
+        "convert ucf101 --help",
+        "convert easy-vqa --help",
+        "validate --help",
+        "stats --help",
+    ],
 )
 def test_no_decoder_is_loaded_for(command: str) -> None:
     assert _loaded(*command.split()) & HEAVY == set()

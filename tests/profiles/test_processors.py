@@ -187,6 +187,7 @@ SPECS = [
     "qwen2-vl:min_pixels=50000,max_pixels=200000",
     "qwen3-vl:patch_size=14,max_pixels=100000",
     "smolvlm:longest_edge=2048,max_image_size=512,image_seq_len=64",
+    "smolvlm:longest_edge=1100,max_image_size=365",  # a side that is odd, and no multiple of the tile
     "llava-onevision:anyres_max=4",
     "internvl3:max_patches=6,size=224,image_seq_length=64",
 ]
@@ -205,6 +206,9 @@ SIZES = st.one_of(
 @example(size=Size(336, 336))
 @example(size=Size(672, 336))
 @example(size=Size(1401, 449))
+@example(size=Size(252, 1008))  # SmolVLM at 365: the shorter side is made even
+@example(size=Size(910, 799))  # SmolVLM at 365: scaled to whole tiles, the other side follows
+@example(size=Size(1268, 852))  # OneVision: more than its tiles, but less than 1.1 times
 def test_one_image(spec: str, size: Size) -> None:
     try:
         expected = tokens_of(spec, [size])
