@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -22,6 +23,7 @@ from convkit.train.pack import Sample, pack
 
 GIB = 2**30
 ANSWER = 16
+SHORT = 4096
 DOCUMENTS = [(1, 2, 200), (8, 2, 300), (0, 0, 500), (1, 4, 100)]
 """Images, tiles along each side of an image, tokens of text; the second is beyond 4,096 tokens."""
 
@@ -121,17 +123,18 @@ def _loss(logits: torch.Tensor, sample: Sample) -> float:
 
 
 def _training(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
-    """Forward and backward of one pack, with and without recomputing activations."""
+    """Forward and backward: of a pack of the short documents plain, then recomputing activations; then of all."""
     model.train()
-    packed = _on_device(pack(samples))
+    short = _on_device(pack([sample for sample in samples if len(sample) <= SHORT]))
+    steps = {"plain": short, "checkpointed": short, "all_checkpointed": _on_device(pack(samples))}
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     found: dict[str, Any] = {}
-    for name in ("forward_backward", "forward_backward_checkpointed"):
-        if name.endswith("checkpointed"):
+    for name, packed in steps.items():
+        if name == "checkpointed":
             enable({"use_reentrant": False})
         for _ in range(2):  # the first one warms
             model.zero_grad(set_to_none=True)
-            loss, found[name] = _timed(lambda: _step(model, packed))
+            loss, found[name] = _timed(partial(_step, model, packed))
         norms = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
         found[name] |= {"loss": float(loss), "gradient_norm": float(torch.stack(norms).norm())}
     model.zero_grad(set_to_none=True)
