@@ -4,21 +4,28 @@ Knows nothing of rules: `convkit.validate` reads lines to find everything that i
 data set reads rows and stops at the first one that is wrong.
 """
 
+import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self, cast
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from convkit import layout
-from convkit.errors import DatasetError
+from convkit.errors import ConvkitError, DatasetError, MissingExtra
 from convkit.schema import FORMAT_VERSION, Conversation, Manifest
 
 MAX_LINE_BYTES = 16 * 2**20
+MAX_EXPANSION = 1000
+"""A compressed row file may become this many times as large; rows become ten times, a bomb a million times."""
 _BLOCK_BYTES = 64 * 2**10
+_MAX_WINDOW = 128 * 2**20
+"""Memory that a zstd file may ask for, as the zstd command limits it without --long."""
 
 
 class Line(NamedTuple):
@@ -29,6 +36,64 @@ class Line(NamedTuple):
     raw: bytes
     """The line without its line feed (a carriage return stays: to JSON it is white space); empty if overlong."""
     overlong: bool
+
+
+@contextmanager
+def open_rows(path: Path) -> Iterator[BinaryIO]:
+    """Open a row file for reading its lines: as it is, or through the decompressor that its suffix names.
+
+    Raises:
+        OSError: the file cannot be read.
+        ConvkitError: it is not what its suffix says, damaged, or a decompression bomb; or the package is missing.
+    """
+    if path.suffix not in layout.COMPRESSED:
+        with path.open("rb", buffering=0) as file:
+            yield cast(BinaryIO, file)
+        return
+    try:
+        with _decompressed(path) as expanded:
+            yield cast(BinaryIO, _Bounded(expanded, MAX_EXPANSION * max(path.stat().st_size, _BLOCK_BYTES), path))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, error) from None
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":
+            raise _damaged(path, error) from None
+        raise
+
+
+def _damaged(path: Path, error: Exception) -> ConvkitError:
+    return ConvkitError(f"{path} cannot be decompressed: {error}. Copy the file again, or compress it again.")
+
+
+def _decompressed(path: Path) -> BinaryIO:
+    if path.suffix == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    try:
+        import zstandard
+    except ModuleNotFoundError:
+        raise MissingExtra("zstandard", "zstd", f"Reading {path.name}") from None
+    return cast(BinaryIO, zstandard.open(path, "rb", dctx=zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)))
+
+
+class _Bounded(io.RawIOBase):
+    """Ends with an error where a stream gives more than it should."""
+
+    def __init__(self, stream: BinaryIO, most: int, path: Path) -> None:
+        self._stream, self._left, self._path = stream, most, path
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        content = self._stream.read(len(buffer))
+        self._left -= len(content)
+        if self._left < 0:
+            raise ConvkitError(
+                f"{self._path} becomes more than {MAX_EXPANSION:,} times as large when it is decompressed, as rows "
+                "never do. Decompress it yourself if you trust it."
+            )
+        buffer[: len(content)] = content
+        return len(content)
 
 
 def read_lines(
@@ -43,8 +108,7 @@ def read_lines(
     Raises:
         OSError: the file cannot be read.
     """
-    raw_file = io.FileIO(path) if watch is None else _WatchedFile(path, watch)
-    with io.BufferedReader(raw_file, _BLOCK_BYTES) as file:
+    with open_rows(path) as opened, io.BufferedReader(_Watched(opened, watch), _BLOCK_BYTES) as file:
         number = 0
         while raw := file.readline(max_bytes + 1):
             number += 1
@@ -62,16 +126,19 @@ def _pass_over(file: BinaryIO) -> None:
         pass
 
 
-class _WatchedFile(io.FileIO):
-    """A file that shows every block to somebody while it is read, so that a digest costs no second reading."""
+class _Watched(io.RawIOBase):
+    """A stream that shows every block to somebody while it is read, so that a digest costs no second reading."""
 
-    def __init__(self, path: Path, watch: Callable[[memoryview], object]) -> None:
-        super().__init__(path)
-        self._watch = watch
+    def __init__(self, stream: BinaryIO, watch: Callable[[memoryview], object] | None) -> None:
+        self._stream, self._watch = stream, watch
+
+    def readable(self) -> bool:
+        return True
 
     def readinto(self, buffer: Any, /) -> int:
-        count = super().readinto(buffer)
-        self._watch(memoryview(buffer)[:count])
+        count: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        if self._watch:
+            self._watch(memoryview(buffer)[:count])
         return count
 
 

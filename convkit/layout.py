@@ -1,5 +1,7 @@
-"""The names inside a dataset directory. No other module spells them."""
+"""The names inside a dataset directory, and of what is kept outside it. No other module spells them."""
 
+import hashlib
+import os
 from pathlib import Path
 
 MANIFEST = "dataset.json"
@@ -7,6 +9,9 @@ RECEIPT = "receipt.json"
 QUARANTINE = "quarantine.jsonl"
 IMAGES = "images"
 ROWS_SUFFIX = ".jsonl"
+COMPRESSED = (".gz", ".zst")
+"""What may follow `ROWS_SUFFIX` where single row files are read."""
+STDIN = "-"
 
 WORK = ".partial"
 """Everything of an unfinished conversion that is not yet part of the product; gone once it is complete."""
@@ -20,3 +25,20 @@ def split_file(name: str, split: str) -> str:
 def row_files(directory: Path) -> list[Path]:
     """The row files of a directory without a manifest, such as the recipe's own output, sorted by name."""
     return sorted(p for p in directory.glob(f"*{ROWS_SUFFIX}") if p.name != QUARANTINE and p.is_file())
+
+
+def is_row_file(path: Path) -> bool:
+    """Whether a name is that of a row file, compressed or not."""
+    name = path.with_suffix("") if path.suffix in COMPRESSED else path
+    return name.suffix == ROWS_SUFFIX
+
+
+def media_cache(images: Path) -> Path:
+    """Where is kept what was seen of the files of an images/ folder.
+
+    In the user's cache directory (CONVKIT_CACHE, or convkit/ in XDG_CACHE_HOME), not in the data set: it is of this
+    machine alone, data sets may be read-only, and what comes with somebody else's data set must not be believed.
+    """
+    home = os.environ.get("CONVKIT_CACHE")
+    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convkit"
+    return base / f"media-{hashlib.sha256(os.fsencode(images.resolve())).hexdigest()[:32]}.sqlite"

@@ -15,3 +15,9 @@ def shared_data() -> Path:
     if not (path / "data").is_dir():
         pytest.skip(f"no test data at {path}; set CONVKIT_TEST_DATA")
     return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees what another one has cached, nor leaves anything in the user's cache."""
+    monkeypatch.setenv("CONVKIT_CACHE", str(tmp_path_factory.mktemp("cache")))

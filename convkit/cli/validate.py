@@ -12,7 +12,10 @@ from convkit.reporters import REPORTERS, get_reporter
 def validate(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Dataset directories or row files (*.jsonl)."),
+        typer.Argument(
+            metavar="PATH...",
+            help="Dataset directories or row files (*.jsonl, .gz, .zst; - is stdin).",
+        ),
     ],
     format: Annotated[
         str, typer.Option("--format", metavar="|".join(REPORTERS), help="How the report is written.")
@@ -32,7 +35,7 @@ def validate(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=0, help="Processes that decode. Default: one a processor; 0: no others."),
+        typer.Option("--workers", min=0, help="Worker processes. Default: one a processor; 0: none."),
     ] = None,
 ) -> None:
     """Check every row and image of data sets; exit code 1 if there are errors.
@@ -45,8 +48,7 @@ def validate(
 
     render = get_reporter(format)
     target = target_of(model, tokenizer, max_length)
-    with progress_bar("validating", "B") as update:
-        result = run(paths, media=media, target=target, workers=workers, progress=update)
+    result = run(paths, media=media, target=target, workers=workers, bars=progress_bar)
     sys.stdout.write(render(result.report))
     for path in result.receipts:
         typer.echo(f"receipt written: {path}", err=True)

@@ -1,13 +1,19 @@
 """What a rule is, and what a check sees: the two things that the families are made of."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from convkit.dataset import MAX_LINE_BYTES, read_lines
+from convkit.digests import DigestSet, new_key
 from convkit.findings import Finding, Severity
 from convkit.schema import Conversation, Manifest
+
+if TYPE_CHECKING:
+    from convkit.digests import Digests
+    from convkit.media.images import Image
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class RowFile:
     """A row file, and what was counted in it while it was read."""
 
     path: Path
+    label: str = ""
+    """What findings call the file where that is not its path: standard input."""
     rows: int = 0
     bad_rows: int = 0
     """Of `rows`; they count for nothing below."""
@@ -78,7 +86,13 @@ class RowFile:
     @property
     def name(self) -> str:
         """The path as findings show it."""
-        return shown(self.path)
+        return self.label or shown(self.path)
+
+    def rows_at(self, lines: Container[int]) -> Iterator[tuple[int, Conversation]]:
+        """Read sound rows again by their line numbers, in order: the second look where digests are equal."""
+        for line in read_lines(self.path, MAX_LINE_BYTES):
+            if line.number in lines:
+                yield line.number, Conversation.model_validate_json(line.raw)
 
 
 @dataclass
@@ -92,22 +106,70 @@ class Corpus:
     """The directory was given, not files of it: what is missing or left over counts, too."""
     media: bool = True
     """The files in images/ are looked at."""
-    mentioned: set[int] = field(default_factory=set)
-    """Hashes of the image paths of all sound rows. Hashes, because a set of the paths of a large data set takes
-    gigabytes; with 64 bits under a key of the process, even ten million paths collide once in 300,000 runs."""
+    key: int = field(default_factory=new_key)
+    """Of all digests of the data set in this run."""
+    mentioned: DigestSet = field(default_factory=DigestSet)
+    """Digests of the image paths of all sound rows; empty where media are not looked at."""
+
+
+class RowFacts(NamedTuple):
+    """What is kept of the sound rows of a stretch of a row file: one number for each row, in the order of the file.
+
+    Strings are digests under `Corpus.key`; 0 stands for absent.
+    """
+
+    file: int
+    """Index into `Corpus.files`."""
+    lines: "Digests"
+    """Line numbers, from 1."""
+    ids: "Digests"
+    groups: "Digests"
+    inputs: "Digests"
+    """System prompt, image paths, and all that comes before the last answer."""
+    answers: "Digests"
+    """The last turn's assistant text."""
+    images: "Digests"
+    """Paths that the stretch names, each once (so not one for each row); empty where media are not looked at."""
+
+
+class Mention(NamedTuple):
+    """The first place where a data set names an image."""
+
+    path: str
+    """As rows spell it."""
+    file: int
+    """Index into `Corpus.files`."""
+    line: int
+    row_id: str
+    turn: int
+    image: int
+    """Index into the turn's images."""
+
+    @property
+    def pointer(self) -> str:
+        """Leads to the path in the row."""
+        return f"/conversations/{self.turn}/images/{self.image}"
 
 
 class Check:
-    """A rule (or a few that share their work) about sound rows: sees every one of a data set, then its end.
+    """A rule (or a few that share their work) about a whole data set: sees all rows, all images, then the end.
 
-    One instance for each data set, so it may keep what it has seen. A family lists its checks in `CHECKS`.
+    One instance for each data set, in the main process, so it may keep what it has seen: eight bytes a row, not more.
+    A family lists its checks in `CHECKS`. Rules about the texts of one row are functions that run in workers: see
+    `convkit.rules.texts`.
     """
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
 
-    def row(self, place: Place, row: Conversation) -> Iterable[Problem]:
-        """The problems of one row; called once for each sound row, so it has a microsecond."""
+    def rows(self, facts: RowFacts) -> None:
+        """Take in a stretch of rows; stretches come in the order of files and lines."""
+
+    def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
+        """The problems of a sound image: what was seen of it is judged here, so that rules may change and caches stay.
+
+        Each comes once, after all rows, in the order in which rows first name them.
+        """
         return ()
 
     def end(self) -> Iterator[Finding]:

@@ -1,13 +1,14 @@
 """CK3xx: the data set as a whole, its rows against each other and against the manifest."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from convkit import layout
+from convkit.digests import Column, contains, digest, packed
 from convkit.findings import Finding, Severity
-from convkit.rules.base import Check, Corpus, Place, Problem, RowFile, Rule, shown
-from convkit.schema import Conversation, Split
+from convkit.rules.base import Check, Corpus, Place, Problem, RowFacts, RowFile, Rule, shown
+from convkit.schema import Split
 
 DUPLICATE_ID = Rule(
     code="CK301",
@@ -50,23 +51,39 @@ _LINE_BITS = 40
 
 
 class DuplicateIds(Check):
-    """CK301. Keeps 64 bits of hash and one integer a row; see `Corpus.mentioned` on collisions."""
+    """CK301. Keeps 16 bytes a row; only rows whose digests are equal are read again, and compared by their ids."""
 
     def __init__(self, corpus: Corpus) -> None:
         super().__init__(corpus)
-        self._files: dict[str, int] = {}
-        self._first: dict[int, int] = {}
+        self._ids, self._places = Column(), Column()
 
-    def row(self, place: Place, row: Conversation) -> Iterable[Problem]:
-        """Name the first row where the id is known."""
-        file = self._files.setdefault(place.file, len(self._files))
-        here = file << _LINE_BITS | (place.line or 0)
-        first = self._first.setdefault(hash(row.id), here)
-        if first == here:
-            return ()
-        name = list(self._files)[first >> _LINE_BITS]
-        message = f"the id {row.id!r} is that of {name}:{first & (1 << _LINE_BITS) - 1}"
-        return (Problem(DUPLICATE_ID, message, "/id"),)
+    def rows(self, facts: RowFacts) -> None:
+        """Keep the digests of the ids and where they are."""
+        import numpy as np
+
+        self._ids.append(facts.ids)
+        self._places.append(facts.lines + np.uint64(facts.file << _LINE_BITS))
+
+    def end(self) -> Iterator[Finding]:
+        """Name the first row where an id comes again."""
+        first: dict[str, str] = {}
+        for number, lines in sorted(self._suspects().items()):
+            file = self.corpus.files[number]
+            for line, row in file.rows_at(lines):
+                place = first.setdefault(row.id, f"{file.name}:{line}")
+                if place != f"{file.name}:{line}":
+                    message = f"the id {row.id!r} is that of {place}"
+                    yield Place(file.name, line, row.id).finding(Problem(DUPLICATE_ID, message, "/id"))
+
+    def _suspects(self) -> dict[int, set[int]]:
+        """The lines, by file, whose ids have a digest that is not theirs alone."""
+        suspects: dict[int, set[int]] = {}
+        repeated = self._ids.repeated()
+        if len(repeated):
+            for ids, places in zip(self._ids.blocks(), self._places.blocks(), strict=True):
+                for place in places[contains(repeated, ids)].tolist():
+                    suspects.setdefault(place >> _LINE_BITS, set()).add(place & (1 << _LINE_BITS) - 1)
+        return suspects
 
 
 class ManifestMismatch(Check):
@@ -114,8 +131,10 @@ class OrphanImages(Check):
         for folder, folders, names in os.walk(images):
             folders.sort()
             prefix = os.path.relpath(folder, images).replace(os.sep, "/") + "/"
-            for name in sorted(names):
-                if hash((prefix + name).removeprefix("./")) not in corpus.mentioned:
+            names.sort()
+            digests = packed(digest((prefix + name).removeprefix("./"), corpus.key) for name in names)
+            for name, known in zip(names, corpus.mentioned.contains(digests).tolist(), strict=True):
+                if not known:
                     place = Place(shown(Path(folder, name)))
                     yield place.finding(Problem(ORPHAN_IMAGE, "no row names this file"))
 

@@ -1,8 +1,10 @@
 """CK1xx: one row, its keys and their values.
 
-The schema decides whether a row is sound; the rules here say what is wrong with one that is not.
+The schema decides whether a row is sound; the rules here say what is wrong with one that is not. What is asked of
+the texts of sound rows is in `convkit.rules.texts`.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
@@ -10,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from convkit.findings import Severity
+from convkit.findings import Finding, Severity
 from convkit.rules import file, media
-from convkit.rules.base import Check, Problem, Rule
+from convkit.rules.base import Check, Corpus, Place, Problem, RowFacts, Rule
 from convkit.schema import IMAGE_MARKER, Conversation, Turn
 
 SCHEMA_VIOLATION = Rule(
@@ -40,10 +42,85 @@ ASSISTANT_MISSING = Rule(
     why="The next turn would follow an answer that was never given. Only a split without labels ends without one.",
     fix="Add the answer, or end the conversation at this turn.",
 )
-RULES = (SCHEMA_VIOLATION, MARKER_COUNT, ASSISTANT_MISSING)
-
-CHECKS: tuple[type[Check], ...] = ()
-"""For rules about rows that the schema accepts."""
+EMPTY_ANSWER = Rule(
+    code="CK104",
+    slug="empty-answer",
+    severity=Severity.ERROR,
+    summary="An assistant text is empty or only white space.",
+    why="The model is trained to say nothing, and the row counts as labelled; mostly the label was lost on the way.",
+    fix="Give the answer, or leave the key assistant out where the split has no labels.",
+)
+EMPTY_PROMPT = Rule(
+    code="CK105",
+    slug="empty-prompt",
+    severity=Severity.WARNING,
+    summary="A user text is empty or only white space.",
+    why="The model is asked nothing: it learns to answer whatever image it is shown in this one way.",
+    fix="Write what is asked, such as: Describe the image.",
+)
+PADDED_ANSWER = Rule(
+    code="CK106",
+    slug="padded-answer",
+    severity=Severity.WARNING,
+    summary="An assistant text begins or ends with white space.",
+    why="Blanks change the tokens: the model learns another answer than the one that is compared with in evaluation.",
+    fix="Strip the text.",
+)
+MARKER_IN_ANSWER = Rule(
+    code="CK107",
+    slug="marker-in-answer",
+    severity=Severity.ERROR,
+    summary="An assistant text holds an <image> marker.",
+    why="Where markers are replaced by images in the whole conversation, this one takes an image that is another "
+    "marker's; elsewhere the model learns to write it.",
+    fix="Remove the marker from the answer.",
+)
+UNLABELLED_ROW = Rule(
+    code="CK108",
+    slug="unlabelled-row",
+    severity=Severity.WARNING,
+    summary="A row has no answer, while other rows of its file have one.",
+    why="A split is labelled or is not. Rows without answers are passed over in training and evaluation, so fewer "
+    "rows count than there are.",
+    fix="Give the answers, or put the rows into a split without labels.",
+)
+MOJIBAKE = Rule(
+    code="CK109",
+    slug="mojibake",
+    severity=Severity.WARNING,
+    summary="A text was decoded with the wrong encoding.",
+    why="The model learns to read and write characters that nobody typed.",
+    fix="Decode the source as UTF-8 and convert it again.",
+)
+CONTROL_CHARACTER = Rule(
+    code="CK110",
+    slug="control-character",
+    severity=Severity.WARNING,
+    summary="A text holds a control character.",
+    why="It cannot be seen, but becomes tokens of its own, which the model reads and learns to write.",
+    fix="Remove the character; of the control characters only tab and line ends belong in text.",
+)
+NOT_A_CHOICE = Rule(
+    code="CK111",
+    slug="answer-not-a-choice",
+    severity=Severity.WARNING,
+    summary="An answer is none of the choices that its prompt lists.",
+    why="The prompt forbids the answer that is trained on: a class is missing from the list, or the label is wrong.",
+    fix="Correct the label, or list all classes in the prompt.",
+)
+RULES = (
+    SCHEMA_VIOLATION,
+    MARKER_COUNT,
+    ASSISTANT_MISSING,
+    EMPTY_ANSWER,
+    EMPTY_PROMPT,
+    PADDED_ANSWER,
+    MARKER_IN_ANSWER,
+    UNLABELLED_ROW,
+    MOJIBAKE,
+    CONTROL_CHARACTER,
+    NOT_A_CHOICE,
+)
 
 # The schema's own errors for these two come one at a time, and only where everything else is sound.
 _FOUND_HERE = {"marker_count", "assistant_missing"}
@@ -57,23 +134,29 @@ _KINDS = {str: "a string", bool: "a boolean", int: "a number", float: "a number"
 _MAX_SHOWN = 80
 
 
-def explain(raw: bytes, line: int, error: ValidationError) -> tuple[str | None, list[Problem]]:
+def explain(raw: bytes, line: int, error: ValidationError, unended: bool = False) -> tuple[str | None, list[Problem]]:
     """Say everything that is wrong with a line that is not a sound row: its id, where it can be read, and problems.
 
     The order of the questions matters: what is no text has no JSON errors, and what is no JSON has no keys.
+
+    Args:
+        unended: it is the last line, and has no line end.
     """
-    if problem := file.not_utf8(raw):
+    if problem := file.not_utf8(raw, unended):
         return None, [problem]
     try:
         document = from_json(raw)
     except ValueError as reason:
-        return None, [file.invalid_json(raw, line, str(reason))]
+        return None, [file.invalid_json(raw, line, str(reason), unended)]
+    twice = file.duplicate_key(raw, line)
     if problem := file.not_a_number(raw, line):
-        return _row_id(document), [problem]
+        return _row_id(document), [problem, *([twice] if twice else [])]
     return _row_id(document), [
+        *([twice] if twice else []),
         *_schema_problems(error),
         *_marker_count(document),
         *_assistant_missing(document),
+        *([file.no_last_line_end()] if unended else []),
     ]
 
 
@@ -157,3 +240,32 @@ def _assistant_missing(document: Any) -> Iterator[Problem]:
         if isinstance(turn, dict) and "assistant" not in turn:
             message = f"turn {index + 1} of {len(_turns(document))} has no assistant text"
             yield Problem(ASSISTANT_MISSING, message, f"/conversations/{index}")
+
+
+class UnlabelledRows(Check):
+    """CK108: one finding a file, at the first row without an answer; a file without any answer has none."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        super().__init__(corpus)
+        self._first: dict[int, int] = {}
+        self._missing: Counter[int] = Counter()
+        self._rows: Counter[int] = Counter()
+
+    def rows(self, facts: RowFacts) -> None:
+        """Count the answers that are absent."""
+        lines = facts.lines[facts.answers == 0]
+        self._rows[facts.file] += len(facts.answers)
+        self._missing[facts.file] += len(lines)
+        if len(lines):
+            self._first.setdefault(facts.file, int(lines[0]))
+
+    def end(self) -> Iterator[Finding]:
+        """Name the files where some are."""
+        for number, line in self._first.items():
+            missing, rows = self._missing[number], self._rows[number]
+            if missing < rows:
+                message = f"{missing:,} of {rows:,} rows have no answer; this is the first"
+                yield Place(self.corpus.files[number].name, line).finding(Problem(UNLABELLED_ROW, message))
+
+
+CHECKS: tuple[type[Check], ...] = (UnlabelledRows,)

@@ -34,7 +34,7 @@ NEVER: list[tuple[str, set[str]]] = [
     ("media/", {"convkit.convert", "convkit.converters", "convkit.engines", "convkit.cli", "convkit.rules"}),
     ("engines/", {"convkit.convert", "convkit.converters", "convkit.cli"}),
     ("rules/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters"}),
-    ("validate", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters"}),
+    ("validate/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters"}),
     ("reporters/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate"}),
     ("dataset", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate", "convkit.rules"}),
     ("convert", {"convkit.cli", "convkit.validate", "convkit.rules"}),

@@ -1,0 +1,102 @@
+"""What is asked of the texts of sound rows, each text by itself: functions without state, which run in workers.
+
+The rules are those of the row family; a text's place is added by the caller, so that one answer serves all rows that
+repeat the text.
+"""
+
+import re
+from collections.abc import Iterator
+
+from convkit.rules import row
+from convkit.rules.base import Problem
+from convkit.schema import IMAGE_MARKER
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
+# What UTF-8 looks like, read as Latin-1 or its Windows kin: an accented letter, a punctuation mark, an emoji, a byte
+# order mark; or the sign that a decoder leaves. A capital before it makes it a part of a word in capitals.
+_SECOND = bytes(range(0x80, 0xC0))
+_CONTINUED = re.escape(_SECOND.decode("latin-1") + _SECOND.decode("cp1252", "ignore"))
+_MISREAD = re.compile(f"(?<![A-ZÀ-Þ])(?:[ÂÃ]|â[\x80€]|ð[\x9fŸ])[{_CONTINUED}]|ï»¿|\ufffd")
+_CHOICES = "classes|labels|categories|options|choices|answers|words"
+_LIST = re.compile(rf"\b(?:following|these|of the) (?:\w+ )?(?:{_CHOICES}): *(?P<list>[^\n]+)", re.IGNORECASE)
+_EITHER = re.compile(r"\bAnswer (?P<one>\w+) or (?P<other>\w+)\.?\s*\Z")
+_LETTERED = re.compile(r"^[ \t]*\(?(?P<letter>[A-Z])[).:][ \t]+(?P<text>\S.*?)[ \t]*$", re.MULTILINE)
+_MAX_SHOWN = 60
+
+
+def of_prompt(text: str) -> tuple[Problem, ...]:
+    """The problems of a user text."""
+    if not text or text.isspace():
+        return (Problem(row.EMPTY_PROMPT, "the user text is blank"),)
+    return of_any(text)
+
+
+def of_answer(text: str) -> tuple[Problem, ...]:
+    """The problems of an assistant text."""
+    if not text or text.isspace():
+        return (Problem(row.EMPTY_ANSWER, "the assistant text is blank"),)
+    return tuple(_of_answer(text))
+
+
+def _of_answer(text: str) -> Iterator[Problem]:
+    if text[0].isspace() or text[-1].isspace():
+        where = "begins" if text[0].isspace() else "ends"
+        yield Problem(row.PADDED_ANSWER, f"the assistant text {where} with white space")
+    if IMAGE_MARKER in text:
+        yield Problem(row.MARKER_IN_ANSWER, f"the assistant text holds {IMAGE_MARKER}")
+    yield from of_any(text)
+
+
+def of_any(text: str) -> tuple[Problem, ...]:
+    """The problems that any text can have: its characters."""
+    if text.isascii() and text.isprintable():
+        return ()
+    problems = []
+    if match := _CONTROL.search(text):
+        problems.append(
+            Problem(
+                row.CONTROL_CHARACTER, f"character {match.start() + 1} is U+{ord(match[0]):04X}, a control character"
+            )
+        )
+    if match := _MISREAD.search(text):
+        around = text[max(match.start() - 10, 0) : match.end() + 10]
+        problems.append(Problem(row.MOJIBAKE, f"{around!r} was decoded with the wrong encoding"))
+    return tuple(problems)
+
+
+def choices(prompt: str) -> frozenset[str] | None:
+    """The answers that a prompt lists; None where it lists none that is understood.
+
+    Understood are `... one of the following classes: a, b, c.`, `Answer yes or no.`, and lines `A. text`, of which
+    both the letter and the text are choices.
+    """
+    if match := _LIST.search(prompt):
+        named = [part.strip(" '\"") for part in re.split(r",| or ", match["list"].rstrip().rstrip("."))]
+    elif match := _EITHER.search(prompt):
+        named = [match["one"], match["other"]]
+    else:
+        lettered = [(found["letter"], found["text"]) for found in _LETTERED.finditer(prompt)]
+        if [letter for letter, _ in lettered] != [chr(ord("A") + index) for index in range(len(lettered))]:
+            return None
+        named = [part for pair in lettered for part in pair]
+    known = frozenset(filter(None, named))
+    return known if len(known) > 1 else None
+
+
+def not_a_choice(answer: str, known: frozenset[str]) -> tuple[Problem, ...]:
+    """CK111 where an answer does not even contain one of the choices as whole words; case does not count."""
+    folded = answer.casefold()
+    if not folded.strip() or any(_has_words(folded, choice.casefold()) for choice in known):
+        return ()
+    short = answer if len(answer) <= _MAX_SHOWN else f"{answer[:_MAX_SHOWN]}…"
+    return (Problem(row.NOT_A_CHOICE, f"{short!r} is none of the {len(known)} choices that the prompt lists"),)
+
+
+def _has_words(text: str, words: str) -> bool:
+    start = text.find(words)
+    while start >= 0:
+        end = start + len(words)
+        if not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum()):
+            return True
+        start = text.find(words, start + 1)
+    return False

@@ -1,0 +1,189 @@
+"""Proves data sets sound: reads their rows, looks at their media, and collects what the rules find.
+
+Never prints. Two passes, in worker processes: pieces of row files first, then the images that rows name. Memory is
+taken by findings, by some 16 bytes for each row and 8 for each image; beyond some hundred megabytes these lie on disk.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from convkit import layout, receipt
+from convkit.dataset import MAX_LINE_BYTES, Dataset
+from convkit.engines import local
+from convkit.errors import ConvkitError
+from convkit.findings import Report, Severity, Summary
+from convkit.media.images import Image, ImageProblem
+from convkit.progress import Bars, Progress, silent
+from convkit.rules import RULES
+from convkit.rules.base import Mention
+from convkit.validate import media as media_pass
+from convkit.validate.cache import MediaCache
+from convkit.validate.pieces import PIECE_BYTES, Piece, cut
+from convkit.validate.rows import Parsed, parse
+from convkit.validate.scan import Scan
+from convkit.validate.targets import data_sets
+
+Media = Literal["decode", "header", "none"]
+"""How far image files are read: to the last pixel, their header, or not at all."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a validation."""
+
+    report: Report
+    receipts: tuple[Path, ...] = ()
+    """Written for the dataset directories that passed."""
+    notes: tuple[str, ...] = ()
+    """What else happened to receipts: removed because the data set no longer passes, or not written, and why."""
+
+
+def validate(
+    paths: Sequence[Path],
+    *,
+    media: Media = "decode",
+    workers: int | None = None,
+    bars: Bars = silent,
+) -> Result:
+    """Run all rules over data sets.
+
+    Args:
+        paths: row files, plain or compressed, whose images are in the folder images/ beside them; dataset
+            directories; directories with row files but without a manifest; `-` for rows on standard input. Files of
+            one directory are one data set.
+        media: how far image files are read; each is read once, however many rows name it, and not at all where it
+            has not changed since the last run.
+        workers: processes; 0 does all work in this one. As many as there are processors if not given.
+        bars: makes a progress bar for each of the two passes.
+
+    Raises:
+        ConvkitError: a path is missing, has no rows or cannot be read; then no receipt was written or removed.
+    """
+    count = local.default_workers() if workers is None else workers
+    with data_sets(paths) as targets:
+        for corpus, _ in targets:
+            corpus.media = media != "none"
+        scans = [Scan(corpus, dataset) for corpus, dataset in targets]
+        with bars("reading rows", "B") as update:
+            _read_rows(scans, count, update)
+        if media != "none":
+            with bars("looking at images", "images") as update:
+                _look_at_images(scans, media == "decode", count, update)
+        for scan in scans:
+            scan.end()
+    return _result(scans, media)
+
+
+Source = tuple[Scan, int]
+"""A data set and the number of one of its row files."""
+
+
+def _read_rows(scans: Sequence[Scan], workers: int, progress: Progress) -> None:
+    sources = [(scan, number) for scan in scans for number, _ in enumerate(scan.corpus.files)]
+    total, plain = _size(sources)
+    waiting: deque[Source] = deque()
+    done = 0
+
+    def watch(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total if plain else None)
+
+    def jobs() -> Iterator[tuple[Piece, int]]:
+        for scan, number in sources:
+            for piece in _pieces(scan, number, watch):
+                waiting.append((scan, number))
+                yield piece, scan.corpus.key
+
+    task = partial(_parse, MAX_LINE_BYTES, any(scan.corpus.media for scan in scans))
+    # What is read in a moment is not worth the start of a process.
+    for parsed in local.run(task, jobs(), workers if total > 2 * PIECE_BYTES else 0, _crashed):
+        scan, number = waiting.popleft()
+        scan.take_rows(number, parsed)
+    for scan, number in sources:
+        scan.file_ends(number)
+
+
+def _parse(max_line: int, mentions: bool, job: tuple[Piece, int]) -> Parsed:
+    piece, key = job
+    return parse(piece, max_line=max_line, key=key, mentions=mentions)
+
+
+def _crashed(job: tuple[Piece, int]) -> Parsed:
+    path, line = job[0].path, job[0].first_line
+    raise ConvkitError(f"The process that read {path} from line {line} on died, probably for lack of memory.")
+
+
+def _size(sources: Sequence[Source]) -> tuple[int, bool]:
+    """Bytes of all row files, and whether they are those that will be read."""
+    files = [scan.corpus.files[number].path for scan, number in sources]
+    files = [path for path in files if path.is_file()]
+    return sum(path.stat().st_size for path in files), all(path.suffix not in layout.COMPRESSED for path in files)
+
+
+def _pieces(scan: Scan, number: int, watch: Callable[[int], None]) -> Iterator[Piece]:
+    file = scan.corpus.files[number]
+    if not file.path.is_file():
+        file.missing = True
+        return
+    try:
+        yield from cut(file, MAX_LINE_BYTES, watch)
+    except OSError as error:
+        raise ConvkitError(f"{file.path} cannot be read: {error.strerror}. Check its permissions.") from None
+
+
+def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress: Progress) -> None:
+    total = sum(len(scan.mentions) for scan in scans)
+    done = 0
+    for scan in scans:
+
+        def take(mention: Mention, outcome: Image | ImageProblem, scan: Scan = scan) -> None:
+            nonlocal done
+            done += 1
+            progress(done, total)
+            scan.take_image(mention, outcome)
+
+        cache = MediaCache(layout.media_cache(scan.images))
+        try:
+            media_pass.look_at_all(scan.images, scan.mentions, take, decode=decode, workers=workers, cache=cache)
+        finally:
+            cache.close()
+
+
+def _result(scans: Sequence[Scan], media: Media) -> Result:
+    receipts, notes = [], []
+    for scan in scans:
+        if scan.dataset is None:
+            continue
+        path = scan.corpus.directory / layout.RECEIPT
+        try:
+            if scan.count(Severity.ERROR):
+                if path.exists():
+                    path.unlink()
+                    notes.append(f"receipt removed: {path}: the data set does not pass any more")
+            elif media == "decode":
+                receipts.append(receipt.write(scan.corpus.directory, _receipt(scan, scan.dataset)))
+        except OSError as error:
+            notes.append(f"receipt not written or removed: {path}: {error.strerror}")
+    findings = [finding for scan in scans for finding in scan.findings]
+    summary = Summary(
+        rows=sum(file.rows for scan in scans for file in scan.corpus.files),
+        errors=sum(scan.count(Severity.ERROR) for scan in scans),
+        warnings=sum(scan.count(Severity.WARNING) for scan in scans),
+    )
+    return Result(Report(summary=summary, findings=findings), tuple(receipts), tuple(notes))
+
+
+def _receipt(scan: Scan, dataset: Dataset) -> receipt.Receipt:
+    warnings = Counter(finding.code for finding in scan.findings)
+    return receipt.Receipt(
+        manifest=dataset.manifest_sha256,
+        rows={file.path.name: receipt.RowsReceipt(rows=file.rows, sha256=file.sha256) for file in scan.corpus.files},
+        media=scan.digest.receipt(),
+        rules=tuple(RULES),
+        warnings=dict(sorted(warnings.items())),
+    )

@@ -1,0 +1,105 @@
+"""One data set on its way through the rules: what workers send is put together here, in order."""
+
+import json
+from collections.abc import Iterator
+from tempfile import SpooledTemporaryFile
+from weakref import finalize
+
+from convkit import layout, receipt
+from convkit.dataset import Dataset
+from convkit.digests import from_bytes
+from convkit.findings import Finding, Severity
+from convkit.media.images import Image, ImageProblem
+from convkit.rules import CHECKS, RULES
+from convkit.rules import file as file_rules
+from convkit.rules import media as media_rules
+from convkit.rules.base import Corpus, Mention, Place, Problem, RowFacts, shown
+from convkit.validate.rows import FirstMention, Parsed
+
+_MENTIONS_IN_MEMORY = 16 * 2**20
+
+
+class Mentions:
+    """The first mention of each image, in order; beyond 16 MiB on disk."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(_MENTIONS_IN_MEMORY, "w+b")  # noqa: SIM115 it lives as long as this
+        finalize(self, self._file.close)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, file: int, first: FirstMention) -> None:
+        """Keep one."""
+        mention = Mention(first.path, file, *first[1:])
+        self._file.write(json.dumps(mention).encode() + b"\n")
+        self._count += 1
+
+    def __iter__(self) -> Iterator[Mention]:
+        self._file.seek(0)
+        for line in self._file:
+            yield Mention(*json.loads(line))
+
+
+class Scan:
+    """A data set, what was found in it so far, and what its receipt will hold."""
+
+    def __init__(self, corpus: Corpus, dataset: Dataset | None) -> None:
+        self.corpus = corpus
+        self.dataset = dataset
+        self.images = corpus.directory / layout.IMAGES
+        self.findings: list[Finding] = []
+        self.mentions = Mentions()
+        self.digest = receipt.MediaDigest()
+        self._checks = [check(corpus) for check in CHECKS]
+
+    def take_rows(self, number: int, parsed: Parsed) -> None:
+        """Take in a piece of the file of this number; pieces come in order."""
+        file = self.corpus.files[number]
+        file.rows += parsed.lines - parsed.blank
+        file.bad_rows += parsed.bad_rows
+        file.turns += parsed.turns
+        file.images += parsed.images
+        for line, row_id, code, message, pointer in parsed.found:
+            self._found(Place(file.name, line, row_id), Problem(RULES[code], message, pointer))
+        columns = (parsed.at, parsed.ids, parsed.groups, parsed.inputs, parsed.answers, parsed.paths)
+        facts = RowFacts(number, *map(from_bytes, columns))
+        for check in self._checks:
+            check.rows(facts)
+        for first, new in zip(parsed.mentions, self.corpus.mentioned.add(facts.images), strict=True):
+            if new:
+                self.mentions.add(number, first)
+
+    def file_ends(self, number: int) -> None:
+        """Say what is to say of a file whose rows were all read."""
+        file = self.corpus.files[number]
+        if not file.rows and not file.missing:
+            self._found(Place(file.name), Problem(file_rules.EMPTY_FILE, "the file holds no row"))
+
+    def take_image(self, mention: Mention, outcome: Image | ImageProblem) -> None:
+        """Take in what was seen of an image; called in the order of the mentions."""
+        place = Place(self.corpus.files[mention.file].name, mention.line, mention.row_id)
+        if isinstance(outcome, ImageProblem):
+            self._found(place, media_rules.image_problem(outcome.rule, outcome.message, mention.pointer))
+            return
+        if outcome.sha256 is not None:
+            self.digest.add(mention.path, outcome.bytes, outcome.sha256)
+        for check in self._checks:
+            for problem in check.image(mention, outcome):
+                self._found(place, problem._replace(pointer=problem.pointer or mention.pointer))
+
+    def _found(self, place: Place, problem: Problem) -> None:
+        self.findings.append(place.finding(problem))
+
+    def end(self) -> None:
+        """Ask what is asked at the end, and put the findings in order: the manifest, row files, other files."""
+        for check in self._checks:
+            self.findings.extend(check.end())
+        names = [shown(self.corpus.directory / layout.MANIFEST), *(file.name for file in self.corpus.files)]
+        ranks = {name: rank for rank, name in enumerate(names)}
+        self.findings.sort(key=lambda f: (ranks.get(f.file, len(names)), f.file, f.line or 0, f.code))
+
+    def count(self, severity: Severity) -> int:
+        """The number of findings of a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
