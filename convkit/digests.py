@@ -30,14 +30,14 @@ def new_key() -> int:
     return int.from_bytes(os.urandom(_ITEM))
 
 
-def digest(text: str, key: int) -> int:
-    """64 bits of a string; surrogates, which file names may hold, are taken as they are."""
-    return xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"), key)
+def digest(content: bytes, key: int) -> int:
+    """64 bits of a string in UTF-8."""
+    return xxh3_64_intdigest(content, key)
 
 
-def packed(digests: Iterable[int]) -> "Digests":
-    """Digests as an array."""
-    return from_bytes(array("Q", digests).tobytes())
+def packed_digests(texts: Iterable[str], key: int) -> bytes:
+    """The digests of many strings, for `from_bytes`."""
+    return array("Q", [xxh3_64_intdigest(text.encode(), key) for text in texts]).tobytes()
 
 
 def from_bytes(packed: bytes) -> "Digests":

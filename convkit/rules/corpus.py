@@ -1,11 +1,12 @@
 """CK3xx: the data set as a whole, its rows against each other and against the manifest."""
 
 import os
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
 from convkit import layout
-from convkit.digests import Column, contains, digest, packed
+from convkit.digests import Column, contains, digest, from_bytes
 from convkit.findings import Finding, Severity
 from convkit.rules.base import Check, Corpus, Place, Problem, RowFacts, RowFile, Rule, shown
 from convkit.schema import Split
@@ -130,10 +131,11 @@ class OrphanImages(Check):
         images = corpus.directory / layout.IMAGES
         for folder, folders, names in os.walk(images):
             folders.sort()
-            prefix = os.path.relpath(folder, images).replace(os.sep, "/") + "/"
+            prefix = (os.path.relpath(folder, images).replace(os.sep, "/") + "/").removeprefix("./")
             names.sort()
-            digests = packed(digest((prefix + name).removeprefix("./"), corpus.key) for name in names)
-            for name, known in zip(names, corpus.mentioned.contains(digests).tolist(), strict=True):
+            digests = array("Q", [digest(os.fsencode(prefix + name), corpus.key) for name in names])
+            known_names = corpus.mentioned.contains(from_bytes(digests.tobytes())).tolist()
+            for name, known in zip(names, known_names, strict=True):
                 if not known:
                     place = Place(shown(Path(folder, name)))
                     yield place.finding(Problem(ORPHAN_IMAGE, "no row names this file"))

@@ -156,7 +156,6 @@ def explain(raw: bytes, line: int, error: ValidationError, unended: bool = False
         *_schema_problems(error),
         *_marker_count(document),
         *_assistant_missing(document),
-        *([file.no_last_line_end()] if unended else []),
     ]
 
 

@@ -16,7 +16,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
 # order mark; or the sign that a decoder leaves. A capital before it makes it a part of a word in capitals.
 _SECOND = bytes(range(0x80, 0xC0))
 _CONTINUED = re.escape(_SECOND.decode("latin-1") + _SECOND.decode("cp1252", "ignore"))
-_MISREAD = re.compile(f"(?<![A-ZÀ-Þ])(?:[ÂÃ]|â[\x80€]|ð[\x9fŸ])[{_CONTINUED}]|ï»¿|\ufffd")
+_MISREAD = re.compile(f"(?<![A-ZÀ-Þ])(?:[ÂÃ]|â[{_CONTINUED}]|ð[\x9fŸ])[{_CONTINUED}]|ï»¿|\ufffd")
 _CHOICES = "classes|labels|categories|options|choices|answers|words"
 _LIST = re.compile(rf"\b(?:following|these|of the) (?:\w+ )?(?:{_CHOICES}): *(?P<list>[^\n]+)", re.IGNORECASE)
 _EITHER = re.compile(r"\bAnswer (?P<one>\w+) or (?P<other>\w+)\.?\s*\Z")

@@ -1,25 +1,21 @@
 """What a worker does with a piece of a row file: it parses the rows, judges each, and keeps what all are judged by."""
 
 from array import array
-from functools import lru_cache
 from typing import NamedTuple
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from convkit.digests import digest
+from convkit.digests import digest, packed_digests
 from convkit.rules import file as file_rules
 from convkit.rules import row as row_rules
 from convkit.rules import texts as text_rules
 from convkit.rules.base import Problem
-from convkit.schema import Conversation, Turn
+from convkit.schema import IMAGE_MARKER, Conversation
 from convkit.validate.pieces import Piece
+from convkit.validate.plain import PlainRow, PlainTurn, keys_of, read_row
 
-_SCHEMA = TypeAdapter(Conversation).validator
-"""Like `Conversation.model_validate_json`, without the Python around it."""
-_MEMO = 1024
-"""Texts that are remembered: prompts and answers of many data sets are few."""
-_MEMO_CHARACTERS = 2048
 _MASK = 2**64 - 1
+_NO_JSON = {rule.code for rule in (file_rules.NOT_UTF8, file_rules.INVALID_JSON, file_rules.TRUNCATED_LINE)}
 
 
 class Found(NamedTuple):
@@ -62,12 +58,24 @@ class Parsed(NamedTuple):
     mentions: list[FirstMention]
 
 
-class Text(NamedTuple):
-    """What is to say about a text, wherever it stands."""
+class _Prompt(NamedTuple):
+    """What is to say about a user text, wherever it stands in the piece."""
 
     problems: tuple[Problem, ...]
     digest: int
-    choices: frozenset[str] | None = None
+    markers: int
+    choices: frozenset[str] | None
+
+
+class _Answer(NamedTuple):
+    """What is to say about an assistant text."""
+
+    problems: tuple[Problem, ...]
+    digest: int
+
+
+class _NotSoundError(Exception):
+    """The row breaks one of the rules that the plain schema does not know."""
 
 
 def parse(piece: Piece, *, max_line: int, key: int, mentions: bool) -> Parsed:
@@ -88,22 +96,30 @@ class _Parser:
         self._wants_mentions = mentions
         self._blank = self._bad = self._turns = self._images = 0
         self._found: list[Found] = []
-        self._at, self._ids, self._groups, self._inputs, self._answers = (array("Q") for _ in range(5))
-        self._keys = array("Q")
+        self._at: list[int] = []
+        self._keys: list[int] = []
+        self._ids: list[str] = []
+        self._groups: list[int] = []
+        self._inputs: list[int] = []
+        self._answers: list[int] = []
+        # A piece has few prompts and answers, or is read once: no bound is needed.
+        self._prompts: dict[str, _Prompt] = {}
+        self._said: dict[str, _Answer] = {}
         self._mentions: dict[str, FirstMention] = {}
 
     def parse(self, piece: Piece) -> Parsed:
         content = b"" if piece.overlong else piece.read()
         raws = content.split(b"\n")
-        unended = bool(raws[-1])
         if piece.overlong:
             self._bad_row(piece.first_line, None, [file_rules.overlong(self._max_line)])
         else:
+            unended = bool(raws[-1])
             if not unended:
                 raws.pop()
             self._rows(raws, piece.first_line, unended)
             self._duplicate_keys(content, raws, piece.first_line)
         self._found.sort(key=lambda found: found.line)
+        key = self._key
         return Parsed(
             lines=len(raws),
             blank=self._blank,
@@ -111,32 +127,94 @@ class _Parser:
             turns=self._turns,
             images=self._images,
             found=self._found,
-            at=self._at.tobytes(),
-            ids=self._ids.tobytes(),
-            groups=self._groups.tobytes(),
-            inputs=self._inputs.tobytes(),
-            answers=self._answers.tobytes(),
-            paths=array("Q", (digest(path, self._key) for path in self._mentions)).tobytes(),
+            at=_packed(self._at),
+            ids=packed_digests(self._ids, key),
+            groups=_packed(self._groups),
+            inputs=_packed(self._inputs),
+            answers=_packed(self._answers),
+            paths=packed_digests(self._mentions, key),
             mentions=list(self._mentions.values()),
         )
 
     def _rows(self, raws: list[bytes], first: int, unended: bool) -> None:
-        validate = _SCHEMA.validate_json
         last = first + len(raws) - 1 if unended else None
         for line, raw in enumerate(raws, first):
-            if len(raw) > self._max_line:
-                self._bad_row(line, None, [file_rules.overlong(self._max_line)])
-                continue
             try:
-                row = validate(raw)
-            except ValidationError as error:
-                self._not_sound(line, raw, error, line == last)
-            else:
-                self._sound(line, row)
-                if line == last:
-                    self._tell(line, row.id, file_rules.no_last_line_end())
+                if len(raw) <= self._max_line:
+                    self._take(line, read_row(raw))
+                else:
+                    self._bad_row(line, None, [file_rules.overlong(self._max_line)])
+            except (ValidationError, _NotSoundError):
+                self._not_sound(line, raw, line == last)
+        if last and not (self._found and self._found[-1].line == last and self._found[-1].code in _NO_JSON):
+            self._tell(last, None, file_rules.no_last_line_end())
 
-    def _not_sound(self, line: int, raw: bytes, error: ValidationError, unended: bool) -> None:
+    def _take(self, line: int, row: PlainRow) -> None:
+        """All that is done for every row; it has a microsecond or two.
+
+        Raises:
+            _NotSoundError: the row is not sound after all; then nothing was done.
+        """
+        turns = row["conversations"]
+        parts: list[int] = []
+        answer = images = 0
+        keys = len(row)
+        problems: list[tuple[str, tuple[Problem, ...]]] = []
+        for index, turn in enumerate(turns):
+            keys += len(turn)
+            user, paths, text = turn["user"], turn["images"], turn.get("assistant")
+            prompt = self._prompts.get(user) or self._new_prompt(user)
+            if prompt.markers and prompt.markers != len(paths):
+                raise _NotSoundError
+            if prompt.problems:
+                problems.append((f"/conversations/{index}/user", prompt.problems))
+            parts += (answer, prompt.digest)
+            if paths:
+                images += len(paths)
+                parts.append(digest("\n".join(paths).encode(), self._key))
+            if text is None:
+                if index < len(turns) - 1:
+                    raise _NotSoundError
+                answer = 0
+            else:
+                said = self._said.get(text) or self._new_answer(text)
+                answer = said.digest
+                if said.problems or (prompt.choices and text not in prompt.choices):
+                    problems.append((f"/conversations/{index}/assistant", _of_answer(said, text, prompt)))
+            if "answers" in turn:
+                problems += _of_answers(turn, index)
+        if "metadata" in row:
+            keys = keys_of(row)
+        if "system" in row and (system := row["system"]) is not None:
+            problems.append(("/system", text_rules.of_any(system)))
+            parts.append(digest(system.encode(), self._key))
+        for pointer, several in problems:
+            for problem in several:
+                self._tell(line, row["id"], problem, pointer)
+        if images and self._wants_mentions:
+            self._mention(line, row)
+        self._turns += len(turns)
+        self._images += images
+        self._keys.append(keys)
+        self._at.append(line)
+        self._ids.append(row["id"])
+        self._groups.append(0 if (group := row.get("group")) is None else digest(group.encode(), self._key))
+        # The hash of a tuple of integers is the same in all processes.
+        self._inputs.append(hash(tuple(parts)) & _MASK)
+        self._answers.append(answer)
+
+    def _new_prompt(self, text: str) -> _Prompt:
+        number = digest(text.encode(), self._key)
+        seen = _Prompt(text_rules.of_prompt(text), number, text.count(IMAGE_MARKER), text_rules.choices(text))
+        self._prompts[text] = seen
+        return seen
+
+    def _new_answer(self, text: str) -> _Answer:
+        seen = _Answer(text_rules.of_answer(text), digest(text.encode(), self._key))
+        self._said[text] = seen
+        return seen
+
+    def _not_sound(self, line: int, raw: bytes, unended: bool) -> None:
         if file_rules.is_blank(raw):
             self._blank += 1
             self._tell(line, None, file_rules.blank())
@@ -145,12 +223,14 @@ class _Parser:
             self._tell(line, None, problem)
             raw = raw[len(file_rules.BYTE_ORDER_MARK) :]
             try:
-                self._sound(line, _SCHEMA.validate_json(raw))
+                self._take(line, read_row(raw))
                 return
-            except ValidationError as inner:
-                error = inner
-        row_id, problems = row_rules.explain(raw, line, error, unended)
-        self._bad_row(line, row_id, problems)
+            except (ValidationError, _NotSoundError):
+                pass
+        try:
+            Conversation.model_validate_json(raw)
+        except ValidationError as error:
+            self._bad_row(line, *row_rules.explain(raw, line, error, unended))
 
     def _bad_row(self, line: int, row_id: str | None, problems: list[Problem]) -> None:
         self._bad += 1
@@ -160,84 +240,33 @@ class _Parser:
     def _tell(self, line: int, row_id: str | None, problem: Problem, pointer: str | None = None) -> None:
         self._found.append(Found(line, row_id, problem.rule.code, problem.message, pointer or problem.pointer))
 
-    def _sound(self, line: int, row: Conversation) -> None:
-        """Everything that is done for every row; it has two microseconds."""
-        key = self._key
-        keys = len(row.__pydantic_fields_set__)
-        parts = [0 if row.system is None else self._other(line, row.id, row.system, "/system")]
-        answer = 0
-        for index, turn in enumerate(row.conversations):
-            keys += len(turn.__pydantic_fields_set__)
-            user, text = turn.user, turn.assistant
-            prompt = _prompt(user, key) if len(user) < _MEMO_CHARACTERS else _prompt.__wrapped__(user, key)
-            if prompt.problems:
-                self._tell_all(line, row.id, prompt.problems, f"/conversations/{index}/user")
-            parts.append(prompt.digest)
-            if turn.images:
-                self._images += len(turn.images)
-                parts.append(digest("\n".join(turn.images), key))
-                if self._wants_mentions:
-                    self._mention(line, row.id, index, turn)
-            if text is not None:
-                parts.append(answer)
-                said = _answer(text, key) if len(text) < _MEMO_CHARACTERS else _answer.__wrapped__(text, key)
-                answer = said.digest
-                if said.problems:
-                    self._tell_all(line, row.id, said.problems, f"/conversations/{index}/assistant")
-                if prompt.choices and text not in prompt.choices:
-                    problems = text_rules.not_a_choice(text, prompt.choices)
-                    self._tell_all(line, row.id, problems, f"/conversations/{index}/assistant")
-            else:
-                answer = 0
-            for k, accepted in enumerate(turn.answers or ()):
-                self._other(line, row.id, accepted, f"/conversations/{index}/answers/{k}")
-        if row.metadata:
-            keys += _keys_within(row.metadata)
-        self._turns += len(row.conversations)
-        self._keys.append(keys)
-        self._at.append(line)
-        self._ids.append(digest(row.id, key))
-        self._groups.append(0 if row.group is None else digest(row.group, key))
-        # The hash of a tuple of integers is the same in all processes.
-        self._inputs.append(hash(tuple(parts)) & _MASK)
-        self._answers.append(answer)
-
-    def _other(self, line: int, row_id: str, text: str, pointer: str) -> int:
-        """A text of which only the characters are looked at; its digest."""
-        if problems := text_rules.of_any(text):
-            self._tell_all(line, row_id, problems, pointer)
-        return digest(text, self._key)
-
-    def _tell_all(self, line: int, row_id: str, problems: tuple[Problem, ...], pointer: str) -> None:
-        for problem in problems:
-            self._tell(line, row_id, problem, pointer)
-
-    def _mention(self, line: int, row_id: str, turn_index: int, turn: Turn) -> None:
-        for index, path in enumerate(turn.images):
-            if path not in self._mentions:
-                self._mentions[path] = FirstMention(path, line, row_id, turn_index, index)
+    def _mention(self, line: int, row: PlainRow) -> None:
+        mentions = self._mentions
+        for turn, content in enumerate(row["conversations"]):
+            for image, path in enumerate(content["images"]):
+                if path not in mentions:
+                    mentions[path] = FirstMention(path, line, row["id"], turn, image)
 
     def _duplicate_keys(self, content: bytes, raws: list[bytes], first: int) -> None:
         """Look closely at sound rows that may spell more keys than they have; mostly none of a piece does."""
         if file_rules.most_keys(content) == sum(self._keys):
             return
-        for line, keys in zip(self._at, self._keys, strict=True):
-            raw = raws[line - first]
+        for line, row_id, keys in zip(self._at, self._ids, self._keys, strict=True):
+            raw = raws[line - first].removeprefix(file_rules.BYTE_ORDER_MARK)
             if file_rules.most_keys(raw) > keys and (problem := file_rules.duplicate_key(raw, line)):
-                self._tell(line, None, problem)
+                self._tell(line, row_id, problem)
 
 
-def _keys_within(value: JsonValue) -> int:
-    if isinstance(value, dict):
-        return len(value) + sum(map(_keys_within, value.values()))
-    return sum(map(_keys_within, value)) if isinstance(value, list) else 0
+def _of_answer(said: _Answer, text: str, prompt: _Prompt) -> tuple[Problem, ...]:
+    if prompt.choices and text not in prompt.choices:
+        return (*said.problems, *text_rules.not_a_choice(text, prompt.choices))
+    return said.problems
 
 
-@lru_cache(_MEMO)
-def _prompt(text: str, key: int) -> Text:
-    return Text(text_rules.of_prompt(text), digest(text, key), text_rules.choices(text))
+def _of_answers(turn: PlainTurn, index: int) -> list[tuple[str, tuple[Problem, ...]]]:
+    accepted = turn["answers"] or ()
+    return [(f"/conversations/{index}/answers/{k}", text_rules.of_any(text)) for k, text in enumerate(accepted)]
 
 
-@lru_cache(_MEMO)
-def _answer(text: str, key: int) -> Text:
-    return Text(text_rules.of_answer(text), digest(text, key))
+def _packed(numbers: list[int]) -> bytes:
+    return array("Q", numbers).tobytes()

@@ -1,13 +1,17 @@
 """What validate makes of paths, and how findings are put together."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from convkit.errors import ConvkitError, DatasetError
+from convkit.progress import Progress
 from convkit.validate import validate
+from convkit.validate.media import Job
 from tests.fixtures.make_datasets import line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 
@@ -81,7 +85,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convkit.validate.read_lines", refuse)
+    monkeypatch.setattr("convkit.validate.pieces.open_rows", refuse)
     with pytest.raises(ConvkitError, match=r"x_train\.jsonl cannot be read: Permission denied"):
         validate([write_rows(tmp_path, lines(row()))])
 
@@ -91,8 +95,11 @@ def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def run(task: object, items: Any, workers: int, on_crash: Any) -> Any:
         for item in items:
-            looked.append(item[1])
-            yield on_crash(item)
+            if isinstance(item, Job):
+                looked.append(item.relative)
+                yield on_crash(item)
+            else:
+                yield task(item)
 
     monkeypatch.setattr("convkit.validate.local.run", run)
     path = write_rows(tmp_path, lines(row("1", ["a.png", "b.png", "a.png"]), row("2", ["b.png", "c.png"])))
@@ -135,11 +142,29 @@ def test_progress_tells_the_bytes_of_all_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_bytes(lines(*(row(f"{name}{index}") for index in range(1000))))
     total = sum(path.stat().st_size for path in tmp_path.iterdir())
-    calls: list[tuple[int, int | None]] = []
-    validate([tmp_path], media="none", progress=lambda done, whole: calls.append((done, whole)))
+    validate([tmp_path], media="none", workers=0, bars=(seen := Bars()))
+    (calls,) = seen.calls.values()
+    assert list(seen.calls) == [("reading rows", "B")]
     assert calls[-1] == (total, total)
     assert calls == sorted(calls)
-    assert len(calls) <= total / 65_536 + 4
+
+
+def test_progress_tells_the_images_once_their_number_is_known(tmp_path: Path) -> None:
+    path = write_rows(tmp_path, lines(row("1", ["a.png", "b.png", "a.png"]), row("2", ["c.png"])))
+    validate([path], workers=0, bars=(seen := Bars()))
+    assert seen.calls["looking at images", "images"] == [(1, 3), (2, 3), (3, 3)]
+
+
+class Bars:
+    """Notes down what progress bars would show."""
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, str], list[tuple[int, int | None]]] = {}
+
+    @contextmanager
+    def __call__(self, description: str, unit: str) -> Iterator[Progress]:
+        calls = self.calls.setdefault((description, unit), [])
+        yield lambda done, whole: calls.append((done, whole))
 
 
 def test_the_row_id_is_told_wherever_it_can_be_read(tmp_path: Path) -> None:
@@ -151,12 +176,13 @@ def test_the_row_id_is_told_wherever_it_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b'{"id":', "not JSON at line 2, column 6: EOF while parsing a value"),
+        (b'{"id":\n', "not JSON at line 2, column 6: EOF while parsing a value"),
+        (b'{"id":', "the file ends in the middle of a row, at line 2, column 6"),
+        (b'{"id": "\xc3', "the file ends in the middle of a character"),
         ('{"é": x}'.encode(), "not JSON at line 2, column 7: expected value"),
-        (b'\xef\xbb\xbf{"id": "a"}', "not JSON at line 2, column 1: the line begins with a byte order mark"),
-        (b'{"id": "a", "id": -Infinity}', "not JSON at line 2, column 19: -Infinity is not a JSON number"),
-        (b'{"metadata": {"NaN \\" NaN": [NaN]}}', "not JSON at line 2, column 30: NaN is not a JSON number"),
-        (b'{"id": "\xff"}', "byte 9 of the line, 0xff, is not UTF-8"),
+        (b'{"id": "a", "n": -Infinity}\n', "not JSON at line 2, column 18: -Infinity is not a JSON number"),
+        (b'{"metadata": {"NaN \\" NaN": [NaN]}}\n', "not JSON at line 2, column 30: NaN is not a JSON number"),
+        (b'{"id": "\xff"}\n', "byte 9 of the line, 0xff, is not UTF-8"),
     ],
 )
 def test_what_is_no_json(tmp_path: Path, raw: bytes, message: str) -> None:
@@ -198,7 +224,7 @@ def test_what_is_said_of_a_turn(tmp_path: Path, change: dict[str, Any], message:
 
 
 def test_a_number_out_of_range(tmp_path: Path) -> None:
-    path = write_rows(tmp_path, line(row(metadata={"x": 1})).replace(b'"x":1', b'"x":1e999'))
+    path = write_rows(tmp_path, line(row(metadata={"x": 1})).replace(b'"x":1', b'"x":1e999') + b"\n")
     assert messages(path) == ["metadata: a number is infinite or not a number"]
 
 
@@ -236,7 +262,7 @@ def test_no_orphans_are_told_of_while_a_row_cannot_be_read(tmp_path: Path) -> No
     directory = copy_of("invalid/CK303_orphan_image", tmp_path)
     with (directory / "pets_train.jsonl").open("ab") as file:
         file.write(b"{")
-    assert codes(report_of(directory)) == ["CK002"]
+    assert codes(report_of(directory)) == ["CK009"]
 
 
 def test_what_a_bad_row_holds_is_not_held_against_the_manifest(tmp_path: Path) -> None:
