@@ -16,12 +16,12 @@ from convkit.dataset import MAX_LINE_BYTES, Dataset
 from convkit.engines import local
 from convkit.errors import ConvkitError
 from convkit.findings import Report, Severity, Summary
+from convkit.media.cache import MediaCache
 from convkit.media.images import Image, ImageProblem
 from convkit.progress import Bars, Progress, silent
 from convkit.rules import RULES
 from convkit.rules.base import Mention
 from convkit.validate import media as media_pass
-from convkit.validate.cache import MediaCache
 from convkit.validate.pieces import PIECE_BYTES, Piece, cut
 from convkit.validate.rows import Parsed, parse
 from convkit.validate.scan import Scan
@@ -185,5 +185,6 @@ def _receipt(scan: Scan, dataset: Dataset) -> receipt.Receipt:
         rows={file.path.name: receipt.RowsReceipt(rows=file.rows, sha256=file.sha256) for file in scan.corpus.files},
         media=scan.digest.receipt(),
         rules=tuple(RULES),
+        options={"media": "decode"},
         warnings=dict(sorted(warnings.items())),
     )

@@ -1,7 +1,6 @@
 """Looking at the images that rows name: each once, in worker processes, and only where the cache does not know it."""
 
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
@@ -11,9 +10,9 @@ from typing import NamedTuple
 
 from convkit.engines import local
 from convkit.media import images
+from convkit.media.cache import MediaCache, Stamp, stamp_of
 from convkit.media.images import Image, ImageProblem
 from convkit.rules.base import Mention
-from convkit.validate.cache import MediaCache, Stamp
 
 _BATCH = 500
 _MOST_WAITING = 20_000
@@ -73,7 +72,7 @@ class _Queue:
             known = self._cache.get([mention.path for mention in batch])
             for mention in batch:
                 real = self._real(mention.path)
-                stamp = real and _stamp(real)
+                stamp = real and stamp_of(real)
                 image = self._known(known.get(mention.path), stamp or None)
                 if image and not self._waiting:
                     self._take(mention, image)
@@ -115,12 +114,3 @@ class _Queue:
         except (OSError, ValueError):
             return None
         return real if real == self._root or real.startswith(self._root + os.sep) else None
-
-
-def _stamp(path: str) -> Stamp | None:
-    """The stamp of a regular file; None for links and all else, which are looked at each time."""
-    try:
-        status = os.lstat(path)
-    except (OSError, ValueError):
-        return None
-    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None

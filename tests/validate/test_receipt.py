@@ -1,6 +1,7 @@
 """The receipt: for whom it is written, what it binds, and when it goes."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,95 @@ def test_reading_one_that_is_missing_or_foreign(tmp_path: Path) -> None:
         (tmp_path / "receipt.json").write_bytes(content)
         with pytest.raises(DatasetError, match=r"is not a receipt of this version"):
             receipt.read(tmp_path)
+
+
+def passed(tmp_path: Path) -> Path:
+    directory = copy_of("valid/with_manifest", tmp_path)
+    run(directory)
+    return directory
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_passed_and_did_not_change_may_be_trained_on(tmp_path: Path) -> None:
+    directory = passed(tmp_path)
+    assert receipt.require(directory) == receipt.read(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("pets_train.jsonl", r"pets_train\.jsonl has changed"),
+        ("pets_val.jsonl", r"pets_val\.jsonl has changed"),
+        ("images/a.png", "images have changed"),
+        ("images/sub/..b.png", "images have changed"),
+    ],
+)
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "not remembered"])
+def test_any_changed_byte_makes_it_stale(
+    tmp_path: Path, name: str, reason: str, remembered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if remembered:
+        monkeypatch.setattr("convkit.media.cache.SETTLING_NS", 0)
+    directory = passed(tmp_path)
+    before = (directory / name).stat()
+    flip(directory / name)
+    os.utime(directory / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DatasetError, match=f"may not be trained on: {reason}.*Run: convkit validate {directory}"):
+        receipt.require(directory)
+
+
+@pytest.mark.parametrize("name", ["pets_val.jsonl", "images/a.png", "dataset.json", "receipt.json"])
+def test_what_is_missing_makes_it_stale(tmp_path: Path, name: str) -> None:
+    directory = passed(tmp_path)
+    (directory / name).unlink()
+    with pytest.raises(DatasetError):
+        receipt.require(directory)
+
+
+def test_another_manifest_makes_it_stale(tmp_path: Path) -> None:
+    directory = passed(tmp_path)
+    manifest = directory / "dataset.json"
+    manifest.write_text(manifest.read_text().replace('"pets.zip"', '"cats.zip"'))
+    with pytest.raises(DatasetError, match=r"dataset\.json has changed since"):
+        receipt.require(directory)
+
+
+def test_a_link_that_now_leads_elsewhere_makes_it_stale(tmp_path: Path) -> None:
+    directory = passed(tmp_path)
+    link = directory / "images" / "sub" / "link.png"
+    link.unlink()
+    link.symlink_to(tmp_path / "copy.png")
+    (tmp_path / "copy.png").write_bytes((directory / "images" / "a.png").read_bytes())
+    with pytest.raises(DatasetError, match="images have changed"):
+        receipt.require(directory)
+
+
+def test_other_rules_make_it_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = passed(tmp_path)
+    monkeypatch.setattr(receipt, "RULES", {**RULES, "CK999": RULES["CK001"]})
+    with pytest.raises(DatasetError, match="of other rules"):
+        receipt.require(directory)
+
+
+def test_a_model_asks_for_a_receipt_of_its_own(tmp_path: Path) -> None:
+    directory = passed(tmp_path)
+    command = f"Run: convkit validate {directory} --model phi35-vision"
+    with pytest.raises(DatasetError, match=f"not validated for phi35-vision. {command}"):
+        receipt.require(directory, "phi35-vision")
+    receipt.write(directory, receipt.read(directory).model_copy(update={"profile": "phi35-vision"}))
+    assert receipt.require(directory, "phi35-vision").profile == "phi35-vision"
+
+
+@pytest.mark.parametrize("old_new", [('"files": 3', '"files": 4'), ('"media": "decode"', '"media": "none"')])
+def test_an_edited_receipt_is_noticed_by_its_own_digest(tmp_path: Path, old_new: tuple[str, str]) -> None:
+    directory = passed(tmp_path)
+    path = directory / "receipt.json"
+    path.write_text(path.read_text().replace(*old_new))
+    for ask in (receipt.read, receipt.require):
+        with pytest.raises(DatasetError, match=r"was edited: .*Run: convkit validate"):
+            ask(directory)

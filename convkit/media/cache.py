@@ -7,6 +7,7 @@ the kernel's change time, which, unlike the modification time, no program can se
 import json
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -35,6 +36,15 @@ class Stamp(NamedTuple):
     def of(cls, status: os.stat_result) -> "Stamp":
         """Take it from the status of a file."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """The stamp of a regular file; None for links and all else, of which nothing is remembered."""
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 class MediaCache:
