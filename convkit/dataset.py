@@ -24,6 +24,8 @@ MAX_LINE_BYTES = 16 * 2**20
 MAX_EXPANSION = 1000
 """A compressed row file may become this many times as large; rows become ten times, a bomb a million times."""
 _BLOCK_BYTES = 64 * 2**10
+_ZSTD_BLOCK_BYTES = 1024
+"""Read at a time: each byte may become 32 KiB."""
 _MAX_WINDOW = 128 * 2**20
 """Memory that a zstd file may ask for, as the zstd command limits it without --long."""
 
@@ -50,50 +52,73 @@ def open_rows(path: Path) -> Iterator[BinaryIO]:
         with path.open("rb", buffering=0) as file:
             yield cast(BinaryIO, file)
         return
-    try:
-        with _decompressed(path) as expanded:
-            yield cast(BinaryIO, _Bounded(expanded, MAX_EXPANSION * max(path.stat().st_size, _BLOCK_BYTES), path))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, error) from None
-    except Exception as error:
-        if type(error).__name__ == "ZstdError":
+    with path.open("rb") as file:
+        parts = (_gunzipped if path.suffix == ".gz" else _unzstandard)(path, file)
+        most = MAX_EXPANSION * max(path.stat().st_size, _BLOCK_BYTES)
+        yield cast(BinaryIO, _Expanded(parts, most, path))
+
+
+def _gunzipped(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    with gzip.open(file) as expanded:
+        try:
+            yield from iter(lambda: expanded.read(_BLOCK_BYTES), b"")
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise _damaged(path, error) from None
-        raise
 
 
-def _damaged(path: Path, error: Exception) -> ConvkitError:
-    return ConvkitError(f"{path} cannot be decompressed: {error}. Copy the file again, or compress it again.")
-
-
-def _decompressed(path: Path) -> BinaryIO:
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
+def _unzstandard(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """All frames of a file, each to its end: readers of streams tell neither a cut frame nor the frames after one."""
     try:
         import zstandard
     except ModuleNotFoundError:
         raise MissingExtra("zstandard", "zstd", f"Reading {path.name}") from None
-    return cast(BinaryIO, zstandard.open(path, "rb", dctx=zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)))
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    frame: zstandard.ZstdDecompressionObj | None = None
+    try:
+        while raw := file.read(_ZSTD_BLOCK_BYTES):
+            while raw:
+                frame = frame or decompressor.decompressobj()
+                yield frame.decompress(raw)
+                raw, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    except zstandard.ZstdError as error:
+        raise _damaged(path, error) from None
+    if frame is not None:
+        raise _damaged(path, "it ends before its end was reached")
 
 
-class _Bounded(io.RawIOBase):
-    """Ends with an error where a stream gives more than it should."""
+def _damaged(path: Path, error: object) -> ConvkitError:
+    return ConvkitError(f"{path} cannot be decompressed: {error}. Copy the file again, or compress it again.")
 
-    def __init__(self, stream: BinaryIO, most: int, path: Path) -> None:
-        self._stream, self._left, self._path = stream, most, path
+
+class _Expanded(io.RawIOBase):
+    """Decompressed parts as a stream, which ends with an error where they are more than they should be."""
+
+    def __init__(self, parts: Iterator[bytes], most: int, path: Path) -> None:
+        self._parts, self._left, self._path = parts, most, path
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        content = self._stream.read(len(buffer))
-        self._left -= len(content)
+        while not self._rest:
+            part = next(self._parts, None)
+            if part is None:
+                return 0
+            self._count(len(part))
+            self._rest = memoryview(part)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def _count(self, size: int) -> None:
+        self._left -= size
         if self._left < 0:
             raise ConvkitError(
                 f"{self._path} becomes more than {MAX_EXPANSION:,} times as large when it is decompressed, as rows "
                 "never do. Decompress it yourself if you trust it."
             )
-        buffer[: len(content)] = content
-        return len(content)
 
 
 def read_lines(

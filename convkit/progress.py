@@ -32,8 +32,22 @@ def progress_bar(description: str, unit: str) -> Iterator[Progress]:
             yield nothing
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
     from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "")
 
     counted = DownloadColumn() if unit == "B" else MofNCompleteColumn()
     bar = Bar(
@@ -41,6 +55,7 @@ def progress_bar(description: str, unit: str) -> Iterator[Progress]:
         BarColumn(),
         counted,
         TextColumn("{task.fields[unit]}"),
+        TransferSpeedColumn() if unit == "B" else Rate(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

@@ -5,6 +5,7 @@ byte range and read it themselves, which costs less than sending; of a compresse
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def cut(file: RowFile, max_line: int, watch: Callable[[int], object]) -> Iterato
     digest = hashlib.sha256()
     path = os.fspath(file.path)
     plain = file.path.suffix not in layout.COMPRESSED
-    with open_rows(file.path) as stream:
+    with open_rows(file.path) as opened, io.BufferedReader(opened, PIECE_BYTES) as stream:
         before = os.stat(path)
         start, line, rest, overlong = 0, 1, b"", False
         after = 0
