@@ -131,7 +131,8 @@ def _pieces(scan: Scan, number: int, watch: Callable[[int], None]) -> Iterator[P
         file.missing = True
         return
     try:
-        yield from cut(file, MAX_LINE_BYTES, watch)
+        # There is nothing else that the digest is compared with, or bound to.
+        yield from cut(file, MAX_LINE_BYTES, watch, with_digest=scan.corpus.manifest is not None)
     except OSError as error:
         raise ConvkitError(f"{file.path} cannot be read: {error.strerror}. Check its permissions.") from None
 

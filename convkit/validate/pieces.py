@@ -8,7 +8,8 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from io import RawIOBase
+from typing import NamedTuple, cast
 
 from convkit import layout
 from convkit.dataset import open_rows
@@ -40,8 +41,8 @@ class Piece(NamedTuple):
             return file.read(self.size)
 
 
-def cut(file: RowFile, max_line: int, watch: Callable[[int], object]) -> Iterator[Piece]:
-    """Yield the pieces of a row file in order; then `file.sha256` is set.
+def cut(file: RowFile, max_line: int, watch: Callable[[int], object], *, with_digest: bool = True) -> Iterator[Piece]:
+    """Yield the pieces of a row file in order; then `file.sha256` is set, if it is asked for.
 
     Args:
         max_line: the most bytes of a line, without its line end; memory is bounded by this and `PIECE_BYTES`.
@@ -54,12 +55,13 @@ def cut(file: RowFile, max_line: int, watch: Callable[[int], object]) -> Iterato
     digest = hashlib.sha256()
     path = os.fspath(file.path)
     plain = file.path.suffix not in layout.COMPRESSED
-    with open_rows(file.path) as opened, io.BufferedReader(opened, PIECE_BYTES) as stream:
+    with open_rows(file.path) as opened, io.BufferedReader(cast(RawIOBase, opened), PIECE_BYTES) as stream:
         before = os.stat(path)
         start, line, rest, overlong = 0, 1, b"", False
         after = 0
         while block := stream.read(PIECE_BYTES):
-            digest.update(block)
+            if with_digest:
+                digest.update(block)
             after += len(block)
             watch(len(block))
             if overlong:
@@ -80,7 +82,7 @@ def cut(file: RowFile, max_line: int, watch: Callable[[int], object]) -> Iterato
             yield Piece(path, start, len(rest), line, None if plain and rest else rest, overlong)
         if _identity(os.stat(path)) != _identity(before):
             raise ConvkitError(f"{file.name} has changed while it was read. Run the same command again.")
-    file.sha256 = digest.hexdigest()
+    file.sha256 = digest.hexdigest() if with_digest else ""
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """What a worker does with a piece of a row file: it parses the rows, judges each, and keeps what all are judged by."""
 
 from array import array
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -74,6 +75,11 @@ class _Answer(NamedTuple):
     digest: int
 
 
+_Sound = tuple[int, str, int, int, int, int]
+"""Of a sound row: line, id, digests of group, input and answer, number of keys."""
+_NOTHING: tuple[tuple[()], ...] = ((),) * 6
+
+
 class _NotSoundError(Exception):
     """The row breaks one of the rules that the plain schema does not know."""
 
@@ -96,12 +102,7 @@ class _Parser:
         self._wants_mentions = mentions
         self._blank = self._bad = self._turns = self._images = 0
         self._found: list[Found] = []
-        self._at: list[int] = []
-        self._keys: list[int] = []
-        self._ids: list[str] = []
-        self._groups: list[int] = []
-        self._inputs: list[int] = []
-        self._answers: list[int] = []
+        self._sound: list[_Sound] = []
         # A piece has few prompts and answers, or is read once: no bound is needed.
         self._prompts: dict[str, _Prompt] = {}
         self._said: dict[str, _Answer] = {}
@@ -119,7 +120,7 @@ class _Parser:
             self._rows(raws, piece.first_line, unended)
             self._duplicate_keys(content, raws, piece.first_line)
         self._found.sort(key=lambda found: found.line)
-        key = self._key
+        lines, ids, groups, inputs, answers, _ = zip(*self._sound, strict=True) if self._sound else _NOTHING
         return Parsed(
             lines=len(raws),
             blank=self._blank,
@@ -127,12 +128,12 @@ class _Parser:
             turns=self._turns,
             images=self._images,
             found=self._found,
-            at=_packed(self._at),
-            ids=packed_digests(self._ids, key),
-            groups=_packed(self._groups),
-            inputs=_packed(self._inputs),
-            answers=_packed(self._answers),
-            paths=packed_digests(self._mentions, key),
+            at=_packed(lines),
+            ids=packed_digests(ids, self._key),
+            groups=_packed(groups),
+            inputs=_packed(inputs),
+            answers=_packed(answers),
+            paths=packed_digests(self._mentions, self._key),
             mentions=list(self._mentions.values()),
         )
 
@@ -195,13 +196,12 @@ class _Parser:
             self._mention(line, row)
         self._turns += len(turns)
         self._images += images
-        self._keys.append(keys)
-        self._at.append(line)
-        self._ids.append(row["id"])
-        self._groups.append(0 if (group := row.get("group")) is None else digest(group.encode(), self._key))
+        group = row.get("group")
         # The hash of a tuple of integers is the same in all processes.
-        self._inputs.append(hash(tuple(parts)) & _MASK)
-        self._answers.append(answer)
+        inputs = hash(tuple(parts)) & _MASK
+        self._sound.append(
+            (line, row["id"], 0 if group is None else digest(group.encode(), self._key), inputs, answer, keys)
+        )
 
     def _new_prompt(self, text: str) -> _Prompt:
         number = digest(text.encode(), self._key)
@@ -249,9 +249,9 @@ class _Parser:
 
     def _duplicate_keys(self, content: bytes, raws: list[bytes], first: int) -> None:
         """Look closely at sound rows that may spell more keys than they have; mostly none of a piece does."""
-        if file_rules.most_keys(content) == sum(self._keys):
+        if file_rules.most_keys(content) == sum(sound[-1] for sound in self._sound):
             return
-        for line, row_id, keys in zip(self._at, self._ids, self._keys, strict=True):
+        for line, row_id, *_, keys in self._sound:
             raw = raws[line - first].removeprefix(file_rules.BYTE_ORDER_MARK)
             if file_rules.most_keys(raw) > keys and (problem := file_rules.duplicate_key(raw, line)):
                 self._tell(line, row_id, problem)
@@ -268,5 +268,5 @@ def _of_answers(turn: PlainTurn, index: int) -> list[tuple[str, tuple[Problem, .
     return [(f"/conversations/{index}/answers/{k}", text_rules.of_any(text)) for k, text in enumerate(accepted)]
 
 
-def _packed(numbers: list[int]) -> bytes:
+def _packed(numbers: Iterable[int]) -> bytes:
     return array("Q", numbers).tobytes()
