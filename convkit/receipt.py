@@ -23,7 +23,7 @@ from convkit.digests import DigestSet, from_bytes, new_key, packed_digests
 from convkit.errors import DatasetError
 from convkit.files import write_atomic
 from convkit.media.cache import MediaCache, stamp_of
-from convkit.rules import RULES
+from convkit.rules import codes
 from convkit.schema import Count, Sha256
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -154,7 +154,7 @@ def _run(directory: Path, profile: str | None = None) -> str:
 
 
 def _other_question(receipt: Receipt, profile: str | None) -> str | None:
-    if receipt.rules != tuple(RULES):
+    if receipt.rules != codes(with_model=receipt.profile is not None):
         return "its receipt is of other rules than those of this version"
     if profile is not None and receipt.profile != profile:
         return f"it was not validated for {profile}"

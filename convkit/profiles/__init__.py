@@ -90,6 +90,8 @@ class Target:
     """Its tokenizer; without it, text is estimated."""
     max_length: int | None = None
     """The longest row in tokens that training takes."""
+    spec: str = ""
+    """The profile as it was named, with its options."""
 
     @classmethod
     def of(cls, spec: str, tokenizer: Path | None = None, max_length: int | None = None) -> "Target":
@@ -98,7 +100,11 @@ class Target:
         Raises:
             ConvkitError: there is no such profile, option or tokenizer.
         """
-        return cls(get_profile(spec), load_tokenizer(tokenizer) if tokenizer else None, max_length)
+        return cls(get_profile(spec), load_tokenizer(tokenizer) if tokenizer else None, max_length, spec)
+
+    def options(self) -> dict[str, int | bool | None]:
+        """What has a bearing on the findings, beside the profile."""
+        return {"max_length": self.max_length, "exact": self.encode is not None}
 
     def count(self, row: Conversation, sizes: Sequence[Size]) -> Count:
         """`Profile.row_tokens` with this tokenizer."""

@@ -1,13 +1,10 @@
 """CK4xx: what a model makes of a row. Asked only where a model is named; needs neither its weights nor torch."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 
-from convkit import layout
 from convkit.findings import Severity
-from convkit.media.images import Image, check
 from convkit.profiles import ShapeRefused, Size, Target
-from convkit.rules.base import Check, Corpus, Place, Problem, Rule
+from convkit.rules.base import Problem, Rule
 from convkit.schema import IMAGE_MARKER, Conversation
 
 TOO_LONG = Rule(
@@ -112,30 +109,3 @@ def _length(row: Conversation, sizes: Sequence[Size], target: Target, max_length
     elif count.high > max_length:
         message = f"the row has {count.low:,} to {count.high:,} tokens (estimated), {max_length:,} are allowed"
         yield Problem(MAYBE_TOO_LONG, message)
-
-
-class ModelCheck(Check):
-    """CK401 to CK405. Reads the headers of the images that a row names; sizes are remembered within bounds."""
-
-    def __init__(self, corpus: Corpus, target: Target) -> None:
-        super().__init__(corpus)
-        self._target = target
-        images = corpus.directory / layout.IMAGES
-        self._size = lru_cache(_REMEMBERED_SIZES)(lambda path: _size(check(images, False, path)))
-        listed = corpus.manifest.splits[TRAIN].file if corpus.manifest and TRAIN in corpus.manifest.splits else None
-        suffix = layout.split_file("", TRAIN)
-        self._train = {
-            file.name
-            for file in corpus.files
-            if (file.path.name == listed if corpus.manifest else file.path.name.endswith(suffix))
-        }
-
-    def row(self, place: Place, row: Conversation) -> Iterable[Problem]:
-        """Gather the sizes and ask."""
-        # Without media sizes are unknown; what needs none is still asked.
-        sizes = [self._size(path) if self.corpus.media else None for turn in row.conversations for path in turn.images]
-        return problems(row, sizes, self._target, place.file in self._train)
-
-
-def _size(outcome: object) -> Size | None:
-    return Size(outcome.width, outcome.height) if isinstance(outcome, Image) else None

@@ -1,6 +1,7 @@
 """Proves data sets sound: reads their rows, looks at their media, and collects what the rules find.
 
-Never prints. Two passes, in worker processes: pieces of row files first, then the images that rows name. Memory is
+Never prints. Two passes, in worker processes: pieces of row files first, then the images that rows name;
+and, where a model is named, a third one over the rows. Memory is
 taken by findings, by some 16 bytes for each row and 8 for each image; beyond some hundred megabytes these lie on disk.
 """
 
@@ -18,10 +19,12 @@ from convkit.errors import ConvkitError
 from convkit.findings import Report, Severity, Summary
 from convkit.media.cache import MediaCache
 from convkit.media.images import Image, ImageProblem
+from convkit.profiles import Target
 from convkit.progress import Bars, Progress, silent
-from convkit.rules import RULES
+from convkit.rules import codes
 from convkit.rules.base import Mention
 from convkit.validate import media as media_pass
+from convkit.validate import model as model_pass
 from convkit.validate.pieces import PIECE_BYTES, Piece, cut
 from convkit.validate.rows import Parsed, parse
 from convkit.validate.scan import Scan
@@ -46,6 +49,7 @@ def validate(
     paths: Sequence[Path],
     *,
     media: Media = "decode",
+    target: Target | None = None,
     workers: int | None = None,
     bars: Bars = silent,
 ) -> Result:
@@ -57,8 +61,9 @@ def validate(
             one directory are one data set.
         media: how far image files are read; each is read once, however many rows name it, and not at all where it
             has not changed since the last run.
+        target: the model that the rows are meant for; without one, rules about models are not asked.
         workers: processes; 0 does all work in this one. As many as there are processors if not given.
-        bars: makes a progress bar for each of the two passes.
+        bars: makes a progress bar for each pass.
 
     Raises:
         ConvkitError: a path is missing, has no rows or cannot be read; then no receipt was written or removed.
@@ -74,8 +79,11 @@ def validate(
             with bars("looking at images", "images") as update:
                 _look_at_images(scans, media == "decode", count, update)
         for scan in scans:
+            if target:
+                with bars(f"counting tokens for {target.spec}", "rows") as update:
+                    scan.findings.extend(model_pass.findings(scan.corpus, target, update))
             scan.end()
-    return _result(scans, media)
+    return _result(scans, media, target)
 
 
 Source = tuple[Scan, int]
@@ -155,7 +163,7 @@ def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress:
             cache.close()
 
 
-def _result(scans: Sequence[Scan], media: Media) -> Result:
+def _result(scans: Sequence[Scan], media: Media, target: Target | None) -> Result:
     receipts, notes = [], []
     for scan in scans:
         if scan.dataset is None:
@@ -167,7 +175,7 @@ def _result(scans: Sequence[Scan], media: Media) -> Result:
                     path.unlink()
                     notes.append(f"receipt removed: {path}: the data set does not pass any more")
             elif media == "decode":
-                receipts.append(receipt.write(scan.corpus.directory, _receipt(scan, scan.dataset)))
+                receipts.append(receipt.write(scan.corpus.directory, _receipt(scan, scan.dataset, target)))
         except OSError as error:
             notes.append(f"receipt not written or removed: {path}: {error.strerror}")
     findings = [finding for scan in scans for finding in scan.findings]
@@ -179,13 +187,14 @@ def _result(scans: Sequence[Scan], media: Media) -> Result:
     return Result(Report(summary=summary, findings=findings), tuple(receipts), tuple(notes))
 
 
-def _receipt(scan: Scan, dataset: Dataset) -> receipt.Receipt:
+def _receipt(scan: Scan, dataset: Dataset, target: Target | None) -> receipt.Receipt:
     warnings = Counter(finding.code for finding in scan.findings)
     return receipt.Receipt(
         manifest=dataset.manifest_sha256,
         rows={file.path.name: receipt.RowsReceipt(rows=file.rows, sha256=file.sha256) for file in scan.corpus.files},
         media=scan.digest.receipt(),
-        rules=tuple(RULES),
-        options={"media": "decode"},
+        rules=codes(with_model=target is not None),
+        profile=target.spec if target else None,
+        options={"media": "decode", **(target.options() if target else {})},
         warnings=dict(sorted(warnings.items())),
     )

@@ -95,7 +95,8 @@ def test_findings_know_the_schema_alone() -> None:
 @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("train/")])
 def test_training_alone_knows_its_libraries(module: str) -> None:
     libraries = {name.split(".")[0] for name in _imports(module)} & TRAINING
-    assert libraries == set()
+    # An exact count of text needs a tokenizer, though no model.
+    assert libraries <= ({"tokenizers"} if module == "profiles/__init__" else set())
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith(("train/", "cli/"))])

@@ -200,7 +200,7 @@ def test_a_link_that_now_leads_elsewhere_makes_it_stale(tmp_path: Path) -> None:
 
 def test_other_rules_make_it_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = passed(tmp_path)
-    monkeypatch.setattr(receipt, "RULES", {**RULES, "CK999": RULES["CK001"]})
+    monkeypatch.setattr(receipt, "codes", lambda with_model: (*codes(with_model=with_model), "CK999"))
     with pytest.raises(DatasetError, match="of other rules"):
         receipt.require(directory)
 
@@ -210,7 +210,8 @@ def test_a_model_asks_for_a_receipt_of_its_own(tmp_path: Path) -> None:
     command = f"Run: convkit validate {directory} --model phi35-vision"
     with pytest.raises(DatasetError, match=f"not validated for phi35-vision. {command}"):
         receipt.require(directory, "phi35-vision")
-    receipt.write(directory, receipt.read(directory).model_copy(update={"profile": "phi35-vision"}))
+    asked = {"profile": "phi35-vision", "rules": codes(with_model=True)}
+    receipt.write(directory, receipt.read(directory).model_copy(update=asked))
     assert receipt.require(directory, "phi35-vision").profile == "phi35-vision"
 
 
