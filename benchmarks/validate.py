@@ -131,7 +131,7 @@ def _line(number: int) -> bytes:
 
 
 def _write_pictures(folder: Path) -> Path:
-    """A row for each picture; the pictures differ, and are old enough to be remembered."""
+    """Rows of as many pictures as above; the pictures differ, and are old enough to be remembered."""
     import cv2
     import numpy as np
 
@@ -141,14 +141,18 @@ def _write_pictures(folder: Path) -> Path:
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     picture = cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
     path = folder / "pictures_train.jsonl"
+    names: list[str] = []
     with path.open("wb") as file:
         for number in range(PICTURES):
             picture[:8, :8] = number % 251
             name = f"{number % 100:02d}/{number:06d}.jpg"
             (folder / "images" / name).parent.mkdir(exist_ok=True)
             (folder / "images" / name).write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
-            turn = Turn(images=(name,), user="What is it?", assistant="noise")
-            file.write(Conversation(id=str(number), source="made", conversations=(turn,)).to_line() + b"\n")
+            names.append(name)
+            if len(names) == IMAGES:
+                turn = Turn(images=tuple(names), user="What is it?", assistant="noise")
+                file.write(Conversation(id=str(number), source="made", conversations=(turn,)).to_line() + b"\n")
+                names.clear()
     time.sleep(2.5)
     return path
 

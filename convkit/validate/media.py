@@ -22,8 +22,6 @@ _MOST_WAITING = 20_000
 class Job(NamedTuple):
     """An image for a worker to look at."""
 
-    folder: Path
-    """The images/ folder."""
     relative: str
     real: str | None
     """The file itself, where it is known to lie inside the folder and to be no link."""
@@ -43,14 +41,14 @@ def look_at_all(
 ) -> None:
     """Look at images, or remember them, and hand what was seen to `take` in the order of the mentions."""
     queue = _Queue(folder, take, decode, cache)
-    for outcome in local.run(partial(_look, decode), queue.jobs(iter(mentions)), workers, _crashed):
+    for outcome in local.run(partial(_look, folder, decode), queue.jobs(iter(mentions)), workers, _crashed):
         queue.looked(outcome)
     queue.settle()
 
 
-def _look(decode: bool, job: Job) -> Image | ImageProblem:
+def _look(folder: Path, decode: bool, job: Job) -> Image | ImageProblem:
     if job.real is None:
-        return images.check(job.folder, decode, job.relative)
+        return images.check(folder, decode, job.relative)
     return images.probe(Path(job.real), decode, job.relative)
 
 
@@ -62,7 +60,7 @@ class _Queue:
     """Keeps images in order, those that are known and those that workers look at; bounded in memory."""
 
     def __init__(self, folder: Path, take: Take, decode: bool, cache: MediaCache) -> None:
-        self._folder, self._take, self._decode, self._cache = folder, take, decode, cache
+        self._take, self._decode, self._cache = take, decode, cache
         self._root = os.path.realpath(folder)
         self._waiting: deque[_Waiting] = deque()
         self._real_folder = lru_cache(4096)(self._resolve)
@@ -81,10 +79,10 @@ class _Queue:
                     image = None
                 self._waiting.append(_Waiting(mention, stamp or None, image))
                 if image is None:
-                    yield Job(self._folder, mention.path, real if stamp else None)
+                    yield Job(mention.path, real if stamp else None)
 
     def _known(self, entry: tuple[Stamp, Image] | None, stamp: Stamp | None) -> Image | None:
-        if entry is None or entry[0] != stamp or (self._decode and entry[1].sha256 is None):
+        if entry is None or entry[0] != stamp:
             return None
         return entry[1] if self._decode else entry[1]._replace(sha256=None)
 
@@ -92,7 +90,8 @@ class _Queue:
         """Take in the outcome of the first job that has none."""
         self.settle()
         mention, stamp, _ = self._waiting.popleft()
-        if stamp and isinstance(outcome, Image):
+        # To look at a header again costs no more than to keep what it says.
+        if self._decode and stamp and isinstance(outcome, Image):
             self._cache.put(mention.path, stamp, outcome)
         self._take(mention, outcome)
         self.settle()

@@ -13,7 +13,7 @@ from convkit.media.images import Image, ImageProblem
 from convkit.rules import CHECKS, RULES
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
-from convkit.rules.base import Corpus, Mention, Place, Problem, RowFacts, shown
+from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts, shown
 from convkit.validate.rows import FirstMention, Parsed
 
 _MENTIONS_IN_MEMORY = 16 * 2**20
@@ -53,6 +53,7 @@ class Scan:
         self.mentions = Mentions()
         self.digest = receipt.MediaDigest()
         self._checks = [check(corpus) for check in CHECKS]
+        self._image_checks = [check for check in self._checks if type(check).image is not Check.image]
 
     def take_rows(self, number: int, parsed: Parsed) -> None:
         """Take in a piece of the file of this number; pieces come in order."""
@@ -85,7 +86,7 @@ class Scan:
             return
         if outcome.sha256 is not None:
             self.digest.add(mention.path, outcome.bytes, outcome.sha256)
-        for check in self._checks:
+        for check in self._image_checks:
             for problem in check.image(mention, outcome):
                 self._found(place, problem._replace(pointer=problem.pointer or mention.pointer))
 
