@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import re
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 MANIFEST = "dataset.json"
@@ -31,6 +34,20 @@ def is_row_file(path: Path) -> bool:
     """Whether a name is that of a row file, compressed or not."""
     name = path.with_suffix("") if path.suffix in COMPRESSED else path
     return name.suffix == ROWS_SUFFIX
+
+
+def split_names(files: Sequence[Path]) -> list[str]:
+    """The splits of row files that no manifest names, by what differs in the names: `<name>_<split>.jsonl`.
+
+    Shards of one split, `<name>_train-00000-of-00004.jsonl`, have one name.
+    """
+    stems = [re.sub(r"(-\d+)(-of-\d+)?$", "", file.name.partition(ROWS_SUFFIX)[0]) for file in files]
+    words = [stem.split("_") for stem in stems]
+    # The last word is never common: a single file has a split, too.
+    common = sum(
+        1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*(w[:-1] for w in words), strict=False))
+    )
+    return ["_".join(parts[common:]) for parts in words]
 
 
 def media_cache(images: Path) -> Path:

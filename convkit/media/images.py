@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from convkit.errors import ItemError
+from convkit.media import facts
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -45,6 +46,17 @@ class Image(NamedTuple):
     width: int
     height: int
     format: str
+    mode: str
+    """Pillow's name for the kind of pixels, such as RGB."""
+    orientation: int
+    transparent: bool
+    animated: bool
+    blank: bool = False
+    """This and what follows says nothing where `sha256` is None."""
+    pixels: int = 0
+    """As `convkit.media.facts.pixel_digest` has it."""
+    shape: str = ""
+    """As `convkit.media.facts.shape` has it."""
 
 
 class ImageProblem(NamedTuple):
@@ -143,13 +155,20 @@ def probe(path: Path, decode: bool = True, name: str | None = None) -> Image | I
             sha256 = hashlib.file_digest(file, "sha256").hexdigest() if decode else None
             file.seek(0)
             with opened(file) as image:
-                if decode:
-                    image.load()
-                return Image(sha256, status.st_size, *image.size, image.format or "")
+                return _facts(image, sha256, status.st_size)
     except ItemError as refusal:
         return ImageProblem(refusal.rule, f"{name!r} {refusal.reason}")
     except OSError as error:
         return ImageProblem("undecodable-image", f"{name!r} cannot be read: {_reason(error)}")
+
+
+def _facts(image: "PIL.Image.Image", sha256: str | None, size: int) -> Image:
+    stored = (*image.size, image.format or "", image.mode, facts.orientation(image), image.has_transparency_data)
+    if sha256 is None:
+        return Image(None, size, *stored, facts.has_more_frames(image))
+    image.load()
+    seen = (facts.is_blank(image), facts.pixel_digest(image), facts.shape(image))
+    return Image(sha256, size, *stored, facts.has_more_frames(image), *seen)
 
 
 def _real_file(images: Path, relative: str) -> Path:

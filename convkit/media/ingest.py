@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import ItemError
+from convkit.media.facts import has_more_frames, orientation
 from convkit.media.images import opened, refuse_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOSSY = {"JPEG": ".jpg", "MPO": ".jpg"}
-ORIENTATION_TAG = 0x0112
 WHITE = (255, 255, 255)
 WIDE_NOTE = "16-bit scaled to 8-bit"
 FRAMES_NOTE = "first frame of an animation or of several pages"
@@ -76,7 +76,7 @@ def _store(image: "Image", data: bytes) -> Stored:
     notes += converted
     if wide and WIDE_NOTE not in notes:
         notes.append(WIDE_NOTE)
-    if kind != "MPO" and _has_more_frames(image):  # a camera's MPO is a JPEG with previews behind it
+    if has_more_frames(image):
         notes.append(FRAMES_NOTE)
     if kind not in (*LOSSY, "PNG"):
         notes.append(f"{kind} stored as PNG")
@@ -110,9 +110,9 @@ def _is_plain(image: "Image", raw: str) -> bool:
 
     Not to be asked of a PNG with metadata behind its pixels: Pillow would go on believing that there are none.
     """
-    if image.mode != "RGB" or ";16" in raw or image.has_transparency_data or _orientation(image) != 1:
+    if image.mode != "RGB" or ";16" in raw or image.has_transparency_data or orientation(image) != 1:
         return False
-    return image.format in LOSSY or not _has_more_frames(image)
+    return image.format in LOSSY or not has_more_frames(image)
 
 
 def _raw_mode(image: "Image") -> str:
@@ -145,21 +145,12 @@ def _tiff_tag(image: "Image", tag: int) -> Any:
     return getattr(image, "tag_v2", {}).get(tag)
 
 
-def _has_more_frames(image: "Image") -> bool:
-    """Only now, behind the first frame's pixels: what comes after them may be broken, and is not used."""
-    try:
-        frames: int = getattr(image, "n_frames", 1)
-    except Exception:  # there is something behind it, though it does not parse
-        return True
-    return frames > 1
-
-
 def _upright(image: "Image") -> "tuple[Image, list[str]]":
     """The image as its EXIF orientation wants it shown."""
     import PIL.Image
 
-    orientation = _orientation(image)
-    if orientation == 1:
+    turn = orientation(image)
+    if turn == 1:
         return image, []
     turns = PIL.Image.Transpose
     methods = {
@@ -171,19 +162,7 @@ def _upright(image: "Image") -> "tuple[Image, list[str]]":
         7: turns.TRANSVERSE,
         8: turns.ROTATE_90,
     }
-    return image.transpose(methods[orientation]), ["EXIF orientation applied"]
-
-
-def _orientation(image: "Image") -> int:
-    """1 to 8, as EXIF counts them; 1 is upright."""
-    import PIL.Image
-
-    try:
-        # Not that of the subclass, which for a PNG without EXIF decodes the pixels to look behind them.
-        found = PIL.Image.Image.getexif(image).get(ORIENTATION_TAG, 1)
-    except Exception:  # broken metadata says nothing about the pixels
-        return 1
-    return found if found in range(2, 9) else 1
+    return image.transpose(methods[turn]), ["EXIF orientation applied"]
 
 
 def _to_rgb(image: "Image", negative: bool, full_scale: int) -> "tuple[Image, list[str]]":

@@ -5,13 +5,15 @@ in its `CHECKS`); and a fixture in tests/fixtures/datasets/invalid/ that carries
 """
 
 from convkit.errors import ConvkitError
-from convkit.rules import corpus, file, media, model, row
+from convkit.rules import corpus, duplicates, file, labels, media, model, row, splits
 from convkit.rules.base import Check, Rule
 
 RULES: dict[str, Rule] = {rule.code: rule for family in (file, row, media, corpus, model) for rule in family.RULES}
 """All rules by code, in the order of their codes."""
 
-CHECKS: tuple[type[Check], ...] = (*row.CHECKS, *corpus.CHECKS)
+CHECKS: tuple[type[Check], ...] = tuple(
+    check for part in (row, media, corpus, duplicates, splits, labels) for check in part.CHECKS
+)
 """What is asked of sound rows and whole data sets."""
 
 

@@ -46,7 +46,86 @@ FOREIGN_ROWS = Rule(
     "earlier conversion.",
     fix="Move the file elsewhere, or convert the source again with its split.",
 )
-RULES = (DUPLICATE_ID, MANIFEST_MISMATCH, ORPHAN_IMAGE, FOREIGN_ROWS)
+DUPLICATE_ROW = Rule(
+    code="CK305",
+    slug="duplicate-row",
+    severity=Severity.WARNING,
+    summary="Rows with different ids show the same images and say the same.",
+    why="The row counts twice in training; where one copy is held out later, it is tested on what was trained on.",
+    fix="Remove the copies.",
+)
+CONFLICTING_ANSWERS = Rule(
+    code="CK306",
+    slug="conflicting-answers",
+    severity=Severity.WARNING,
+    summary="Rows ask the same of the same images and have different answers.",
+    why="At most one of them can be learned; mostly one is a wrong label. Several captions of one image are fine.",
+    fix="Correct the wrong label, or put all that is right into the answers of one row.",
+)
+LEAKED_IMAGE = Rule(
+    code="CK307",
+    slug="leaked-image",
+    severity=Severity.ERROR,
+    summary="An image of the training split is in another split as well, with the same bytes or the same pixels.",
+    why="The model is tested on what it was trained on: the score says how well it remembers, and flatters it.",
+    fix="Keep the rows in one of the splits, or split anew with `convkit split`, which keeps equal images together.",
+)
+SHARED_IMAGE = Rule(
+    code="CK308",
+    slug="shared-image",
+    severity=Severity.WARNING,
+    summary="An image is in two splits, neither of which is the training split.",
+    why="A model that is chosen by one split is not new to the other: the choice flatters its score there.",
+    fix="Keep the rows in one of the splits, or split anew with `convkit split`, which keeps equal images together.",
+)
+NEAR_DUPLICATE = Rule(
+    code="CK309",
+    slug="near-duplicate",
+    severity=Severity.WARNING,
+    summary="Two splits have images that look the same: another size or compression of one picture.",
+    why="A picture that was saved again is the same to a model, so the score flatters it as that of an equal one does.",
+    fix="Look at the two; if they are one picture, keep it in one split only.",
+)
+SEPARATED_GROUP = Rule(
+    code="CK310",
+    slug="separated-group",
+    severity=Severity.ERROR,
+    summary="Rows of one group are in different splits.",
+    why="A group says that its rows may not be separated: they are cut from one video, document or patient, so the "
+    "model is tested on what it has seen in training.",
+    fix="Split anew with `convkit split`, which keeps groups together, or mend the group.",
+)
+LABEL_IMBALANCE = Rule(
+    code="CK311",
+    slug="label-imbalance",
+    severity=Severity.WARNING,
+    summary="One answer is that of at least nine in ten rows of a split.",
+    why="Whoever always gives this answer scores 90 % or more, so neither the loss nor the score says whether the "
+    "images are looked at.",
+    fix="Balance the split, weight the rows, or measure each class by itself.",
+)
+UNSEEN_CLASS = Rule(
+    code="CK312",
+    slug="unseen-class",
+    severity=Severity.WARNING,
+    summary="An answer of another split never occurs in the training split, though its answers are a few classes.",
+    why="The model never learned to give this answer. Mostly it is one class in two spellings.",
+    fix="Spell the class as in the training split, or add rows of it there.",
+)
+RULES = (
+    DUPLICATE_ID,
+    MANIFEST_MISMATCH,
+    ORPHAN_IMAGE,
+    FOREIGN_ROWS,
+    DUPLICATE_ROW,
+    CONFLICTING_ANSWERS,
+    LEAKED_IMAGE,
+    SHARED_IMAGE,
+    NEAR_DUPLICATE,
+    SEPARATED_GROUP,
+    LABEL_IMBALANCE,
+    UNSEEN_CLASS,
+)
 
 _LINE_BITS = 40
 

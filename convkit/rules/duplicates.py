@@ -1,0 +1,203 @@
+"""CK305 and CK306: rows that say the same, or that contradict each other. The rules are in `convkit.rules.corpus`."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+from convkit.digests import Column, contains, digest
+from convkit.findings import Finding
+from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts
+from convkit.rules.corpus import CONFLICTING_ANSWERS, DUPLICATE_ROW
+from convkit.rules.lookup import MOST_LISTED, Growing, image_paths, not_listed, quoted, sound_rows
+from convkit.schema import Conversation
+
+if TYPE_CHECKING:
+    from convkit.digests import Digests
+    from convkit.media.images import Image
+
+LINE_BITS = 40
+_MASK = 2**64 - 1
+_MOST_TRIED = 10
+
+
+class _Seen(NamedTuple):
+    """What is kept of a row that is looked at again."""
+
+    place: Place
+    asks: bytes
+    answer: str | None
+    says: bytes
+
+    def __str__(self) -> str:
+        return f"{self.place.file}:{self.place.line}"
+
+
+class RepeatedRows(Check):
+    """CK305 and CK306, one finding for each set of rows. Keeps 24 bytes a row and 16 an image.
+
+    Images are the same where their pixels are, whatever their names.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        super().__init__(corpus)
+        self._inputs, self._answers, self._places = Column(), Column(), Column()
+        self._paths, self._pixels = Growing(), Growing()
+
+    def rows(self, facts: RowFacts) -> None:
+        """Keep what rows ask and answer, and where they are."""
+        import numpy as np
+
+        self._inputs.append(facts.inputs)
+        self._answers.append(facts.answers)
+        self._places.append(facts.lines + np.uint64(facts.file << LINE_BITS))
+
+    def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
+        """Keep what an image shows."""
+        if image.sha256 is not None:
+            self._paths.add(digest(mention.path.encode(), self.corpus.key))
+            self._pixels.add(image.pixels)
+        return ()
+
+    def end(self) -> Iterator[Finding]:
+        """Name the second row of each set, and in its message the first one."""
+        keys, answers, places = self._suspects(self._by_content())
+        if len(keys):
+            yield from self._duplicates(keys, answers, places)
+            yield from self._conflicts(keys, answers, places)
+
+    def _by_content(self) -> Column:
+        """The inputs of all rows, with names of images replaced by pixels in rows that show one of several copies."""
+        import numpy as np
+
+        copies = self._copies()
+        if not copies:
+            return self._inputs
+        places, keys = Growing(), Growing()
+        for number, file in enumerate(self.corpus.files):
+            for line, row in sound_rows(file):
+                shown = [digest(path.encode(), self.corpus.key) for path, _ in image_paths(row)]
+                if any(path in copies for path in shown):
+                    places.add(number << LINE_BITS | line)
+                    keys.add(self._key(row, [copies.get(path, path) for path in shown]))
+        replaced, new = places.all(), keys.all()
+        column = Column()
+        for inputs, at in zip(self._inputs.blocks(), self._places.blocks(), strict=True):
+            known = contains(replaced, at) if len(replaced) else np.zeros(len(at), np.bool_)
+            inputs = inputs.copy()
+            inputs[known] = new[np.searchsorted(replaced, at[known])]
+            column.append(inputs)
+        return column
+
+    def _copies(self) -> dict[int, int]:
+        """The pixels of images that are not the only ones with them, by the digests of their names."""
+        import numpy as np
+
+        paths, pixels = self._paths.all(), self._pixels.all()
+        values, counts = np.unique(pixels, return_counts=True)
+        repeated = values[counts > 1]
+        if not len(repeated):
+            return {}
+        chosen = contains(repeated, pixels)
+        return dict(zip(paths[chosen].tolist(), pixels[chosen].tolist(), strict=True))
+
+    def _key(self, row: Conversation, shown: Sequence[int]) -> int:
+        texts = (digest(text.encode(), self.corpus.key) for text in _asked(row))
+        return hash((*shown, *texts)) & _MASK
+
+    def _suspects(self, inputs: Column) -> "tuple[Digests, Digests, Digests]":
+        """Input, answer and place of the rows whose input is not theirs alone, sorted so."""
+        import numpy as np
+
+        repeated = inputs.repeated()
+        found: list[list[Digests]] = [[], [], []]
+        for blocks in zip(inputs.blocks(), self._answers.blocks(), self._places.blocks(), strict=True):
+            chosen = contains(repeated, blocks[0]) if len(repeated) else np.zeros(len(blocks[0]), np.bool_)
+            for column, block in zip(found, blocks, strict=True):
+                column.append(block[chosen])
+        keys, answers, places = (np.concatenate([np.zeros(0, np.uint64), *column]) for column in found)
+        order = np.lexsort((places, answers, keys))
+        return keys[order], answers[order], places[order]
+
+    def _duplicates(self, keys: "Digests", answers: "Digests", places: "Digests") -> Iterator[Finding]:
+        import numpy as np
+
+        starts = _starts(keys, answers)
+        sizes = np.diff(np.append(starts, len(keys)))
+        several = sizes > 1
+        clusters = sorted(
+            (places[start : start + min(size, _MOST_TRIED)].tolist(), size)
+            for start, size in zip(starts[several].tolist(), sizes[several].tolist(), strict=True)
+        )
+        seen = self._look(place for tried, _ in clusters[:MOST_LISTED] for place in tried)
+        for tried, size in clusters[:MOST_LISTED]:
+            first, *others = [seen[place] for place in tried if place in seen]
+            same = (other for other in others if (other.asks, other.says) == (first.asks, first.says))
+            # Where the ids are equal as well, that is another rule's business.
+            if other := next((other for other in same if other.place.row_id != first.place.row_id), None):
+                more = f", as in {size - 2:,} more rows" if size > 2 else ""
+                yield other.place.finding(Problem(DUPLICATE_ROW, f"all but the id is as in {first}{more}"))
+        yield from not_listed(self.corpus, DUPLICATE_ROW, len(clusters))
+
+    def _conflicts(self, keys: "Digests", answers: "Digests", places: "Digests") -> Iterator[Finding]:
+        import numpy as np
+
+        starts = _starts(keys, answers)
+        starts = starts[answers[starts] != 0]
+        order = np.lexsort((places[starts], keys[starts]))
+        keys, places = keys[starts][order], places[starts][order]
+        begins = _starts(keys)
+        sizes = np.diff(np.append(begins, len(keys)))
+        several = sizes > 1
+        clusters = sorted(
+            (*places[begin : begin + 2].tolist(), size)
+            for begin, size in zip(begins[several].tolist(), sizes[several].tolist(), strict=True)
+        )
+        seen = self._look(place for cluster in clusters[:MOST_LISTED] for place in cluster[:2])
+        for first, second, size in clusters[:MOST_LISTED]:
+            if first in seen and second in seen and seen[first].asks == seen[second].asks:
+                one, other = seen[first], seen[second]
+                more = f"; {size} different answers in all" if size > 2 else ""
+                message = f"the answer {quoted(other.answer or '')} is {quoted(one.answer or '')} in {one}{more}"
+                yield other.place.finding(Problem(CONFLICTING_ANSWERS, message))
+        yield from not_listed(self.corpus, CONFLICTING_ANSWERS, len(clusters))
+
+    def _look(self, places: Iterable[int]) -> dict[int, _Seen]:
+        lines: dict[int, set[int]] = {}
+        for place in places:
+            lines.setdefault(place >> LINE_BITS, set()).add(place & (1 << LINE_BITS) - 1)
+        seen = {}
+        for number, wanted in sorted(lines.items()):
+            file = self.corpus.files[number]
+            for line, row in sound_rows(file, wanted):
+                at, answer = Place(file.name, line, row.id), row.conversations[-1].assistant
+                shown = None if answer is None else answer[:100]
+                seen[number << LINE_BITS | line] = _Seen(at, _hash(_asked(row)), shown, _hash([repr(answer)]))
+        return seen
+
+
+def _asked(row: Conversation) -> Iterator[str]:
+    """All texts before the last answer, each with its place."""
+    yield f"system {row.system}"
+    for turn in row.conversations:
+        yield f"user {len(turn.images)} {turn.user}"
+        if turn is not row.conversations[-1]:
+            yield f"assistant {turn.assistant}"
+
+
+def _hash(texts: Iterable[str]) -> bytes:
+    digests = (blake2b(text.encode(), digest_size=16).digest() for text in texts)
+    return blake2b(b"".join(digests), digest_size=16).digest()
+
+
+def _starts(*columns: "Digests") -> "Digests":
+    """Where a run of equal values begins in columns that are sorted together."""
+    import numpy as np
+
+    new = np.zeros(len(columns[0]), np.bool_)
+    new[:1] = True
+    for column in columns:
+        new[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(new).astype(np.uint64)
+
+
+CHECKS: tuple[type[Check], ...] = (RepeatedRows,)

@@ -1,0 +1,132 @@
+"""Reading rows a second time: checks keep digests, and look up here what they stand for once there is a finding."""
+
+from array import array
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import ValidationError
+
+from convkit import layout
+from convkit.dataset import MAX_LINE_BYTES, read_lines
+from convkit.digests import Column, digest, from_bytes
+from convkit.findings import Finding
+from convkit.rules.base import Corpus, Place, Problem, RowFile, Rule
+from convkit.rules.file import BYTE_ORDER_MARK
+from convkit.schema import Conversation
+
+if TYPE_CHECKING:
+    from convkit.digests import Digests
+
+MOST_LISTED = 1000
+"""Findings of one rule about rows against each other; the rest is counted, because each costs a look."""
+_MOST_SHOWN = 80
+_BUFFERED = 8192
+
+
+def split_names(corpus: Corpus) -> list[str]:
+    """The split of each row file: the manifest's name, or that in the file's name."""
+    stated = {split.file: name for name, split in (corpus.manifest.splits if corpus.manifest else {}).items()}
+    guessed = layout.split_names([file.path for file in corpus.files])
+    return [stated.get(file.path.name, name) for file, name in zip(corpus.files, guessed, strict=True)]
+
+
+def is_training(split: str) -> bool:
+    """Whether a split is trained on, by its name."""
+    return split.lower().startswith("train")
+
+
+def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[tuple[int, Conversation]]:
+    """The rows of a file with their line numbers, without those that are not sound.
+
+    Args:
+        lines: no others are parsed; all are if not given.
+    """
+    for line in () if file.missing else read_lines(file.path, MAX_LINE_BYTES):
+        if lines is None or line.number in lines:
+            try:
+                yield line.number, Conversation.model_validate_json(line.raw.removeprefix(BYTE_ORDER_MARK))
+            except ValidationError:
+                continue
+
+
+def image_paths(row: Conversation) -> Iterator[tuple[str, str]]:
+    """The images of a row, each with a pointer to it."""
+    for index, turn in enumerate(row.conversations):
+        for number, path in enumerate(turn.images):
+            yield path, f"/conversations/{index}/images/{number}"
+
+
+def quoted(text: str) -> str:
+    """A text of any length in quotation marks, for a message."""
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…")
+
+
+class Found(NamedTuple):
+    """The first place of a text in a split."""
+
+    place: Place
+    pointer: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place.file}:{self.place.line}"
+
+
+Key = tuple[str, int]
+"""A split, and the digest of a text."""
+
+
+def first_places(
+    corpus: Corpus, wanted: Iterable[Key], texts: Callable[[Conversation], Iterable[tuple[str, str]]]
+) -> dict[Key, Found]:
+    """Where texts stand first in splits; reads the files of these splits until all are found.
+
+    Args:
+        texts: those of a row, each with a pointer to it.
+    """
+    missing: dict[str, set[int]] = {}
+    for split, key in wanted:
+        missing.setdefault(split, set()).add(key)
+    found: dict[Key, Found] = {}
+    for file, split in zip(corpus.files, split_names(corpus), strict=True):
+        looked_for = missing.get(split, set())
+        for line, row in sound_rows(file) if looked_for else ():
+            for text, pointer in texts(row):
+                if (key := digest(text.encode(), corpus.key)) in looked_for:
+                    looked_for.remove(key)
+                    found[split, key] = Found(Place(file.name, line, row.id), pointer, text)
+            if not looked_for:
+                break
+    return found
+
+
+def not_listed(corpus: Corpus, rule: Rule, count: int) -> Iterator[Finding]:
+    """A last finding that counts what is not listed, if anything is not."""
+    if count > MOST_LISTED:
+        place = Place(corpus.files[0].name)
+        yield place.finding(Problem(rule, f"{count - MOST_LISTED:,} more findings of this rule are not listed"))
+
+
+class Growing:
+    """Digests that come one by one."""
+
+    def __init__(self) -> None:
+        self._column = Column()
+        self._new = array("Q")
+
+    def add(self, *values: int) -> None:
+        """Add at the end."""
+        self._new.extend(values)
+        if len(self._new) >= _BUFFERED:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._column.append(from_bytes(self._new.tobytes()))
+        self._new = array("Q")
+
+    def all(self) -> "Digests":
+        """All of them."""
+        import numpy as np
+
+        self._flush()
+        return np.concatenate([np.zeros(0, np.uint64), *self._column.blocks()])
