@@ -15,7 +15,7 @@ SHAPE_SIDE = 16
 SHAPE_BITS = SHAPE_SIDE * SHAPE_SIDE
 _LEAST_STEP = 3
 """Grey levels between two cells that count as a step; compressing an image again moves the mean of a cell by less."""
-_LEAST_STEPS = 24
+_LEAST_STEPS = 40
 _STRIP_PIXELS = 2**22
 
 

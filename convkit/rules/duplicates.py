@@ -8,7 +8,7 @@ from convkit.digests import Column, contains, digest
 from convkit.findings import Finding
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts
 from convkit.rules.corpus import CONFLICTING_ANSWERS, DUPLICATE_ROW
-from convkit.rules.lookup import MOST_LISTED, Growing, image_paths, not_listed, quoted, sound_rows
+from convkit.rules.lookup import MOST_LISTED, Growing, image_paths, not_listed, quoted, runs, sound_rows
 from convkit.schema import Conversation
 
 if TYPE_CHECKING:
@@ -119,10 +119,7 @@ class RepeatedRows(Check):
         return keys[order], answers[order], places[order]
 
     def _duplicates(self, keys: "Digests", answers: "Digests", places: "Digests") -> Iterator[Finding]:
-        import numpy as np
-
-        starts = _starts(keys, answers)
-        sizes = np.diff(np.append(starts, len(keys)))
+        starts, sizes = runs(keys, answers)
         several = sizes > 1
         clusters = sorted(
             (places[start : start + min(size, _MOST_TRIED)].tolist(), size)
@@ -141,12 +138,11 @@ class RepeatedRows(Check):
     def _conflicts(self, keys: "Digests", answers: "Digests", places: "Digests") -> Iterator[Finding]:
         import numpy as np
 
-        starts = _starts(keys, answers)
+        starts, _ = runs(keys, answers)
         starts = starts[answers[starts] != 0]
         order = np.lexsort((places[starts], keys[starts]))
         keys, places = keys[starts][order], places[starts][order]
-        begins = _starts(keys)
-        sizes = np.diff(np.append(begins, len(keys)))
+        begins, sizes = runs(keys)
         several = sizes > 1
         clusters = sorted(
             (*places[begin : begin + 2].tolist(), size)
@@ -187,17 +183,6 @@ def _asked(row: Conversation) -> Iterator[str]:
 def _hash(texts: Iterable[str]) -> bytes:
     digests = (blake2b(text.encode(), digest_size=16).digest() for text in texts)
     return blake2b(b"".join(digests), digest_size=16).digest()
-
-
-def _starts(*columns: "Digests") -> "Digests":
-    """Where a run of equal values begins in columns that are sorted together."""
-    import numpy as np
-
-    new = np.zeros(len(columns[0]), np.bool_)
-    new[:1] = True
-    for column in columns:
-        new[1:] |= column[1:] != column[:-1]
-    return np.flatnonzero(new).astype(np.uint64)
 
 
 CHECKS: tuple[type[Check], ...] = (RepeatedRows,)

@@ -15,7 +15,12 @@ from convkit.rules.file import BYTE_ORDER_MARK
 from convkit.schema import Conversation
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from convkit.digests import Digests
+
+    Indices = NDArray[np.intp]
 
 MOST_LISTED = 1000
 """Findings of one rule about rows against each other; the rest is counted, because each costs a look."""
@@ -105,6 +110,18 @@ def not_listed(corpus: Corpus, rule: Rule, count: int) -> Iterator[Finding]:
     if count > MOST_LISTED:
         place = Place(corpus.files[0].name)
         yield place.finding(Problem(rule, f"{count - MOST_LISTED:,} more findings of this rule are not listed"))
+
+
+def runs(*columns: "Digests") -> "tuple[Indices, Indices]":
+    """Where runs of equal values begin in columns that are sorted together, and their lengths."""
+    import numpy as np
+
+    new = np.zeros(len(columns[0]), np.bool_)
+    new[:1] = True
+    for column in columns:
+        new[1:] |= column[1:] != column[:-1]
+    starts = np.flatnonzero(new)
+    return starts, np.diff(np.append(starts, len(new)))
 
 
 class Growing:

@@ -16,18 +16,15 @@ from convkit.rules.lookup import (
     is_training,
     not_listed,
     quoted,
+    runs,
     split_names,
 )
 from convkit.schema import Conversation
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from convkit.digests import Digests
     from convkit.media.images import Image
-
-    Indices = NDArray[np.intp]
+    from convkit.rules.lookup import Indices
 
 MOST_DIFFERENT_BITS = 7
 """Of the 256 of a shape. One less than there are bands, so that two near shapes are equal in one band at least."""
@@ -144,14 +141,12 @@ def _equal(images: _Images) -> list[_Pair]:
     import numpy as np
 
     order = np.lexsort((images.splits, images.pixels))
-    pixels = images.pixels[order]
-    starts = np.flatnonzero(np.concatenate([[True], pixels[1:] != pixels[:-1]])) if len(order) else order
-    ends = np.append(starts[1:], len(order))
     splits = images.splits[order]
+    starts, sizes = runs(images.pixels[order])
+    several = splits[starts] != splits[starts + sizes - 1]
     pairs: list[_Pair] = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if end - start > 1 and splits[start] != splits[end - 1]:
-            pairs += _pairs_of(images, order[start:end])
+    for start, size in zip(starts[several].tolist(), sizes[several].tolist(), strict=True):
+        pairs += _pairs_of(images, order[start : start + size])
     return sorted(pairs, key=lambda pair: pair.other)
 
 

@@ -56,9 +56,11 @@ def test_what_is_told_of_a_sound_image(tmp_path: Path) -> None:
     path.write_bytes(png(3, 2))
     result = probe(path)
     assert isinstance(result, Image)
-    assert result[1:] == (path.stat().st_size, 3, 2, "PNG")
+    assert (result.bytes, result.width, result.height, result.format) == (path.stat().st_size, 3, 2, "PNG")
+    assert (result.mode, result.orientation, result.transparent, result.animated) == ("L", 1, False, False)
+    assert (result.blank, result.pixels != 0, result.shape) == (False, True, "")
     assert result.sha256 == hashlib.sha256(png(3, 2)).hexdigest()
-    assert probe(path, decode=False) == result._replace(sha256=None)
+    assert probe(path, decode=False) == result._replace(sha256=None, pixels=0)
 
 
 @pytest.mark.parametrize("name", ["pipe", "folder", "/dev/zero"])
