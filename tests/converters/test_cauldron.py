@@ -37,7 +37,9 @@ def run(source: Path, out_dir: Path, workers: int = 0, policy: Policy | None = N
 
 def png(shade: int) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (shade % 256, shade // 256, 7)).save(buffer, "PNG")
+    picture = Image.new("RGB", (8, 8), (shade % 256, shade // 256, 7))
+    picture.putpixel((0, 0), (255, 255, 255))
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 

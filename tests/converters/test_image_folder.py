@@ -21,7 +21,9 @@ CLASSES = ("cat", "dog")
 
 def write_image(path: Path, shade: int, kind: str = "PNG", mode: str = "RGB") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.new("RGB", (8, 8), (shade, 100, 0)).convert(mode).save(path, kind)
+    picture = PIL.Image.new("RGB", (8, 8), (shade, 100, 0))
+    picture.putpixel((0, 0), (255, 255, 255))
+    picture.convert(mode).save(path, kind)
 
 
 def image_tree(folder: Path, count: int = 10) -> None:

@@ -38,7 +38,9 @@ def write_lines(path: Path, *lines: dict[str, Any] | str) -> None:
 
 def draw(path: Path, shade: int, kind: str = "PNG") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (20, 10), (shade, 0, 0)).save(path, kind)
+    picture = Image.new("RGB", (20, 10), (shade, 0, 0))
+    picture.putpixel((0, 0), (255, 255, 255))
+    picture.save(path, kind)
 
 
 def draw_pair(folder: Path, pair: str, shade: int = 0, kind: str = "PNG") -> None:

@@ -1,0 +1,47 @@
+"""Every way to break a clean data set that is listed is noticed, or known not to be."""
+
+from pathlib import Path
+
+import pytest
+
+from convkit.validate import validate
+from tests.validate.helpers import codes, report_of
+from tests.validate.mutations import MUTATIONS, NOT_THERE, PAGE, Mutation, clean, page, swap_files
+
+BY_NAME = [pytest.param(mutation, id=mutation.what.replace(" ", "-")) for mutation in MUTATIONS]
+
+
+@pytest.mark.parametrize("described", [True, False], ids=["described", "bare"])
+def test_the_set_is_clean(tmp_path: Path, described: bool) -> None:
+    assert report_of(clean(tmp_path / "pets", described=described)).findings == []
+
+
+@pytest.mark.parametrize("mutation", BY_NAME)
+def test_with_a_manifest(tmp_path: Path, mutation: Mutation) -> None:
+    check(clean(tmp_path / "pets", described=True), mutation, mutation.described)
+
+
+@pytest.mark.parametrize("mutation", BY_NAME)
+def test_row_files_and_images_alone(tmp_path: Path, mutation: Mutation) -> None:
+    if mutation.bare != NOT_THERE:
+        check(clean(tmp_path / "pets", described=False), mutation, mutation.bare)
+
+
+def check(directory: Path, mutation: Mutation, expected: str) -> None:
+    mutation.apply(directory)
+    found = codes(report_of(directory))
+    assert set(expected.split()) <= set(found)
+    assert bool(found) == bool(expected)
+
+
+def test_swapped_images_have_another_receipt(tmp_path: Path) -> None:
+    directory = clean(tmp_path / "pets", described=True)
+    (path,) = validate([directory], workers=0).receipts
+    before = path.read_bytes()
+    swap_files(directory)
+    validate([directory], workers=0)
+    assert path.read_bytes() != before
+
+
+def test_the_page_is_that_of_the_table() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page()
