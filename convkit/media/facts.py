@@ -3,6 +3,7 @@
 None of these raises for a sound image. Of pixels, an answer is some bytes, whatever the size of the image.
 """
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64
@@ -46,6 +47,10 @@ def has_more_frames(image: "Image") -> bool:
 
 def is_blank(image: "Image") -> bool:
     """Whether all pixels of a loaded image are equal."""
+    first, right, bottom = image.getpixel((0, 0)), image.width - 1, image.height - 1
+    # Mostly three more pixels say that it is not.
+    if any(image.getpixel(place) != first for place in ((right, bottom), (right // 2, bottom // 2), (0, bottom))):
+        return False
     extrema = image.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     return all(low == high for low, high in bands)
@@ -73,13 +78,10 @@ def shape(image: "Image") -> str:
     import PIL.Image
 
     small = _as(image, "L").resize((SHAPE_SIDE + 1, SHAPE_SIDE), PIL.Image.Resampling.BILINEAR)
-    cells, width = small.tobytes(), SHAPE_SIDE + 1
-    steps = [
-        "01"[cells[place + 1] - cells[place] >= _LEAST_STEP]
-        for row in range(0, SHAPE_SIDE * width, width)
-        for place in range(row, row + SHAPE_SIDE)
-    ]
-    return f"{int(''.join(steps), 2):0{SHAPE_BITS // 4}x}" if steps.count("1") >= _LEAST_STEPS else ""
+    cells = small.tobytes()
+    lines = [cells[start : start + SHAPE_SIDE + 1] for start in range(0, len(cells), SHAPE_SIDE + 1)]
+    steps = "".join(["1" if b - a >= _LEAST_STEP else "0" for line in lines for a, b in pairwise(line)])
+    return f"{int(steps, 2):0{SHAPE_BITS // 4}x}" if steps.count("1") >= _LEAST_STEPS else ""
 
 
 def _as(image: "Image", mode: str) -> "Image":
