@@ -76,7 +76,8 @@ def test_rows(source: Path, tmp_path: Path) -> None:
     assert labelled["conversations"] == [turn(1, "test/1.png", assistant="z", answers=["z"])]
     done = manifest.accounting
     assert (done.unit, done.read, done.written, done.media_files) == ("question", 8, 8, 5)
-    assert validate([tmp_path / "out"], workers=0).report.findings == []
+    findings = validate([tmp_path / "out"], workers=0).report.findings
+    assert [(finding.code, finding.line) for finding in findings] == [("CK108", 1)]  # the unlabelled one
 
 
 def test_all_questions_of_a_page_in_one_row(source: Path, tmp_path: Path) -> None:
