@@ -26,10 +26,15 @@ class _Seen(NamedTuple):
     place: Place
     asks: bytes
     answer: str | None
+    accepts: bytes
     says: bytes
 
     def __str__(self) -> str:
         return f"{self.place.file}:{self.place.line}"
+
+    def contradicts(self, other: "_Seen") -> bool:
+        """They ask the same; a row for each of several accepted answers is no contradiction."""
+        return self.asks == other.asks and not (self.accepts and self.accepts == other.accepts)
 
 
 class RepeatedRows(Check):
@@ -150,7 +155,7 @@ class RepeatedRows(Check):
         )
         seen = self._look(place for cluster in clusters[:MOST_LISTED] for place in cluster[:2])
         for first, second, size in clusters[:MOST_LISTED]:
-            if first in seen and second in seen and seen[first].asks == seen[second].asks:
+            if first in seen and second in seen and seen[first].contradicts(seen[second]):
                 one, other = seen[first], seen[second]
                 more = f"; {size} different answers in all" if size > 2 else ""
                 message = f"the answer {quoted(other.answer or '')} is {quoted(one.answer or '')} in {one}{more}"
@@ -165,9 +170,11 @@ class RepeatedRows(Check):
         for number, wanted in sorted(lines.items()):
             file = self.corpus.files[number]
             for line, row in sound_rows(file, wanted):
-                at, answer = Place(file.name, line, row.id), row.conversations[-1].assistant
-                shown = None if answer is None else answer[:100]
-                seen[number << LINE_BITS | line] = _Seen(at, _hash(_asked(row)), shown, _hash([repr(answer)]))
+                at, last = Place(file.name, line, row.id), row.conversations[-1]
+                shown = None if last.assistant is None else last.assistant[:100]
+                accepts = _hash(last.answers) if last.answers else b""
+                asks, says = _hash(_asked(row)), _hash([repr(last.assistant)])
+                seen[number << LINE_BITS | line] = _Seen(at, asks, shown, accepts, says)
         return seen
 
 

@@ -10,9 +10,11 @@ from PIL import Image
 
 
 def png(shade: int) -> bytes:
-    """A picture; equal shades are equal bytes."""
+    """A picture of two colours; equal shades are equal bytes."""
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (shade % 256, shade // 256, 7)).save(buffer, "PNG")
+    picture = Image.new("RGB", (8, 8), (shade % 256, shade // 256, 7))
+    picture.putpixel((shade % 8, shade // 8 % 8), (0, 0, 255))
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 

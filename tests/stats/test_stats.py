@@ -52,7 +52,7 @@ def test_what_is_counted(tmp_path: Path) -> None:
     assert (split.turns.mean, split.images.max, split.images.min) == (1.5, 2, 1)
     assert (split.width.count, split.width.mean, split.width.p50, split.height.p99) == (3, 5.333, 4, 6)
     assert split.text.bins == {"8-15": 1, "16-31": 1}
-    assert (split.text.min, split.text.max) == (len("HiByeA dog."), len("Hm.What is it?A cat."))
+    assert (split.text.min, split.text.max) == (len("HiByeA dog."), len("Hm.What is 1?A cat."))
     assert [(a.text, a.count) for a in split.answers.top] == [("A cat.", 1), ("A dog.", 1)]
 
 
@@ -64,7 +64,7 @@ def test_tokens_are_exact_with_a_tokenizer_and_bounded_without(tmp_path: Path) -
     assert (estimated.exact, exact.exact) == (False, True)
     assert estimated.low.max < estimated.high.max
     assert exact.low == exact.high
-    assert exact.low.max == 757 + 2 + len("<|user|>\n\nWhat is it?<|end|>\n<|assistant|>\nA cat.<|end|>\n<|endoftext|>")
+    assert exact.low.max == 757 + 2 + len("<|user|>\n\nWhat is 1?<|end|>\n<|assistant|>\nA cat.<|end|>\n<|endoftext|>")
 
 
 def test_rows_that_have_no_length_are_told(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from tests.validate.helpers import copy_of, flat, report_of, target_for
 
 NAMES = sorted(str(path.relative_to(DIRECTORY)) for path in DIRECTORY.glob("*/*"))
 INVALID = [Path(name).name for name in NAMES if name.startswith("invalid/")]
+IMPLIED = {"CK404": {"CK216", "CK217"}}
+"""What cannot be had without breaking another rule: shapes that a model refuses are extreme for anyone."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,7 +42,7 @@ def test_every_rule_has_a_fixture_and_every_fixture_a_rule() -> None:
 @pytest.mark.parametrize("name", INVALID)
 def test_a_fixture_breaks_the_rule_that_it_is_named_after(name: str) -> None:
     expected = (DIRECTORY / "invalid" / name / "expected.txt").read_text(encoding="utf-8")
-    assert {line.split()[0] for line in expected.splitlines()} == {name[:5]}
+    assert {line.split()[0] for line in expected.splitlines()} - IMPLIED.get(name[:5], set()) == {name[:5]}
 
 
 def test_the_fixtures_are_what_their_script_makes(tmp_path: Path) -> None:

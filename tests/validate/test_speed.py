@@ -191,7 +191,7 @@ def pictures(tmp_path: Path, count: int = 5) -> Path:
     (tmp_path / "images").mkdir()
     names = [f"{index}.png" for index in range(count)]
     for name in names:
-        (tmp_path / "images" / name).write_bytes(png(4, 4))
+        (tmp_path / "images" / name).write_bytes(png())
     return write_rows(tmp_path, lines(*(row(name, [name]) for name in names)))
 
 
@@ -316,7 +316,7 @@ def test_many_known_images_behind_one_that_is_not(
     monkeypatch.setattr("convkit.validate.media._MOST_WAITING", 3)
     path = pictures(tmp_path, 40)
     first = report_of(path)
-    (tmp_path / "images" / "0.png").write_bytes(png(5, 5))
+    (tmp_path / "images" / "0.png").write_bytes(png(17, 17))
     seen: list[int | None] = []
     monkeypatch.setattr("convkit.receipt.MediaDigest.add", lambda self, path, size, sha: seen.append(int(path[:-4])))
     assert validate([path], workers=1).report == first
@@ -371,7 +371,7 @@ def test_without_zstandard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_rows_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path)
     monkeypatch.chdir(tmp_path)
-    content = lines(row("1", ["0.png"]), row("2", ["none.png"]), row("1"))
+    content = lines(row("1", ["0.png"]), row("2", ["none.png"]), row("1", ["0.png"]))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
     report = validate([Path("-")], workers=0).report
     assert [(f.code, f.file, f.line) for f in report.findings] == [("CK201", "<stdin>", 2), ("CK301", "<stdin>", 3)]
