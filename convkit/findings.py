@@ -1,11 +1,17 @@
 """What a rule found, as data: validators yield findings, a report collects them, a reporter prints them."""
 
+import hashlib
+import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from convkit.schema import SCHEMA_ID
+
+# A message may name a line, or a file and its line, neither of which says what is wrong.
+_PLACES = re.compile(r"\bline \d+|\S+:\d+")
 
 
 class Severity(StrEnum):
@@ -33,6 +39,11 @@ class Finding(BaseModel):
     message: str = Field(description="What is wrong, in one sentence.")
     hint: str = Field(description="How to mend it.")
 
+    def content(self) -> str:
+        """A digest of what is wrong, without where: it stays when rows are put before this one, or files elsewhere."""
+        parts = [self.code, self.row_id or "", self.pointer or "", _PLACES.sub("", self.message)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
 
 class Summary(BaseModel):
     """The totals of a report."""
@@ -57,3 +68,10 @@ class Report(BaseModel):
     report_version: Literal[1] = Field(default=1, description="The version of this format.")
     summary: Summary
     findings: list[Finding] = Field(description="All findings, in the order of files and lines.")
+
+
+def report_of(rows: int, findings: Sequence[Finding]) -> Report:
+    """The report of findings, counted."""
+    errors = sum(finding.severity is Severity.ERROR for finding in findings)
+    summary = Summary(rows=rows, errors=errors, warnings=len(findings) - errors)
+    return Report(summary=summary, findings=list(findings))

@@ -14,10 +14,17 @@ Reporter = Callable[["Report"], str]
 REPORTERS = {
     "text": "convkit.reporters.text:render",
     "json": "convkit.reporters.json:render",
+    "jsonl": "convkit.reporters.jsonl:render",
+    "github": "convkit.reporters.github:render",
+    "sarif": "convkit.reporters.sarif:render",
+    "junit": "convkit.reporters.junit:render",
+    "markdown": "convkit.reporters.markdown:render",
 }
+TERMINAL = {"text": "convkit.reporters.text:render_coloured"}
+"""What a terminal gets instead."""
 
 
-def get_reporter(name: str) -> Reporter:
+def get_reporter(name: str, *, terminal: bool = False) -> Reporter:
     """The reporter of a name.
 
     Raises:
@@ -25,6 +32,7 @@ def get_reporter(name: str) -> Reporter:
     """
     if name not in REPORTERS:
         raise ConvkitError(f"There is no report format {name!r}. Choose one of: {', '.join(REPORTERS)}.")
-    module, function = REPORTERS[name].split(":")
+    target = TERMINAL.get(name) if terminal else None
+    module, function = (target or REPORTERS[name]).split(":")
     reporter: Reporter = getattr(import_module(module), function)
     return reporter

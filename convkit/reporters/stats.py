@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from convkit.reporters.table import table
-from convkit.reporters.text import printable
+from convkit.reporters.words import printable
 from convkit.stats import Distribution, SplitStats, Stats
 
 _MAX_ANSWER = 60

@@ -1,61 +1,70 @@
-"""The report as plain text, for people: findings by file, then each rule's remedy once."""
+"""The report as plain text, for people: findings by file, each rule's remedy once, and what there is most of."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 
+import typer
+
 from convkit.findings import Finding, Report
+from convkit.reporters.table import table
+from convkit.reporters.words import by_rule, first_of_each_rule, name, place, printable, statement, totals
 
 MAX_PER_RULE = 50
 """Findings shown of each rule: nobody reads the ten-thousandth missing image."""
 
+Style = Callable[[str, str], str]
+"""Makes text look like what it is: place, error, warning or ok."""
+
+_STYLES = {
+    "place": partial(typer.style, bold=True),
+    "error": partial(typer.style, fg="red", bold=True),
+    "warning": partial(typer.style, fg="yellow", bold=True),
+    "ok": partial(typer.style, fg="green", bold=True),
+}
+
 
 def render(report: Report) -> str:
     """The text, with a line end."""
-    return "".join(printable(line) + "\n" for line in _lines(report))
+    return _render(report, lambda text, _kind: text)
 
 
-def _lines(report: Report) -> Iterator[str]:
+def render_coloured(report: Report) -> str:
+    """The text for a terminal."""
+    return _render(report, lambda text, kind: _STYLES[kind](text))
+
+
+def _render(report: Report, style: Style) -> str:
+    return "".join(line + "\n" for line in _lines(report, style))
+
+
+def _lines(report: Report, style: Style) -> Iterator[str]:
     # What is said of whole files, such as a thousand images that no row names, stands together.
-    for _, findings in groupby(_first_of_each_rule(report), lambda finding: finding.line and finding.file):
-        yield from map(_line, findings)
+    shown = first_of_each_rule(report, MAX_PER_RULE)
+    for _, findings in groupby(shown, lambda finding: finding.line and finding.file):
+        for finding in findings:
+            yield _line(finding, style)
         yield ""
-    totals = Counter(finding.code for finding in report.findings)
-    hidden = {code: total - MAX_PER_RULE for code, total in sorted(totals.items()) if total > MAX_PER_RULE}
-    for code, count in hidden.items():
-        yield f"... and {count:,} more of {code}"
+    rules = by_rule(report)
+    hidden = [(finding, count - MAX_PER_RULE) for finding, count in rules if count > MAX_PER_RULE]
+    for finding, count in hidden:
+        yield f"... and {count:,} more of {finding.code}"
     if hidden:
         yield ""
-    hints = {finding.code: f"{finding.code} {finding.slug}: {finding.hint}" for finding in report.findings}
-    for code in sorted(hints):
-        yield hints[code]
-    if hints:
+    for finding, _ in rules:
+        yield f"{style(name(finding), finding.severity)}: {printable(finding.hint)}"
+    if rules:
         yield ""
-    summary = report.summary
-    yield (f"{_count(summary.rows, 'row')}, {_count(summary.errors, 'error')}, {_count(summary.warnings, 'warning')}")
+        yield table(["rule", "findings"], [(name(finding), f"{count:,}") for finding, count in rules])
+        yield ""
+    yield style(totals(report), _worst(report))
 
 
-def _first_of_each_rule(report: Report) -> Iterator[Finding]:
-    seen: Counter[str] = Counter()
-    for finding in report.findings:
-        seen[finding.code] += 1
-        if seen[finding.code] <= MAX_PER_RULE:
-            yield finding
-
-
-def _line(finding: Finding) -> str:
-    place = f"{finding.file}:{finding.line}" if finding.line else finding.file
-    pointer = f" ({finding.pointer})" if finding.pointer else ""
+def _line(finding: Finding, style: Style) -> str:
     severity = "" if finding.severity == "error" else f"{finding.severity}: "
-    return f"{place}: {severity}{finding.code} {finding.slug}: {finding.message}{pointer}"
+    where = style(printable(place(finding)), "place")
+    return f"{where}: {severity}{style(name(finding), finding.severity)}: {printable(statement(finding))}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def printable(line: str) -> str:
-    """Keep control characters, which keys and file names of a data set may hold, away from the terminal."""
-    if line.isprintable():
-        return line
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+def _worst(report: Report) -> str:
+    return "error" if report.summary.errors else "warning" if report.summary.warnings else "ok"

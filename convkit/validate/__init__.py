@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from convkit import layout, receipt
+from convkit.config import EVERYTHING, Selection, told
 from convkit.dataset import MAX_LINE_BYTES, Dataset
 from convkit.engines import local
 from convkit.errors import ConvkitError
-from convkit.findings import Report, Severity, Summary
+from convkit.findings import Report, report_of
 from convkit.media.cache import MediaCache
 from convkit.media.images import Image, ImageProblem
 from convkit.profiles import Target
@@ -52,6 +53,7 @@ def validate(
     target: Target | None = None,
     workers: int | None = None,
     bars: Bars = silent,
+    selection: Selection = EVERYTHING,
 ) -> Result:
     """Run all rules over data sets.
 
@@ -64,6 +66,7 @@ def validate(
         target: the model that the rows are meant for; without one, rules about models are not asked.
         workers: processes; 0 does all work in this one. As many as there are processors if not given.
         bars: makes a progress bar for each pass.
+        selection: which findings are reported, and as what; a receipt asks for all errors to be mended.
 
     Raises:
         ConvkitError: a path is missing, has no rows or cannot be read; then no receipt was written or removed.
@@ -83,7 +86,7 @@ def validate(
                 with bars(f"counting tokens for {target.spec}", "rows") as update:
                     scan.findings.extend(model_pass.findings(scan.corpus, target, update))
             scan.end()
-    return _result(scans, media, target)
+    return _result(scans, media, target, selection)
 
 
 Source = tuple[Scan, int]
@@ -163,28 +166,26 @@ def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress:
             cache.close()
 
 
-def _result(scans: Sequence[Scan], media: Media, target: Target | None) -> Result:
+def _result(scans: Sequence[Scan], media: Media, target: Target | None, selection: Selection) -> Result:
     receipts, notes = [], []
     for scan in scans:
         if scan.dataset is None:
             continue
         path = scan.corpus.directory / layout.RECEIPT
         try:
-            if scan.count(Severity.ERROR):
+            if selection.refuses(scan.findings):
                 if path.exists():
                     path.unlink()
                     notes.append(f"receipt removed: {path}: the data set does not pass any more")
+                if hidden := selection.hidden_errors(scan.findings):
+                    notes.append(f"receipt not written: {path}: {told(hidden)}")
             elif media == "decode":
                 receipts.append(receipt.write(scan.corpus.directory, _receipt(scan, scan.dataset, target)))
         except OSError as error:
             notes.append(f"receipt not written or removed: {path}: {error.strerror}")
-    findings = [finding for scan in scans for finding in scan.findings]
-    summary = Summary(
-        rows=sum(file.rows for scan in scans for file in scan.corpus.files),
-        errors=sum(scan.count(Severity.ERROR) for scan in scans),
-        warnings=sum(scan.count(Severity.WARNING) for scan in scans),
-    )
-    return Result(Report(summary=summary, findings=findings), tuple(receipts), tuple(notes))
+    findings = selection.apply(finding for scan in scans for finding in scan.findings)
+    rows = sum(file.rows for scan in scans for file in scan.corpus.files)
+    return Result(report_of(rows, findings), tuple(receipts), tuple(notes))
 
 
 def _receipt(scan: Scan, dataset: Dataset, target: Target | None) -> receipt.Receipt:

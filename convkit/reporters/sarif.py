@@ -1,0 +1,77 @@
+"""SARIF 2.1.0, the interchange format of static analysis: code scanning services and editors read it."""
+
+import json
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from convkit import __version__
+from convkit.findings import Finding, Report
+from convkit.reporters.words import statement
+from convkit.rules import RULES
+from convkit.rules.base import Rule
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+FINGERPRINT = "convkit/v1"
+_INDEX = {code: index for index, code in enumerate(RULES)}
+
+
+def render(report: Report) -> str:
+    """One run with all rules and all findings, indented, with a line end."""
+    driver = {"name": "convkit", "version": __version__, "rules": [_rule(rule) for rule in RULES.values()]}
+    seen: Counter[tuple[str, str]] = Counter()
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "results": [_result(finding, seen) for finding in report.findings],
+        "properties": report.summary.model_dump(),
+    }
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.code,
+        "name": "".join(word.capitalize() for word in rule.slug.split("-")),
+        "shortDescription": {"text": _message(rule.summary)},
+        "fullDescription": {"text": _message(rule.why)},
+        "help": {"text": _message(f"{rule.why} {rule.fix}"), "markdown": f"{rule.why}\n\n**How to mend it:** {rule.fix}"},
+        "defaultConfiguration": {"level": rule.severity.value},
+    }
+
+
+def _result(finding: Finding, seen: Counter[tuple[str, str]]) -> dict[str, Any]:
+    content = finding.content()
+    seen[finding.file, content] += 1
+    location: dict[str, Any] = {"physicalLocation": {"artifactLocation": _artifact(finding.file)}}
+    if finding.line:
+        location["physicalLocation"]["region"] = {"startLine": finding.line}
+    if finding.row_id is not None or finding.pointer:
+        location["logicalLocations"] = [_logical(finding)]
+    return {
+        "ruleId": finding.code,
+        "ruleIndex": _INDEX[finding.code],
+        "level": finding.severity.value,
+        "message": {"text": _message(statement(finding))},
+        "locations": [location],
+        # Equal findings of a file are told apart by their order.
+        "partialFingerprints": {FINGERPRINT: f"{content}:{seen[finding.file, content]}"},
+    }
+
+
+def _artifact(file: str) -> dict[str, str]:
+    """A URI reference; relative ones count from where convkit ran, which in a checkout is its root."""
+    if PurePosixPath(file).is_absolute():
+        return {"uri": "file://" + quote(file)}
+    return {"uri": quote(file), "uriBaseId": "%SRCROOT%"}
+
+
+def _logical(finding: Finding) -> dict[str, str]:
+    parts = {"name": finding.row_id, "fullyQualifiedName": finding.pointer}
+    return {**{key: value for key, value in parts.items() if value is not None}, "kind": "element"}
+
+
+def _message(text: str) -> str:
+    """A plain text message: braces would be placeholders in it, and brackets before a parenthesis a link."""
+    return text.replace("{", "{{").replace("}", "}}").replace("](", "\\](")
