@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import stat
 from pathlib import Path
 
 
@@ -17,12 +18,15 @@ class AtomicFile:
     Args:
         path: the name.
         scratch: a folder of the same file system for the temporary name.
+        mode: the permissions; those of any new file if not given.
     """
 
-    def __init__(self, path: Path, scratch: Path) -> None:
+    def __init__(self, path: Path, scratch: Path, mode: int | None = None) -> None:
         self.path = path
         self._temporary = scratch / f"{path.name}.{os.getpid()}"
         self._file = self._temporary.open("wb")
+        if mode is not None:
+            os.fchmod(self._file.fileno(), stat.S_IMODE(mode))
 
     def write(self, data: bytes) -> None:
         """Add to the file."""

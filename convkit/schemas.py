@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from convkit import generated
 from convkit.findings import Report
 from convkit.schema import Conversation, Manifest
 from convkit.stats import Stats
@@ -31,31 +32,10 @@ def generate(model: type[BaseModel]) -> str:
     return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
 
 
-def stale(directory: Path = DIRECTORY) -> list[Path]:
-    """The schema files that are not what the models say."""
-    paths = {directory / name: generate(model) for name, model in MODELS.items()}
-    return [path for path, text in paths.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-
-
-def write(directory: Path = DIRECTORY) -> None:
-    """Write all schema files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, model in MODELS.items():
-        (directory / name).write_text(generate(model), encoding="utf-8")
-
-
-def main(arguments: list[str]) -> int:
-    """Write the files, or with --check say which are stale; exit code 1 if any is."""
-    if arguments not in ([], ["--check"]):
-        print("usage: python -m convkit.schemas [--check]", file=sys.stderr)
-        return 2
-    if not arguments:
-        write()
-        return 0
-    for path in (paths := stale()):
-        print(f"{path} is stale. Run: python -m convkit.schemas", file=sys.stderr)
-    return 1 if paths else 0
+def files(directory: Path = DIRECTORY) -> dict[Path, str]:
+    """The schema files and their texts."""
+    return {directory / name: generate(model) for name, model in MODELS.items()}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(generated.run("convkit.schemas", sys.argv[1:], files(), []))

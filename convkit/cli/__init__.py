@@ -8,6 +8,7 @@ import typer
 
 from convkit import __version__
 from convkit.cli.convert import app as convert_app
+from convkit.cli.rule import rule
 from convkit.cli.split import split
 from convkit.cli.stats import stats
 from convkit.cli.validate import validate
@@ -34,6 +35,7 @@ app.add_typer(convert_app, name="convert")
 app.command()(split)
 app.command()(stats)
 app.command()(validate)
+app.command()(rule)
 
 
 def _version(wanted: bool) -> None:

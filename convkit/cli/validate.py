@@ -2,11 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from convkit.reporters import REPORTERS, get_reporter
+
+if TYPE_CHECKING:
+    from convkit.config import Selection
+    from convkit.findings import Report
+    from convkit.validate import Result
+
+Codes = list[str] | None
+_RULES = "RULE[,...]"
 
 
 def validate(
@@ -20,6 +28,9 @@ def validate(
     format: Annotated[
         str, typer.Option("--format", metavar="|".join(REPORTERS), help="How the report is written.")
     ] = "text",
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write the report to a file, not to the terminal.")
+    ] = None,
     media: Annotated[
         Literal["decode", "header", "none"],
         typer.Option("--media", help="How far image files are read. Only decode finds truncated ones."),
@@ -37,22 +48,112 @@ def validate(
         int | None,
         typer.Option("--workers", min=0, help="Worker processes. Default: one a processor; 0: none."),
     ] = None,
+    select: Annotated[
+        Codes, typer.Option(metavar=_RULES, help="Report these rules alone: codes, their beginnings (CK2), slugs.")
+    ] = None,
+    ignore: Annotated[Codes, typer.Option(metavar=_RULES, help="Do not report these rules.")] = None,
+    error: Annotated[Codes, typer.Option(metavar=_RULES, help="Take findings of these rules for errors.")] = None,
+    warn: Annotated[Codes, typer.Option(metavar=_RULES, help="Take findings of these rules for warnings.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="Settings. Default: convkit.toml or [tool.convkit] of pyproject.toml, from here upwards.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option("--baseline", metavar="FILE", help="Accept the findings of this file.")
+    ] = None,
+    write_baseline: Annotated[
+        bool, typer.Option("--write_baseline", help="Make the baseline anew from today's findings.")
+    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended without asking, then validate.")] = False,
 ) -> None:
     """Check every row and image of data sets; exit code 1 if there are errors.
 
     A dataset directory that passes gets a receipt, which training asks for.
     """
     from convkit.cli.model import target_of
+    from convkit.config import load
+    from convkit.errors import ConvkitError
     from convkit.progress import progress_bar
     from convkit.validate import validate as run
 
-    render = get_reporter(format)
+    terminal = output is None and sys.stdout.isatty()
+    render = get_reporter(format, terminal=terminal)
     target = target_of(model, tokenizer, max_length)
-    result = run(paths, media=media, target=target, workers=workers, bars=progress_bar)
-    sys.stdout.write(render(result.report))
-    for path in result.receipts:
-        typer.echo(f"receipt written: {path}", err=True)
-    for note in result.notes:
-        typer.echo(note, err=True)
-    if result.report.summary.errors:
+    settings = load(config)
+    selection = settings.selection(_names(select), _names(ignore), _names(error), _names(warn))
+    baseline = baseline or settings.baseline
+    if write_baseline and baseline is None:
+        raise ConvkitError("--write_baseline needs the name of the file. Add --baseline FILE.")
+
+    def again() -> "Result":
+        return run(paths, media=media, target=target, workers=workers, bars=progress_bar, selection=selection)
+
+    result = again()
+    if fix and _fix(result.report):
+        result = again()
+    for line in (*(f"receipt written: {path}" for path in result.receipts), *result.notes):
+        _say(line)
+    report = result.report
+    if baseline:
+        report = _accept(report, baseline, write_baseline, paths, selection, complete=media == "decode")
+    _write(render(report), output)
+    if report.summary.errors:
         raise typer.Exit(1)
+
+
+def _say(text: str) -> None:
+    from convkit.reporters.words import printable
+
+    typer.echo(printable(text), err=True)
+
+
+def _names(options: Codes) -> list[str]:
+    return [name.strip() for option in options or () for name in option.split(",")]
+
+
+def _fix(report: "Report") -> bool:
+    """Mend, and say what; whether anything has changed."""
+    from convkit.fix import fix
+
+    changes, refused = fix(report.findings)
+    for line in (*changes, *refused):
+        _say(str(line))
+    if changes:
+        _say(f"{len(changes):,} lines mended")
+    return bool(changes)
+
+
+def _accept(
+    report: "Report", path: Path, anew: bool, paths: list[Path], selection: "Selection", *, complete: bool
+) -> "Report":
+    """Take out of a report what the baseline accepts; say what it accepts in vain, where all was looked at."""
+    from convkit import baseline
+
+    if anew:
+        baseline.write(path, report)
+        _say(f"baseline written: {path}: {len(report.findings):,} findings accepted")
+    compared = baseline.compare(report, baseline.read(path), path.parent)
+    if compared.accepted and not anew:
+        _say(f"{compared.accepted:,} findings are accepted by {path}")
+    if complete:
+        stale = [entry for entry in compared.stale if selection.selects(entry.code)]
+        for entry in baseline.among(stale, paths, path.parent):
+            where = " ".join(filter(None, (entry.file, entry.row_id, entry.pointer)))
+            _say(f"stale in {path}: {entry.code} {where}: {entry.count:,} not found any more")
+    return compared.report
+
+
+def _write(text: str, output: Path | None) -> None:
+    from tempfile import TemporaryDirectory
+
+    from convkit.files import write_atomic
+
+    if output is None:
+        sys.stdout.write(text)
+        return
+    with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        write_atomic(output, text.encode(), Path(scratch))

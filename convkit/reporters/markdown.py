@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from convkit.findings import Report
-from convkit.reporters.words import by_rule, first_of_each_rule, name, place, printable, statement, totals
+from convkit.reporters.words import by_rule, first_of_each_rule, markdown, name, place, printable, statement, totals
 
 MAX_PER_RULE = 10
 """Findings shown of each rule."""
@@ -34,7 +34,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield ""
         yield f"### {name(rule)}"
         yield ""
-        yield _code(rule.hint)
+        yield markdown(printable(rule.hint))
         yield ""
         for finding in shown:
             if finding.code == rule.code:

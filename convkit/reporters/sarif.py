@@ -36,7 +36,10 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "name": "".join(word.capitalize() for word in rule.slug.split("-")),
         "shortDescription": {"text": _message(rule.summary)},
         "fullDescription": {"text": _message(rule.why)},
-        "help": {"text": _message(f"{rule.why} {rule.fix}"), "markdown": f"{rule.why}\n\n**How to mend it:** {rule.fix}"},
+        "help": {
+            "text": _message(f"{rule.why} {rule.fix}"),
+            "markdown": f"{rule.why}\n\n**How to mend it:** {rule.fix}",
+        },
         "defaultConfiguration": {"level": rule.severity.value},
     }
 

@@ -1,5 +1,6 @@
 """What reporters share: how a finding is put into words, and how what a data set holds is kept from doing harm."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,6 +12,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def markdown(text: str) -> str:
+    """Plain words as Markdown: `<image>` is no tag, and nothing becomes slanted."""
+    return re.sub(r"([\\<*_`\[|])", r"\\\1", text)
 
 
 def place(finding: Finding) -> str:

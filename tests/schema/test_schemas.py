@@ -4,7 +4,6 @@ import json
 import math
 import string
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ValidationError
 
-from convkit import schemas
+from convkit import generated, schemas
 from convkit.receipt import Receipt
 from convkit.schema import Conversation, Manifest, Turn
 from tests.fixtures.make_datasets import DIRECTORY, lines, manifest, row, turn, valid
@@ -44,20 +43,8 @@ def pydantic_accepts(document: Any, model: type[BaseModel] = Conversation) -> bo
     return True
 
 
-def test_the_files_are_what_the_models_say(capsys: pytest.CaptureFixture[str]) -> None:
-    assert schemas.main(["--check"]) == 0, capsys.readouterr().err
-
-
-def test_a_stale_file_is_found_and_written_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    schemas.write(tmp_path)
-    assert schemas.stale(tmp_path) == []
-    (tmp_path / "row.json").write_text("{}")
-    (tmp_path / "report.json").unlink()
-    assert schemas.stale(tmp_path) == [tmp_path / "row.json", tmp_path / "report.json"]
-    assert schemas.main(["--chek"]) == 2
-    assert "usage" in capsys.readouterr().err
+def test_the_files_are_what_the_models_say() -> None:
+    assert generated.stale(schemas.files()) == []
 
 
 @pytest.mark.parametrize("name", schemas.MODELS)

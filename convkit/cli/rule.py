@@ -1,0 +1,24 @@
+"""`convkit rule [CODE|SLUG]`: what a rule finds, why that is bad, and how to mend it."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def rule(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[CODE|SLUG]", help="Such as CK201 or missing-image; all rules if absent.")
+    ] = None,
+) -> None:
+    """Explain a rule of convkit validate, or list them all."""
+    from convkit.rule_pages import examples, page
+    from convkit.rules import RULES, get_rule
+
+    if name is not None:
+        found = get_rule(name)
+        sys.stdout.write(page(found, examples().get(found.code)))
+        return
+    width = max(len(rule.slug) for rule in RULES.values())
+    for rule in RULES.values():
+        typer.echo(f"{rule.code}  {rule.slug:<{width}}  {rule.severity:<7}  {rule.summary}")
