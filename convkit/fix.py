@@ -19,6 +19,8 @@ from convkit.findings import Finding
 from convkit.rules import file as file_rules
 from convkit.rules.base import Rule
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 class Fixer(NamedTuple):
     """How the findings of a rule are mended."""
@@ -34,14 +36,17 @@ def _without_blank(raw: bytes) -> bytes:
     return b"" if file_rules.is_blank(raw) else raw
 
 
-def _without_mark(raw: bytes) -> bytes:
-    return raw.removeprefix(b"\xef\xbb\xbf")
+def _without_marks(raw: bytes) -> bytes:
+    rest = raw
+    while rest.startswith(_BYTE_ORDER_MARK):
+        rest = rest.removeprefix(_BYTE_ORDER_MARK)
+    return raw if rest is raw else _without_blank(rest)
 
 
 FIXERS = {
     fixer.rule.code: fixer
     for fixer in (
-        Fixer(file_rules.INVALID_JSON, "byte order mark removed", _without_mark),
+        Fixer(file_rules.INVALID_JSON, "byte order mark removed", _without_marks),
         Fixer(file_rules.BLANK_LINE, "line removed", _without_blank),
     )
 }

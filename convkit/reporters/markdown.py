@@ -34,7 +34,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield ""
         yield f"### {name(rule)}"
         yield ""
-        yield markdown(printable(rule.hint))
+        yield f"How to mend it: {markdown(printable(rule.hint))}"
         yield ""
         for finding in shown:
             if finding.code == rule.code:

@@ -36,6 +36,9 @@ NEVER: list[tuple[str, set[str]]] = [
     ("rules/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters"}),
     ("validate/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters"}),
     ("reporters/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate"}),
+    ("config", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
+    ("baseline", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
+    ("fix", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
     ("dataset", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate", "convkit.rules"}),
     ("convert", {"convkit.cli", "convkit.validate", "convkit.rules"}),
     ("train/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate", "convkit.reporters"}),
@@ -167,6 +170,8 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
         "convert easy-vqa --help",
         "validate --help",
         "stats --help",
+        "rule",
+        "rule CK201",
     ],
 )
 def test_no_decoder_is_loaded_for(command: str) -> None:

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from convkit.rules import RULES
 from tests.conftest import ROOT
-from tests.fixtures.make_datasets import DIRECTORY
+from tests.fixtures.make_datasets import DIRECTORY, lines, row
 from tests.validate.helpers import copy_of
 
 
@@ -49,7 +51,10 @@ def test_warnings_alone_are_no_failure(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "convkit: error: nowhere does not exist."),
-        ([DIRECTORY / "valid" / "crlf", "--format", "xml"], "Choose one of: text, json."),
+        (
+            [DIRECTORY / "valid" / "crlf", "--format", "xml"],
+            "Choose one of: text, json, jsonl, github, sarif, junit, markdown.",
+        ),
         ([DIRECTORY / "valid" / "crlf", "--media", "some"], "'decode', 'header', 'none'"),
         ([], "PATH"),
     ],
@@ -59,3 +64,73 @@ def test_what_cannot_be_done(tmp_path: Path, arguments: list[str | Path], messag
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two blank lines and an image that is not there."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\n" + lines(row("1", ["no.png"])) + b"\n")
+    return path
+
+
+def test_a_selection_and_a_severity(data: Path) -> None:
+    run = partial(convkit, data.name, "--workers", "0", cwd=data.parent)
+    assert run("--ignore", "CK0,missing-image").stdout == "1 row, 0 errors, 0 warnings\n"
+    done = run("--select", "CK004", "--warn", "CK004")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 row, 0 errors, 2 warnings")
+    (data.parent / "convkit.toml").write_text('select = ["CK201"]\nseverity = {CK201 = "warning"}\n')
+    assert (run().returncode, run("--error", "CK201").returncode, run("--select", "CK").returncode) == (0, 1, 1)
+    for arguments, message in [(("--ignore", "CK7"), "'CK7' is neither"), (("--config", "no"), "no cannot be read")]:
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (2, "") and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_baseline_is_written_kept_to_and_gets_stale(data: Path) -> None:
+    run = partial(convkit, data.name, "--workers", "0", "--baseline", "known.json", cwd=data.parent)
+    assert run().returncode == 2
+    done = run("--write_baseline")
+    assert (done.returncode, done.stderr) == (0, "baseline written: known.json: 3 findings accepted\n")
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "3 findings are accepted by known.json\n")
+    data.write_bytes(data.read_bytes() + b"{\n")
+    done = run("--format", "json")
+    assert done.returncode == 1 and [f["code"] for f in json.loads(done.stdout)["findings"]] == ["CK002"]
+    data.write_bytes(lines(row("1", ["no.png"])))
+    done = run()
+    assert done.returncode == 0 and "stale in known.json: CK004 x.jsonl: 2 not found any more\n" in done.stderr
+    assert "stale" not in run("--select", "CK2").stderr + run("--media", "none").stderr
+    done = convkit(data.name, "--write_baseline", cwd=data.parent)
+    assert done.returncode == 2 and "Add --baseline FILE" in done.stderr
+
+
+def test_fix_mends_says_what_and_validates_again(data: Path) -> None:
+    done = convkit(data.name, "--fix", "--workers", "0", cwd=data.parent)
+    assert done.returncode == 1 and done.stdout.endswith("1 row, 1 error, 0 warnings\n")
+    assert done.stderr.splitlines() == [
+        "x.jsonl:1: CK004 blank-line: line removed",
+        "x.jsonl:3: CK004 blank-line: line removed",
+        "2 lines mended",
+    ]
+    assert data.read_bytes() == lines(row("1", ["no.png"]))
+    assert convkit(data.name, "--fix", "--workers", "0", cwd=data.parent).stderr == ""
+
+
+def test_a_report_goes_into_a_file(data: Path) -> None:
+    done = convkit(data.name, "--format", "sarif", "--output", "out.sarif", "--workers", "0", cwd=data.parent)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert json.loads((data.parent / "out.sarif").read_text())["version"] == "2.1.0"
+    done = convkit(data.name, "--output", "no/such/x", "--workers", "0", cwd=data.parent)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_rule_explains_itself(tmp_path: Path) -> None:
+    run = partial(subprocess.run, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    command = [sys.executable, "-m", "convkit", "rule"]
+    listed = run(command, text=True).stdout.splitlines()
+    assert [text.split()[:2] for text in listed] == [[rule.code, rule.slug] for rule in RULES.values()]
+    by_code, by_slug = run([*command, "CK102"], text=True), run([*command, "marker-count"], text=True)
+    assert by_code.stdout == by_slug.stdout
+    assert by_code.stdout.startswith("# CK102 marker-count\n") and "A turn's <image> markers" in by_code.stdout
+    unknown = run([*command, "CK9"], text=True)
+    assert unknown.returncode == 2 and "CK201 missing-image" in unknown.stderr

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -54,8 +55,14 @@ def test_text() -> None:
         "images/b: warning: CK303 slug-303: It is bad.\n"
         "\n"
         "CK201 slug-201: Mend CK201.\n"
-        "CK202 slug-202: Mend CK202.\n"
         "CK303 slug-303: Mend CK303.\n"
+        "CK202 slug-202: Mend CK202.\n"
+        "\n"
+        "rule            findings\n"
+        "--------------  --------\n"
+        "CK201 slug-201         2\n"
+        "CK303 slug-303         2\n"
+        "CK202 slug-202         1\n"
         "\n"
         "12,345 rows, 3 errors, 2 warnings\n"
     )
@@ -71,6 +78,14 @@ def test_text_shows_the_first_fifty_of_a_rule() -> None:
     assert sum(line.startswith("a.jsonl:") for line in lines) == 51
     assert "... and 1,150 more of CK201" in lines
     assert not any("more of CK101" in line for line in lines)
+
+
+def test_text_for_a_terminal_is_the_same_in_colour() -> None:
+    found = report(finding("a\x1b[31m.jsonl", pointer="/id"), finding(code="CK303"))
+    plain, coloured = get_reporter("text")(found), get_reporter("text", terminal=True)(found)
+    assert "\x1b" not in plain
+    assert "\x1b[31m" in coloured and click.unstyle(coloured) == plain
+    assert get_reporter("json", terminal=True)(found) == get_reporter("json")(found)
 
 
 def test_text_keeps_control_characters_from_the_terminal() -> None:
@@ -91,6 +106,6 @@ def test_json_follows_its_schema(name: str, tmp_path: Path) -> None:
 
 def test_every_reporter_can_be_loaded_and_an_unknown_one_lists_them() -> None:
     for name in REPORTERS:
-        assert get_reporter(name)(report()).endswith("\n")
+        assert get_reporter(name)(report(finding())).endswith("\n")
     with pytest.raises(ConvkitError, match=r"no report format 'xml'\. Choose one of: text, json"):
         get_reporter("xml")

