@@ -138,7 +138,9 @@ def _accept(
         _say(f"baseline written: {path}: {len(report.findings):,} findings accepted")
     compared = baseline.compare(report, baseline.read(path), path.parent)
     if compared.accepted and not anew:
-        _say(f"{compared.accepted:,} findings are accepted by {path}")
+        errors = report.summary.errors - compared.report.summary.errors
+        receipt = "; no receipt is written while there are errors among them" if errors else ""
+        _say(f"{compared.accepted:,} findings are accepted by {path}{receipt}")
     if complete:
         stale = [entry for entry in compared.stale if selection.selects(entry.code)]
         for entry in baseline.among(stale, paths, path.parent):

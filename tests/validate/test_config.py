@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convkit import config
 from convkit.config import EVERYTHING, Selection, Settings, load
 from convkit.errors import ConvkitError
 from convkit.findings import Severity
 from convkit.rules import RULES
 from convkit.validate import validate
-from tests.validate.helpers import codes, copy_of
+from tests.validate.helpers import codes, copy_of, write_rows
 from tests.validate.test_reporters import finding
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
@@ -80,7 +79,8 @@ def test_a_file_beside_the_data_says_nothing(tmp_path: Path, monkeypatch: pytest
     here.mkdir()
     (data / "convkit.toml").write_text('ignore = ["CK"]\n')
     monkeypatch.chdir(here)
-    assert config.find(Path.cwd()) is None or config.find(Path.cwd()) != data / "convkit.toml"
+    write_rows(data, b"{\n")
+    assert codes(validate([data], workers=0, selection=load().selection()).report) == ["CK002"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""The pre-commit hook and the examples in the documentation run as they are written."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from convkit.config import Settings
+from convkit.reporters import REPORTERS
+from tests.conftest import ROOT
+from tests.fixtures.make_datasets import DIRECTORY, lines, row
+from tests.validate.test_command import convkit
+
+DOCS = (ROOT / "docs" / "validate.md").read_text(encoding="utf-8")
+
+
+def test_the_hook_takes_row_files_and_runs(tmp_path: Path) -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert {"id", "name", "entry", "language", "files"} <= set(hook)
+
+    def takes(name: str) -> bool:
+        return bool(re.search(hook["files"], name)) and not re.search(hook["exclude"], name)
+
+    assert takes("a/x_train.jsonl") and not takes("a/quarantine.jsonl") and not takes("a/dataset.json")
+    _, command, *options = shlex.split(hook["entry"])
+    assert command == "validate"
+    rows = tmp_path / "x.jsonl"
+    rows.write_bytes(lines(row("1")) + b"\n")
+    assert convkit(*options, "x.jsonl", cwd=tmp_path).returncode == 1
+    assert convkit(*options, DIRECTORY / "valid" / "crlf" / "pets_train.jsonl", cwd=tmp_path).returncode == 0
+
+
+def test_the_commands_of_the_workflow_run(tmp_path: Path) -> None:
+    (text,) = (block for block in re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL) if "jobs:" in block)
+    steps = yaml.safe_load(text)["jobs"]["validate"]["steps"]
+    commands = [
+        step["run"].split(">>")[0].split("||")[0] for step in steps if "convkit validate" in step.get("run", "")
+    ]
+    assert len(commands) == 3
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x.jsonl").write_bytes(b"{\n")
+    for command in commands:
+        done = convkit(*shlex.split(command)[2:], cwd=tmp_path)
+        assert done.returncode == 1 and (done.stdout or (tmp_path / "convkit.sarif").is_file())
+
+
+def test_the_documentation_names_every_format_and_every_key() -> None:
+    assert re.findall(r"^\| `(\w+)` \| [^`]", DOCS, re.MULTILINE) == list(REPORTERS)
+    assert re.findall(r"^\| `(\w+)` \| `--", DOCS, re.MULTILINE) == list(Settings.model_fields)
+    (toml,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
+    assert Settings.model_validate(tomllib.loads(toml)).ignore == ("CK304",)
