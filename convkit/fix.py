@@ -19,8 +19,6 @@ from convkit.findings import Finding
 from convkit.rules import file as file_rules
 from convkit.rules.base import Rule
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
 
 class Fixer(NamedTuple):
     """How the findings of a rule are mended."""
@@ -38,16 +36,21 @@ def _without_blank(raw: bytes) -> bytes:
 
 def _without_marks(raw: bytes) -> bytes:
     rest = raw
-    while rest.startswith(_BYTE_ORDER_MARK):
-        rest = rest.removeprefix(_BYTE_ORDER_MARK)
+    while rest.startswith(file_rules.BYTE_ORDER_MARK):
+        rest = rest.removeprefix(file_rules.BYTE_ORDER_MARK)
     return raw if rest is raw else _without_blank(rest)
+
+
+def _with_end(raw: bytes) -> bytes:
+    return raw if raw.endswith(b"\n") else raw + b"\n"
 
 
 FIXERS = {
     fixer.rule.code: fixer
     for fixer in (
-        Fixer(file_rules.INVALID_JSON, "byte order mark removed", _without_marks),
+        Fixer(file_rules.BYTE_ORDER_MARK_RULE, "byte order mark removed", _without_marks),
         Fixer(file_rules.BLANK_LINE, "line removed", _without_blank),
+        Fixer(file_rules.NO_LAST_LINE_END, "line feed added", _with_end),
     )
 }
 """By code. A rule that is not here has findings that ask for a decision."""

@@ -8,7 +8,7 @@ from weakref import finalize
 from convkit import layout, receipt
 from convkit.dataset import Dataset
 from convkit.digests import from_bytes
-from convkit.findings import Finding, Severity
+from convkit.findings import Finding
 from convkit.media.images import Image, ImageProblem
 from convkit.rules import CHECKS, RULES
 from convkit.rules import file as file_rules
@@ -100,7 +100,3 @@ class Scan:
         names = [shown(self.corpus.directory / layout.MANIFEST), *(file.name for file in self.corpus.files)]
         ranks = {name: rank for rank, name in enumerate(names)}
         self.findings.sort(key=lambda f: (ranks.get(f.file, len(names)), f.file, f.line or 0, f.code))
-
-    def count(self, severity: Severity) -> int:
-        """The number of findings of a severity."""
-        return sum(finding.severity == severity for finding in self.findings)

@@ -25,13 +25,14 @@ def test_blank_lines_and_marks_are_removed_and_the_second_run_is_clean(tmp_path:
     path = write_rows(tmp_path, BOM + first + b"\r\n\n \t\r\n" + BOM + second + b"\n\r\n" + line(row("3")))
     path.chmod(0o640)
     assert mended(path) == [
-        "1: CK002 invalid-json: byte order mark removed",
+        "1: CK006 byte-order-mark: byte order mark removed",
         "2: CK004 blank-line: line removed",
         "3: CK004 blank-line: line removed",
-        "4: CK002 invalid-json: byte order mark removed",
+        "4: CK006 byte-order-mark: byte order mark removed",
         "5: CK004 blank-line: line removed",
+        "6: CK010 no-last-line-end: line feed added",
     ]
-    assert path.read_bytes() == first + b"\r\n" + second + b"\n" + line(row("3"))
+    assert path.read_bytes() == first + b"\r\n" + second + b"\n" + line(row("3")) + b"\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert codes(report_of(path)) == [] and mended(path) == []
