@@ -42,7 +42,7 @@ def _without_marks(raw: bytes) -> bytes:
 
 
 def _with_end(raw: bytes) -> bytes:
-    return raw if raw.endswith(b"\n") else raw + b"\n"
+    return raw if raw.endswith(b"\n") else _without_blank(raw + b"\n")
 
 
 FIXERS = {

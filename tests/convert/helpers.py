@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from PIL import Image
@@ -103,7 +104,8 @@ def easy_vqa_tree(folder: Path) -> None:
         questions = []
         for number in range(count):
             shade = (0 if split == "train" and number == 1 else number) * 10 + (5 if split == "test" else 0)
-            Image.new("RGB", (64, 64), (shade, 0, 0)).save(folder / split / f"images/{number}.png")
+            picture = Image.frombytes("L", (64, 64), Random(shade).randbytes(64 * 64)).convert("RGB")
+            picture.save(folder / split / f"images/{number}.png")
             questions += [[f"Question {k}?", "yes", number] for k in range(3)]
         questions.append(["Where is it?", "nowhere", count])
         (folder / split / "questions.json").write_text(json.dumps(questions))

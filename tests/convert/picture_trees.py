@@ -4,17 +4,16 @@ import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from PIL import Image
 
 
 def png(shade: int) -> bytes:
-    """A picture of two colours; equal shades are equal bytes."""
+    """A picture of noise; equal shades are equal bytes."""
     buffer = io.BytesIO()
-    picture = Image.new("RGB", (8, 8), (shade % 256, shade // 256, 7))
-    picture.putpixel((shade % 8, shade // 8 % 8), (0, 0, 255))
-    picture.save(buffer, "PNG")
+    Image.frombytes("RGB", (8, 8), Random(shade).randbytes(8 * 8 * 3)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
