@@ -35,9 +35,7 @@ def _without_blank(raw: bytes) -> bytes:
 
 
 def _without_marks(raw: bytes) -> bytes:
-    rest = raw
-    while rest.startswith(file_rules.BYTE_ORDER_MARK):
-        rest = rest.removeprefix(file_rules.BYTE_ORDER_MARK)
+    rest = file_rules.without_marks(raw)
     return raw if rest is raw else _without_blank(rest)
 
 

@@ -1,15 +1,14 @@
 """What a rule is, and what a check sees: the two things that the families are made of."""
 
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.digests import DigestSet, new_key
 from convkit.findings import Finding, Severity
-from convkit.schema import Conversation, Manifest
+from convkit.schema import Manifest
 
 if TYPE_CHECKING:
     from convkit.digests import Digests
@@ -87,12 +86,6 @@ class RowFile:
     def name(self) -> str:
         """The path as findings show it."""
         return self.label or shown(self.path)
-
-    def rows_at(self, lines: Container[int]) -> Iterator[tuple[int, Conversation]]:
-        """Read sound rows again by their line numbers, in order: the second look where digests are equal."""
-        for line in read_lines(self.path, MAX_LINE_BYTES):
-            if line.number in lines:
-                yield line.number, Conversation.model_validate_json(line.raw)
 
 
 @dataclass

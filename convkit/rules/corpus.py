@@ -9,6 +9,7 @@ from convkit import layout
 from convkit.digests import Column, contains, digest, from_bytes
 from convkit.findings import Finding, Severity
 from convkit.rules.base import Check, Corpus, Place, Problem, RowFacts, RowFile, Rule, shown
+from convkit.rules.lookup import sound_rows
 from convkit.schema import Split
 
 DUPLICATE_ID = Rule(
@@ -149,7 +150,7 @@ class DuplicateIds(Check):
         first: dict[str, str] = {}
         for number, lines in sorted(self._suspects().items()):
             file = self.corpus.files[number]
-            for line, row in file.rows_at(lines):
+            for line, row in sound_rows(file, lines):
                 place = first.setdefault(row.id, f"{file.name}:{line}")
                 if place != f"{file.name}:{line}":
                     message = f"the id {row.id!r} is that of {place}"

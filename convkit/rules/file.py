@@ -130,6 +130,13 @@ def no_last_line_end() -> Problem:
     return Problem(NO_LAST_LINE_END, "the last line has no line end")
 
 
+def without_marks(raw: bytes) -> bytes:
+    """A line without the byte order marks that it begins with."""
+    while raw.startswith(BYTE_ORDER_MARK):
+        raw = raw.removeprefix(BYTE_ORDER_MARK)
+    return raw
+
+
 def byte_order_mark(raw: bytes) -> Problem | None:
     """CK006."""
     if raw.startswith(BYTE_ORDER_MARK):

@@ -11,7 +11,7 @@ from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.digests import Column, digest, from_bytes
 from convkit.findings import Finding
 from convkit.rules.base import Corpus, Place, Problem, RowFile, Rule
-from convkit.rules.file import BYTE_ORDER_MARK
+from convkit.rules.file import without_marks
 from convkit.schema import Conversation
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[t
     for line in () if file.missing else read_lines(file.path, MAX_LINE_BYTES):
         if lines is None or line.number in lines:
             try:
-                yield line.number, Conversation.model_validate_json(line.raw.removeprefix(BYTE_ORDER_MARK))
+                yield line.number, Conversation.model_validate_json(without_marks(line.raw))
             except ValidationError:
                 continue
 

@@ -70,10 +70,13 @@ def choices(prompt: str) -> frozenset[str] | None:
     Understood are `... one of the following classes: a, b, c.`, `Answer yes or no.`, and lines `A. text`, of which
     both the letter and the text are choices.
     """
-    if match := _LIST.search(prompt):
+    # Most prompts have nothing of the kind, and to look for a character costs a twentieth of a pattern.
+    if ":" in prompt and (match := _LIST.search(prompt)):
         named = [part.strip(" '\"") for part in re.split(r",| or ", match["list"].rstrip().rstrip("."))]
-    elif match := _EITHER.search(prompt):
+    elif " or " in prompt and (match := _EITHER.search(prompt)):
         named = [match["one"], match["other"]]
+    elif "\n" not in prompt:
+        return None
     else:
         lettered = [(found["letter"], found["text"]) for found in _LETTERED.finditer(prompt)]
         if [letter for letter, _ in lettered] != [chr(ord("A") + index) for index in range(len(lettered))]:

@@ -3,17 +3,14 @@
 from collections.abc import Iterator
 from functools import lru_cache
 
-from pydantic import ValidationError
-
 from convkit import layout
-from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.findings import Finding
 from convkit.media.images import Image, check
 from convkit.profiles import Size, Target
 from convkit.progress import Progress
 from convkit.rules.base import Corpus, Place
+from convkit.rules.lookup import sound_rows
 from convkit.rules.model import problems
-from convkit.schema import Conversation
 
 TRAIN = "train"
 _REMEMBERED_SIZES = 65_536
@@ -25,18 +22,12 @@ def findings(corpus: Corpus, target: Target, progress: Progress) -> Iterator[Fin
     train = _train_files(corpus)
     done = 0
     for file in corpus.files:
-        if file.missing:
-            continue
-        for line in read_lines(file.path, MAX_LINE_BYTES):
+        for line, row in sound_rows(file):
             done += 1
             progress(done, sum(each.rows for each in corpus.files))
-            try:
-                row = Conversation.model_validate_json(line.raw)
-            except ValidationError:
-                continue  # other rules have said what is wrong with it
             # Without media sizes are unknown; what needs none is still asked.
             sizes = [size(path) for turn in row.conversations for path in turn.images]
-            place = Place(file.name, line.number, row.id)
+            place = Place(file.name, line, row.id)
             yield from map(place.finding, problems(row, sizes, target, file.path.name in train))
 
 

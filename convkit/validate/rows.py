@@ -221,7 +221,7 @@ class _Parser:
             return
         if problem := file_rules.byte_order_mark(raw):
             self._tell(line, None, problem)
-            raw = raw[len(file_rules.BYTE_ORDER_MARK) :]
+            raw = file_rules.without_marks(raw)
             try:
                 self._take(line, read_row(raw))
                 return
@@ -252,7 +252,7 @@ class _Parser:
         if file_rules.most_keys(content) == sum(sound[-1] for sound in self._sound):
             return
         for line, row_id, *_, keys in self._sound:
-            raw = raws[line - first].removeprefix(file_rules.BYTE_ORDER_MARK)
+            raw = file_rules.without_marks(raws[line - first])
             if file_rules.most_keys(raw) > keys and (problem := file_rules.duplicate_key(raw, line)):
                 self._tell(line, row_id, problem)
 

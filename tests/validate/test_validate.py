@@ -280,3 +280,8 @@ def test_a_conversion_that_is_not_finished_is_no_data_set(tmp_path: Path) -> Non
     (tmp_path / "pets_train.jsonl").write_text("")
     with pytest.raises(DatasetError, match="is not finished"):
         validate([tmp_path], workers=0)
+
+
+def test_an_id_that_comes_again_behind_byte_order_marks_is_found(tmp_path: Path) -> None:
+    path = write_rows(tmp_path, 2 * b"\xef\xbb\xbf" + lines(row("1"), row("1")))
+    assert sorted(codes(report_of(path, media="none"))) == ["CK006", "CK301"]
