@@ -226,7 +226,7 @@ def _row(path: Path, line: Line) -> Conversation:
     try:
         return Conversation.model_validate_json(line.raw)
     except ValidationError as error:
-        reason = f"the line is longer than {MAX_LINE_BYTES:,} bytes" if line.overlong else _first(error)
+        reason = f"the line is longer than {MAX_LINE_BYTES:,} bytes" if line.overlong else first_problem(error)
     raise DatasetError(
         f"{path}:{line.number} is not a sound row: {reason}. Run `convkit validate {path.parent}` to see all findings."
     )
@@ -242,7 +242,7 @@ def _not_a_manifest(content: bytes, error: ValidationError) -> str:
     version = _format_version(content)
     if isinstance(version, int) and version > FORMAT_VERSION:
         return f"is of format version {version}; this convkit reads version {FORMAT_VERSION}. Upgrade convkit-vlm."
-    return f"is not a manifest: {_first(error)}. Restore the file or convert the source again."
+    return f"is not a manifest: {first_problem(error)}. Restore the file or convert the source again."
 
 
 def _format_version(content: bytes) -> Any:
@@ -253,7 +253,8 @@ def _format_version(content: bytes) -> Any:
     return manifest.get("format_version") if isinstance(manifest, dict) else None
 
 
-def _first(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """What a model says first against its input: where, and what."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else first["msg"]

@@ -60,7 +60,8 @@ OptionalMetadata = Annotated[
 ]
 
 
-def _absent(description: str) -> Any:
+def absent(description: str) -> Any:
+    """A key that is left out when it is not used; its type is one of the Optional ones, which refuse null."""
     return Field(default=None, description=description, json_schema_extra=_drop_default)
 
 
@@ -76,10 +77,10 @@ class Turn(BaseModel):
         description="The user's text. The images stand before it, unless it holds <image> markers: then exactly one "
         "for each image, in order."
     )
-    assistant: OptionalStr = _absent(
+    assistant: OptionalStr = absent(
         "The answer that is trained on. May be absent in the last turn only, where the split has no labels."
     )
-    answers: OptionalAnswers = _absent("Every accepted answer, for evaluation.")
+    answers: OptionalAnswers = absent("Every accepted answer, for evaluation.")
 
     @model_validator(mode="after")
     def _one_marker_an_image(self) -> Self:
@@ -103,9 +104,9 @@ class Conversation(BaseModel):
     conversations: Annotated[tuple[Turn, ...], Field(strict=False, min_length=1)] = Field(
         description="The turns, in order."
     )
-    system: OptionalStr = _absent("The system prompt.")
-    group: OptionalGroup = _absent("Rows of one group may not be separated by a split.")
-    metadata: OptionalMetadata = _absent("Provenance and anything else that is not shown to the model.")
+    system: OptionalStr = absent("The system prompt.")
+    group: OptionalGroup = absent("Rows of one group may not be separated by a split.")
+    metadata: OptionalMetadata = absent("Provenance and anything else that is not shown to the model.")
 
     @model_validator(mode="after")
     def _answers_but_the_last(self) -> Self:

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from convkit import generated
 from convkit.findings import Report
+from convkit.metrics.predictions import Prediction
+from convkit.metrics.scores import Scores
 from convkit.schema import Conversation, Manifest
 from convkit.stats import Stats
 
@@ -19,8 +21,10 @@ MODELS: dict[str, type[BaseModel]] = {
     "manifest.json": Manifest,
     "report.json": Report,
     "stats.json": Stats,
+    "prediction.json": Prediction,
+    "scores.json": Scores,
 }
-_OUTPUTS = (Report, Stats)
+_OUTPUTS = (Report, Stats, Scores)
 _FIRST = ("$id", "title", "description")
 
 

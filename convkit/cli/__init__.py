@@ -9,6 +9,7 @@ import typer
 from convkit import __version__
 from convkit.cli.convert import app as convert_app
 from convkit.cli.rule import rule
+from convkit.cli.score import score
 from convkit.cli.split import split
 from convkit.cli.stats import stats
 from convkit.cli.validate import validate
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 app.add_typer(convert_app, name="convert")
+app.command()(score)
 app.command()(split)
 app.command()(stats)
 app.command()(validate)

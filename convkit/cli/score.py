@@ -1,0 +1,56 @@
+"""`convkit score PREDICTIONS`: how good predictions are."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def score(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="A predictions file (*.jsonl), see docs/metrics.md.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            help="Metrics for every data set, separated by commas: accuracy, anls, consistency, auroc, classes. "
+            "Default: those of each data set.",
+        ),
+    ] = "",
+    positive: Annotated[
+        str,
+        typer.Option(
+            "--positive", help="For auroc: answers that are positive, separated by commas. Default: yes,true."
+        ),
+    ] = "",
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=0, max=100_000, help="Of the bootstrap; 0: no confidence intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
+    format: Annotated[Literal["text", "json"], typer.Option("--format", help="How the result is written.")] = "text",
+) -> None:
+    """Score a predictions file: every turn of every row, each data set by its own metrics. Needs no model.
+
+    Exit code 1 if a turn could not be scored or a metric named by --metrics could not be computed.
+    """
+    from convkit.metrics.predictions import read_predictions
+    from convkit.metrics.score import POSITIVE, Options
+    from convkit.metrics.score import score as run
+    from convkit.reporters.scores import render
+
+    options = Options(_names(metrics), _names(positive) or POSITIVE, resamples, seed)
+    result = run(read_predictions(predictions), options)
+    typer.echo(render(result) if format == "text" else result.model_dump_json(indent=2) + "\n", nl=False)
+    if not result.complete:
+        raise typer.Exit(1)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
