@@ -25,12 +25,12 @@ def render(scores: Scores) -> str:
 def _source(source: SourceScores, confidence: float) -> Iterator[str]:
     yield f"{source.source}: {source.rows:,} rows, {source.turns:,} turns"
     unlabelled = [f"{turn.id} (turn {turn.turn})" for turn in source.unlabelled]
-    yield from _named("turns have no gold answer and are not scored", unlabelled)
-    yield from _named("rows lack an earlier turn than their last one", source.incomplete)
+    yield from _named("not scored, for they have no gold answer", unlabelled)
+    yield from _named("rows that lack an earlier turn than their last one", source.incomplete)
     yield ""
     if source.metrics:
         yield from _lines(("metric", "value", f"{confidence:.0%} interval", "of"), list(map(_measure, source.metrics)))
-        yield from (f"{measure.name}: {measure.reason}" for measure in source.metrics if measure.reason)
+        yield from (f"  {measure.name}: {measure.reason}" for measure in source.metrics if measure.reason)
         yield ""
     if source.classes:
         yield from _classes(source.classes)
@@ -39,7 +39,7 @@ def _source(source: SourceScores, confidence: float) -> Iterator[str]:
 def _named(what: str, names: Sequence[str]) -> Iterator[str]:
     if names:
         more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
-        yield f"  {len(names):,} {what}: {', '.join(names[:_MAX_NAMED])}{more}"
+        yield f"  {what}: {len(names):,} ({', '.join(names[:_MAX_NAMED])}{more})"
 
 
 def _measure(measure: Measure) -> tuple[str, ...]:

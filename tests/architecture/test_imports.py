@@ -45,6 +45,7 @@ NEVER: list[tuple[str, set[str]]] = [
     ("train/encode", {"convkit.train.models", "torch"}),
     ("train/pack", {"convkit.train.models"}),
     ("train/attention", {"convkit.train.models"}),
+    ("metrics/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
     ("profiles/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.media", "convkit.rules"}),
     ("stats", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.rules"}),
 ]
@@ -172,6 +173,7 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
         "stats --help",
         "rule",
         "rule CK201",
+        "score --help",
     ],
 )
 def test_no_decoder_is_loaded_for(command: str) -> None:

@@ -1,0 +1,205 @@
+"""Scores of data sets: which metrics, what each counts, and that nothing is left out silently."""
+
+import json
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convkit.converters import TABLE
+from convkit.errors import ConvkitError
+from convkit.metrics.predictions import Prediction
+from convkit.metrics.score import BY_SOURCE, Options, score
+from convkit.metrics.scores import Measure, Scores, Turn
+from convkit.schema import Conversation
+
+
+def predicted(id: str, prediction: str, gold: str | None = None, source: str = "pets", **others: object) -> Prediction:
+    fields = {"id": id, "source": source, "turn": 0, "prediction": prediction, "gold": gold, **others}
+    return Prediction.model_validate_json(
+        json.dumps({key: value for key, value in fields.items() if value is not None})
+    )
+
+
+def measures(scores: Scores) -> dict[str, Measure]:
+    (source,) = scores.sources
+    return {measure.name: measure for measure in source.metrics}
+
+
+def scored(predictions: Iterable[Prediction], *metrics: str, resamples: int = 0) -> dict[str, Measure]:
+    return measures(score(predictions, Options(metrics=metrics, resamples=resamples)))
+
+
+@pytest.mark.parametrize(
+    ("source", "metrics", "classes"),
+    [
+        ("ucf101", ["accuracy"], True),
+        ("easy-vqa", ["accuracy"], True),
+        ("docvqa", ["anls", "accuracy"], False),
+        ("nlvr2", ["accuracy", "consistency"], False),
+        ("hateful-memes", ["accuracy", "auroc"], False),
+        ("hateful_memes", ["accuracy", "auroc"], False),
+        ("pets", ["accuracy"], False),
+    ],
+)
+def test_a_data_set_has_its_own_metrics(source: str, metrics: list[str], classes: bool) -> None:
+    (scores,) = score([predicted("a", "Yes", "yes", source)], Options(resamples=0)).sources
+    assert [measure.name for measure in scores.metrics] == metrics
+    assert (scores.classes is not None) == classes
+
+
+def test_every_converter_of_one_data_set_is_in_the_table() -> None:
+    general = {"video-folder", "image-folder", "cauldron"}
+    assert set(TABLE) - general <= set(BY_SOURCE)
+
+
+def test_metrics_by_name_replace_the_data_sets_own() -> None:
+    (scores,) = score([predicted("a", "cat", "cat", "nlvr2")], Options(metrics=("classes", "anls"))).sources
+    assert [measure.name for measure in scores.metrics] == ["anls"]
+    assert scores.classes is not None
+    with pytest.raises(ConvkitError, match=r"no metric 'f1'. Choose from: accuracy, anls, consistency, auroc, classes"):
+        score([], Options(metrics=("accuracy", "f1")))
+
+
+def test_each_data_set_is_scored_by_itself() -> None:
+    scores = score([predicted("a", "cat", "cat"), predicted("a", "x", "y", "birds"), predicted("b", "cat", "dog")])
+    assert [(s.source, s.turns, s.metrics[0].value) for s in scores.sources] == [("birds", 1, 0.0), ("pets", 2, 0.5)]
+
+
+def test_every_turn_counts() -> None:
+    turns = [predicted("a", answer, "x", turn=turn) for turn, answer in enumerate(["x", "y", "y", "x."])]
+    scores = score([*turns, predicted("b", "y", "x")])
+    assert (scores.sources[0].rows, scores.sources[0].turns) == (2, 5)
+    accuracy = measures(scores)["accuracy"]
+    assert (accuracy.value, accuracy.count, scores.complete) == (0.4, 5, True)
+
+
+def test_turns_without_gold_are_named_and_not_counted() -> None:
+    scores = score([predicted("a", "x", "x"), predicted("b", "x"), predicted("c", "x", answers=["y", "x"])])
+    assert scores.sources[0].unlabelled == [Turn(id="b", turn=0)]
+    accuracy = measures(scores)["accuracy"]
+    assert (accuracy.value, accuracy.count, scores.complete) == (1.0, 2, False)
+
+
+def test_a_split_without_labels_has_no_score() -> None:
+    scores = score([predicted("a", "x", None, "ucf101"), predicted("b", "x", None, "ucf101")])
+    (source,) = scores.sources
+    assert [turn.id for turn in source.unlabelled] == ["a", "b"]
+    (accuracy,) = source.metrics
+    assert (accuracy.value, accuracy.low, accuracy.count, accuracy.reason) == (
+        None,
+        None,
+        0,
+        "no turn has a gold answer",
+    )
+    assert source.classes == []
+
+
+def test_a_row_that_lacks_turns_is_named() -> None:
+    turns = [predicted("a", "x", "x", turn=1), predicted("b", "x", "x", turn=0), predicted("b", "x", "x", turn=2)]
+    scores = score([*turns, predicted("c", "x", "x")])
+    assert scores.sources[0].incomplete == ["a", "b"]
+    assert not scores.complete
+
+
+def test_an_empty_prediction_is_wrong_and_counted() -> None:
+    found = scored([predicted("a", "", "x"), predicted("b", "x", "x")], "accuracy", "anls")
+    assert [found[name].value for name in ("accuracy", "anls")] == [0.5, 0.5]
+
+
+def nlvr2(split: str, image_set: int, pair: int, sentence: int, correct: bool) -> Prediction:
+    """As the converter writes the row."""
+    row = {
+        "id": f"{split}-{image_set}-{pair}-{sentence}",
+        "source": "nlvr2",
+        "group": f"{split}-{image_set}",
+        "metadata": {"sentence_id": f"{split}-{image_set}-{sentence}"},
+        "conversations": [{"images": [], "user": "?", "assistant": "True"}],
+    }
+    return Prediction.of(Conversation.model_validate_json(json.dumps(row)), 0, "true." if correct else "False")
+
+
+def test_consistency_worked_by_hand() -> None:
+    right = {(1, 0, 0): True, (1, 1, 0): True, (1, 0, 1): True, (1, 1, 1): False, (2, 0, 0): True, (3, 0, 0): False}
+    found = scored(nlvr2("dev", *place, correct) for place, correct in right.items())
+    # Of the statements 1-0, 1-1, 2-0 and 3-0, the first and the third are always judged rightly.
+    assert (found["accuracy"].value, found["accuracy"].count) == (4 / 6, 6)
+    assert (found["consistency"].value, found["consistency"].count) == (0.5, 4)
+
+
+PLACES = st.tuples(st.sampled_from(["dev", "test1"]), st.integers(0, 3), st.integers(0, 3), st.integers(0, 1))
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.dictionaries(PLACES, st.booleans(), min_size=1))
+def test_consistency_is_as_defined(right: dict[tuple[str, int, int, int], bool]) -> None:
+    found = scored(nlvr2(*place, correct) for place, correct in right.items())
+    statements = {(split, image_set, sentence) for split, image_set, _, sentence in right}
+    wrong = {(split, image_set, sentence) for (split, image_set, _, sentence), correct in right.items() if not correct}
+    assert found["consistency"].value == pytest.approx(len(statements - wrong) / len(statements), abs=1e-12)
+    assert found["consistency"].count == len(statements)
+
+
+def test_consistency_of_rows_without_statements_is_not_guessed() -> None:
+    rows = [predicted("a", "x", "x", "nlvr2", sentence_id="s"), predicted("b", "x", "x", "nlvr2")]
+    found = score(rows)
+    assert measures(found)["consistency"].reason == "1 of 2 turns have no sentence_id, such as turn 0 of b"
+    assert measures(found)["accuracy"].value == 1
+    assert found.complete  # it was not asked for by name
+    assert not score(rows, Options(metrics=("consistency",))).complete
+
+
+def memes(*items: tuple[str, float | None]) -> list[Prediction]:
+    return [predicted(f"m{i}", "Yes", gold, "hateful-memes", score=p) for i, (gold, p) in enumerate(items)]
+
+
+def test_auroc_is_of_the_positive_answer() -> None:
+    items = memes(("Yes", 0.9), ("No.", 0.5), ("yes.", 0.5), ("No", 0.1))
+    assert scored(items)["auroc"].value == 0.875
+    turned = score(items, Options(positive=("NO.",), resamples=0))
+    assert measures(turned)["auroc"].value == 0.125
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        ([("Yes", 0.1), ("yes", 0.9)], "the gold answers must be of two kinds, and are of 1"),
+        ([("Yes", 0.1), ("No", 0.9), ("both", 0.5)], "the gold answers must be of two kinds, and are of 3"),
+        ([("Yes", 0.1), ("No", None)], "1 of 2 turns have no score, such as turn 0 of m1"),
+        ([("kind", 0.1), ("mean", 0.9)], "say with --positive which gold answer is positive, 'kind' or 'mean'"),
+        ([("yes", 0.1), ("true", 0.9)], "say with --positive which gold answer is positive, 'true' or 'yes'"),
+    ],
+)
+def test_auroc_that_cannot_be_told_has_a_reason(items: list[tuple[str, float | None]], reason: str) -> None:
+    auroc = scored(memes(*items))["auroc"]
+    assert (auroc.value, auroc.reason) == (None, reason)
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    def width(group: str | None) -> float:
+        rows = [
+            predicted(f"{i}-{j}", "x", "x" if i % 3 else "y", group=group and f"{group}{i}")
+            for i in range(30)
+            for j in range(8)
+        ]
+        accuracy = scored(rows, resamples=300)["accuracy"]
+        assert accuracy.low is not None and accuracy.high is not None
+        assert accuracy.low < 2 / 3 < accuracy.high
+        return accuracy.high - accuracy.low
+
+    assert width("g") > 2 * width(None)
+
+
+def test_turns_of_a_row_are_drawn_together() -> None:
+    one_row = [predicted("a", "x", "x" if turn % 2 else "y", turn=turn) for turn in range(20)]
+    accuracy = scored(one_row, resamples=100)["accuracy"]
+    assert (accuracy.value, accuracy.low, accuracy.high) == (0.5, None, None)
+
+
+def test_the_result_is_the_same_again() -> None:
+    chance = random.Random(0)
+    rows = memes(*((chance.choice(["Yes", "No"]), round(chance.random(), 1)) for _ in range(50)))
+    assert score(rows).model_dump_json() == score(rows).model_dump_json()
+    assert score(rows, Options(seed=1)).sources != score(rows).sources
