@@ -92,7 +92,7 @@ def test_frequent_confusions_of_many_classes_are_listed(tmp_path: Path) -> None:
     ]
     output = CliRunner().invoke(app, ["score", str(write(tmp_path / "p.jsonl", *lines))]).output
     assert "... and 1 more classes; --format json has them all" in output
-    table = output[output.index("  gold ") :].splitlines()
+    table = output[output.rindex("  gold ") :].splitlines()
     assert [line.split() for line in table[2:4]] == [["class001", "class002", "3"], ["class001", "(no", "class)", "1"]]
 
 
