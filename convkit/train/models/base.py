@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from convkit.schema import Conversation
+from convkit.train.index import Length
 from convkit.train.pack import Sample
 
 
@@ -17,6 +18,10 @@ class Adapter(Protocol):
     """Names of the modules that see, as prefixes of parameter names: what is frozen to leave the vision tower be."""
     lora_targets: tuple[str, ...]
     """The linear layers that LoRA adapts, as the ends of module names."""
+    vision_lora_targets: tuple[str, ...]
+    """Likewise, those in the modules that see: adapted unless these are frozen."""
+    profile: str
+    """The model as `convkit validate --model` calls it, with its options: what a receipt must be for."""
     stop_token_ids: tuple[int, ...]
     """Where generation ends."""
     packs: bool
@@ -28,8 +33,14 @@ class Adapter(Protocol):
     def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
         """A row for training, its images read from `images`; raises `RowError`."""
 
+    def length(self, row: Conversation, images: Path) -> Length:
+        """What `sample` would have in tokens, from the headers of the images alone; raises `RowError`."""
+
     def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
         """What stands before a row's last answer."""
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
         """A batch as the model's forward takes it."""
+
+    def save_processor(self, directory: Path) -> None:
+        """Write what a checkpoint needs beside its weights, with the options that were trained with."""

@@ -8,15 +8,18 @@ import PIL.Image
 import torch
 
 from convkit.media.images import FORMATS, ImageProblem, check
+from convkit.profiles import get_profile
 from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
-from convkit.train.encode import Encoded, Encoder, RowError
+from convkit.train.encode import IGNORED, Encoded, Encoder, RowError
+from convkit.train.index import Length
 from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
 from convkit.train.pack import Sample, pack, pad
 
 ROLES = frozenset(("<|system|>", "<|user|>", "<|assistant|>"))
+PROFILE = "phi-3.5-vision"
 _STOPS = ("<|end|>", "<|endoftext|>", "</s>")
 
 
@@ -29,13 +32,19 @@ class Phi3VAdapter:
     """
 
     vision_modules: tuple[str, ...] = ("model.vision_embed_tokens",)
-    lora_targets: tuple[str, ...] = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    lora_targets: tuple[str, ...] = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head")
+    vision_lora_targets: tuple[str, ...] = (
+        *("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+        *("img_projection.0", "img_projection.2"),
+    )
     packs = True
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:
         self.directory = directory
         self.processor = Phi3VProcessor.from_pretrained(directory)
         self.num_crops = num_crops or self.processor.image_processor.num_crops
+        usual = get_profile(PROFILE).num_crops  # type: ignore[attr-defined]
+        self.profile = PROFILE if self.num_crops == usual else f"{PROFILE}:num_crops={self.num_crops}"
         tokenizer = self.processor.tokenizer
         self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
         self.stop_token_ids = tuple(tokenizer.convert_tokens_to_ids(list(_STOPS)))
@@ -51,6 +60,11 @@ class Phi3VAdapter:
         """A row for training; raises RowError."""
         return self._sample(self._encoder.encode, row, images, max_length)
 
+    def length(self, row: Conversation, images: Path) -> Length:
+        """A row in tokens, from the headers of its images; raises RowError."""
+        labels = self._encoded(self._encoder.encode, row, images, None).labels
+        return Length(len(labels), sum(label != IGNORED for label in labels[1:]))
+
     def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
         """What stands before a row's last answer; raises RowError."""
         return self._sample(self._encoder.encode_prompt, row, images, max_length)
@@ -59,15 +73,28 @@ class Phi3VAdapter:
         """A batch, packed or padded on the right."""
         return pack(samples) if packed else pad(samples, self.processor.tokenizer.pad_token_id)
 
+    def save_processor(self, directory: Path) -> None:
+        """Write the processor with the number of tiles that was trained with."""
+        image_processor = self.processor.image_processor
+        usual, image_processor.num_crops = image_processor.num_crops, self.num_crops
+        try:
+            self.processor.save_pretrained(directory)
+        finally:
+            image_processor.num_crops = usual
+
     def _sample(
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Sample:
-        paths = [path for turn in row.conversations for path in turn.images]
-        encoded = encode(row, [self._tokens(row.id, images, path) for path in paths], max_length)
-        pictures = [_open(row.id, images, path) for path in paths]  # only once the row is known to fit
+        encoded = self._encoded(encode, row, images, max_length)
+        pictures = [_open(row.id, images, path) for path in _paths(row)]  # only once the row is known to fit
         media = dict(self.processor.image_processor.preprocess(pictures, self.num_crops)) if pictures else {}
         media.pop("num_img_tokens", None)
         return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
+
+    def _encoded(
+        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
+    ) -> Encoded:
+        return encode(row, [self._tokens(row.id, images, path) for path in _paths(row)], max_length)
 
     def _tokens(self, row_id: str, images: Path, path: str) -> int:
         header = check(images, False, path)
@@ -77,6 +104,10 @@ class Phi3VAdapter:
             return hd_size(header.width, header.height, self.num_crops).tokens
         except ImageRatioError as error:
             raise RowError(row_id, f"has an unusable image {path!r}", str(error)) from None
+
+
+def _paths(row: Conversation) -> list[str]:
+    return [path for turn in row.conversations for path in turn.images]
 
 
 def _open(row_id: str, images: Path, path: str) -> PIL.Image.Image:

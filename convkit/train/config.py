@@ -1,0 +1,121 @@
+"""What a training run is told: the recipe's options under its names, and a few more.
+
+The command line is made from this class, so that nothing here may cost a start-up anything.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from convkit.errors import ConvkitError, MissingExtra
+
+ALIASES = {"model": "model_name_or_path"}
+"""The recipe's name of an option that is called otherwise here."""
+Method = Literal["full", "frozen vision", "LoRA"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A training run; a field's first annotation is its help."""
+
+    data_dir: Annotated[Path, "A dataset directory with a receipt of `convkit validate` for this model."]
+    model: Annotated[Path, "The checkpoint to start from: a directory in the official layout."]
+    output_dir: Annotated[Path, "The run: its configuration, log, checkpoints, and in the end final/."]
+    split: Annotated[str, "What is trained on."] = "train"
+
+    use_lora: Annotated[bool, "Train adapters of low rank instead of the weights."] = False
+    freeze_vision_model: Annotated[bool, "Leave everything that makes embeddings of images as it is."] = False
+    lora_rank: Annotated[int, "Width of the adapters.", Ge(1)] = 64
+    lora_alpha_ratio: Annotated[float, "The adapters' alpha is their rank times this.", Gt(0)] = 2.0
+    lora_dropout: Annotated[float, "Dropout before the adapters.", Ge(0), Lt(1)] = 0.0
+
+    bf16: Annotated[bool, "Compute in bfloat16; weights that are trained stay in float32."] = False
+    use_flash_attention: Annotated[bool, "Attend by the package flash-attn; implies --bf16."] = False
+    gradient_checkpointing: Annotated[bool, "Compute activations twice instead of keeping them."] = True
+
+    num_crops: Annotated[int | None, "At most so many tiles an image. Default: the checkpoint's number.", Ge(1)] = None
+    batch_size: Annotated[int, "Rows of a global batch, on all processes together.", Ge(1)] = 16
+    batch_size_per_gpu: Annotated[
+        int | None, "At most so many rows at once; 1 packs nothing. Default: as many as --max_tokens lets in.", Ge(1)
+    ] = None
+    max_tokens: Annotated[int, "At most so many tokens at once, and so in a row.", Ge(1)] = 8192
+    num_train_epochs: Annotated[int, "Times that each row is trained on.", Ge(1)] = 1
+    learning_rate: Annotated[float, "The highest, after warming up; then it falls to 0.", Gt(0)] = 4e-5
+    warmup_steps: Annotated[int, "Steps in which the learning rate rises.", Ge(0)] = 50
+    wd: Annotated[float, "Weight decay.", Ge(0)] = 0.01
+    max_grad_norm: Annotated[float, "Gradients are scaled down to this norm.", Gt(0)] = 1.0
+    seed: Annotated[int, "Of the order of rows, of new adapters and of dropout.", Ge(0), Lt(2**63)] = 0
+
+    save_steps: Annotated[int, "Steps between checkpoints; one is also written at the end.", Ge(1)] = 500
+    save_total_limit: Annotated[int, "Checkpoints that are kept, the last ones.", Ge(1)] = 2
+    resume: Annotated[Literal["no", "auto"], "auto: go on from the last checkpoint in --output_dir."] = "no"
+    dataloader_num_workers: Annotated[int, "Processes that read images; 0: none.", Ge(0)] = 2
+    tqdm: Annotated[bool, "Show a progress bar."] = True
+
+    @property
+    def half(self) -> bool:
+        """Whether it is computed in bfloat16."""
+        return self.bf16 or self.use_flash_attention
+
+    @property
+    def method(self) -> Method:
+        """What is trained, in a word."""
+        return "LoRA" if self.use_lora else "frozen vision" if self.freeze_vision_model else "full"
+
+    def recorded(self) -> dict[str, Any]:
+        """All options as JSON."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    def decisive(self) -> dict[str, Any]:
+        """The options that have a bearing on the weights; data, model and plan are compared by their digests."""
+        return {f"--{name}": value for name, value in self.recorded().items() if name not in _INCONSEQUENTIAL}
+
+
+_INCONSEQUENTIAL = {
+    "data_dir",
+    "model",
+    "output_dir",
+    "save_steps",
+    "save_total_limit",
+    "resume",
+    "dataloader_num_workers",
+    "tqdm",
+}
+
+
+def resolve(given: dict[str, Any], file: Path | None = None) -> Config:
+    """The configuration of what was given on the command line, over a file, over the defaults.
+
+    Raises:
+        ConvkitError: an option is unknown, missing or out of its bounds; or the file cannot be read.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+    values = {**(_from_file(file) if file else {}), **given}
+    strict = with_config(ConfigDict(extra="forbid"))(Config)
+    try:
+        return TypeAdapter(strict).validate_python(values)
+    except ValidationError as error:
+        problems = [
+            f"--{'.'.join(map(str, e['loc']))}"
+            + (" is missing" if e["type"] == "missing" else f" {e['input']}: {e['msg']}")
+            for e in error.errors(include_url=False)
+        ]
+        raise ConvkitError(f"{'; '.join(problems)}. See: convkit train --help") from None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError:
+        raise MissingExtra("pyyaml", "train", "--config") from None
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConvkitError(f"{path} cannot be read: {' '.join(str(error).split())}. Give a YAML file.") from None
+    if not isinstance(values, dict):
+        raise ConvkitError(f"{path} holds no options. Write one a line, such as `batch_size: 64`.")
+    ours = {theirs: name for name, theirs in ALIASES.items()}
+    return {ours.get(name := str(key).replace("-", "_"), name): value for key, value in values.items()}

@@ -1,0 +1,80 @@
+"""Packs of the plan as batches, read by worker processes ahead of the model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from convkit.errors import ConvkitError
+from convkit.train.index import Index
+from convkit.train.models.base import Adapter
+from convkit.train.plan import Pack
+
+Batch = dict[str, Any]
+_AHEAD = 4
+
+
+class Packs(Dataset[Any]):
+    """Batches by the numbers of their rows."""
+
+    def __init__(self, index: Index, images: Path, adapter: Adapter) -> None:
+        self._index, self._images, self._adapter = index, images, adapter
+
+    def batch(self, pack: Pack) -> Batch:
+        """Read and decode what a pack needs.
+
+        Raises:
+            ConvkitError: a row cannot be read, or is not as long any more as when the run was planned.
+        """
+        samples = []
+        for number in pack:
+            row = self._index.row(number)
+            sample = self._adapter.sample(row, self._images)
+            if len(sample) != self._index.tokens[number]:
+                raise ConvkitError(
+                    f"Row {row.id!r} has {len(sample):,} tokens now, but had {self._index.tokens[number]:,} when the "
+                    "run was planned: its images have changed. Restore them, or validate the data set again."
+                )
+            samples.append(sample)
+        return self._adapter.collate(samples, packed=self._adapter.packs)
+
+    def __getitem__(self, pack: Pack) -> Batch | ConvkitError:
+        try:
+            return self.batch(pack)
+        except ConvkitError as error:  # as a value: a worker's exceptions come back with its traceback in the message
+            return ConvkitError(str(error))
+
+
+class _Order(Sampler[Pack]):
+    """A stream of packs, as torch asks for it."""
+
+    def __init__(self, packs: Iterator[Pack]) -> None:
+        self._packs = packs
+
+    def __iter__(self) -> Iterator[Pack]:
+        return self._packs
+
+
+def batches(packs: Packs, order: Iterator[Pack], workers: int) -> Iterator[Batch]:
+    """The batches of packs, in their order whatever the number of workers.
+
+    Raises:
+        ConvkitError: see `Packs.batch`.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        packs,
+        batch_size=None,
+        sampler=_Order(order),
+        num_workers=workers,
+        prefetch_factor=_AHEAD if workers else None,
+        collate_fn=_as_is,
+    )
+    for outcome in loader:
+        if isinstance(outcome, ConvkitError):
+            raise outcome
+        yield outcome
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

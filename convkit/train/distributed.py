@@ -1,0 +1,96 @@
+"""The processes of one run: plain python is one, torchrun and its like start several."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from convkit.errors import ConvkitError
+
+T = TypeVar("T")
+_BUCKET = 64 * 2**20
+"""Numbers that are summed up in one message."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the others."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def from_first(self, work: Callable[[], T]) -> T:
+        """What the first process makes of `work`, on all processes; its ConvkitError ends them all."""
+        if self.size == 1:
+            return work()
+        box: list[T | None] = [None]
+        failure: list[str | None] = [None]
+        if self.first:
+            try:
+                box = [work()]
+            except ConvkitError as error:
+                failure = [str(error)]
+        both = [*box, *failure]
+        dist.broadcast_object_list(both)
+        value, problem = both
+        if problem is not None:
+            raise ConvkitError(str(problem))
+        return value  # type: ignore[return-value]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor of all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Add up gradients of all processes; a process that has none of a parameter adds zero."""
+        if self.size == 1:
+            return
+        for bucket in _buckets(parameters):
+            grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
+            flat = self.sum(torch.cat([grad.flatten() for grad in grads]))
+            for parameter, part in zip(bucket, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
+                parameter.grad = part.view_as(parameter)
+
+
+def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    bucket: list[torch.nn.Parameter] = []
+    for parameter in parameters:
+        if bucket and (
+            parameter.dtype != bucket[0].dtype or sum(p.numel() for p in bucket) + parameter.numel() > _BUCKET
+        ):
+            yield bucket
+            bucket = []
+        bucket.append(parameter)
+    if bucket:
+        yield bucket
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """Join the other processes, as the variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT say."""
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,112 @@
+"""One step of training: the packs of a global batch forward and backward, and the update.
+
+Losses are divided by the trained tokens of the whole global batch before they are added up: what comes out does not
+depend on how its rows were packed, nor on how many processes shared them.
+"""
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from xxhash import xxh3_64_intdigest
+
+from convkit.errors import ConvkitError
+from convkit.train.config import Config
+from convkit.train.data import Batch
+from convkit.train.distributed import World
+from convkit.train.index import Index
+from convkit.train.optimizer import learning_rate
+from convkit.train.plan import Pack, Plan
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to, on all processes together."""
+
+    loss: float
+    """Mean over the trained tokens of the global batch."""
+    grad_norm: float
+    """Before it was scaled down."""
+    learning_rate: float
+    stopped: bool
+    """Whether a process was asked to stop."""
+
+
+class Trainer:
+    """Holds what a step needs."""
+
+    def __init__(
+        self, model: Any, optimizer: torch.optim.Optimizer, plan: Plan, index: Index, config: Config, world: World
+    ) -> None:
+        self.model, self.optimizer, self.plan, self.index = model, optimizer, plan, index
+        self.config, self.world = config, world
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def step(self, step: int, batches: Iterator[Batch], stop: bool = False) -> Outcome:
+        """Train on one global batch.
+
+        Args:
+            batches: those of this process's packs, in the order of the plan.
+            stop: this process was asked to stop after the step.
+
+        Raises:
+            ConvkitError: the loss or the gradient is not a number; the message names rows, nothing was updated.
+        """
+        packs = self.plan.packs(step, self.world.rank, self.world.size)
+        losses = self.backward(step, packs, batches)
+        total = self.world.sum(torch.stack([losses.sum(), torch.tensor(float(stop), device=losses.device)]))
+        loss, stops = total.tolist()
+        if not math.isfinite(loss):
+            raise self._not_finite("loss", step, packs, losses.tolist())
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        if not math.isfinite(norm):
+            raise self._not_finite("gradient", step, packs, [])
+        rate = learning_rate(step, self.plan.steps, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return Outcome(loss, norm, rate, stops > 0)
+
+    def backward(self, step: int, packs: Sequence[Pack], batches: Iterator[Batch]) -> Tensor:
+        """Gradients of the global batch, added up over all processes.
+
+        Returns:
+            (packs of this process), float32: what each adds to the global batch's loss.
+        """
+        # Dropout depends on the place in the plan alone, so that there is no state of it to keep.
+        torch.manual_seed(xxh3_64_intdigest(struct.pack("<QQ", step, self.world.rank), self.config.seed) >> 1)
+        trained = sum(self.index.trained[row] for row in self.plan.batch(step))
+        losses = torch.zeros(len(packs), device=self.world.device)
+        for number in range(len(packs)):
+            losses[number] = self.forward_backward(next(batches), trained)
+        self.world.sum_gradients(self.parameters)
+        return losses
+
+    def forward_backward(self, batch: Batch, trained: int) -> Tensor:
+        """Add a batch's gradient; returns the sum of its tokens' losses over `trained`."""
+        device = self.world.device
+        on_device = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        # Without the cache no copies of all weights in bfloat16 are kept.
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.half, cache_enabled=False):
+            loss: Tensor = self.model(**on_device, num_items_in_batch=trained, use_cache=False).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _not_finite(self, what: str, step: int, packs: Sequence[Pack], losses: Sequence[float]) -> ConvkitError:
+        guilty = [pack for pack, loss in zip(packs, losses, strict=False) if not math.isfinite(loss)]
+        rows = [row for pack in guilty for row in pack] or list(self.plan.batch(step))
+        names = [repr(self.index.row(row).id) for row in rows[:_SHOWN]]
+        if len(rows) > _SHOWN:
+            names.append(f"and {len(rows) - _SHOWN} more")
+        return ConvkitError(
+            f"The {what} of step {step + 1:,} is not a number; its rows: {', '.join(names)}. Nothing was updated or "
+            "saved. Look at these rows; if there is nothing wrong with them, lower --learning_rate and start again "
+            "with --resume auto, or in another --output_dir."
+        )

@@ -1,0 +1,86 @@
+"""What the tests of training runs share: a small data set with a receipt, and the parts of a run."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convkit.dataset import Dataset
+from convkit.profiles import Target
+from convkit.train.config import Config, resolve
+from convkit.train.data import Packs
+from convkit.train.distributed import World
+from convkit.train.index import Index, build
+from convkit.train.loop import Trainer
+from convkit.train.methods import load
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.train.optimizer import make_optimizer
+from convkit.train.plan import Plan, PlanOptions
+from convkit.validate import validate
+from tests.fixtures.make_datasets import lines, manifest, png
+
+ROWS = 10
+PROFILE = "phi-3.5-vision:num_crops=1"
+WORDS = "What is the total amount? It is a cup of coffee, and a logo. Is the statement true or false?".split()
+ONE = World(0, 1, torch.device("cpu"))
+
+
+def rows(count: int = ROWS) -> list[dict[str, Any]]:
+    """Every third row has an image; answers are of many lengths."""
+    chance = random.Random(0)
+    found = []
+    for number in range(count):
+        words = chance.sample(WORDS, chance.randint(3, 12))
+        turn = {
+            "images": [f"{number}.png"] if number % 3 == 0 else [],
+            "user": " ".join(words),
+            "assistant": " ".join(chance.sample(WORDS, 1 + number % 5)),
+        }
+        found.append({"id": f"r{number}", "source": "pets", "conversations": [turn]})
+    return found
+
+
+def write_dataset(directory: Path, content: list[dict[str, Any]] | None = None, validated: bool = True) -> Path:
+    content = rows() if content is None else content
+    (directory / "images").mkdir(parents=True)
+    names = {name for row in content for turn in row["conversations"] for name in turn["images"]}
+    for name in sorted(names):
+        (directory / "images" / name).write_bytes(png(4, 4, sum(name.encode()) % 256))
+    files = {"pets_train.jsonl": lines(*content)}
+    (directory / "pets_train.jsonl").write_bytes(files["pets_train.jsonl"])
+    (directory / "dataset.json").write_bytes(manifest(files, train="pets_train.jsonl"))
+    if validated:
+        receipt(directory)
+    return directory
+
+
+def receipt(directory: Path) -> None:
+    assert validate([directory], target=Target.of(PROFILE), workers=0).receipts
+
+
+def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config:
+    usual = {"num_crops": 1, "batch_size": 4, "warmup_steps": 1, "learning_rate": 1e-3, "dataloader_num_workers": 0}
+    paths = {"data_dir": dataset, "model": checkpoint, "output_dir": run}
+    return resolve({**usual, **paths, "lora_rank": 4, "gradient_checkpointing": False, "tqdm": False, **options})
+
+
+def plan_of(index: Index, config: Config) -> Plan:
+    options = PlanOptions(
+        epochs=config.num_train_epochs,
+        batch_size=config.batch_size,
+        max_tokens=config.max_tokens,
+        max_rows=config.batch_size_per_gpu,
+        seed=config.seed,
+    )
+    return Plan(index.tokens, options)
+
+
+def parts(config: Config, adapter: Phi3VAdapter) -> tuple[Trainer, Packs]:
+    images = config.data_dir / "images"
+    index = build(
+        Dataset.open(config.data_dir), "train", lambda row: adapter.length(row, images), lambda done, total: None
+    )
+    model = load(adapter, config).train()
+    trainer = Trainer(model, make_optimizer(model, config), plan_of(index, config), index, config, ONE)
+    return trainer, Packs(index, images, adapter)
