@@ -12,6 +12,7 @@ from convkit.cli.rule import rule
 from convkit.cli.score import score
 from convkit.cli.split import split
 from convkit.cli.stats import stats
+from convkit.cli.train import command as train_command
 from convkit.cli.validate import validate
 from convkit.errors import ConvkitError
 
@@ -36,6 +37,7 @@ app.add_typer(convert_app, name="convert")
 app.command()(score)
 app.command()(split)
 app.command()(stats)
+app.command("train")(train_command())
 app.command()(validate)
 app.command()(rule)
 

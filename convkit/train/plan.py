@@ -92,6 +92,10 @@ class Plan:
             for pack in self.packs(step, rank, ranks):
                 yield step, pack
 
+    def heaviest(self, ranks: int = 1) -> Pack:
+        """The pack with the most tokens of the whole run."""
+        return max((self.packs(step, 0, ranks)[0] for step in range(self.steps)), key=self.tokens)
+
     def tokens(self, pack: Pack) -> int:
         """Of all rows of a pack."""
         return sum(self.lengths[row] for row in pack)

@@ -19,10 +19,11 @@ from convkit.train.optimizer import make_optimizer
 from convkit.train.plan import Plan, PlanOptions
 from convkit.validate import validate
 from tests.fixtures.make_datasets import lines, manifest, png
+from tests.train.conftest import TEXTS
 
 ROWS = 10
 PROFILE = "phi-3.5-vision:num_crops=1"
-WORDS = "What is the total amount? It is a cup of coffee, and a logo. Is the statement true or false?".split()
+WORDS = [word for text in TEXTS for word in text.split()][:20]
 ONE = World(0, 1, torch.device("cpu"))
 
 

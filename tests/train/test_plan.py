@@ -66,6 +66,12 @@ def test_a_run_can_be_taken_up_at_any_step(plan: Plan, ranks: int) -> None:
         assert list(plan.all_packs(0, ranks, step)) == [(at, pack) for at, pack in whole if at >= step]
 
 
+@given(plans(), st.integers(1, 3))
+def test_the_heaviest_pack_is_the_heaviest_of_all_ranks(plan: Plan, ranks: int) -> None:
+    weights = [plan.tokens(pack) for rank in range(ranks) for _, pack in plan.all_packs(rank, ranks)]
+    assert plan.tokens(plan.heaviest(ranks)) == max(weights)
+
+
 def test_a_plan_is_the_same_in_every_version() -> None:
     plan = Plan([30, 60, 20, 50, 40, 10], options(batch_size=4, seed=7))
     assert [plan.batch(step) for step in range(plan.steps)] == [(3, 5, 0, 1), (2, 4), (0, 3, 2, 4), (5, 1)]

@@ -1,0 +1,117 @@
+"""`convkit train`: options are made from `convkit.train.config.Config`."""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from annotated_types import Ge
+
+from convkit.train.config import ALIASES, Config
+
+
+def _run(config: Path | None, validate: bool, **values: Any) -> None:
+    """Fine-tune a model on a validated data set; killed at any instant, `--resume auto` goes on bit for bit.
+
+    Runs by itself, or once for each GPU under torchrun. Exit code 0 done, 1 findings of --validate, 2 could not run,
+    143 stopped by SIGTERM after saving.
+    """
+    from convkit.train.config import resolve
+
+    given = {name: value for name, value in values.items() if value is not None}
+    _start(resolve(given, config), validate)
+
+
+def _start(config: Config, validate: bool) -> None:
+    _quiet()
+    from convkit.errors import MissingExtra
+    from convkit.progress import progress_bar
+
+    try:
+        from convkit.train import models, run
+        from convkit.train.distributed import world
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "torch", "train", "Training") from None
+    adapter = models.adapter(config.model, config.num_crops)
+    with world() as joined:
+        if validate and joined.from_first(lambda: _has_findings(config, adapter.profile)):
+            raise typer.Exit(1)
+        try:
+            run.train(config, adapter, joined, progress_bar, typer.echo)
+        except run.Stopped as stopped:
+            typer.echo(f"convkit: {stopped}", err=True)
+            raise typer.Exit(143) from None
+
+
+def _has_findings(config: Config, profile: str) -> bool:
+    """Validate the data set for the model, and show what is wrong with it."""
+    from convkit.profiles import Target
+    from convkit.progress import progress_bar
+    from convkit.reporters import get_reporter
+    from convkit.validate import validate
+
+    result = validate([config.data_dir], target=Target.of(profile), bars=progress_bar)
+    sys.stdout.write(get_reporter("text")(result.report))
+    return bool(result.report.summary.errors)
+
+
+def _quiet() -> None:
+    """transformers talks of loading and of its own future; what matters is said by us."""
+    import os
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """A field as an option that is None where it is not given: then a file may say it."""
+    kind, text, *bounds = get_args(annotation)
+    kinds = [each for each in get_args(kind) if each is not type(None)]
+    if kinds and get_origin(kind) is not None and str(get_origin(kind)) == "typing.Literal":
+        kinds = [kind]
+    kind = kinds[0] if kinds else kind
+    names = [f"--{name}", *(f"--{alias}" for alias in [ALIASES.get(name)] if alias)]
+    if kind is bool:
+        names = [f"--{name}/--no_{name}"]
+    shown = "" if default in (None, False, inspect.Parameter.empty) else f" Default: {default}."
+    least = next((bound.ge for bound in bounds if isinstance(bound, Ge)), None)
+    option = typer.Option(*names, help=text + shown, min=least if kind is int else None)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, option], default=None
+    )
+
+
+def command() -> Any:
+    """The command, with an option for each field."""
+    from dataclasses import MISSING, fields
+
+    hints = get_type_hints(Config, include_extras=True)
+    options = [
+        _option(field.name, hints[field.name], inspect.Parameter.empty if field.default is MISSING else field.default)
+        for field in fields(Config)
+    ]
+    own: dict[str, tuple[Any, Any]] = {
+        "config": (
+            Annotated[Path | None, typer.Option("--config", help="A YAML file of these options; those given win.")],
+            None,
+        ),
+        "validate": (
+            Annotated[bool, typer.Option("--validate", help="Run `convkit validate` for the model first.")],
+            False,
+        ),
+    }
+    options += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        for name, (annotation, default) in own.items()
+    ]
+
+    def train(**values: Any) -> None:
+        _run(**values)
+
+    train.__doc__ = _run.__doc__
+    train.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    train.__annotations__ = {option.name: option.annotation for option in options}
+    return train

@@ -1,0 +1,186 @@
+"""Checkpoints: whole or not there, and exact enough to go on as if nothing had happened.
+
+    RUN/checkpoints/step-00000500/
+        model/ or adapter/     for use: the official layout in the type that is computed in, or PEFT's
+        state.safetensors      for going on: what is trained, and the optimizer's moments, in float32
+        state.json             the position in the plan, and of what run it is
+
+There is no state of random numbers and none of the schedule: both follow from the position. Nothing is pickled.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from convkit.errors import ConvkitError
+from convkit.files import sync_folder
+from convkit.train.models.base import Adapter
+
+FOLDER = "checkpoints"
+FINAL = "final"
+_STATE, _TENSORS = "state.json", "state.safetensors"
+_PREFIX, _UNFINISHED = "step-", ".unfinished-"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+def save(
+    run: Path,
+    state: dict[str, Any],
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    adapter: Adapter,
+    *,
+    half: bool,
+    keep: int,
+) -> Path:
+    """Write the checkpoint after `state["step"]` steps, then remove the oldest beyond `keep`.
+
+    Raises:
+        OSError: it cannot be written; the earlier ones are as they were.
+    """
+    target = _path(run, state["step"])
+    scratch = _scratch(target)
+    export(model, adapter, scratch, half)
+    save_file(_tensors(model, optimizer), scratch / _TENSORS)
+    (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
+    _commit(scratch, target)
+    for old in checkpoints(run)[:-keep]:
+        remove(old)
+    return target
+
+
+def save_final(run: Path, model: Any, adapter: Adapter, half: bool) -> Path:
+    """Write what came of a run, in the layout in which it is used."""
+    target = run / FINAL
+    scratch = _scratch(target)
+    export(model, adapter, scratch, half)
+    _commit(scratch, target)
+    return target
+
+
+def export(model: Any, adapter: Adapter, directory: Path, half: bool) -> None:
+    """Write adapters in PEFT's layout into adapter/, or else the whole model in the official one into model/."""
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(directory / "adapter", save_embedding_layers=False)
+        return
+    tensors = model.state_dict()
+    if half:
+        tensors = {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in tensors.items()}
+    usual, model.config.dtype = model.config.dtype, torch.bfloat16 if half else torch.float32
+    try:
+        model.save_pretrained(directory / "model", state_dict=tensors)
+    finally:
+        model.config.dtype = usual
+    adapter.save_processor(directory / "model")
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Those of a run, the oldest first."""
+    found = (run / FOLDER).glob(f"{_PREFIX}*")
+    return sorted((path for path in found if path.name.removeprefix(_PREFIX).isdigit()), key=_step)
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """The state that was given to `save`.
+
+    Raises:
+        ConvkitError: it is not one.
+    """
+    path = directory / _STATE
+    try:
+        state = json.loads(path.read_bytes())
+        if isinstance(state, dict) and isinstance(state.get("step"), int) and isinstance(state.get("of"), dict):
+            return state
+        problem = "it is no state of a run"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    raise ConvkitError(f"{path} cannot be read: {problem}. {_remove(directory)}")
+
+
+def load(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put back what is trained, and the optimizer's moments, bit for bit.
+
+    Raises:
+        ConvkitError: the checkpoint does not hold just these.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    wanted = {f"{kind}/{name}" for kind in ("weight", *_MOMENTS) for name in trained}
+    try:
+        with safe_open(directory / _TENSORS, "pt") as file:
+            if set(file.keys()) != wanted:
+                raise ConvkitError(f"{directory / _TENSORS} is of a model with other tensors. {_remove(directory)}")
+            for name, parameter in trained.items():
+                weight = file.get_tensor(f"weight/{name}")
+                if weight.shape != parameter.shape or weight.dtype != parameter.dtype:
+                    raise ConvkitError(f"{directory / _TENSORS}: {name} has another shape. {_remove(directory)}")
+                parameter.data.copy_(weight)
+                moments = {kind: file.get_tensor(f"{kind}/{name}") for kind in _MOMENTS}
+                # The count of steps stays where torch makes it, on the CPU.
+                optimizer.state[parameter] = {
+                    kind: tensor if kind == "step" else tensor.to(parameter.device) for kind, tensor in moments.items()
+                }
+    except (OSError, SafetensorError) as error:
+        raise ConvkitError(f"{directory / _TENSORS} cannot be read: {error}. {_remove(directory)}") from None
+
+
+def clean(run: Path) -> None:
+    """Remove what a killed run has left half-written."""
+    for folder in (run, run / FOLDER):
+        for path in folder.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(path)
+
+
+def remove(directory: Path) -> None:
+    """Remove a checkpoint; killed in between, nothing that looks like one is left."""
+    doomed = directory.with_name(f"{_UNFINISHED}{directory.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    directory.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found[f"weight/{name}"] = parameter.data
+            found |= {f"{kind}/{name}": optimizer.state[parameter][kind] for kind in _MOMENTS}
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def _path(run: Path, step: int) -> Path:
+    return run / FOLDER / f"{_PREFIX}{step:08d}"
+
+
+def _step(directory: Path) -> int:
+    return int(directory.name.removeprefix(_PREFIX))
+
+
+def _scratch(target: Path) -> Path:
+    scratch = target.with_name(f"{_UNFINISHED}{target.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    return scratch
+
+
+def _commit(scratch: Path, target: Path) -> None:
+    """Sync every file, then rename the directory into place."""
+    for folder, _, names in os.walk(scratch):
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(folder))
+    if target.exists():
+        remove(target)
+    scratch.rename(target)
+    sync_folder(target.parent)
+
+
+def _remove(directory: Path) -> str:
+    return f"Remove {directory} to go on from the checkpoint before it."

@@ -1,0 +1,63 @@
+"""metrics.jsonl: one line for each step of a run, whatever it was interrupted by."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic_core import from_json
+
+from convkit.files import write_atomic
+from convkit.train.distributed import World
+from convkit.train.index import Index
+from convkit.train.loop import Outcome
+from convkit.train.plan import Plan
+
+METRICS = "metrics.jsonl"
+
+
+class Log:
+    """Writes on the first process alone.
+
+    Args:
+        first: the step that comes next; lines of later ones, of a run that was killed, are removed.
+    """
+
+    def __init__(self, run: Path, first: int, world: World) -> None:
+        self._path, self._first, self._writes = run / METRICS, first, world.first
+
+    def __enter__(self) -> Self:
+        if self._writes:
+            kept = BytesIO()
+            for line in self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []:
+                if line.endswith(b"\n") and from_json(line)["step"] <= self._first:
+                    kept.write(line)
+            write_atomic(self._path, kept.getvalue(), self._path.parent)
+            self._file = self._path.open("a")
+        return self
+
+    def step(self, step: int, plan: Plan, index: Index, outcome: Outcome, seconds: float) -> None:
+        """Add a line; steps are counted from 1 in it."""
+        if not self._writes:
+            return
+        rows = plan.batch(step)
+        record = {
+            "step": step + 1,
+            "epoch": round((step + 1) / plan.steps_per_epoch, 4),
+            "loss": outcome.loss,
+            "learning_rate": outcome.learning_rate,
+            "grad_norm": outcome.grad_norm,
+            "rows": len(rows),
+            "tokens": plan.tokens(rows),
+            "trained_tokens": sum(index.trained[row] for row in rows),
+            "seconds": round(seconds, 4),
+        }
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writes:
+            self._file.close()

@@ -1,0 +1,134 @@
+"""Before the first step: the heaviest pack goes through, and everything that is to be trained gets a gradient."""
+
+import resource
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from convkit.errors import ConvkitError
+from convkit.train.data import Packs
+from convkit.train.loop import Trainer
+from convkit.train.methods import own_name
+from convkit.train.models.base import Adapter
+from convkit.train.plan import Pack
+
+GIB = 2**30
+
+
+@dataclass
+class Tower:
+    """A part of the model, in numbers."""
+
+    parameters: int = 0
+    trained: int = 0
+    tensors: int = 0
+    """Those that are trained."""
+    reached: int = 0
+    """Those of them that got a gradient which is not zero throughout."""
+    unconnected: int = 0
+    """Those of them that got none at all: the model does not use them."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was seen."""
+
+    rows: int
+    tokens: int
+    """Of the heaviest pack."""
+    peak_bytes: int
+    """On the GPU; without one, of the whole process."""
+    towers: dict[str, Tower]
+
+
+def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
+    """Forward, backward and optimizer step on the heaviest pack; the model is afterwards as it was before.
+
+    Raises:
+        ConvkitError: it does not fit into memory, its loss is not a number, or a part that should be trained gets no
+            gradient.
+    """
+    pack = trainer.plan.heaviest(trainer.world.size)
+    try:
+        _step(trainer, packs, pack)
+    except torch.OutOfMemoryError as error:
+        ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
+        raise ConvkitError(
+            f"The heaviest pack, of {trainer.plan.tokens(pack):,} tokens (rows {ids}), does not fit into memory: "
+            f"{str(error).splitlines()[0]} Lower --max_tokens or --num_crops, or train adapters with --use_lora."
+        ) from None
+    peak = _peak(trainer.world.device)
+    towers = _towers(trainer.model, adapter)
+    # With a learning rate of 0 weights stayed as they are; moments did not.
+    trainer.optimizer.state.clear()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    _refuse_unreached(towers, trainer.index.first_with_images is not None)
+    return Preflight(len(pack), trainer.plan.tokens(pack), peak, towers)
+
+
+def _step(trainer: Trainer, packs: Packs, pack: Pack) -> None:
+    trained = sum(trainer.index.trained[row] for row in pack)
+    losses = [trainer.forward_backward(packs.batch(pack), trained)]
+    with_images = trainer.index.first_with_images
+    if with_images is not None and with_images not in pack:
+        losses.append(trainer.forward_backward(packs.batch((with_images,)), trained))
+    if not all(torch.isfinite(loss) for loss in losses):
+        ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
+        raise ConvkitError(
+            f"The model's loss is not a number before any training, on rows {ids}. Check the checkpoint."
+        )
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    trainer.optimizer.step()
+
+
+def _towers(model: Any, adapter: Adapter) -> dict[str, Tower]:
+    towers: dict[str, Tower] = defaultdict(Tower)
+    for name, parameter in model.named_parameters():
+        tower = towers[tower_of(own_name(name), adapter)]
+        tower.parameters += parameter.numel()
+        if parameter.requires_grad:
+            tower.trained += parameter.numel()
+            tower.tensors += 1
+            tower.unconnected += parameter.grad is None
+            tower.reached += parameter.grad is not None and bool(parameter.grad.any())
+    return dict(towers)
+
+
+def tower_of(name: str, adapter: Adapter) -> str:
+    """The part of the model that a parameter belongs to."""
+    if name.startswith(adapter.vision_modules):
+        return "vision"
+    return "head" if name.startswith("lm_head") else "language"
+
+
+def _refuse_unreached(towers: dict[str, Tower], images: bool) -> None:
+    """Single zeros may be right: of an adapter's two matrices the first has none until the second is not zero."""
+    for name, tower in towers.items():
+        unreached = tower.tensors and not tower.reached and (images or name != "vision")
+        if tower.unconnected or unreached:
+            raise ConvkitError(
+                f"{tower.unconnected or tower.tensors} of {tower.tensors} tensors of the {name} part that should be "
+                "trained got no gradient. This is a fault of the model or of its adapter; please report it with the "
+                "model's config.json."
+            )
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def lines(seen: Preflight) -> Iterator[str]:
+    """What was seen, for people."""
+    yield f"heaviest pack: {seen.rows:,} rows, {seen.tokens:,} tokens; {seen.peak_bytes / GIB:.2f} GiB at most"
+    for name, tower in seen.towers.items():
+        yield (
+            f"{name}: {tower.parameters:,} parameters, {tower.trained:,} trained; "
+            f"{tower.reached} of {tower.tensors} tensors got a gradient"
+        )

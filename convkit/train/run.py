@@ -1,0 +1,190 @@
+"""A training run from its configuration to the weights that come of it."""
+
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from convkit import layout, receipt
+from convkit.dataset import Dataset
+from convkit.errors import ConvkitError
+from convkit.files import write_atomic
+from convkit.progress import Bars, silent
+from convkit.train import checkpoint, index, methods, preflight
+from convkit.train.config import Config
+from convkit.train.data import Packs, batches
+from convkit.train.distributed import World
+from convkit.train.index import Index
+from convkit.train.log import Log
+from convkit.train.loop import Trainer
+from convkit.train.models.base import Adapter
+from convkit.train.optimizer import make_optimizer
+from convkit.train.plan import Plan, PlanOptions
+
+CONFIG = "config.json"
+_DESCRIBING = 64 * 2**20
+"""Files of a checkpoint up to this size are known by their content, larger ones, which hold weights, by their size."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has saved."""
+
+
+def train(
+    config: Config, adapter: Adapter, world: World, bars: Bars = silent, say: Callable[[str], None] = print
+) -> None:
+    """Train as configured, from the start or from the last checkpoint.
+
+    Args:
+        say: told in words what is done, on the first process.
+
+    Raises:
+        ConvkitError: the data may not be trained on, the run directory holds another run, or training fails.
+        Stopped: SIGTERM came; a checkpoint was written after the step.
+    """
+    speak: Callable[[str], None] = say if world.first else lambda text: None
+    bars = bars if world.first and config.tqdm else silent
+    seen, rows = world.from_first(lambda: _look(config, adapter, bars))
+    plan = Plan(rows.tokens, _plan_options(config))
+    of = _identity(config, seen, plan)
+    start = world.from_first(lambda: _open(config, of))
+    speak(
+        f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {plan.rows:,} rows planned in "
+        f"{plan.steps:,} steps; plan {plan.digest[:12]}"
+    )
+    model = methods.load(adapter, config).to(world.device).train()
+    trainer = Trainer(model, make_optimizer(model, config), plan, rows, config, world)
+    packs = Packs(rows, config.data_dir / layout.IMAGES, adapter)
+    for line in preflight.lines(preflight.preflight(trainer, packs, adapter)):
+        speak(line)
+    step = _restore(start, trainer, speak) if start else 0
+    _steps(trainer, packs, adapter, step, of, bars)
+    if world.first:
+        speak(f"{plan.rows:,} rows planned = {plan.rows:,} trained; {_finish(trainer, adapter)}")
+
+
+def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt, Index]:
+    """The gate, and then every row once."""
+    seen = receipt.require(config.data_dir, adapter.profile)
+    dataset, images = Dataset.open(config.data_dir), config.data_dir / layout.IMAGES
+    with bars("counting tokens", "rows") as update:
+        return seen, index.build(dataset, config.split, lambda row: adapter.length(row, images), update)
+
+
+def _plan_options(config: Config) -> PlanOptions:
+    return PlanOptions(
+        epochs=config.num_train_epochs,
+        batch_size=config.batch_size,
+        max_tokens=config.max_tokens,
+        max_rows=config.batch_size_per_gpu,
+        seed=config.seed,
+    )
+
+
+def _identity(config: Config, seen: receipt.Receipt, plan: Plan) -> dict[str, Any]:
+    """All that the weights of a run are a function of, beside the number of its processes."""
+    rows = Dataset.open(config.data_dir).path(config.split).name
+    return {
+        "rows": seen.rows[rows].sha256,
+        "images": seen.media.digest,
+        "model": _fingerprint(config.model),
+        **config.decisive(),
+        "plan": plan.digest,
+    }
+
+
+def _fingerprint(directory: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(path for path in directory.iterdir() if path.is_file()):
+        size = path.stat().st_size
+        total.update(f"{path.name}\0{size}\0".encode())
+        if size <= _DESCRIBING:
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _open(config: Config, of: dict[str, Any]) -> Path | None:
+    """Make the run directory, or find the checkpoint to go on from; None for a start from the beginning."""
+    run = config.output_dir
+    checkpoint.clean(run)
+    found = checkpoint.checkpoints(run)
+    if found and config.resume == "no":
+        raise ConvkitError(
+            f"{run} holds checkpoints of a run. Add --resume auto to go on with it, or choose another --output_dir."
+        )
+    if found:
+        _refuse_other(found[-1], checkpoint.read_state(found[-1])["of"], of)
+    run.mkdir(parents=True, exist_ok=True)
+    write_atomic(run / CONFIG, json.dumps(config.recorded(), indent=2).encode() + b"\n", run)
+    return found[-1] if found else None
+
+
+def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differences = [
+        f"{name} {found.get(name)!r} there, {wanted.get(name)!r} here"
+        for name in dict.fromkeys([*wanted, *found])
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise ConvkitError(
+            f"{path} is of another run: {'; '.join(differences)}. Give it what it was begun with, or choose another "
+            "--output_dir."
+        )
+
+
+def _restore(path: Path, trainer: Trainer, speak: Callable[[str], None]) -> int:
+    state = checkpoint.read_state(path)
+    checkpoint.load(path, trainer.model, trainer.optimizer)
+    speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
+    if state["processes"] != trainer.world.size:
+        speak(
+            f"it was begun on {state['processes']} processes and goes on on {trainer.world.size}: the rows of each "
+            "step are the same, sums are rounded in another order"
+        )
+    step: int = state["step"]
+    return step
+
+
+def _steps(trainer: Trainer, packs: Packs, adapter: Adapter, first: int, of: dict[str, Any], bars: Bars) -> None:
+    config, plan, world = trainer.config, trainer.plan, trainer.world
+    order = (pack for _, pack in plan.all_packs(world.rank, world.size, first))
+    stream = batches(packs, order, config.dataloader_num_workers)
+    with _asked_to_stop() as asked, bars("training", "rows") as update, Log(config.output_dir, first, world) as log:
+        for step in range(first, plan.steps):
+            began = time.monotonic()
+            outcome = trainer.step(step, stream, bool(asked))
+            log.step(step, plan, trainer.index, outcome, time.monotonic() - began)
+            update(min((step + 1) * config.batch_size, plan.rows), plan.rows)
+            done = step + 1
+            if world.first and (done == plan.steps or done % config.save_steps == 0 or outcome.stopped):
+                state = {"step": done, "of": of, "processes": world.size}
+                checkpoint.save(
+                    config.output_dir,
+                    state,
+                    trainer.model,
+                    trainer.optimizer,
+                    adapter,
+                    half=config.half,
+                    keep=config.save_total_limit,
+                )
+            if outcome.stopped and done < plan.steps:
+                raise Stopped(f"stopped after step {done:,} of {plan.steps:,}. Go on with --resume auto.")
+
+
+def _finish(trainer: Trainer, adapter: Adapter) -> Path:
+    return checkpoint.save_final(trainer.config.output_dir, trainer.model, adapter, trainer.config.half)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that is filled when a scheduler's signal comes."""
+    asked: list[int] = []
+    usual = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, usual)
