@@ -3,10 +3,9 @@
 import inspect
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
-from annotated_types import Ge
 
 from convkit.train.config import ALIASES, Config
 
@@ -68,17 +67,14 @@ def _quiet() -> None:
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     """A field as an option that is None where it is not given: then a file may say it."""
-    kind, text, *bounds = get_args(annotation)
-    kinds = [each for each in get_args(kind) if each is not type(None)]
-    if kinds and get_origin(kind) is not None and str(get_origin(kind)) == "typing.Literal":
-        kinds = [kind]
-    kind = kinds[0] if kinds else kind
+    kind, text, *_ = get_args(annotation)
+    if get_origin(kind) is not Literal and get_args(kind):
+        kind = get_args(kind)[0]  # an option that may be None
     names = [f"--{name}", *(f"--{alias}" for alias in [ALIASES.get(name)] if alias)]
     if kind is bool:
         names = [f"--{name}/--no_{name}"]
     shown = "" if default in (None, False, inspect.Parameter.empty) else f" Default: {default}."
-    least = next((bound.ge for bound in bounds if isinstance(bound, Ge)), None)
-    option = typer.Option(*names, help=text + shown, min=least if kind is int else None)
+    option = typer.Option(*names, help=text + shown)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, option], default=None
     )

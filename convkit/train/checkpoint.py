@@ -26,7 +26,7 @@ from convkit.train.models.base import Adapter
 FOLDER = "checkpoints"
 FINAL = "final"
 _STATE, _TENSORS = "state.json", "state.safetensors"
-_PREFIX, _UNFINISHED = "step-", ".unfinished-"
+_PREFIX, _UNFINISHED, _DOOMED = "step-", ".unfinished-", ".doomed-"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -133,13 +133,14 @@ def load(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
 def clean(run: Path) -> None:
     """Remove what a killed run has left half-written."""
     for folder in (run, run / FOLDER):
-        for path in folder.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(path)
+        for prefix in (_UNFINISHED, _DOOMED):
+            for path in folder.glob(f"{prefix}*"):
+                shutil.rmtree(path)
 
 
 def remove(directory: Path) -> None:
     """Remove a checkpoint; killed in between, nothing that looks like one is left."""
-    doomed = directory.with_name(f"{_UNFINISHED}{directory.name}")
+    doomed = directory.with_name(f"{_DOOMED}{directory.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     directory.rename(doomed)
     shutil.rmtree(doomed)

@@ -44,15 +44,16 @@ class Index:
             return Conversation.model_validate_json(file.readline(MAX_LINE_BYTES))
 
 
-def build(dataset: Dataset, split: str, measure: Measure, progress: Progress) -> Index:
+def build(dataset: Dataset, split: str, measure: Measure, max_tokens: int, progress: Progress) -> Index:
     """Read all rows of a split once.
 
     Args:
         measure: tells a row's length; what it raises names the row.
+        max_tokens: longer rows are refused.
         progress: called with rows done, and in all.
 
     Raises:
-        DatasetError: there is no such split, or a row is not sound.
+        DatasetError: there is no such split, or a row is not sound, too long, or without anything to learn.
     """
     path = dataset.path(split)
     index, offset, total = Index(path), 0, dataset.manifest.splits[split].rows
@@ -60,6 +61,11 @@ def build(dataset: Dataset, split: str, measure: Measure, progress: Progress) ->
         length = measure(row)
         if not length.trained:
             raise DatasetError(f"{path}:{line.number}: row {row.id!r} has nothing to train on. Leave it out.")
+        if length.tokens > max_tokens:
+            raise DatasetError(
+                f"{path}:{line.number}: row {row.id!r} has {length.tokens:,} tokens, more than --max_tokens "
+                f"{max_tokens:,}; nothing is ever cut. Raise --max_tokens, lower --num_crops, or leave the row out."
+            )
         if index.first_with_images is None and any(turn.images for turn in row.conversations):
             index.first_with_images = len(index)
         index.offsets.append(offset)

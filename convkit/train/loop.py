@@ -6,7 +6,7 @@ depend on how its rows were packed, nor on how many processes shared them.
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,19 +48,19 @@ class Trainer:
         self.config, self.world = config, world
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def step(self, step: int, batches: Iterator[Batch], stop: bool = False) -> Outcome:
+    def step(self, step: int, batches: Iterator[Batch], asked_to_stop: Callable[[], bool] = bool) -> Outcome:
         """Train on one global batch.
 
         Args:
             batches: those of this process's packs, in the order of the plan.
-            stop: this process was asked to stop after the step.
+            asked_to_stop: whether this process should end after the step.
 
         Raises:
             ConvkitError: the loss or the gradient is not a number; the message names rows, nothing was updated.
         """
         packs = self.plan.packs(step, self.world.rank, self.world.size)
         losses = self.backward(step, packs, batches)
-        total = self.world.sum(torch.stack([losses.sum(), torch.tensor(float(stop), device=losses.device)]))
+        total = self.world.sum(torch.stack([losses.sum(), losses.new_tensor(float(asked_to_stop()))]))
         loss, stops = total.tolist()
         if not math.isfinite(loss):
             raise self._not_finite("loss", step, packs, losses.tolist())
@@ -80,12 +80,14 @@ class Trainer:
         Returns:
             (packs of this process), float32: what each adds to the global batch's loss.
         """
-        # Dropout depends on the place in the plan alone, so that there is no state of it to keep.
-        torch.manual_seed(xxh3_64_intdigest(struct.pack("<QQ", step, self.world.rank), self.config.seed) >> 1)
         trained = sum(self.index.trained[row] for row in self.plan.batch(step))
         losses = torch.zeros(len(packs), device=self.world.device)
         for number in range(len(packs)):
-            losses[number] = self.forward_backward(next(batches), trained)
+            batch = next(batches)
+            # Dropout depends on the place in the plan alone, so that there is no state of it to keep.
+            place = struct.pack("<QQQ", step, self.world.rank, number)
+            torch.manual_seed(xxh3_64_intdigest(place, self.config.seed) >> 1)
+            losses[number] = self.forward_backward(batch, trained)
         self.world.sum_gradients(self.parameters)
         return losses
 

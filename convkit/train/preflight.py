@@ -78,9 +78,7 @@ def _step(trainer: Trainer, packs: Packs, pack: Pack) -> None:
         losses.append(trainer.forward_backward(packs.batch((with_images,)), trained))
     if not all(torch.isfinite(loss) for loss in losses):
         ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
-        raise ConvkitError(
-            f"The model's loss is not a number before any training, on rows {ids}. Check the checkpoint."
-        )
+        raise ConvkitError(f"The loss is not a number before any training, on rows {ids}. Check the checkpoint.")
     for group in trainer.optimizer.param_groups:
         group["lr"] = 0.0
     trainer.optimizer.step()

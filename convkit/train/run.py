@@ -29,6 +29,8 @@ CONFIG = "config.json"
 _DESCRIBING = 64 * 2**20
 """Files of a checkpoint up to this size are known by their content, larger ones, which hold weights, by their size."""
 
+Say = Callable[[str], None]
+
 
 class Stopped(Exception):
     """The run was asked to stop, and has saved."""
@@ -46,7 +48,7 @@ def train(
         ConvkitError: the data may not be trained on, the run directory holds another run, or training fails.
         Stopped: SIGTERM came; a checkpoint was written after the step.
     """
-    speak: Callable[[str], None] = say if world.first else lambda text: None
+    speak: Say = say if world.first else lambda text: None
     bars = bars if world.first and config.tqdm else silent
     seen, rows = world.from_first(lambda: _look(config, adapter, bars))
     plan = Plan(rows.tokens, _plan_options(config))
@@ -72,7 +74,9 @@ def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt
     seen = receipt.require(config.data_dir, adapter.profile)
     dataset, images = Dataset.open(config.data_dir), config.data_dir / layout.IMAGES
     with bars("counting tokens", "rows") as update:
-        return seen, index.build(dataset, config.split, lambda row: adapter.length(row, images), update)
+        return seen, index.build(
+            dataset, config.split, lambda row: adapter.length(row, images), config.max_tokens, update
+        )
 
 
 def _plan_options(config: Config) -> PlanOptions:
@@ -136,7 +140,7 @@ def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
         )
 
 
-def _restore(path: Path, trainer: Trainer, speak: Callable[[str], None]) -> int:
+def _restore(path: Path, trainer: Trainer, speak: Say) -> int:
     state = checkpoint.read_state(path)
     checkpoint.load(path, trainer.model, trainer.optimizer)
     speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
@@ -156,7 +160,7 @@ def _steps(trainer: Trainer, packs: Packs, adapter: Adapter, first: int, of: dic
     with _asked_to_stop() as asked, bars("training", "rows") as update, Log(config.output_dir, first, world) as log:
         for step in range(first, plan.steps):
             began = time.monotonic()
-            outcome = trainer.step(step, stream, bool(asked))
+            outcome = trainer.step(step, stream, lambda: bool(asked))
             log.step(step, plan, trainer.index, outcome, time.monotonic() - began)
             update(min((step + 1) * config.batch_size, plan.rows), plan.rows)
             done = step + 1

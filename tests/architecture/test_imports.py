@@ -43,6 +43,9 @@ NEVER: list[tuple[str, set[str]]] = [
     ("convert", {"convkit.cli", "convkit.validate", "convkit.rules"}),
     ("train/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate", "convkit.reporters"}),
     ("train/encode", {"convkit.train.models", "torch"}),
+    ("train/plan", {"convkit.train", "torch"}),
+    ("train/index", {"convkit.train", "torch"}),
+    ("train/config", {"convkit.train", "torch"}),
     ("train/pack", {"convkit.train.models"}),
     ("train/attention", {"convkit.train.models"}),
     ("metrics/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
@@ -174,6 +177,7 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
         "rule",
         "rule CK201",
         "score --help",
+        "train --help",
     ],
 )
 def test_no_decoder_is_loaded_for(command: str) -> None:

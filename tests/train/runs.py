@@ -79,9 +79,8 @@ def plan_of(index: Index, config: Config) -> Plan:
 
 def parts(config: Config, adapter: Phi3VAdapter) -> tuple[Trainer, Packs]:
     images = config.data_dir / "images"
-    index = build(
-        Dataset.open(config.data_dir), "train", lambda row: adapter.length(row, images), lambda done, total: None
-    )
+    dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
+    index = build(dataset, "train", lambda row: adapter.length(row, images), config.max_tokens, silent)
     model = load(adapter, config).train()
     trainer = Trainer(model, make_optimizer(model, config), plan_of(index, config), index, config, ONE)
     return trainer, Packs(index, images, adapter)

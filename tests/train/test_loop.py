@@ -37,7 +37,12 @@ def gradients(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[int
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_packing_and_accumulation_do_not_change_the_gradient(dataset: Path, adapter: Phi3VAdapter, method: str) -> None:
-    layouts = [{"max_tokens": 8192}, {"max_tokens": 400}, {"batch_size_per_gpu": 1}, {"gradient_checkpointing": True}]
+    layouts: list[dict[str, Any]] = [
+        {"max_tokens": 8192},
+        {"max_tokens": 400},
+        {"batch_size_per_gpu": 1},
+        {"gradient_checkpointing": True},
+    ]
     found = [gradients(dataset, adapter, **layout, **METHODS[method]) for layout in layouts]
     assert [count for count, _, _ in found] == [1, 2, 4, 1]
     _, loss, expected = found[0]
@@ -77,7 +82,7 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, adapter: Phi3VAdapt
         sample = adapter.sample(trainer.index.row(number), dataset / "images")
         logits = model(input_ids=sample.input_ids[None], **sample.media).logits[0]
         loss = F.cross_entropy(logits[:-1], sample.labels[1:])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = 0.0 if step == 0 else 1e-3 * (20 - step) / 19

@@ -1,0 +1,69 @@
+"""Runs that are killed: `python -m tests.train.kills DATASET CHECKPOINT SCRATCH SEED OPTIONS`, without a disturbance
+and then killed twice and resumed. Prints after how many of all its events a run was killed.
+
+A process of its own, which forks one for each run: loading the libraries takes longer than training.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convkit.train import loop, run
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from tests.train.runs import ONE, config
+
+
+def main() -> None:
+    dataset, checkpoint, scratch = map(Path, sys.argv[1:4])
+    chance, options = random.Random(int(sys.argv[4])), json.loads(sys.argv[5])
+    torch.set_num_threads(1)
+    adapter = Phi3VAdapter(checkpoint, num_crops=1)
+
+    def train(name: str, kill_at: int = -1, resume: str = "no") -> int:
+        """In a process of its own; returns how many events it lived to see, killed or not."""
+        counter = scratch / f"{name}.events"
+        child = os.fork()
+        if not child:
+            _count_events(counter, kill_at)
+            chosen = config(dataset, checkpoint, scratch / name, save_steps=2, resume=resume, **options)
+            run.train(chosen, adapter, ONE, say=lambda text: None)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == (signal.SIGKILL if kill_at >= 0 else 0), status
+        return counter.stat().st_size
+
+    events = train("undisturbed")
+    first = chance.randrange(1, events // 2)
+    second = chance.randrange(1, events // 2)
+    killed = [train("killed", first), train("killed", second, "auto")]
+    train("killed", resume="auto")
+    print(json.dumps({"events": events, "killed": killed}))
+
+
+def _count_events(counter: Path, kill_at: int) -> None:
+    """Count packs that are trained on, files that are synced and renamed; die before the one of a number."""
+    file = counter.open("wb", buffering=0)
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if file.write(b".") and file.tell() == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    os.fsync = counted(os.fsync)  # type: ignore[assignment]
+    Path.rename = counted(Path.rename)  # type: ignore[method-assign]
+    loop.Trainer.forward_backward = counted(loop.Trainer.forward_backward)  # type: ignore[method-assign]
+    torch.optim.AdamW.step = counted(torch.optim.AdamW.step)  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()

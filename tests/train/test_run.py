@@ -1,0 +1,289 @@
+"""Whole runs: the gate, kills, two processes, what is refused, and what comes of it."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convkit.errors import ConvkitError, DatasetError
+from convkit.train import checkpoint as checkpoints
+from convkit.train import loop, methods, preflight, run
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.validate import validate
+from tests.conftest import ROOT
+from tests.train import runs
+
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"batch_size_per_gpu": 2},
+    "frozen": {"freeze_vision_model": True, "dataloader_num_workers": 1},
+    "lora": {"use_lora": True, "lora_dropout": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
+
+
+def train(dataset: Path, adapter: Phi3VAdapter, out: Path, **options: Any) -> list[str]:
+    """Run in this process; returns what it said."""
+    said: list[str] = []
+    run.train(runs.config(dataset, adapter.directory, out, **options), adapter, runs.ONE, say=said.append)
+    return said
+
+
+def losses(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
+
+
+def last_tensors(out: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(checkpoints.checkpoints(out)[-1] / "state.safetensors")
+    return tensors
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
+    dataset: Path, checkpoint: Path, tmp_path: Path, method: str
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    options = {"num_train_epochs": 2, **METHODS[method]}
+    command = [sys.executable, "-m", "tests.train.kills", dataset, checkpoint, tmp_path, str(seed), json.dumps(options)]
+    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert losses(killed) == losses(undisturbed), f"seed {seed}: {done.stdout}"
+    assert len(losses(killed)) == 6
+    ours, theirs = last_tensors(killed), last_tensors(undisturbed)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours), f"seed {seed}: {done.stdout}"
+    for folder in ("final", "checkpoints/step-00000006"):
+        names = [
+            sorted(p.relative_to(out / folder) for p in (out / folder).rglob("*")) for out in (killed, undisturbed)
+        ]
+        assert names[0] == names[1]
+    assert not [path for path in killed.rglob(".*") if path.is_dir()]
+
+
+def test_two_processes_come_to_the_same(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    train(dataset, adapter, tmp_path / "one", max_tokens=500)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **ENVIRONMENT}
+    options = runs.config(dataset, adapter.directory, tmp_path / "two", max_tokens=500).recorded()
+    (tmp_path / "config.yaml").write_text(json.dumps(options))  # JSON is YAML
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "convkit", "train", "--config", tmp_path / "config.yaml"],
+            env={**os.environ, **common, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "10 rows planned = 10 trained" in outputs[0][0]
+    assert [outputs[0][1], *outputs[1]] == [""] * 3  # nothing of the libraries' chatter, and nothing twice
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-6)
+    one, two = last_tensors(tmp_path / "one"), last_tensors(tmp_path / "two")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_what_comes_of_a_run(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    said = train(dataset, adapter, out, num_train_epochs=3, save_steps=2, save_total_limit=2, learning_rate=0.003)
+    assert said[0].startswith("full: 10 rows x 3 epochs = 30 rows planned in 9 steps; plan ")
+    assert said[-1] == f"30 rows planned = 30 trained; {out / 'final'}"
+    towers = {line.split(":")[0]: line for line in said[1:-1]}
+    assert list(towers) == ["heaviest pack", "language", "vision", "head"]
+    assert all(" 0 of " not in line for line in towers.values())
+    assert [path.name for path in checkpoints.checkpoints(out)] == ["step-00000008", "step-00000009"]
+    assert losses(out)[-1] < losses(out)[0]
+    assert json.loads((out / "config.json").read_bytes())["learning_rate"] == 0.003
+    trained = Phi3VAdapter(out / "final" / "model").load(torch.float32)
+    before, state = adapter.load(torch.float32).state_dict(), last_tensors(out)
+    changed = 0
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, state.get(f"weight/{name}", before[name])), name
+        changed += not torch.equal(tensor, before[name])
+    assert changed > 50
+    assert Phi3VAdapter(out / "final" / "model").num_crops == 1
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks by an old name
+def test_adapters_are_loaded_by_peft(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    train(dataset, adapter, tmp_path / "run", use_lora=True)
+    model = PeftModel.from_pretrained(adapter.load(torch.float32), tmp_path / "run/final/adapter")
+    state, named = last_tensors(tmp_path / "run"), dict(model.named_parameters())
+    lora = {name.removeprefix("weight/"): tensor for name, tensor in state.items() if name.startswith("weight/")}
+    assert {name for name in named if "lora_" in name} == set(lora)
+    assert all(torch.equal(named[name], tensor) for name, tensor in lora.items())
+
+
+def test_preflight_changes_nothing(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    config = runs.config(dataset, adapter.directory, tmp_path)
+    trainer, packs = runs.parts(config, adapter)
+    first = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+    train(dataset, adapter, tmp_path / "run")
+    assert losses(tmp_path / "run")[0] == first.loss
+
+
+def test_a_part_without_gradient_is_found_before_the_first_step(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = methods.load
+
+    def with_a_loose_end(*arguments: Any) -> Any:
+        model = load(*arguments)
+        model.model.unused = torch.nn.Linear(2, 2)
+        return model
+
+    monkeypatch.setattr(methods, "load", with_a_loose_end)
+    with pytest.raises(ConvkitError, match=r"^2 of \d+ tensors of the language part .* got no gradient"):
+        train(dataset, adapter, tmp_path / "run")
+
+
+def test_the_heaviest_pack_that_does_not_fit_is_named(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory. Tried to allocate")
+
+    monkeypatch.setattr(loop.Trainer, "forward_backward", full)
+    with pytest.raises(ConvkitError, match=r"heaviest pack, of [\d,]+ tokens \(rows 'r\d'.*Lower --max_tokens"):
+        train(dataset, adapter, tmp_path / "run")
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "--learning_rate 0.001 there, 0.002 here": {"learning_rate": 0.002},
+    "--wd 0.01 there, 0.0 here": {"wd": 0.0},
+    "--batch_size 4 there, 5 here.*; plan '": {"batch_size": 5},
+    "--use_lora False there, True here": {"use_lora": True},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path, adapter: Phi3VAdapter, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(dataset, adapter, out)
+    return out
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_a_changed_option_is_refused_by_name(
+    dataset: Path, adapter: Phi3VAdapter, finished: Path, message: str
+) -> None:
+    with pytest.raises(ConvkitError, match=f"step-00000003 is of another run: .*{message}"):
+        train(dataset, adapter, finished, resume="auto", **CHANGES[message])
+
+
+def test_changed_data_and_models_are_refused_by_name(
+    adapter: Phi3VAdapter, finished: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    content = runs.rows()
+    content[4]["conversations"][0]["user"] += " more"
+    other = runs.write_dataset(tmp_path / "pets", content)
+    with pytest.raises(ConvkitError, match="is of another run: rows '"):
+        train(other, adapter, finished, resume="auto")
+    (other / "images/3.png").write_bytes((other / "images/6.png").read_bytes())
+    runs.receipt(other)
+    with pytest.raises(ConvkitError, match="images '"):
+        train(other, adapter, finished, resume="auto")
+
+
+def test_a_run_is_never_overwritten_but_may_be_finished_twice(
+    dataset: Path, adapter: Phi3VAdapter, finished: Path
+) -> None:
+    before = losses(finished)
+    with pytest.raises(ConvkitError, match=r"holds checkpoints of a run\. Add --resume auto"):
+        train(dataset, adapter, finished)
+    said = train(dataset, adapter, finished, resume="auto", dataloader_num_workers=1)  # of no consequence
+    assert "going on after step 3 of 3" in said
+    assert losses(finished) == before
+
+
+def test_a_checkpoint_of_more_processes_is_gone_on_with_and_said_so(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+) -> None:
+    train(dataset, adapter, tmp_path / "run", save_steps=2)
+    last = checkpoints.checkpoints(tmp_path / "run")[-1]
+    state = json.loads((last / "state.json").read_bytes())
+    (last / "state.json").write_text(json.dumps({**state, "processes": 2}))
+    assert any(
+        "begun on 2 processes and goes on on 1" in text
+        for text in train(dataset, adapter, tmp_path / "run", resume="auto")
+    )
+
+
+def test_a_damaged_checkpoint_is_named(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    train(dataset, adapter, tmp_path / "run")
+    last = checkpoints.checkpoints(tmp_path / "run")[-1]
+    content = (last / "state.safetensors").read_bytes()
+    (last / "state.safetensors").write_bytes(content[:-100])
+    with pytest.raises(ConvkitError, match=r"state\.safetensors cannot be read: .* Remove .*step-00000003"):
+        train(dataset, adapter, tmp_path / "run", resume="auto")
+
+
+def test_a_run_that_is_asked_to_stop_saves_first(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop.Trainer.step
+
+    def asked(self: loop.Trainer, number: int, *arguments: Any) -> Any:
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number, *arguments)
+
+    monkeypatch.setattr(loop.Trainer, "step", asked)
+    with pytest.raises(run.Stopped, match="stopped after step 2 of 6"):
+        train(dataset, adapter, tmp_path / "run", num_train_epochs=2)
+    assert [path.name for path in checkpoints.checkpoints(tmp_path / "run")] == ["step-00000002"]
+    monkeypatch.undo()
+    train(dataset, adapter, tmp_path / "run", num_train_epochs=2, resume="auto")
+    train(dataset, adapter, tmp_path / "other", num_train_epochs=2)
+    assert losses(tmp_path / "run") == losses(tmp_path / "other")
+
+
+def test_the_gate_says_how_it_is_opened(adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    data = runs.write_dataset(tmp_path / "pets", validated=False)
+    with pytest.raises(DatasetError, match=f"Run: convkit validate {data}"):
+        train(data, adapter, tmp_path / "run")
+    validate([data], workers=0)
+    with pytest.raises(DatasetError, match=f"not validated for .*Run: convkit validate {data} --model {runs.PROFILE}"):
+        train(data, adapter, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_cannot_be_trained_on_are_named(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    with pytest.raises(ConvkitError, match=r"_train\.jsonl:1: row 'r0' has 3\d\d tokens, more than --max_tokens 300"):
+        train(dataset, adapter, tmp_path / "run", max_tokens=300)
+
+
+def test_images_that_change_during_a_run_end_it_by_name(
+    adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = runs.write_dataset(tmp_path / "pets")
+    monkeypatch.setattr(preflight, "preflight", lambda *_: (data / "images/3.png").unlink())
+    monkeypatch.setattr(preflight, "lines", lambda _: [])
+    for workers in (0, 1):
+        with pytest.raises(ConvkitError, match=r"Row 'r3' has an unusable image: '3\.png' is not in images/"):
+            train(data, adapter, tmp_path / f"run{workers}", dataloader_num_workers=workers)
+        runs.write_dataset(tmp_path / f"again{workers}")
+        (data / "images/3.png").write_bytes((tmp_path / f"again{workers}/images/3.png").read_bytes())

@@ -1,0 +1,103 @@
+"""`convkit train` at the terminal: options, files of options, exit codes."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convkit.cli import main
+from convkit.errors import ConvkitError
+from convkit.train.config import resolve
+from tests.train import runs
+
+PATHS = {"data_dir": "d", "model": "m", "output_dir": "r"}
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def convkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, where the libraries are loaded already: exit code, output, errors."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["convkit", "train", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert isinstance(end.value.code, int)
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_validates_where_it_is_asked_to_and_trains(convkit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    data, out = runs.write_dataset(tmp_path / "pets", validated=False), tmp_path / "run"
+    options = ("--data_dir", data, "--model_name_or_path", checkpoint, "--output_dir", out, "--num_crops", "1")
+    code, _, errors = convkit(*options)
+    assert code == 2
+    assert f"Run: convkit validate {data}" in errors
+    more = ("--use_lora", "--lora-rank", "2", "--batch_size", "8", "--no-tqdm", "--dataloader_num_workers", "0")
+    code, output, _ = convkit(*options, *more, "--validate")
+    assert code == 0
+    assert "LoRA: 10 rows x 1 epochs = 10 rows planned in 2 steps" in output
+    assert "10 rows planned = 10 trained" in output
+    assert (out / "final/adapter/adapter_model.safetensors").is_file()
+
+
+def test_findings_of_the_validator_end_it(convkit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    data = runs.write_dataset(tmp_path / "pets", validated=False)
+    (data / "images/3.png").unlink()
+    code, output, _ = convkit("--data_dir", data, "--model", checkpoint, "--output_dir", tmp_path / "run", "--validate")
+    assert code == 1
+    assert "CK201" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model_name_or_path: m\nlearning-rate: 1e-5\nbatch_size: 64\nuse_lora: true\n")
+    config = resolve({"data_dir": "d", "output_dir": "r", "batch_size": 8, "use_lora": False}, file)
+    assert (str(config.model), config.learning_rate, config.batch_size, config.use_lora) == ("m", 1e-5, 8, False)
+    assert (config.wd, config.method) == (0.01, "full")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a", "holds no options"),
+        ("a: [", "cannot be read: while parsing"),
+        ("qlora: 1", "--qlora 1: Unexpected keyword"),
+        ("batch_size: 0", "--batch_size 0: Input should be greater than or equal to 1"),
+        ("learning_rate: fast", "--learning_rate fast: Input should be a valid number"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_in_words(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(content)
+    with pytest.raises(ConvkitError) as refusal:
+        resolve(PATHS, file)
+    assert message in str(refusal.value)
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(ConvkitError, match="--data_dir is missing; --model is missing; --output_dir is missing"):
+        resolve({})
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "full"),
+        ({"freeze_vision_model": True}, "frozen vision"),
+        ({"use_lora": True, "freeze_vision_model": True}, "LoRA"),
+    ],
+)
+def test_methods(options: dict[str, bool], method: str) -> None:
+    assert resolve({**PATHS, **options}).method == method
+
+
+def test_flash_attention_implies_half_precision() -> None:
+    assert resolve({**PATHS, "use_flash_attention": True}).half
+    assert not resolve(PATHS).half
