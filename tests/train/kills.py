@@ -59,7 +59,7 @@ def _count_events(counter: Path, kill_at: int) -> None:
 
         return wrapper
 
-    os.fsync = counted(os.fsync)  # type: ignore[assignment]
+    os.fsync = counted(os.fsync)
     Path.rename = counted(Path.rename)  # type: ignore[method-assign]
     loop.Trainer.forward_backward = counted(loop.Trainer.forward_backward)  # type: ignore[method-assign]
     torch.optim.AdamW.step = counted(torch.optim.AdamW.step)  # type: ignore[method-assign]

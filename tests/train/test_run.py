@@ -59,7 +59,8 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)
     options = {"num_train_epochs": 2, **METHODS[method]}
-    command = [sys.executable, "-m", "tests.train.kills", dataset, checkpoint, tmp_path, str(seed), json.dumps(options)]
+    paths = map(str, (dataset, checkpoint, tmp_path))
+    command = [sys.executable, "-m", "tests.train.kills", *paths, str(seed), json.dumps(options)]
     done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
