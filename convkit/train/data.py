@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from convkit.errors import ConvkitError
@@ -68,7 +67,6 @@ def batches(packs: Packs, order: Iterator[Pack], workers: int) -> Iterator[Batch
         batch_size=None,
         sampler=_Order(order),
         num_workers=workers,
-        generator=torch.Generator(),  # else it draws from the one that dropout draws from
         prefetch_factor=_AHEAD if workers else None,
         collate_fn=_as_is,
     )
