@@ -45,6 +45,9 @@ def varlen_attention_forward(
         return output, None
     if dropout:
         raise ValueError("packed attention has no dropout; set attention_dropout to 0")
+    if torch.is_autocast_enabled(query.device.type):  # the kernels are not among what autocast knows
+        half = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(half), key.to(half), value.to(half)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     if query.is_cuda and query.dtype in _HALF:
