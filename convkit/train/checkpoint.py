@@ -96,7 +96,11 @@ def read_state(directory: Path) -> dict[str, Any]:
     path = directory / _STATE
     try:
         state = json.loads(path.read_bytes())
-        if isinstance(state, dict) and isinstance(state.get("step"), int) and isinstance(state.get("of"), dict):
+        if (
+            isinstance(state, dict)
+            and all(isinstance(state.get(name), int) for name in ("step", "rows", "processes"))
+            and isinstance(state.get("of"), dict)
+        ):
             return state
         problem = "it is no state of a run"
     except (OSError, ValueError) as error:

@@ -34,6 +34,8 @@ class Outcome:
     grad_norm: float
     """Before it was scaled down."""
     learning_rate: float
+    rows: int
+    """That went through forward and backward."""
     stopped: bool
     """Whether a process was asked to stop."""
 
@@ -60,8 +62,8 @@ class Trainer:
         """
         packs = self.plan.packs(step, self.world.rank, self.world.size)
         losses = self.backward(step, packs, batches)
-        total = self.world.sum(torch.stack([losses.sum(), losses.new_tensor(float(asked_to_stop()))]))
-        loss, stops = total.tolist()
+        rows = sum(map(len, packs))
+        loss, stops, rows = self.world.sum(losses.new_tensor([losses.sum(), asked_to_stop(), rows])).tolist()
         if not math.isfinite(loss):
             raise self._not_finite("loss", step, packs, losses.tolist())
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
@@ -72,7 +74,7 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return Outcome(loss, norm, rate, stops > 0)
+        return Outcome(loss, norm, rate, int(rows), stops > 0)
 
     def backward(self, step: int, packs: Sequence[Pack], batches: Iterator[Batch]) -> Tensor:
         """Gradients of the global batch, added up over all processes.

@@ -63,10 +63,12 @@ def train(
     packs = Packs(rows, config.data_dir / layout.IMAGES, adapter)
     for line in preflight.lines(preflight.preflight(trainer, packs, adapter)):
         speak(line)
-    step = _restore(start, trainer, speak) if start else 0
-    _steps(trainer, packs, adapter, step, of, bars)
+    step, done = _restore(start, trainer, speak) if start else (0, 0)
+    done = _steps(trainer, packs, adapter, step, done, of, bars)
+    if done != plan.rows:
+        raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
     if world.first:
-        speak(f"{plan.rows:,} rows planned = {plan.rows:,} trained; {_finish(trainer, adapter)}")
+        speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
 
 
 def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt, Index]:
@@ -140,7 +142,7 @@ def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
         )
 
 
-def _restore(path: Path, trainer: Trainer, speak: Say) -> int:
+def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     state = checkpoint.read_state(path)
     checkpoint.load(path, trainer.model, trainer.optimizer)
     speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
@@ -149,11 +151,13 @@ def _restore(path: Path, trainer: Trainer, speak: Say) -> int:
             f"it was begun on {state['processes']} processes and goes on on {trainer.world.size}: the rows of each "
             "step are the same, sums are rounded in another order"
         )
-    step: int = state["step"]
-    return step
+    return state["step"], state["rows"]
 
 
-def _steps(trainer: Trainer, packs: Packs, adapter: Adapter, first: int, of: dict[str, Any], bars: Bars) -> None:
+def _steps(
+    trainer: Trainer, packs: Packs, adapter: Adapter, first: int, rows: int, of: dict[str, Any], bars: Bars
+) -> int:
+    """All steps from `first` on; returns how many rows were trained on, `rows` of them before."""
     config, plan, world = trainer.config, trainer.plan, trainer.world
     order = (pack for _, pack in plan.all_packs(world.rank, world.size, first))
     stream = batches(packs, order, config.dataloader_num_workers)
@@ -162,10 +166,11 @@ def _steps(trainer: Trainer, packs: Packs, adapter: Adapter, first: int, of: dic
             began = time.monotonic()
             outcome = trainer.step(step, stream, lambda: bool(asked))
             log.step(step, plan, trainer.index, outcome, time.monotonic() - began)
-            update(min((step + 1) * config.batch_size, plan.rows), plan.rows)
+            rows += outcome.rows
+            update(rows, plan.rows)
             done = step + 1
             if world.first and (done == plan.steps or done % config.save_steps == 0 or outcome.stopped):
-                state = {"step": done, "of": of, "processes": world.size}
+                state = {"step": done, "rows": rows, "of": of, "processes": world.size}
                 checkpoint.save(
                     config.output_dir,
                     state,
@@ -177,6 +182,7 @@ def _steps(trainer: Trainer, packs: Packs, adapter: Adapter, first: int, of: dic
                 )
             if outcome.stopped and done < plan.steps:
                 raise Stopped(f"stopped after step {done:,} of {plan.steps:,}. Go on with --resume auto.")
+    return rows
 
 
 def _finish(trainer: Trainer, adapter: Adapter) -> Path:
