@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from convkit.metrics.classes import ClassScore
 from convkit.metrics.scores import Measure, Scores, SourceScores
 from convkit.reporters.table import table
-from convkit.reporters.text import printable
+from convkit.reporters.words import printable
 
 _MAX_NAMED = 10
 _MAX_NAME = 40
