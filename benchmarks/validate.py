@@ -144,13 +144,13 @@ def _write_pictures(folder: Path) -> Path:
     names: list[str] = []
     with path.open("wb") as file:
         for number in range(PICTURES):
-            picture[:8, :8] = number % 251
+            picture[:16, :16], picture[:16, 16:32] = divmod(number, 256)
             name = f"{number % 100:02d}/{number:06d}.jpg"
             (folder / "images" / name).parent.mkdir(exist_ok=True)
             (folder / "images" / name).write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
             names.append(name)
             if len(names) == IMAGES:
-                turn = Turn(images=tuple(names), user="What is it?", assistant="noise")
+                turn = Turn(images=tuple(names), user="What is it?", assistant=CLASSES[number // IMAGES % len(CLASSES)])
                 file.write(Conversation(id=str(number), source="made", conversations=(turn,)).to_line() + b"\n")
                 names.clear()
     time.sleep(2.5)
