@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from convkit.errors import ConvkitError, MissingExtra
+from convkit.train.recipes import hyper_parameters
 
 ALIASES = {"model": "model_name_or_path"}
 """The recipe's name of an option that is called otherwise here."""
@@ -85,8 +86,11 @@ _INCONSEQUENTIAL = {
 }
 
 
-def resolve(given: dict[str, Any], file: Path | None = None) -> Config:
-    """The configuration of what was given on the command line, over a file, over the defaults.
+def resolve(given: dict[str, Any], file: Path | None = None, recipe: str | None = None) -> Config:
+    """The configuration of what was given on the command line, over a file, over a recipe, over the defaults.
+
+    Args:
+        recipe: a name of `convkit.train.recipes.RECIPES`; the file may name one too, as `recipe`.
 
     Raises:
         ConvkitError: an option is unknown, missing or out of its bounds; or the file cannot be read.
@@ -94,6 +98,9 @@ def resolve(given: dict[str, Any], file: Path | None = None) -> Config:
     from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
     values = {**(_from_file(file) if file else {}), **given}
+    in_file = values.pop("recipe", None)
+    if name := recipe or in_file:
+        values = _recipe(str(name), values) | values
     strict = with_config(ConfigDict(extra="forbid"))(Config)
     try:
         return TypeAdapter(strict).validate_python(values)
@@ -104,6 +111,11 @@ def resolve(given: dict[str, Any], file: Path | None = None) -> Config:
             for e in error.errors(include_url=False)
         ]
         raise ConvkitError(f"{'; '.join(problems)}. See: convkit train --help") from None
+
+
+def _recipe(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    adapters = bool(values.get("use_lora"))
+    return hyper_parameters(name, adapters=adapters, frozen_vision=bool(values.get("freeze_vision_model")))
 
 
 def _from_file(path: Path) -> dict[str, Any]:
