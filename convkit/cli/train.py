@@ -41,7 +41,7 @@ def _launch(processes: int) -> None:
 
 
 def _start(config: Config, validate: bool) -> None:
-    _quiet()
+    quiet()
     from convkit.errors import MissingExtra
     from convkit.progress import progress_bar
 
@@ -73,7 +73,7 @@ def _has_findings(config: Config, profile: str) -> bool:
     return bool(result.report.summary.errors)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """transformers talks of loading and of its own future; what matters is said by us."""
     import logging
     import os

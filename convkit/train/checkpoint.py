@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from convkit.errors import ConvkitError
 from convkit.files import sync_folder
+from convkit.train.fingerprint import write_base
 from convkit.train.models.base import Adapter
 
 FOLDER = "checkpoints"
@@ -37,17 +38,20 @@ def save(
     optimizer: torch.optim.Optimizer,
     adapter: Adapter,
     *,
-    half: bool,
+    dtype: torch.dtype,
     keep: int,
 ) -> Path:
     """Write the checkpoint after `state["step"]` steps, then remove the oldest beyond `keep`.
+
+    Args:
+        dtype: of the weights of a whole model, as they are for use.
 
     Raises:
         OSError: it cannot be written; the earlier ones are as they were.
     """
     target = _path(run, state["step"])
     scratch = _scratch(target)
-    export(model, adapter, scratch, half)
+    export(model, adapter, scratch, dtype)
     save_file(_tensors(model, optimizer), scratch / _TENSORS)
     (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
     _commit(scratch, target)
@@ -56,29 +60,40 @@ def save(
     return target
 
 
-def save_final(run: Path, model: Any, adapter: Adapter, half: bool) -> Path:
+def save_final(run: Path, model: Any, adapter: Adapter, dtype: torch.dtype) -> Path:
     """Write what came of a run, in the layout in which it is used."""
     target = run / FINAL
     scratch = _scratch(target)
-    export(model, adapter, scratch, half)
+    export(model, adapter, scratch, dtype)
     _commit(scratch, target)
     return target
 
 
-def export(model: Any, adapter: Adapter, directory: Path, half: bool) -> None:
+def save_model(target: Path, model: Any, adapter: Adapter, dtype: torch.dtype) -> None:
+    """Write a whole model in the official layout, which appears as a directory when it is complete."""
+    scratch = _scratch(target)
+    _write_model(model, adapter, scratch, dtype)
+    _commit(scratch, target)
+
+
+def export(model: Any, adapter: Adapter, directory: Path, dtype: torch.dtype) -> None:
     """Write adapters in PEFT's layout into adapter/, or else the whole model in the official one into model/."""
     if hasattr(model, "peft_config"):
         model.save_pretrained(directory / "adapter", save_embedding_layers=False)
+        write_base(Path(model.peft_config["default"].base_model_name_or_path), directory / "adapter")
         return
-    tensors = model.state_dict()
-    if half:
-        tensors = {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in tensors.items()}
-    usual, model.config.dtype = model.config.dtype, torch.bfloat16 if half else torch.float32
+    _write_model(model, adapter, directory / "model", dtype)
+
+
+def _write_model(model: Any, adapter: Adapter, directory: Path, dtype: torch.dtype) -> None:
+    tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()}
+    model.save_pretrained(directory, state_dict=tensors)
+    usual, model.config.dtype = model.config.dtype, dtype
     try:
-        model.save_pretrained(directory / "model", state_dict=tensors)
+        model.config.save_pretrained(directory)  # again: transformers wrote the type that is trained in
     finally:
         model.config.dtype = usual
-    adapter.save_processor(directory / "model")
+    adapter.save_processor(directory)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -13,6 +13,11 @@ from convkit.train.config import Config
 from convkit.train.models.base import Adapter
 
 
+def dtype(config: Config) -> torch.dtype:
+    """The type that is computed in."""
+    return torch.bfloat16 if config.half else torch.float32
+
+
 def load(adapter: Adapter, config: Config) -> Any:
     """The model on the CPU, ready for training.
 
@@ -21,7 +26,7 @@ def load(adapter: Adapter, config: Config) -> Any:
     Raises:
         ConvkitError: the checkpoint is not whole, or flash-attn is not installed.
     """
-    half = torch.bfloat16 if config.half else torch.float32
+    half = dtype(config)
     attention = "flash_attention_2" if config.use_flash_attention else VARLEN
     try:
         model = adapter.load(half if config.use_lora else torch.float32, attention)

@@ -1,6 +1,5 @@
 """A training run from its configuration to the weights that come of it."""
 
-import hashlib
 import json
 import signal
 import time
@@ -18,6 +17,7 @@ from convkit.train import checkpoint, index, methods, preflight
 from convkit.train.config import Config
 from convkit.train.data import Packs, batches
 from convkit.train.distributed import World
+from convkit.train.fingerprint import fingerprint
 from convkit.train.index import Index
 from convkit.train.log import Log
 from convkit.train.loop import Trainer
@@ -26,8 +26,6 @@ from convkit.train.optimizer import make_optimizer
 from convkit.train.plan import Plan, PlanOptions
 
 CONFIG = "config.json"
-_DESCRIBING = 64 * 2**20
-"""Files of a checkpoint up to this size are known by their content, larger ones, which hold weights, by their size."""
 
 Say = Callable[[str], None]
 
@@ -97,20 +95,10 @@ def _identity(config: Config, seen: receipt.Receipt, plan: Plan) -> dict[str, An
     return {
         "rows": seen.rows[rows].sha256,
         "images": seen.media.digest,
-        "model": _fingerprint(config.model),
+        "model": fingerprint(config.model),
         **config.decisive(),
         "plan": plan.digest,
     }
-
-
-def _fingerprint(directory: Path) -> str:
-    total = hashlib.sha256()
-    for path in sorted(path for path in directory.iterdir() if path.is_file()):
-        size = path.stat().st_size
-        total.update(f"{path.name}\0{size}\0".encode())
-        if size <= _DESCRIBING:
-            total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
 
 
 def _open(config: Config, of: dict[str, Any]) -> Path | None:
@@ -177,7 +165,7 @@ def _steps(
                     trainer.model,
                     trainer.optimizer,
                     adapter,
-                    half=config.half,
+                    dtype=methods.dtype(config),
                     keep=config.save_total_limit,
                 )
             if outcome.stopped and done < plan.steps:
@@ -186,7 +174,7 @@ def _steps(
 
 
 def _finish(trainer: Trainer, adapter: Adapter) -> Path:
-    return checkpoint.save_final(trainer.config.output_dir, trainer.model, adapter, trainer.config.half)
+    return checkpoint.save_final(trainer.config.output_dir, trainer.model, adapter, methods.dtype(trainer.config))
 
 
 @contextmanager

@@ -179,6 +179,7 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
         "rule CK201",
         "score --help",
         "train --help",
+        "merge --help",
     ],
 )
 def test_no_decoder_is_loaded_for(command: str) -> None:
