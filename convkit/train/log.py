@@ -1,6 +1,7 @@
 """metrics.jsonl: one line for each step of a run, whatever it was interrupted by."""
 
 import json
+import math
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -47,11 +48,12 @@ class Log:
             "epoch": round((step + 1) / plan.steps_per_epoch, 4),
             "loss": outcome.loss,
             "learning_rate": outcome.learning_rate,
-            "grad_norm": outcome.grad_norm,
+            "grad_norm": outcome.grad_norm if math.isfinite(outcome.grad_norm) else None,
             "rows": len(rows),
             "tokens": plan.tokens(rows),
             "trained_tokens": sum(index.trained[row] for row in rows),
             "seconds": round(seconds, 4),
+            **({"skipped": True} if outcome.skipped else {}),
         }
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()

@@ -21,6 +21,7 @@ from convkit.train.distributed import World
 from convkit.train.index import Index
 from convkit.train.optimizer import learning_rate
 from convkit.train.plan import Pack, Plan
+from convkit.train.precision import LossScale, dtype
 
 _SHOWN = 8
 
@@ -38,6 +39,8 @@ class Outcome:
     """That went through forward and backward."""
     stopped: bool
     """Whether a process was asked to stop."""
+    skipped: bool = False
+    """Whether nothing was updated, because the gradients exceeded float16."""
 
 
 class Trainer:
@@ -48,6 +51,7 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.plan, self.index = model, optimizer, plan, index
         self.config, self.world = config, world
+        self.scale = LossScale(config, world.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def step(self, step: int, batches: Iterator[Batch], asked_to_stop: Callable[[], bool] = bool) -> Outcome:
@@ -66,15 +70,24 @@ class Trainer:
         loss, stops, rows = self.world.sum(losses.new_tensor([losses.sum(), asked_to_stop(), rows])).tolist()
         if not math.isfinite(loss):
             raise self._not_finite("loss", step, packs, losses.tolist())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
-        if not math.isfinite(norm):
+        norm = self.clip()
+        if not math.isfinite(norm) and not self.scale.used:
             raise self._not_finite("gradient", step, packs, [])
         rate = learning_rate(step, self.plan.steps, self.config)
+        skipped = self.update(rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        return Outcome(loss, norm, rate, int(rows), stops > 0, skipped)
+
+    def clip(self) -> float:
+        """Scale the gradients down to the highest norm; returns the norm before that."""
+        self.scale.unscale(self.optimizer)
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+
+    def update(self, rate: float) -> bool:
+        """The optimizer's step with a learning rate, after `clip`; returns whether it was skipped."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return Outcome(loss, norm, rate, int(rows), stops > 0)
+        return self.scale.step(self.optimizer)
 
     def backward(self, step: int, packs: Sequence[Pack], batches: Iterator[Batch]) -> Tensor:
         """Gradients of the global batch, added up over all processes.
@@ -98,9 +111,10 @@ class Trainer:
         device = self.world.device
         on_device = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
         # Without the cache no copies of all weights in bfloat16 are kept.
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.half, cache_enabled=False):
+        computed = dtype(self.config)
+        with torch.autocast(device.type, computed, enabled=computed is not torch.float32, cache_enabled=False):
             loss: Tensor = self.model(**on_device, num_items_in_batch=trained, use_cache=False).loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.scale.backward(loss)
         return loss.detach()
 
     def _not_finite(self, what: str, step: int, packs: Sequence[Pack], losses: Sequence[float]) -> ConvkitError:

@@ -15,6 +15,7 @@ from convkit.train.loop import Trainer
 from convkit.train.methods import own_name
 from convkit.train.models.base import Adapter
 from convkit.train.plan import Pack
+from convkit.train.quantize import numel
 
 GIB = 2**30
 
@@ -54,7 +55,8 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     """
     pack = trainer.plan.heaviest(trainer.world.size)
     try:
-        _step(trainer, packs, pack)
+        while _step(trainer, packs, pack):  # until the scale of float16 is low enough
+            trainer.optimizer.zero_grad(set_to_none=True)
     except torch.OutOfMemoryError as error:
         ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
         raise ConvkitError(
@@ -63,14 +65,18 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
         ) from None
     peak = _peak(trainer.world.device)
     towers = _towers(trainer.model, adapter)
-    # With a learning rate of 0 weights stayed as they are; moments did not.
-    trainer.optimizer.state.clear()
+    # With a learning rate of 0 weights stayed as they are; moments did not. Zeros are what they begin with.
+    for moments in trainer.optimizer.state.values():
+        for moment in moments.values():
+            moment.zero_()
+    trainer.scale.skipped = 0
     trainer.optimizer.zero_grad(set_to_none=True)
     _refuse_unreached(towers, trainer.index.first_with_images is not None)
     return Preflight(len(pack), trainer.plan.tokens(pack), peak, towers)
 
 
-def _step(trainer: Trainer, packs: Packs, pack: Pack) -> None:
+def _step(trainer: Trainer, packs: Packs, pack: Pack) -> bool:
+    """Returns whether the update was skipped."""
     trained = sum(trainer.index.trained[row] for row in pack)
     losses = [trainer.forward_backward(packs.batch(pack), trained)]
     with_images = trainer.index.first_with_images
@@ -79,16 +85,15 @@ def _step(trainer: Trainer, packs: Packs, pack: Pack) -> None:
     if not all(torch.isfinite(loss) for loss in losses):
         ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
         raise ConvkitError(f"The loss is not a number before any training, on rows {ids}. Check the checkpoint.")
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = 0.0
-    trainer.optimizer.step()
+    trainer.clip()
+    return trainer.update(0.0)
 
 
 def _towers(model: Any, adapter: Adapter) -> dict[str, Tower]:
     towers: dict[str, Tower] = defaultdict(Tower)
     for name, parameter in model.named_parameters():
         tower = towers[tower_of(own_name(name), adapter)]
-        tower.parameters += parameter.numel()
+        tower.parameters += numel(parameter)
         if parameter.requires_grad:
             tower.trained += parameter.numel()
             tower.tensors += 1

@@ -24,6 +24,7 @@ from convkit.train.loop import Trainer
 from convkit.train.models.base import Adapter
 from convkit.train.optimizer import make_optimizer
 from convkit.train.plan import Plan, PlanOptions
+from convkit.train.precision import dtype
 
 CONFIG = "config.json"
 
@@ -66,6 +67,8 @@ def train(
     if done != plan.rows:
         raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
     if world.first:
+        if trainer.scale.skipped:
+            speak(f"{trainer.scale.skipped:,} of {plan.steps:,} steps were skipped: their gradients exceeded float16")
         speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
 
 
@@ -133,6 +136,7 @@ def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     state = checkpoint.read_state(path)
     checkpoint.load(path, trainer.model, trainer.optimizer)
+    trainer.scale.load(state.get("loss_scale", {}))
     speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
     if state["processes"] != trainer.world.size:
         speak(
@@ -159,13 +163,14 @@ def _steps(
             done = step + 1
             if world.first and (done == plan.steps or done % config.save_steps == 0 or outcome.stopped):
                 state = {"step": done, "rows": rows, "of": of, "processes": world.size}
+                state["loss_scale"] = trainer.scale.state()
                 checkpoint.save(
                     config.output_dir,
                     state,
                     trainer.model,
                     trainer.optimizer,
                     adapter,
-                    dtype=methods.dtype(config),
+                    dtype=dtype(config),
                     keep=config.save_total_limit,
                 )
             if outcome.stopped and done < plan.steps:
@@ -174,7 +179,7 @@ def _steps(
 
 
 def _finish(trainer: Trainer, adapter: Adapter) -> Path:
-    return checkpoint.save_final(trainer.config.output_dir, trainer.model, adapter, methods.dtype(trainer.config))
+    return checkpoint.save_final(trainer.config.output_dir, trainer.model, adapter, dtype(trainer.config))
 
 
 @contextmanager

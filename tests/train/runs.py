@@ -81,6 +81,6 @@ def parts(config: Config, adapter: Phi3VAdapter) -> tuple[Trainer, Packs]:
     images = config.data_dir / "images"
     dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
     index = build(dataset, "train", lambda row: adapter.length(row, images), config.max_tokens, silent)
-    model = load(adapter, config).train()
+    model = load(adapter, config).to(ONE.device).train()
     trainer = Trainer(model, make_optimizer(model, config), plan_of(index, config), index, config, ONE)
     return trainer, Packs(index, images, adapter)

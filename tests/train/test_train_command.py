@@ -96,15 +96,26 @@ def test_what_is_missing_is_named() -> None:
         ({}, "full"),
         ({"freeze_vision_model": True}, "frozen vision"),
         ({"use_lora": True, "freeze_vision_model": True}, "LoRA"),
+        ({"use_qlora": True}, "QLoRA"),
     ],
 )
 def test_methods(options: dict[str, bool], method: str) -> None:
     assert resolve({**PATHS, **options}).method == method
+    assert resolve({**PATHS, **options}).use_lora == ("LoRA" in method)
 
 
-def test_flash_attention_implies_half_precision() -> None:
-    assert resolve({**PATHS, "use_flash_attention": True}).half
-    assert not resolve(PATHS).half
+@pytest.mark.parametrize(
+    ("option", "precision"), [("use_flash_attention", "bfloat16"), ("bf16", "bfloat16"), ("fp16", "float16")]
+)
+def test_precision(option: str, precision: str) -> None:
+    assert resolve({**PATHS, option: True}).precision == precision
+    assert resolve(PATHS).precision == "float32"
+
+
+@pytest.mark.parametrize("other", ["bf16", "use_flash_attention"])
+def test_two_precisions_are_refused(other: str) -> None:
+    with pytest.raises(ConvkitError, match=f"--fp16 cannot be had with --{other}.* Leave one"):
+        resolve({**PATHS, "fp16": True, other: True})
 
 
 RECIPES = {
