@@ -2,8 +2,8 @@
 
 Run: python -m benchmarks.train_gpu FOLDER STEPS METHOD... > benchmarks/results/train_gpu.json
 Methods: full, frozen, lora, qlora (bfloat16), lora_fp16. FOLDER needs 10 GB; runs are in FOLDER/runs, or where the
-variable TRAIN_GPU_RUNS says, and need 3 GB for adapters, 60 GB for frozen and full: then a single checkpoint is
-written, which the resumed run goes on from, and both runs end before their last one is whole. MAX_TOKENS (default:
+variable TRAIN_GPU_RUNS says, and need 3 GB for adapters, 120 GB for frozen and full; of these no checkpoint is
+written but the one which the resumed run goes on from: the runs end with their last step. MAX_TOKENS (default:
 16384) and CONFIG, more options of `convkit train`, are variables as well.
 """
 

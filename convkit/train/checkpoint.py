@@ -27,7 +27,7 @@ from convkit.train.models.base import Adapter
 FOLDER = "checkpoints"
 FINAL = "final"
 _STATE, _TENSORS = "state.json", "state.safetensors"
-_PREFIX, _UNFINISHED, _DOOMED = "step-", ".unfinished-", ".doomed-"
+_PREFIX, _UNFINISHED, _DOOMED, TRIAL = "step-", ".unfinished-", ".doomed-", ".trial-"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -152,7 +152,7 @@ def load(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
 def clean(run: Path) -> None:
     """Remove what a killed run has left half-written."""
     for folder in (run, run / FOLDER):
-        for prefix in (_UNFINISHED, _DOOMED):
+        for prefix in (_UNFINISHED, _DOOMED, TRIAL):
             for path in folder.glob(f"{prefix}*"):
                 shutil.rmtree(path)
 

@@ -56,6 +56,8 @@ class Config:
     save_total_limit: Annotated[int, "Checkpoints that are kept, the last ones.", Ge(1)] = 2
     resume: Annotated[Literal["no", "auto"], "auto: go on from the last checkpoint in --output_dir."] = "no"
     dataloader_num_workers: Annotated[int, "Processes that read images; 0: none.", Ge(0)] = 2
+    report_to: Annotated[str, "Where else curves go: tensorboard, wandb, or both with a comma."] = "none"
+    deterministic: Annotated[bool, "On GPUs too, the same bits each time; slower, see docs/training.md."] = False
     tqdm: Annotated[bool, "Show a progress bar."] = True
 
     @property
@@ -87,6 +89,7 @@ _INCONSEQUENTIAL = {
     "save_total_limit",
     "resume",
     "dataloader_num_workers",
+    "report_to",
     "tqdm",
 }
 

@@ -25,12 +25,13 @@ Measure = Callable[[Conversation], Length]
 
 @dataclass
 class Index:
-    """The rows of a split, in 16 bytes each."""
+    """The rows of a split, in 20 bytes each."""
 
     path: Path
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     tokens: "array[int]" = field(default_factory=lambda: array("I"))
     trained: "array[int]" = field(default_factory=lambda: array("I"))
+    images: "array[int]" = field(default_factory=lambda: array("I"))
     first_with_images: int | None = None
     """The number of a row that has images; None if none has."""
 
@@ -66,7 +67,8 @@ def build(dataset: Dataset, split: str, measure: Measure, max_tokens: int, progr
                 f"{path}:{line.number}: row {row.id!r} has {length.tokens:,} tokens, more than --max_tokens "
                 f"{max_tokens:,}; nothing is ever cut. Raise --max_tokens, lower --num_crops, or leave the row out."
             )
-        if index.first_with_images is None and any(turn.images for turn in row.conversations):
+        index.images.append(sum(len(turn.images) for turn in row.conversations))
+        if index.first_with_images is None and index.images[-1]:
             index.first_with_images = len(index)
         index.offsets.append(offset)
         index.tokens.append(length.tokens)

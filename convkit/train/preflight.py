@@ -1,10 +1,10 @@
 """Before the first step: the heaviest pack goes through, and everything that is to be trained gets a gradient."""
 
-import resource
-import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,12 +12,11 @@ import torch
 from convkit.errors import ConvkitError
 from convkit.train.data import Packs
 from convkit.train.loop import Trainer
+from convkit.train.meter import GIB, peak_memory
 from convkit.train.methods import own_name
 from convkit.train.models.base import Adapter
 from convkit.train.plan import Pack
 from convkit.train.quantize import numel
-
-GIB = 2**30
 
 
 @dataclass
@@ -44,6 +43,18 @@ class Preflight:
     peak_bytes: int
     """On the GPU; without one, of the whole process."""
     towers: dict[str, Tower]
+    seconds: float
+    """What the whole run would take at the speed of this pack, without checkpoints."""
+
+    @property
+    def flops_per_token(self) -> int:
+        """What a token costs in the language model and its head: a lower bound.
+
+        Two operations for each weight forward, two for the gradient of what goes in, and two for that of each weight
+        that is trained. Attention, images and what is computed twice are left out.
+        """
+        parts = [tower for name, tower in self.towers.items() if name != "vision"]
+        return sum(4 * tower.parameters + 2 * tower.trained for tower in parts)
 
 
 def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
@@ -55,15 +66,19 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     """
     pack = trainer.plan.heaviest(trainer.world.size)
     try:
-        while _step(trainer, packs, pack):  # until the scale of float16 is low enough
+        # Until the scale of float16 is low enough; and once more, warm, and with all that the optimizer keeps.
+        done = 0
+        while done < 2:
             trainer.optimizer.zero_grad(set_to_none=True)
+            skipped, seconds = _step(trainer, packs, pack)
+            done += not skipped
     except torch.OutOfMemoryError as error:
         ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
         raise ConvkitError(
             f"The heaviest pack, of {trainer.plan.tokens(pack):,} tokens (rows {ids}), does not fit into memory: "
             f"{str(error).splitlines()[0]} Lower --max_tokens or --num_crops, or train adapters with --use_lora."
         ) from None
-    peak = _peak(trainer.world.device)
+    peak = peak_memory(trainer.world.device)
     towers = _towers(trainer.model, adapter)
     # With a learning rate of 0 weights stayed as they are; moments did not. Zeros are what they begin with.
     for moments in trainer.optimizer.state.values():
@@ -72,13 +87,19 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     trainer.scale.skipped = 0
     trainer.optimizer.zero_grad(set_to_none=True)
     _refuse_unreached(towers, trainer.index.first_with_images is not None)
-    return Preflight(len(pack), trainer.plan.tokens(pack), peak, towers)
+    tokens = trainer.plan.tokens(pack)
+    total = sum(trainer.plan.lengths) * trainer.config.num_train_epochs / trainer.world.size
+    return Preflight(len(pack), tokens, peak, towers, seconds / tokens * total)
 
 
-def _step(trainer: Trainer, packs: Packs, pack: Pack) -> bool:
-    """Returns whether the update was skipped."""
-    trained = sum(trainer.index.trained[row] for row in pack)
-    losses = [trainer.forward_backward(packs.batch(pack), trained)]
+def _step(trainer: Trainer, packs: Packs, pack: Pack) -> tuple[bool, float]:
+    """Returns whether the update was skipped, and the seconds of forward and backward."""
+    trained, batch = sum(trainer.index.trained[row] for row in pack), packs.batch(pack)
+    _wait(trainer.world.device)
+    began = time.monotonic()
+    losses = [trainer.forward_backward(batch, trained)]
+    _wait(trainer.world.device)
+    seconds = time.monotonic() - began
     with_images = trainer.index.first_with_images
     if with_images is not None and with_images not in pack:
         losses.append(trainer.forward_backward(packs.batch((with_images,)), trained))
@@ -86,7 +107,13 @@ def _step(trainer: Trainer, packs: Packs, pack: Pack) -> bool:
         ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
         raise ConvkitError(f"The loss is not a number before any training, on rows {ids}. Check the checkpoint.")
     trainer.clip()
-    return trainer.update(0.0)
+    return trainer.update(0.0), seconds
+
+
+def _wait(device: torch.device) -> None:
+    """Until the GPU has done what it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _towers(model: Any, adapter: Adapter) -> dict[str, Tower]:
@@ -121,12 +148,6 @@ def _refuse_unreached(towers: dict[str, Tower], images: bool) -> None:
             )
 
 
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def lines(seen: Preflight) -> Iterator[str]:
     """What was seen, for people."""
     yield f"heaviest pack: {seen.rows:,} rows, {seen.tokens:,} tokens; {seen.peak_bytes / GIB:.2f} GiB at most"
@@ -135,3 +156,4 @@ def lines(seen: Preflight) -> Iterator[str]:
             f"{name}: {tower.parameters:,} parameters, {tower.trained:,} trained; "
             f"{tower.reached} of {tower.tensors} tensors got a gradient"
         )
+    yield f"estimated time of the whole run: {timedelta(seconds=round(seen.seconds))}"

@@ -16,15 +16,19 @@ from convkit.progress import Bars, silent
 from convkit.train import checkpoint, index, methods, preflight
 from convkit.train.config import Config
 from convkit.train.data import Packs, batches
+from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
 from convkit.train.fingerprint import fingerprint
 from convkit.train.index import Index
 from convkit.train.log import Log
 from convkit.train.loop import Trainer
+from convkit.train.meter import Meter
 from convkit.train.models.base import Adapter
 from convkit.train.optimizer import make_optimizer
 from convkit.train.plan import Plan, PlanOptions
 from convkit.train.precision import dtype
+from convkit.train.reporters import require
+from convkit.train.trial import trial
 
 CONFIG = "config.json"
 
@@ -35,9 +39,7 @@ class Stopped(Exception):
     """The run was asked to stop, and has saved."""
 
 
-def train(
-    config: Config, adapter: Adapter, world: World, bars: Bars = silent, say: Callable[[str], None] = print
-) -> None:
+def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, say: Say = print) -> None:
     """Train as configured, from the start or from the last checkpoint.
 
     Args:
@@ -47,6 +49,12 @@ def train(
         ConvkitError: the data may not be trained on, the run directory holds another run, or training fails.
         Stopped: SIGTERM came; a checkpoint was written after the step.
     """
+    require(config)
+    with deterministic(config.deterministic):
+        _train(config, adapter, world, bars, say)
+
+
+def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say) -> None:
     speak: Say = say if world.first else lambda text: None
     bars = bars if world.first and config.tqdm else silent
     seen, rows = world.from_first(lambda: _look(config, adapter, bars))
@@ -60,10 +68,14 @@ def train(
     model = methods.load(adapter, config).to(world.device).train()
     trainer = Trainer(model, make_optimizer(model, config), plan, rows, config, world)
     packs = Packs(rows, config.data_dir / layout.IMAGES, adapter)
-    for line in preflight.lines(preflight.preflight(trainer, packs, adapter)):
+    found = preflight.preflight(trainer, packs, adapter)
+    for line in preflight.lines(found):
         speak(line)
     step, done = _restore(start, trainer, speak) if start else (0, 0)
-    done = _steps(trainer, packs, adapter, step, done, of, bars)
+    if not start:  # one that was gone on with is proof enough
+        world.from_first(lambda: speak(trial(trainer, adapter)))
+    meter = Meter(plan, rows, config, world, found.flops_per_token)
+    done = _steps(trainer, packs, adapter, step, done, of, meter, bars)
     if done != plan.rows:
         raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
     if world.first:
@@ -147,13 +159,21 @@ def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
 
 
 def _steps(
-    trainer: Trainer, packs: Packs, adapter: Adapter, first: int, rows: int, of: dict[str, Any], bars: Bars
+    trainer: Trainer,
+    packs: Packs,
+    adapter: Adapter,
+    first: int,
+    rows: int,
+    of: dict[str, Any],
+    meter: Meter,
+    bars: Bars,
 ) -> int:
     """All steps from `first` on; returns how many rows were trained on, `rows` of them before."""
     config, plan, world = trainer.config, trainer.plan, trainer.world
     order = (pack for _, pack in plan.all_packs(world.rank, world.size, first))
     stream = batches(packs, order, config.dataloader_num_workers)
-    with _asked_to_stop() as asked, bars("training", "rows") as update, Log(config.output_dir, first, world) as log:
+    log = Log(config, first, meter, world)
+    with _asked_to_stop() as asked, bars("training", "rows", meter.text) as update, log:
         for step in range(first, plan.steps):
             began = time.monotonic()
             outcome = trainer.step(step, stream, lambda: bool(asked))

@@ -70,7 +70,7 @@ def test_skipped_steps_are_said_and_kept_through_a_resumption(
     steps = iter(range(100))
 
     def spoilt(self: precision.LossScale, optimizer: torch.optim.Optimizer) -> None:
-        if next(steps) == 1:  # the one of preflight is the first
+        if next(steps) == 2:  # after those of preflight
             optimizer.param_groups[0]["params"][0].grad.fill_(float("inf"))
         unscale(self, optimizer)
 

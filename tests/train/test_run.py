@@ -115,7 +115,10 @@ def test_what_comes_of_a_run(dataset: Path, adapter: Phi3VAdapter, tmp_path: Pat
     assert said[0].startswith("full: 10 rows x 3 epochs = 30 rows planned in 9 steps; plan ")
     assert said[-1] == f"30 rows planned = 30 trained; {out / 'final'}"
     towers = {line.split(":")[0]: line for line in said[1:-1]}
-    assert list(towers) == ["heaviest pack", "language", "vision", "head"]
+    assert list(towers) == [
+        *("heaviest pack", "language", "vision", "head"),
+        *("estimated time of the whole run", "checkpoint"),
+    ]
     assert all(" 0 of " not in line for line in towers.values())
     assert [path.name for path in checkpoints.checkpoints(out)] == ["step-00000008", "step-00000009"]
     assert losses(out)[-1] < losses(out)[0]
@@ -285,8 +288,14 @@ def test_images_that_change_during_a_run_end_it_by_name(
     adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = runs.write_dataset(tmp_path / "pets")
-    monkeypatch.setattr(preflight, "preflight", lambda *_: (data / "images/3.png").unlink())
-    monkeypatch.setattr(preflight, "lines", lambda _: [])
+    usual = preflight.preflight
+
+    def gone_afterwards(*arguments: Any) -> preflight.Preflight:
+        seen = usual(*arguments)
+        (data / "images/3.png").unlink()
+        return seen
+
+    monkeypatch.setattr(preflight, "preflight", gone_afterwards)
     for workers in (0, 1):
         with pytest.raises(ConvkitError, match=r"Row 'r3' has an unusable image: '3\.png' is not in images/"):
             train(data, adapter, tmp_path / f"run{workers}", dataloader_num_workers=workers)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convkit.errors import ConvkitError, DatasetError
-from convkit.progress import Progress
+from convkit.progress import Note, Progress
 from convkit.validate import validate
 from convkit.validate.media import Job
 from tests.fixtures.make_datasets import line, lines, png, row, turn
@@ -162,7 +162,7 @@ class Bars:
         self.calls: dict[tuple[str, str], list[tuple[int, int | None]]] = {}
 
     @contextmanager
-    def __call__(self, description: str, unit: str) -> Iterator[Progress]:
+    def __call__(self, description: str, unit: str, note: Note = str) -> Iterator[Progress]:
         calls = self.calls.setdefault((description, unit), [])
         yield lambda done, whole: calls.append((done, whole))
 
