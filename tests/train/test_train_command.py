@@ -11,6 +11,7 @@ import pytest
 
 from convkit.cli import main
 from convkit.errors import ConvkitError
+from convkit.train import recipes
 from convkit.train.config import resolve
 from tests.conftest import ROOT
 from tests.train import runs
@@ -133,6 +134,17 @@ def test_recipes_follow_what_is_trained(name: str, method: str) -> None:
     config = resolve({**PATHS, **({method: True} if method else {})}, recipe=name)
     expected = RECIPES[name, method]
     assert {option: getattr(config, option) for option in expected} == expected
+
+
+def test_the_table_of_recipes_in_the_documentation() -> None:
+    text = (ROOT / "docs/training.md").read_text()
+    for name, (always, methods) in recipes.RECIPES.items():
+        for method, options in methods.items() or [("any", {})]:
+            shown = [options.get(option, "-") for option in ("learning_rate", "num_train_epochs", "lora_rank")]
+            alpha = f"{options['lora_rank'] * options['lora_alpha_ratio']:.0f}" if "lora_rank" in options else "-"
+            cells = [f"`{name}`", always["num_crops"], always["batch_size"], method, *shown, alpha]
+            assert f"| {' | '.join(map(str, cells))} |" in text
+    assert text.count("| `") >= sum(max(1, len(methods)) for _, methods in recipes.RECIPES.values())
 
 
 def test_options_and_the_file_go_before_the_recipe(tmp_path: Path) -> None:
