@@ -2,9 +2,10 @@
 
 Run: python -m benchmarks.train_gpu FOLDER STEPS METHOD... > benchmarks/results/train_gpu.json
 Methods: full, frozen, lora, qlora (bfloat16), lora_fp16. FOLDER needs 10 GB; runs are in FOLDER/runs, or where the
-variable TRAIN_GPU_RUNS says, and need 3 GB for adapters, 120 GB for frozen and full; of these no checkpoint is
-written but the one which the resumed run goes on from: the runs end with their last step. MAX_TOKENS (default:
-16384) and CONFIG, more options of `convkit train`, are variables as well.
+variable TRAIN_GPU_RUNS says, and need 5 GB for adapters, 60 GB for frozen and full. Of these no checkpoint is written
+but the one that the resumed run goes on from: the runs end with their last step. On a disk of 64 GiB let FOLDER be in
+/dev/shm and TRAIN_GPU_RUNS on the disk. MAX_TOKENS (default: 16384; full needs 4096 on a card of 80 GB) and CONFIG,
+more options of `convkit train`, are variables as well.
 """
 
 import json
@@ -107,6 +108,7 @@ def measure(method: str, folder: Path, steps: int) -> dict[str, Any]:
     common += ["--save_total_limit", "1", *METHODS[method], *shlex.split(os.environ.get("CONFIG", ""))]
     # Whole models: at the last step there is no room for a second checkpoint, nor any need.
     end = steps if whole_model else 0
+    common += ["--no_trial_checkpoint"] if whole_model else []
     log = runs / "run/metrics.jsonl"
     command = [*common, "--output_dir", str(log.parent)]
     said = run([*command, "--save_steps", str(steps)], log, end)

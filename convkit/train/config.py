@@ -54,6 +54,7 @@ class Config:
 
     save_steps: Annotated[int, "Steps between checkpoints; one is also written at the end.", Ge(1)] = 500
     save_total_limit: Annotated[int, "Checkpoints that are kept, the last ones.", Ge(1)] = 2
+    trial_checkpoint: Annotated[bool, "Save and reload one before the first step, and see whether all fit."] = True
     resume: Annotated[Literal["no", "auto"], "auto: go on from the last checkpoint in --output_dir."] = "no"
     dataloader_num_workers: Annotated[int, "Processes that read images; 0: none.", Ge(0)] = 2
     report_to: Annotated[str, "Where else curves go: tensorboard, wandb, or both with a comma."] = "none"
@@ -87,6 +88,7 @@ _INCONSEQUENTIAL = {
     "output_dir",
     "save_steps",
     "save_total_limit",
+    "trial_checkpoint",
     "resume",
     "dataloader_num_workers",
     "report_to",

@@ -72,7 +72,7 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
     for line in preflight.lines(found):
         speak(line)
     step, done = _restore(start, trainer, speak) if start else (0, 0)
-    if not start:  # one that was gone on with is proof enough
+    if config.trial_checkpoint and not start:  # one that was gone on with is proof enough
         world.from_first(lambda: speak(trial(trainer, adapter)))
     meter = Meter(plan, rows, config, world, found.flops_per_token)
     done = _steps(trainer, packs, adapter, step, done, of, meter, bars)
