@@ -20,8 +20,9 @@ class Adapter(Protocol):
     """The linear layers that LoRA adapts, as the ends of module names."""
     vision_lora_targets: tuple[str, ...]
     """Likewise, those in the modules that see: adapted unless these are frozen."""
-    profile: str
-    """The model as `convkit validate --model` calls it, with its options: what a receipt must be for."""
+    profile: str | None
+    """The model as `convkit validate --model` calls it, with its options: what a receipt must be for. None where
+    validation does not know the model: then any receipt will do, and rows are measured by the adapter alone."""
     stop_token_ids: tuple[int, ...]
     """Where generation ends."""
     packs: bool

@@ -4,15 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import torch
 
-from convkit.media.images import FORMATS, ImageProblem, check
 from convkit.profiles import get_profile
 from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
 from convkit.train.encode import IGNORED, Encoded, Encoder, RowError
 from convkit.train.index import Length
+from convkit.train.models.images import paths, pictures, sizes
 from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
@@ -86,35 +85,21 @@ class Phi3VAdapter:
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Sample:
         encoded = self._encoded(encode, row, images, max_length)
-        pictures = [_open(row.id, images, path) for path in _paths(row)]  # only once the row is known to fit
-        media = dict(self.processor.image_processor.preprocess(pictures, self.num_crops)) if pictures else {}
+        found = pictures(row, images)  # only once the row is known to fit
+        media = dict(self.processor.image_processor.preprocess(found, self.num_crops)) if found else {}
         media.pop("num_img_tokens", None)
         return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
 
     def _encoded(
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Encoded:
-        return encode(row, [self._tokens(row.id, images, path) for path in _paths(row)], max_length)
+        return encode(row, self._tokens(row, images), max_length)
 
-    def _tokens(self, row_id: str, images: Path, path: str) -> int:
-        header = check(images, False, path)
-        if isinstance(header, ImageProblem):
-            raise RowError(row_id, f"has an unusable image: {header.message}", "Validate the data set, see CK2xx.")
-        try:
-            return hd_size(header.width, header.height, self.num_crops).tokens
-        except ImageRatioError as error:
-            raise RowError(row_id, f"has an unusable image {path!r}", str(error)) from None
-
-
-def _paths(row: Conversation) -> list[str]:
-    return [path for turn in row.conversations for path in turn.images]
-
-
-def _open(row_id: str, images: Path, path: str) -> PIL.Image.Image:
-    try:
-        with PIL.Image.open(images / path, formats=FORMATS) as image:
-            return image.convert("RGB")
-    except Exception as error:  # whatever a decoder makes of hostile bytes
-        raise RowError(
-            row_id, f"has an image that does not decode: {path!r}: {error}", "Validate the data set, see CK2xx."
-        ) from error
+    def _tokens(self, row: Conversation, images: Path) -> list[int]:
+        found = []
+        for path, size in zip(paths(row), sizes(row, images), strict=True):
+            try:
+                found.append(hd_size(*size, self.num_crops).tokens)
+            except ImageRatioError as error:
+                raise RowError(row.id, f"has an unusable image {path!r}", str(error)) from None
+        return found
