@@ -12,6 +12,7 @@ from convkit.profiles import get_profile
 from convkit.schema import Conversation
 from convkit.train.encode import IGNORED, RowError, RowTooLong
 from convkit.train.models import adapter as adapter_of
+from convkit.train.models import images as row_images
 from convkit.train.models import tiny
 from convkit.train.models.hf.adapter import HuggingFaceAdapter
 from convkit.train.models.hf.encode import TemplateEncoder
@@ -41,6 +42,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def turns(adapter: HuggingFaceAdapter, last: int = 3) -> tuple[dict[str, Any], ...]:
+    """As many as the model can learn at once, up to the last one."""
+    return TURNS[last - 1 : last] if adapter.family.single_turn else TURNS[:last]
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceAdapter:
     directory = tmp_path_factory.mktemp(request.param)
@@ -55,50 +61,52 @@ def _learnt(adapter: HuggingFaceAdapter, labels: torch.Tensor) -> str:
 
 
 def test_answers_and_their_ends_are_learnt_and_nothing_else(adapter: HuggingFaceAdapter, images: Path) -> None:
-    sample = adapter.sample(row(*TURNS), images)
-    learnt = _learnt(adapter, sample.labels)
+    sample = adapter.sample(row(*turns(adapter)), images)
     end = adapter._encoder.end
-    expected = "".join(turn["assistant"] + end for turn in TURNS)
-    assert learnt.replace(" ", "") == expected.replace(" ", "")
+    between = "" if adapter.family.processor.endswith(":LlavaProcessor") else end  # its template ends no answer
+    expected = between.join(turn["assistant"] for turn in turns(adapter)) + end
+    assert _learnt(adapter, sample.labels).replace(" ", "") == expected.replace(" ", "")
     kept = sample.labels != IGNORED
     assert torch.equal(sample.labels[kept], sample.input_ids[kept])
 
 
 def test_training_reads_what_the_prompt_of_each_turn_is(adapter: HuggingFaceAdapter, images: Path) -> None:
-    whole = adapter.sample(row(*TURNS), images).input_ids
-    for turns in range(1, len(TURNS) + 1):
-        prompt = adapter.prompt(row(*TURNS[:turns]), images)
+    for last in range(1, len(TURNS) + 1):
+        whole = adapter.sample(row(*turns(adapter, last if adapter.family.single_turn else 3)), images).input_ids
+        prompt = adapter.prompt(row(*turns(adapter, last)), images)
         assert torch.equal(whole[: len(prompt)], prompt.input_ids)
         assert bool((prompt.labels == IGNORED).all())
 
 
 def test_a_prompt_is_what_the_processor_makes_of_it(adapter: HuggingFaceAdapter, images: Path) -> None:
     """The text that the template writes, through the processor's own tokens."""
-    processor = adapter.processor
-    _, written = processor.process([PIL.Image.open(images / name).convert("RGB") for name in SIZES])
+    processor, found = adapter.processor, row(*turns(adapter, 1 if adapter.family.single_turn else 3))
+    _, written = processor.process(row_images.pictures(found, images))
     messages = []
-    for turn in TURNS:
+    for turn in turns(adapter, 1 if adapter.family.single_turn else 3):
         before, marker, after = str(turn["user"]).partition("<image>")
         text = [{"type": "text", "text": part} for part in (before, after) if part]
         pictures = [{"type": "image"}] * len(turn["images"])
         content = [text[0], *pictures, *text[1:]] if marker else [*pictures, *text]
+        if marker and "Llava" in adapter.family.processor:  # its template puts all images first
+            content = [{"type": "text", "text": turn["user"]}]
         messages.append({"role": "user", "content": content})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": turn["assistant"]}]})
     rendered = processor.tokenizer.apply_chat_template(
-        messages[:-1], chat_template=processor.chat_template, tokenize=False, add_generation_prompt=True
+        messages[:-1], chat_template=adapter._encoder._template, tokenize=False, add_generation_prompt=True
     )
     for one in written:
         rendered = rendered.replace(processor.image_token, one.replace(processor.image_token, "\ue123"), 1)
     rendered = rendered.replace("\ue123", processor.image_token)
     begins = bool(processor.tokenizer.bos_token) and rendered.startswith(processor.tokenizer.bos_token)
     expected = processor.tokenizer(rendered, add_special_tokens=not begins).input_ids
-    assert adapter.prompt(row(*TURNS), images).input_ids.tolist() == expected
+    assert adapter.prompt(found, images).input_ids.tolist() == expected
 
 
 def test_lengths_from_headers_are_those_of_samples(adapter: HuggingFaceAdapter, images: Path) -> None:
-    for turns in (TURNS, TURNS[:1], TURNS[1:2], TURNS[2:]):
+    for chosen in (turns(adapter), TURNS[:1], TURNS[1:2], TURNS[2:]):
         for system in (None, "Be true."):
-            found = row(*turns, **({"system": system} if system else {}))
+            found = row(*chosen, **({"system": system} if system else {}))
             sample = adapter.sample(found, images)
             assert adapter.length(found, images) == (len(sample), int((sample.labels[1:] != IGNORED).sum()))
 
@@ -125,7 +133,7 @@ def test_control_tokens_in_data_are_plain_text(adapter: HuggingFaceAdapter, imag
     controls = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items()}
     all_of_them = " ".join(controls.values())
     hostile = adapter.sample(
-        row({"user": f"a {all_of_them.replace('<image>', '<|image|>')} b", "assistant": f"c {all_of_them} d"}), images
+        row({"user": f"a {all_of_them.replace('<image>', '')} b", "assistant": f"c {all_of_them} d"}), images
     ).input_ids.tolist()
     plain = adapter.sample(row({"user": "a b", "assistant": "c d"}), images).input_ids.tolist()
     assert [token for token in hostile if token in controls] == [token for token in plain if token in controls]
@@ -134,7 +142,7 @@ def test_control_tokens_in_data_are_plain_text(adapter: HuggingFaceAdapter, imag
 
 def test_padded_rows_have_the_logits_of_single_ones(adapter: HuggingFaceAdapter, images: Path) -> None:
     model = adapter.load(torch.float32).eval()
-    found = [row(*TURNS), row(TURNS[1]), row(TURNS[2]), row(TURNS[0])]
+    found = [row(*turns(adapter)), row(TURNS[1]), row(TURNS[2]), row(TURNS[0])]
     for make in (adapter.sample, adapter.prompt):  # on the right, on the left
         samples = [make(one, images) for one in found]
         batch = adapter.collate(samples, packed=False)
@@ -152,7 +160,7 @@ def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
 
 def test_generation_of_a_batch_is_that_of_its_prompts(adapter: HuggingFaceAdapter, images: Path) -> None:
     model = adapter.load(torch.float32).eval()
-    prompts = [adapter.prompt(row(*TURNS[:turns]), images) for turns in (1, 2, 3)]
+    prompts = [adapter.prompt(row(*turns(adapter, last)), images) for last in (1, 2, 3)]
     options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": list(adapter.stop_token_ids)}
     together = model.generate(**_inputs(adapter.collate(prompts, packed=False)), **options)
     for number, prompt in enumerate(prompts):
@@ -173,7 +181,7 @@ def test_eight_rows_are_learnt_by_heart(adapter: HuggingFaceAdapter, images: Pat
     batch = adapter.collate([adapter.sample(one, images) for one in rows], packed=False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     loss = torch.tensor(9.0)
-    for _ in range(60):
+    for _ in range(80):
         loss = model(**batch, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -185,14 +193,14 @@ def test_eight_rows_are_learnt_by_heart(adapter: HuggingFaceAdapter, images: Pat
 def test_what_the_table_says_is_in_the_model(adapter: HuggingFaceAdapter) -> None:
     model = adapter.load(torch.float32)
     names = [name for name, _ in model.named_parameters()]
-    for prefix in (*adapter.vision_modules, *adapter.family.unused):
+    for prefix in adapter.vision_modules:
         assert any(name.startswith(prefix) for name in names), prefix
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     for end in (*adapter.lora_targets, *adapter.vision_lora_targets):
         assert any(name == end or name.endswith(f".{end}") for name in linear), end
     seeing = {name for name in linear if name.startswith(adapter.vision_modules)}
-    missed = {n for n in seeing if not n.endswith((*adapter.lora_targets, *adapter.vision_lora_targets))}
-    assert not {name for name in missed if not name.startswith(adapter.family.unused or ("-",))}
+    ends = (*adapter.lora_targets, *adapter.vision_lora_targets)
+    assert not {name for name in seeing if not any(name.endswith(f".{end}") for end in ends)}
 
 
 @pytest.fixture(scope="module")

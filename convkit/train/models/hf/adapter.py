@@ -16,7 +16,7 @@ from convkit.train.encode import IGNORED, Encoded, RowError
 from convkit.train.index import Length
 from convkit.train.models import images as row_images
 from convkit.train.models.hf.encode import TemplateEncoder
-from convkit.train.models.hf.families import FAMILIES, LANGUAGE
+from convkit.train.models.hf.families import LANGUAGE, family_of
 from convkit.train.models.hf.processor import Processor
 from convkit.train.pack import Sample, pad
 
@@ -36,17 +36,17 @@ class HuggingFaceAdapter:
     packs = False
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:
-        model_type = json.loads((directory / "config.json").read_bytes())["model_type"]
+        config = json.loads((directory / "config.json").read_bytes())
         if num_crops is not None:
             raise ConvkitError(
-                f"--num_crops is an option of Phi-3-vision; {model_type} has its tiles from preprocessor_config.json."
+                f"--num_crops is an option of Phi-3-vision; {config['model_type']} is tiled by its files."
             )
-        self.directory, self.family = directory, FAMILIES[model_type]
+        self.directory, self.family = directory, family_of(config)
         self.vision_modules = self.family.vision_modules
         self.vision_lora_targets = self.family.vision_lora_targets
         self.processor = Processor(directory, self.family)
         self._encoder = TemplateEncoder(
-            self.processor.tokenizer, self.processor.chat_template, self.processor.image_token
+            self.processor.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
         )
         self.profile = _spec(self.family.profile, self.family.profile_options(self.processor))
         self._profile: Profile | None = get_profile(self.profile) if self.profile else None
@@ -72,8 +72,9 @@ class HuggingFaceAdapter:
         ]
         if amiss:
             raise ConvkitError(f"{self.directory} is not a whole checkpoint: {'; '.join(amiss)}.")
+        unused = self.family.unused(model.config)
         for name, parameter in model.named_parameters():
-            if name.startswith(self.family.unused):
+            if name.startswith(unused):
                 parameter.requires_grad_(False)
         return model
 
@@ -99,9 +100,11 @@ class HuggingFaceAdapter:
         if packed:
             raise ValueError("these families are padded, not packed")
         batch = pad(samples, self.processor.tokenizer.pad_token_id or 0)
-        if self.family.token_types:
+        if self.family.token_types == "suffix":
+            batch["token_type_ids"] = (batch["labels"] != IGNORED).long()
+        elif self.family.token_types:
             ids = torch.tensor(self.processor.image_token_ids)
-            batch[self.family.token_types] = torch.isin(batch["input_ids"], ids).long() * batch["attention_mask"]
+            batch[self.family.token_types] = torch.isin(batch["input_ids"], ids).long()
         return batch
 
     def save_processor(self, directory: Path) -> None:
@@ -121,6 +124,12 @@ class HuggingFaceAdapter:
 
     def _stand_ins(self, row: Conversation, images: Path) -> list[str]:
         """As much text for each image as it has tokens, from its header."""
+        if self.family.single_turn and len(row.conversations) > 1:
+            raise RowError(
+                row.id,
+                f"has {len(row.conversations)} turns, of which this model can learn the last alone",
+                "Make a row of each turn.",
+            )
         sizes = row_images.sizes(row, images)
         try:
             return [self._stand_in(size, len(sizes)) for size in sizes]

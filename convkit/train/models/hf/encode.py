@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convkit.errors import ConvkitError
-from convkit.schema import Conversation
+from convkit.schema import IMAGE_MARKER, Conversation
 from convkit.train.encode import (
     IGNORED,
     STAND_IN,
@@ -68,6 +68,7 @@ class TemplateEncoder:
         alternatives = "|".join(re.escape(name) for name in sorted(self._controls, key=len, reverse=True))
         self._control_pattern = re.compile(f"({alternatives})")
         self._plain = without_controls(tokenizer)
+        self._plain.add_tokens([token for token in added.values() if str(token) not in self._controls])
         self._plain.add_special_tokens([_FENCE])
         self._fence = self._plain.token_to_id(_FENCE)
         self._bos = self._added_bos()
@@ -114,11 +115,15 @@ class TemplateEncoder:
             raise RowError(row.id, f"names {expected} images, but {len(images)} were given", "Pass one for each.")
         messages, texts = self._messages(row, in_text=False)
         rendered = self._render(messages[:-1], prompt=True)
-        if self._order(rendered) != self._wanted(messages[:-1]):
+        marked = any(turn.images and IMAGE_MARKER in turn.user for turn in row.conversations)
+        if marked and self._order(rendered) != self._wanted(messages[:-1]):
             # The template has a place of its own for images: what the row says in mid-text is written in its text.
             messages, texts = self._messages(row, in_text=True)
             rendered = self._render(messages[:-1], prompt=True)
-        if self._order(rendered) != self._wanted(messages[:-1]):
+        found = self._order(rendered)
+        if found.count(self._image_token) != len(images) or [
+            int(index) for index in STAND_IN_PATTERN.findall("".join(found))
+        ] != list(range(len(texts) - 1)):
             raise ConvkitError(
                 "The chat template leaves out or repeats a message or an image; this model needs one that writes each "
                 "system, user and assistant message once, in order."

@@ -11,7 +11,6 @@ from typing import Any
 
 import PIL.Image
 import torch
-import transformers
 from torch import Tensor
 from transformers import AutoTokenizer, ProcessorMixin
 
@@ -110,14 +109,17 @@ def _image_processor(family: Family, options: dict[str, Any]) -> Any:
 def _images_only(family: Family, image_processor: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
     """The family's processor; video processors need torchvision, and are left out."""
 
-    class ImagesOnly(getattr(transformers, family.processor)):  # type: ignore[misc]
+    module, name = family.processor.split(":")
+    usual = getattr(import_module(module), name)
+
+    class ImagesOnly(usual):  # type: ignore[misc, valid-type]
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-            if argument_name == "video_processor":
+            if argument_name in ("video_processor", "image_processor"):
                 return None
             return ProcessorMixin.check_argument_for_proper_class(self, argument_name, argument)
 
-    ImagesOnly.__name__ = family.processor
-    known = inspect.signature(getattr(transformers, family.processor).__init__).parameters
+    ImagesOnly.__name__ = name
+    known = inspect.signature(usual.__init__).parameters
     own = {name: options[name] for name in known if name in options and name not in ("image_processor", "tokenizer")}
     if "video_processor" in known:
         own["video_processor"] = None
