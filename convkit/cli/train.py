@@ -23,7 +23,7 @@ def _run(config: Path | None, validate: bool, **values: Any) -> None:
 
 
 def _start(config: Config, validate: bool) -> None:
-    _quiet()
+    quiet()
     from convkit.errors import MissingExtra
     from convkit.progress import progress_bar
 
@@ -55,7 +55,7 @@ def _has_findings(config: Config, profile: str | None) -> bool:
     return bool(result.report.summary.errors)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """transformers talks of loading and of its own future; what matters is said by us."""
     import os
 

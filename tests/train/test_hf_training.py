@@ -13,6 +13,7 @@ from convkit.train.methods import own_name
 from convkit.train.models import adapter as adapter_of
 from convkit.train.models import tiny
 from convkit.train.models.base import Adapter
+from convkit.train.models.hf.families import FAMILIES
 from convkit.train.run import train
 from tests.train import runs
 from tests.train.conftest import TEXTS
@@ -64,6 +65,29 @@ def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: Adapter, 
         assert other.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(other[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_trained_the_same_whatever_the_batches(dataset: Path, tmp_path: Path, family: str) -> None:
+    tiny.BUILDERS[family](tmp_path, TEXTS)
+    adapter = adapter_of(tmp_path)
+    (together, loss, expected), (alone, other_loss, other) = (
+        _gradients(dataset, adapter, **layout) for layout in ({}, {"batch_size_per_gpu": 1})
+    )
+    assert (together, alone) == ([4], [1] * 4)
+    assert other_loss == pytest.approx(loss, abs=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
+def test_preflight_reaches_all_that_is_trained(tmp_path: Path, family: str) -> None:
+    """Also of a family that validation does not know: any receipt will do."""
+    tiny.BUILDERS[family](tmp_path / "model", TEXTS)
+    adapter, said = adapter_of(tmp_path / "model"), list[str]()
+    data = runs.write_dataset(tmp_path / "pets", model=adapter.profile)
+    train(_config(data, adapter, tmp_path / "run"), adapter, runs.ONE, say=said.append)
+    assert f"{runs.ROWS} rows planned = {runs.ROWS} trained" in said[-1]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from convkit.schema import Conversation
 from convkit.train.index import Length
@@ -22,6 +23,10 @@ class Adapter(Protocol):
     """Likewise, those in the modules that see: adapted unless these are frozen."""
     stop_token_ids: tuple[int, ...]
     """Where generation ends."""
+    tokenizer: Any
+    """Of transformers, a fast one."""
+    image_token_ids: tuple[int, ...]
+    """What stands for images, separators of their rows included."""
     packs: bool
     """Whether samples may be laid end to end; if not, they are padded."""
 
@@ -46,6 +51,9 @@ class Adapter(Protocol):
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
         """A batch as the model's forward takes it; padded, rows are filled up on the right, prompts on the left."""
+
+    def tiles(self, sample: Sample) -> list[Tensor]:
+        """What the model sees of a sample's images, as pictures: (3, H, W) uint8, in the order of the model's input."""
 
     def save_processor(self, directory: Path) -> None:
         """Write what a checkpoint needs beside its weights, with the options that were trained with."""

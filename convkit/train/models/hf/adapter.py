@@ -45,8 +45,10 @@ class HuggingFaceAdapter:
         self.vision_modules = self.family.vision_modules
         self.vision_lora_targets = self.family.vision_lora_targets
         self.processor = Processor(directory, self.family)
+        self.tokenizer = self.processor.tokenizer
+        self.image_token_ids = tuple(self.processor.image_token_ids)
         self._encoder = TemplateEncoder(
-            self.processor.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
+            self.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
         )
         self.profile = _spec(self.family.profile, self.family.profile_options(self.processor))
         self._profile: Profile | None = get_profile(self.profile) if self.profile else None
@@ -99,13 +101,17 @@ class HuggingFaceAdapter:
         """
         if packed:
             raise ValueError("these families are padded, not packed")
-        batch = pad(samples, self.processor.tokenizer.pad_token_id or 0)
+        batch = pad(samples, self.tokenizer.pad_token_id or 0)
         if self.family.token_types == "suffix":
             batch["token_type_ids"] = (batch["labels"] != IGNORED).long()
         elif self.family.token_types:
-            ids = torch.tensor(self.processor.image_token_ids)
+            ids = torch.tensor(self.image_token_ids)
             batch[self.family.token_types] = torch.isin(batch["input_ids"], ids).long()
         return batch
+
+    def tiles(self, sample: Sample) -> list[torch.Tensor]:
+        """What the image processor made, its normalisation undone."""
+        return self.processor.pictures(sample.media)
 
     def save_processor(self, directory: Path) -> None:
         """Write what a checkpoint needs beside its weights."""
@@ -148,8 +154,7 @@ class HuggingFaceAdapter:
         """The end of an answer, and what the checkpoint says."""
         file = self.directory / "generation_config.json"
         said = json.loads(file.read_bytes()).get("eos_token_id") if file.is_file() else None
-        tokenizer = self.processor.tokenizer
-        ids = [tokenizer.convert_tokens_to_ids(self._encoder.end), tokenizer.eos_token_id]
+        ids = [self.tokenizer.convert_tokens_to_ids(self._encoder.end), self.tokenizer.eos_token_id]
         ids += said if isinstance(said, list) else [said]
         return tuple(dict.fromkeys(id for id in ids if id is not None))
 

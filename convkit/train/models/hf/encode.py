@@ -72,7 +72,7 @@ class TemplateEncoder:
         self._plain.add_special_tokens([_FENCE])
         self._fence = self._plain.token_to_id(_FENCE)
         self._bos = self._added_bos()
-        self.end = self._end()
+        self._lead, self.end = self._around()
 
     def encode(self, row: Conversation, images: Sequence[str], max_length: int | None = None) -> Encoded:
         """Encode a row for training.
@@ -133,17 +133,14 @@ class TemplateEncoder:
     def _answer(self, row: Conversation) -> list[_Piece]:
         """What follows upon the prompt: the last answer and its end, and what the template writes after it."""
         messages, texts = self._messages(row, in_text=True)
-        prompt, rendered = self._render(messages[:-1], prompt=True), self._render(messages, prompt=False)
         stand_in = STAND_IN.format(len(texts) - 1)
-        before, found, after = rendered.rpartition(stand_in)
+        _, found, after = self._render(messages, prompt=False).rpartition(stand_in)
         if not found:
             raise ConvkitError("The chat template leaves out the last answer. Take that of the official checkpoint.")
-        lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
-        pieces = [_Piece(lead, trained=True)] if lead else []
-        pieces += self._pieces(stand_in + after, texts, iter(()))
-        if not self._control_pattern.search(after):
-            pieces = [*pieces[: len(pieces) - bool(after)], _Piece(self._tokenizer.eos_token, trained=True)]
-        return pieces
+        ended = bool(self._control_pattern.search(after))
+        pieces = list(self._pieces(stand_in + (after if ended else ""), texts, iter(())))
+        end = [] if ended else [_Piece(str(self._tokenizer.eos_token), trained=True)]
+        return [_Piece(self._lead, trained=True), *pieces, *end]
 
     def _messages(self, row: Conversation, in_text: bool) -> tuple[list[dict[str, Any]], list[_Piece]]:
         """The conversation as templates take it, and the texts of its stand-ins.
@@ -192,7 +189,8 @@ class TemplateEncoder:
     def _pieces(self, rendered: str, texts: Sequence[_Piece], images: Iterator[str]) -> Iterator[_Piece]:
         """The rendered text with the row's texts and the images in their places; an answer's end is trained on."""
         ends = False
-        for index, part in enumerate(STAND_IN_PATTERN.split(rendered)):
+        parts = STAND_IN_PATTERN.split(rendered)
+        for index, part in enumerate(parts):
             if index % 2:
                 yield texts[int(part)]
                 ends = texts[int(part)].trained
@@ -200,22 +198,32 @@ class TemplateEncoder:
             end, part = self._split_end(part) if ends else ("", part)
             if end:
                 yield _Piece(end, trained=True)
+            begins = index + 1 < len(parts) and texts[int(parts[index + 1])].trained and part.endswith(self._lead)
+            part, lead = (part[: len(part) - len(self._lead)], self._lead) if begins else (part, "")
             for number, text in enumerate(part.split(self._image_token)):
                 if number:
                     yield _Piece(next(images))
                 yield _Piece(text)
+            yield _Piece(lead, trained=True)
 
     def _split_end(self, text: str) -> tuple[str, str]:
         """The white space and the control token that end an answer, and what follows."""
         before, end, after = text.partition(self.end)
         return (before + end, after) if end and not before.strip() else ("", text)
 
-    def _end(self) -> str:
-        """The control token by which the template ends an answer; the tokenizer's end of text if there is none."""
-        messages = [_message("user", [_text("u")]), _message("assistant", [_text(STAND_IN.format(0))])]
-        after = self._render(messages, prompt=False).rpartition(STAND_IN.format(0))[2]
+    def _around(self) -> tuple[str, str]:
+        """What the template writes between a prompt and its answer, and the control token that ends an answer.
+
+        The first is for the model to say, and mostly nothing or a space. Without the second it is the tokenizer's end
+        of text, which then follows upon the last answer alone.
+        """
+        stand_in = STAND_IN.format(0)
+        messages = [_message("user", [_text("u")]), _message("assistant", [_text(stand_in)])]
+        prompt = self._render(messages[:1], prompt=True)
+        before, _, after = self._render(messages, prompt=False).rpartition(stand_in)
         found = self._control_pattern.search(after)
-        return found.group() if found else str(self._tokenizer.eos_token)
+        lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
+        return lead, found.group() if found else str(self._tokenizer.eos_token)
 
     def _added_bos(self) -> list[int]:
         """What the tokenizer puts before every text whose template has not done so."""

@@ -52,7 +52,8 @@ def _idefics3(processor: Any) -> Options:
 
 
 _IDEFICS3: dict[str, Any] = {
-    "processor": "transformers.models.idefics3.processing_idefics3:Idefics3Processor",  # SmolVLM's own writes the same, but asks for a package to spell numbers with
+    # SmolVLM's own writes the same, but asks for a package to spell numbers with.
+    "processor": "transformers.models.idefics3.processing_idefics3:Idefics3Processor",
     "profile_options": _idefics3,
     "image_options": {"return_row_col_info": True},
     "vision_modules": ("model.vision_model", "model.connector"),

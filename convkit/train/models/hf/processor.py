@@ -88,6 +88,35 @@ class Processor:
         blank = PIL.Image.new("RGB", size)
         return self.process([blank] * min(images, 2))[1][0]
 
+    def pictures(self, media: dict[str, Tensor]) -> list[Tensor]:
+        """Model inputs as they look, (3, H, W) uint8; tiles that only fill up are left out."""
+        if not media:
+            return []
+        pixels = media["pixel_values"]
+        tiles = (
+            self._from_patches(pixels, media["image_grid_thw"])
+            if pixels.dim() == 2
+            else [tile for tile in pixels.reshape(-1, *pixels.shape[-3:]) if tile.any()]
+        )
+        mean, std = (
+            torch.tensor(value).view(3, 1, 1)
+            for value in (self.image_processor.image_mean, self.image_processor.image_std)
+        )
+        return [((tile * std + mean) * 255).round().clamp(0, 255).to(torch.uint8) for tile in tiles]
+
+    def _from_patches(self, pixels: Tensor, grids: Tensor) -> list[Tensor]:
+        """Qwen's patches (P, 3 * time * p * p), in cells of merged ones, put together again; the first frame of two."""
+        merge, side, time = (
+            getattr(self.image_processor, name) for name in ("merge_size", "patch_size", "temporal_patch_size")
+        )
+        found = []
+        for part, (_, rows, columns) in zip(
+            torch.split(pixels, grids.prod(dim=1).tolist()), grids.tolist(), strict=True
+        ):
+            cells = part.view(rows // merge, columns // merge, merge, merge, 3, time, side, side)[:, :, :, :, :, 0]
+            found.append(cells.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * side, columns * side))
+        return found
+
     def save(self, directory: Path) -> None:
         """Write the checkpoint's own files, byte for byte: nothing in them changes by training."""
         directory.mkdir(parents=True, exist_ok=True)

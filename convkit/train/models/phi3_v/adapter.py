@@ -36,6 +36,7 @@ class Phi3VAdapter:
         *("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
         *("img_projection.0", "img_projection.2"),
     )
+    image_token_ids: tuple[int, ...]
     packs = True
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:
@@ -44,7 +45,8 @@ class Phi3VAdapter:
         self.num_crops = num_crops or self.processor.image_processor.num_crops
         usual = get_profile(PROFILE).num_crops  # type: ignore[attr-defined]
         self.profile = PROFILE if self.num_crops == usual else f"{PROFILE}:num_crops={self.num_crops}"
-        tokenizer = self.processor.tokenizer
+        self.tokenizer = tokenizer = self.processor.tokenizer
+        self.image_token_ids = (self.processor.image_token_id,)
         self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
         self.stop_token_ids = tuple(tokenizer.convert_tokens_to_ids(list(_STOPS)))
 
@@ -71,6 +73,10 @@ class Phi3VAdapter:
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
         """A batch, packed or padded on the right."""
         return pack(samples) if packed else pad(samples, self.processor.tokenizer.pad_token_id)
+
+    def tiles(self, sample: Sample) -> list[torch.Tensor]:
+        """The tiles of all images, (3, 336, 336) uint8; the view of the whole is made by the model."""
+        return list(sample.media.get("pixel_values", ()))
 
     def save_processor(self, directory: Path) -> None:
         """Write the processor with the number of tiles that was trained with."""
