@@ -272,3 +272,16 @@ def test_an_unknown_family_is_refused_with_the_list(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "kosmos-2"}')
     with pytest.raises(ConvkitError, match=r"'kosmos-2', which convkit cannot train. It can train: phi3_v, .*smolvlm"):
         adapter_of(tmp_path)
+
+
+def test_a_picture_too_small_for_its_family_is_refused(tmp_path: Path) -> None:
+    tiny.BUILDERS["mistral3"](tmp_path, TEXTS)
+    PIL.Image.effect_noise((9, 9), 50).save(tmp_path / "dot.png")
+    with pytest.raises(RowError, match="'r1' has an image of a shape that this model does not take: 9 x 9 pixels"):
+        adapter_of(tmp_path).length(row({"images": ["dot.png"], "user": "What?"}), tmp_path)
+
+
+def test_a_model_that_reads_its_prompt_both_ways_learns_one_answer_a_row(tmp_path: Path) -> None:
+    tiny.BUILDERS["paligemma"](tmp_path, TEXTS)
+    with pytest.raises(RowError, match="'r1' has 2 turns, of which this model can learn the last alone"):
+        adapter_of(tmp_path).length(row({"user": "a"}, {"user": "b"}), tmp_path)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 
@@ -34,7 +35,15 @@ def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
 
 @pytest.fixture(scope="module")
 def dataset(smolvlm: Adapter, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets", model=smolvlm.profile)
+    return _dataset(tmp_path_factory.mktemp("data") / "pets", smolvlm.profile)
+
+
+def _dataset(directory: Path, model: str | None) -> Path:
+    runs.write_dataset(directory, validated=False)
+    for path in (directory / "images").iterdir():
+        PIL.Image.effect_noise((40, 30), sum(path.name.encode())).save(path)
+    runs.receipt(directory, model)
+    return directory
 
 
 def _config(dataset: Path, adapter: Any, run: Path, **options: Any) -> Any:
@@ -85,7 +94,7 @@ def test_preflight_reaches_all_that_is_trained(tmp_path: Path, family: str) -> N
     """Also of a family that validation does not know: any receipt will do."""
     tiny.BUILDERS[family](tmp_path / "model", TEXTS)
     adapter, said = adapter_of(tmp_path / "model"), list[str]()
-    data = runs.write_dataset(tmp_path / "pets", model=adapter.profile)
+    data = _dataset(tmp_path / "pets", adapter.profile)
     train(_config(data, adapter, tmp_path / "run"), adapter, runs.ONE, say=said.append)
     assert f"{runs.ROWS} rows planned = {runs.ROWS} trained" in said[-1]
 
@@ -124,7 +133,7 @@ def test_killed_and_resumed_it_ends_in_the_same_weights(dataset: Path, smolvlm: 
 
 
 def test_the_gate_asks_for_the_model_with_its_geometry(dataset: Path, smolvlm: Adapter, tmp_path: Path) -> None:
-    other = runs.write_dataset(tmp_path / "pets", model="smolvlm")
+    other = _dataset(tmp_path / "pets", "smolvlm")
     with pytest.raises(DatasetError, match="not validated for smolvlm:longest_edge=64,max_image_size=64"):
         train(_config(other, smolvlm, tmp_path / "run"), smolvlm, runs.ONE)
 

@@ -146,7 +146,10 @@ class HuggingFaceAdapter:
 
     def _stand_in(self, size: Size, images: int) -> str:
         if self._profile is None:
-            return self.processor.written(size, images)
+            written = self.processor.written(size, images)
+            if written.count(self.processor.image_token) < self.family.least_tokens:
+                raise ShapeRefused(f"{size.width} x {size.height} pixels are too few")
+            return written
         tokens = self._profile.image_tokens(size, images, self._encoder.count).low
         return self.processor.image_token * (tokens - self.family.wrappers)
 

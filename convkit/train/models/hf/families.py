@@ -37,6 +37,8 @@ class Family:
     """The input that is 1 where an image is; suffix: `token_type_ids`, 1 from the answer on."""
     template: str | None = None
     """A chat template for checkpoints that have none."""
+    least_tokens: int = 1
+    """Of an image; transformers fails on fewer."""
     single_turn: bool = False
     """The model reads all that stands before the last answer in both directions: no other answer can be learnt."""
 
@@ -196,7 +198,7 @@ FAMILIES: dict[str, Family] = {
         ),
         single_turn=True,
     ),
-    "mistral3": Family(vision_lora_targets=("patch_merger.merging_layer", *_PROJECTOR), **_PIXTRAL),
+    "mistral3": Family(least_tokens=2, vision_lora_targets=("patch_merger.merging_layer", *_PROJECTOR), **_PIXTRAL),
     "pixtral": Family(vision_lora_targets=_PROJECTOR, **_PIXTRAL),
 }
 """By the `model_type` of config.json; see `family_of`."""
