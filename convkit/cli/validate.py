@@ -80,6 +80,8 @@ def validate(
     from convkit.progress import progress_bar
     from convkit.validate import validate as run
 
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise ConvkitError(f"--output {output} is a folder, or in none that exists. Give the name of a file.")
     terminal = output is None and sys.stdout.isatty()
     render = get_reporter(format, terminal=terminal)
     target = target_of(model, tokenizer, max_length)

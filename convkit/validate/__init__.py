@@ -69,9 +69,11 @@ def validate(
         selection: which findings are reported, and as what; a receipt asks for all errors to be mended.
 
     Raises:
-        ConvkitError: a path is missing, has no rows or cannot be read; then no receipt was written or removed.
+        ConvkitError: a path is missing, has no rows or cannot be read, or there are too many workers; then no receipt
+            was written or removed.
     """
     count = local.default_workers() if workers is None else workers
+    local.check_workers(count)
     with data_sets(paths) as targets:
         for corpus, _ in targets:
             corpus.media = media != "none"

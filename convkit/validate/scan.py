@@ -64,7 +64,7 @@ class Scan:
         file.images += parsed.images
         for line, row_id, code, message, pointer in parsed.found:
             self._found(Place(file.name, line, row_id), Problem(RULES[code], message, pointer))
-        columns = (parsed.at, parsed.ids, parsed.groups, parsed.inputs, parsed.answers, parsed.paths)
+        columns = (parsed.at, parsed.ids, parsed.groups, parsed.inputs, parsed.answers, parsed.accepted, parsed.paths)
         facts = RowFacts(number, *map(from_bytes, columns))
         for check in self._checks:
             check.rows(facts)

@@ -1,5 +1,6 @@
 """What makes validation fast must not change what it finds: pieces, digests, the plain schema, the cache."""
 
+import errno
 import gzip
 import io
 import json
@@ -8,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -375,6 +377,37 @@ def test_rows_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
     report = validate([Path("-")], workers=0).report
     assert [(f.code, f.file, f.line) for f in report.findings] == [("CK201", "<stdin>", 2), ("CK301", "<stdin>", 3)]
+
+
+def test_standard_input_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convkit.validate.targets.MAX_STDIN_BYTES", 10)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n" * 11)))
+    with pytest.raises(ConvkitError, match=r"more than 10 bytes\. Write the rows into a file"):
+        validate([Path("-")], workers=0)
+
+
+def test_standard_input_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Full()))
+    with pytest.raises(ConvkitError, match=r"\(No space left on device\)\. Write the rows"):
+        validate([Path("-")], workers=0)
+
+
+@given(st.lists(st.integers(0, 20), max_size=8), st.lists(st.integers(0, 20), max_size=8))
+@settings(deadline=None, derandomize=True)
+def test_blocks_do_not_depend_on_how_digests_were_added(one: list[int], other: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(digests, "SPILL_BYTES", 128)
+        columns = []
+        for parts in (one, other):
+            column = Column()
+            for size in [*parts, sum(one + other) - sum(parts)]:
+                column.append(numbers(*range(size)))
+            columns.append([len(block) for block in column.blocks()])
+        assert columns[0] == columns[1]
 
 
 def test_a_worker_that_dies_over_rows_ends_the_run(tmp_path: Path) -> None:
