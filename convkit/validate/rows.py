@@ -186,8 +186,8 @@ class _Parser:
                     problems.append((f"/conversations/{index}/assistant", _of_answer(said, text, prompt)))
             if "answers" in turn:
                 problems += _of_answers(turn, index)
-                if text in (several := turn["answers"] or ()):
-                    accepted = digest(repr(sorted(set(several))).encode(), self._key)
+                if text in (right := turn["answers"] or ()):
+                    accepted = digest(repr(sorted(set(right))).encode(), self._key)
         if "metadata" in row:
             keys = keys_of(row)
         if "system" in row and (system := row["system"]) is not None:

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,8 +206,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     looked: list[str] = []
     probe = images.probe
 
-    def watch(path: Path, decode: bool = True, name: str | None = None) -> Any:
-        looked.append(path.name)
+    def watch(path: str, decode: bool = True, name: str | None = None) -> Any:
+        looked.append(Path(path).name)
         return probe(path, decode, name)
 
     monkeypatch.setattr(images, "probe", watch)
@@ -310,6 +312,14 @@ def test_a_cache_that_cannot_be_made_is_done_without(
     (tmp_path / "file").touch()
     monkeypatch.setenv("CONVKIT_CACHE", str(tmp_path / "file" / "cache"))
     assert codes(report_of(pictures(tmp_path))) == []
+
+
+def test_a_worker_that_looks_at_images_loads_little() -> None:
+    """Its start is most of what the headers of some thousand images cost."""
+    modules = "sys, convkit.engines.local, convkit.media.images"
+    code = f"import {modules}; print({{'pydantic', 'numpy', 'PIL'}} & {{*sys.modules}})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert images.look.__module__ == "convkit.media.images"
 
 
 def test_many_known_images_behind_one_that_is_not(

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from convkit.errors import ConvkitError, DatasetError
+from convkit.media.images import Job
 from convkit.progress import Progress
 from convkit.validate import validate
-from convkit.validate.media import Job
 from tests.fixtures.make_datasets import line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 
