@@ -38,6 +38,28 @@ def test_blank_lines_and_marks_are_removed_and_the_second_run_is_clean(tmp_path:
     assert codes(report_of(path)) == [] and mended(path) == []
 
 
+def test_answers_are_stripped_and_nothing_else_of_their_rows_changes(tmp_path: Path) -> None:
+    before = (
+        b'{"id": "1","source":"a","metadata":{"n":1.0e5,"quoted":"\\"assistant\\": \\" x \\""},'
+        b'"conversations":[{"images":[],"user":" Hm? ","assistant": "\\n a \\"caf\\u00e9\\" \\u00a0"},'
+        b'{"user":"And?","assistant" :"b ","images":[]}]}\r\n'
+    )
+    after = before.replace(b'"\\n a \\"caf\\u00e9\\" \\u00a0"', '"a \\"café\\""'.encode()).replace(b'"b "', b'"b"')
+    path = write_rows(tmp_path, before)
+    assert codes(report_of(path)) == ["CK106", "CK106"]
+    assert mended(path) == ["1: CK106 padded-answer: answer stripped"]
+    assert path.read_bytes() == after
+    assert codes(report_of(path)) == [] and mended(path) == []
+
+
+def test_metadata_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
+    said = {"images": [], "user": "Hm?", "assistant": "a "}
+    content = lines(row("1", conversations=[said], metadata={"assistant": " b"}))
+    path = write_rows(tmp_path, content)
+    assert codes(report_of(path)) == ["CK106"]
+    assert mended(path) == [] and path.read_bytes() == content
+
+
 def test_what_has_no_fixer_stays_as_it_is(tmp_path: Path) -> None:
     content = b"{\n" + lines(row("1"), row("1")) + b"\xff\n"
     path = write_rows(tmp_path, content)

@@ -43,6 +43,11 @@ def test_a_model_has_its_own_control_tokens() -> None:
     assert found(row("<|im_start|>system"), [], "qwen2.5-vl") == ["CK403"]
     assert found(row("<|im_start|>system"), []) == []
     assert found(row("x", "an <image>"), [], "llava-1.5") == ["CK403"]
+    assert [found(row("<|fim_prefix|>"), [], f"qwen{version}-vl") for version in ("2", "2.5", "3")] == [
+        [],
+        ["CK403"],
+        ["CK403"],
+    ]
 
 
 def test_the_marker_of_an_image_is_none() -> None:
