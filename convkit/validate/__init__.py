@@ -86,7 +86,7 @@ def validate(
         for scan in scans:
             if target:
                 with bars(f"counting tokens for {target.spec}", "rows") as update:
-                    scan.findings.extend(model_pass.findings(scan.corpus, target, update))
+                    scan.add(model_pass.findings(scan.corpus, target, update))
             scan.end()
     return _result(scans, media, target, selection)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from convkit import fix as fixing
+from convkit.cli import app
 from convkit.fix import FIXERS, fix
 from convkit.rules import RULES
 from tests.fixtures.make_datasets import line, lines, row
@@ -58,6 +60,13 @@ def test_metadata_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
     path = write_rows(tmp_path, content)
     assert codes(report_of(path)) == ["CK106"]
     assert mended(path) == [] and path.read_bytes() == content
+
+
+def test_more_than_are_listed_are_mended_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convkit.validate.scan.MOST_KEPT", 3)
+    path = write_rows(tmp_path, b"\n" * 10 + lines(row("1")))
+    result = CliRunner().invoke(app, ["validate", str(path), "--fix", "--workers", "0"])
+    assert (result.exit_code, path.read_bytes()) == (0, lines(row("1")))
 
 
 def test_what_has_no_fixer_stays_as_it_is(tmp_path: Path) -> None:
