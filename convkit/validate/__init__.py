@@ -82,11 +82,11 @@ def validate(
             _read_rows(scans, count, update)
         if media != "none":
             with bars("looking at images", "images") as update:
-                _look_at_images(scans, media == "decode", count, update)
+                _look_at_images(scans, media == "decode", count, update, keep_sizes=target is not None)
         for scan in scans:
             if target:
                 with bars(f"counting tokens for {target.spec}", "rows") as update:
-                    scan.add(model_pass.findings(scan.corpus, target, update))
+                    scan.add(model_pass.findings(scan.corpus, target, scan.sizes, update))
             scan.end()
     return _result(scans, media, target, selection)
 
@@ -150,7 +150,7 @@ def _pieces(scan: Scan, number: int, watch: Callable[[int], None]) -> Iterator[P
         raise ConvkitError(f"{file.path} cannot be read: {error.strerror}. Check its permissions.") from None
 
 
-def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress: Progress) -> None:
+def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress: Progress, *, keep_sizes: bool) -> None:
     total = sum(len(scan.mentions) for scan in scans)
     done = 0
     for scan in scans:
@@ -160,6 +160,8 @@ def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress:
             done += 1
             progress(done, total)
             scan.take_image(mention, outcome)
+            if keep_sizes and isinstance(outcome, Image):
+                scan.sizes.add(mention.path, outcome)
 
         cache = MediaCache(layout.media_cache(scan.images))
         try:

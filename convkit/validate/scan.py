@@ -16,6 +16,7 @@ from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts, shown
 from convkit.rules.lookup import not_listed
+from convkit.validate.model import Sizes
 from convkit.validate.rows import FirstMention, Parsed
 
 MOST_KEPT = 100_000
@@ -55,6 +56,7 @@ class Scan:
         self.images = corpus.directory / layout.IMAGES
         self.findings: list[Finding] = []
         self.mentions = Mentions()
+        self.sizes = Sizes(corpus.key)
         self.digest = receipt.MediaDigest()
         self._checks = [check(corpus) for check in CHECKS]
         self._counts: Counter[str] = Counter()
