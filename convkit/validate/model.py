@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from convkit import layout
 from convkit.digests import contains, digest, from_bytes, packed_digests
 from convkit.findings import Finding
 from convkit.media.images import Image
 from convkit.profiles import Size, Target
 from convkit.progress import Progress
 from convkit.rules.base import Corpus, Place
-from convkit.rules.lookup import Growing, sound_rows
+from convkit.rules.lookup import Growing, is_training, sound_rows, split_names
 from convkit.rules.model import problems
 
-TRAIN = "train"
 _SIDE_BITS = 32
 
 
@@ -52,19 +50,12 @@ class Sizes:
 def findings(corpus: Corpus, target: Target, seen: Sizes, progress: Progress) -> Iterator[Finding]:
     """What a model makes of the sound rows of a data set, file by file."""
     sizes_of = seen.sorted()
-    train = _train_files(corpus)
     done, total = 0, sum(file.rows for file in corpus.files)
-    for file in corpus.files:
+    for file, split in zip(corpus.files, split_names(corpus), strict=True):
         for line, row in sound_rows(file):
             done += 1
             progress(done, total)
             # Without media sizes are unknown; what needs none is still asked.
             sizes = sizes_of([path for turn in row.conversations for path in turn.images])
             place = Place(file.name, line, row.id)
-            yield from map(place.finding, problems(row, sizes, target, file.path.name in train))
-
-
-def _train_files(corpus: Corpus) -> set[str]:
-    if corpus.manifest is None:
-        return {file.path.name for file in corpus.files if file.path.name.endswith(layout.split_file("", TRAIN))}
-    return {split.file for name, split in corpus.manifest.splits.items() if name == TRAIN}
+            yield from map(place.finding, problems(row, sizes, target, is_training(split)))
