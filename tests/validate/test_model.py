@@ -130,7 +130,7 @@ def test_headers_alone_are_enough_and_no_media_means_no_lengths(tmp_path: Path) 
     assert codes_of(report_of(directory, media="none", **options).findings) == []
 
 
-@pytest.mark.parametrize("name", ["x_train.jsonl.gz", "x_train-00000-of-00002.jsonl", "train_clean.jsonl"])
+@pytest.mark.parametrize("name", ["x_train.jsonl.gz", "x_train-00000-of-00002.jsonl"])
 def test_a_file_of_training_rows_is_known_by_its_split(tmp_path: Path, name: str) -> None:
     content = row("Hm?", answer=None).to_line() + b"\n"
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
