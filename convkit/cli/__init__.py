@@ -8,6 +8,7 @@ import typer
 
 from convkit import __version__
 from convkit.cli.convert import app as convert_app
+from convkit.cli.inspect import inspect
 from convkit.cli.rule import rule
 from convkit.cli.score import score
 from convkit.cli.split import split
@@ -34,6 +35,7 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 app.add_typer(convert_app, name="convert")
+app.command()(inspect)
 app.command()(score)
 app.command()(split)
 app.command()(stats)

@@ -35,6 +35,8 @@ class PlanOptions:
     max_rows: int | None = None
     """Of a pack; no limit if not given."""
     seed: int = 0
+    padded: bool = False
+    """Rows of a pack are filled up to its longest, instead of laid end to end; the filling counts as tokens."""
 
 
 class Plan:
@@ -93,12 +95,15 @@ class Plan:
                 yield step, pack
 
     def heaviest(self, ranks: int = 1) -> Pack:
-        """The pack with the most tokens of the whole run."""
-        return max((self.packs(step, 0, ranks)[0] for step in range(self.steps)), key=self.tokens)
+        """The pack with the most tokens of the whole run, filling included."""
+        return max((self.packs(step, 0, ranks)[0] for step in range(self.steps)), key=self._weight)
 
     def tokens(self, pack: Pack) -> int:
         """Of all rows of a pack."""
         return sum(self.lengths[row] for row in pack)
+
+    def _weight(self, pack: Pack) -> int:
+        return _weight([self.lengths[row] for row in pack], self.options.padded)
 
     def _ordered(self, epoch: int) -> Pack:
         seed = self.options.seed
@@ -112,26 +117,33 @@ def _balanced(rows: Pack, lengths: Sequence[int], options: PlanOptions, ranks: i
     most_rows = options.max_rows or len(rows)
     count = max(-(-sum(lengths[row] for row in rows) // options.max_tokens), -(-len(rows) // most_rows))
     count = -(-count // ranks) * ranks
-    while (bins := _fill(ordered, lengths, min(count, len(rows)), options.max_tokens, most_rows)) is None:
+    while (bins := _fill(ordered, lengths, min(count, len(rows)), options, most_rows)) is None:
         count += ranks
     return bins
 
 
-def _fill(ordered: Pack | list[int], lengths: Sequence[int], count: int, tokens: int, rows: int) -> list[Pack] | None:
+def _fill(
+    ordered: Sequence[int], lengths: Sequence[int], count: int, options: PlanOptions, rows: int
+) -> list[Pack] | None:
     """The longest row first, each into the lightest of `count` packs; None where one does not fit."""
-    weights = [0] * count
     packs: list[list[int]] = [[] for _ in range(count)]
+    weights = [0] * count
     open_packs = [(0, number) for number in range(count)]
     heapify(open_packs)
     for row in ordered:
         if not open_packs:
             return None
         weight, number = heappop(open_packs)
-        weights[number] = weight + lengths[row]
-        if weights[number] > tokens:
+        pack = packs[number]
+        pack.append(row)
+        weights[number] = len(pack) * lengths[pack[0]] if options.padded else weight + lengths[row]
+        if weights[number] > options.max_tokens:
             return None
-        packs[number].append(row)
-        if len(packs[number]) < rows:
+        if len(pack) < rows:
             heappush(open_packs, (weights[number], number))
     heaviest = sorted(range(count), key=lambda number: (-weights[number], number))
     return [tuple(packs[number]) for number in heaviest]
+
+
+def _weight(lengths: Sequence[int], padded: bool) -> int:
+    return len(lengths) * max(lengths) if padded else sum(lengths)

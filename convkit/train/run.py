@@ -51,7 +51,7 @@ def train(
     speak: Say = say if world.first else lambda text: None
     bars = bars if world.first and config.tqdm else silent
     seen, rows = world.from_first(lambda: _look(config, adapter, bars))
-    plan = Plan(rows.tokens, _plan_options(config))
+    plan = Plan(rows.tokens, _plan_options(config, adapter))
     of = _identity(config, seen, plan)
     start = world.from_first(lambda: _open(config, of))
     speak(
@@ -81,13 +81,14 @@ def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt
         )
 
 
-def _plan_options(config: Config) -> PlanOptions:
+def _plan_options(config: Config, adapter: Adapter) -> PlanOptions:
     return PlanOptions(
         epochs=config.num_train_epochs,
         batch_size=config.batch_size,
         max_tokens=config.max_tokens,
         max_rows=config.batch_size_per_gpu,
         seed=config.seed,
+        padded=not adapter.packs,
     )
 
 
