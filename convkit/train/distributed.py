@@ -13,7 +13,7 @@ from torch import Tensor
 from convkit.errors import ConvkitError
 
 T = TypeVar("T")
-_BUCKET = 64 * 2**20
+BUCKET = 64 * 2**20
 """Numbers that are summed up in one message."""
 
 
@@ -69,7 +69,7 @@ def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn
     bucket: list[torch.nn.Parameter] = []
     for parameter in parameters:
         if bucket and (
-            parameter.dtype != bucket[0].dtype or sum(p.numel() for p in bucket) + parameter.numel() > _BUCKET
+            parameter.dtype != bucket[0].dtype or sum(p.numel() for p in bucket) + parameter.numel() > BUCKET
         ):
             yield bucket
             bucket = []
