@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from xxhash import xxh3_64_intdigest
@@ -116,8 +117,11 @@ class Trainer:
         return ", ".join(names + ([f"and {len(rows) - _SHOWN} more"] if len(rows) > _SHOWN else []))
 
     def _not_finite(self, what: str, step: int, packs: Sequence[Pack], losses: Sequence[float]) -> ConvkitError:
-        guilty = [pack for pack, loss in zip(packs, losses, strict=False) if not math.isfinite(loss)]
-        rows = [row for pack in guilty for row in pack] or list(self.plan.batch(step))
+        """All processes come here together, and name the same rows."""
+        guilty = {row for pack, loss in zip(packs, losses, strict=False) if not math.isfinite(loss) for row in pack}
+        batch = self.plan.batch(step)
+        found = self.world.sum(torch.tensor([row in guilty for row in batch], device=self.world.device).int()).tolist()
+        rows = [row for row, is_guilty in zip(batch, found, strict=True) if is_guilty] or batch
         return ConvkitError(
             f"The {what} of step {step + 1:,} is not a number; its rows: {self._names(rows)}. Nothing was updated or "
             "saved. Look at these rows; if there is nothing wrong with them, lower --learning_rate and start again "

@@ -145,7 +145,7 @@ def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     state = checkpoint.read_state(path)
     checkpoint.load(path, trainer.sharding)
     speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
-    before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.config.sharding)
+    before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.sharding.name)
     if before != now:
         told = [f"{processes} processes{sharding and f' with {sharding}'}" for processes, sharding in (before, now)]
         speak(
@@ -171,7 +171,7 @@ def _steps(
             update(rows, plan.rows)
             done = step + 1
             if done == plan.steps or done % config.save_steps == 0 or outcome.stopped:
-                how = {"processes": world.size, "sharding": config.sharding}
+                how = {"processes": world.size, "sharding": trainer.sharding.name}
                 checkpoint.save(
                     config.output_dir,
                     {"step": done, "rows": rows, "of": of, **how},

@@ -16,6 +16,8 @@ class Sharding(Protocol):
 
     model: Any
     """What goes through forward; its parameters have the names of the official checkpoint."""
+    name: str
+    """The option that asked for it; empty where nothing is shared."""
     in_step: bool
     """Whether all processes must go through the model equally often, each time through all that is trained."""
 

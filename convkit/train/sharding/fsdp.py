@@ -19,6 +19,7 @@ from convkit.train.sharding.base import MOMENTS
 class Fsdp:
     """The pieces are those of the modules that the model itself says not to split."""
 
+    name = "--fsdp"
     in_step = True
 
     def __init__(self, model: Any, config: Config, world: World) -> None:

@@ -16,6 +16,7 @@ from convkit.train.sharding.base import MOMENTS
 class Plain:
     """For one process, and for adapters."""
 
+    name = ""
     in_step = False
 
     def __init__(self, model: Any, config: Config, world: World) -> None:

@@ -19,6 +19,7 @@ from convkit.train.sharding.base import MOMENTS
 class Zero:
     """DeepSpeed's engine, which updates where the loop says and not where it counts itself."""
 
+    name = "--deepspeed zero2"
     in_step = True
 
     def __init__(self, model: Any, config: Config, world: World) -> None:
