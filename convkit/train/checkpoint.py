@@ -153,7 +153,7 @@ def remove(directory: Path) -> None:
 
 def _tensors(sharding: Sharding, first: bool) -> dict[str, Tensor]:
     """Those of `Sharding.trained`, on the first process; elsewhere each is dropped as soon as it is whole."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensors in sharding.trained():
         if first:
             found |= {f"{kind}/{name}": tensor.cpu().contiguous() for kind, tensor in tensors.items()}

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from convkit.errors import ConvkitError
@@ -95,6 +96,7 @@ def world() -> Iterator[World]:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+    os.environ.setdefault("DS_ACCELERATOR", device.type)  # where DeepSpeed is installed, it would tell what it found
     if size == 1:
         yield World(0, 1, device)
         return
@@ -115,17 +117,17 @@ def _connection_lost(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def _tell(store: dist.Store, rank: int, error: Exception) -> None:
+def _tell(store: Store, rank: int, error: Exception) -> None:
     """Leave word for the others, who will only see that the connection is lost; the first word counts."""
     text = str(error) if isinstance(error, ConvkitError) else f"{type(error).__name__}: {error}"
     with suppress(RuntimeError):
         store.compare_set(_FAILURE, "", f"Process {rank} ended the run: {text}")
 
 
-def _told(store: dist.Store) -> str | None:
+def _told(store: Store) -> str | None:
     """Word of the process that failed; none if it was killed, or took the store along."""
     try:
         store.wait([_FAILURE], _WAIT)
-        return store.get(_FAILURE).decode()
+        return str(store.get(_FAILURE).decode())
     except RuntimeError:
         return None

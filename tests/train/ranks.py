@@ -102,7 +102,7 @@ def _spoil(fault: str, dataset: Path) -> None:
                 )
         return step(trainer, number, *arguments)
 
-    loop.Trainer.step = spoilt  # type: ignore[method-assign]
+    loop.Trainer.step = spoilt  # type: ignore[assignment,method-assign]
 
 
 def _no_memory(*_: Any, **__: Any) -> Any:

@@ -129,7 +129,7 @@ def test_a_frozen_tower_stays_and_a_run_goes_on_in_one_process(
     same(tensors(shared), tensors(tmp_path / "one"))
 
 
-FAULTS = {
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "number": ({"deepspeed": "zero2"}, r"The loss of step 3 is not a number; its rows: 'r\d'(, 'r\d')?\. Nothing"),
     "memory": (
         {"fsdp": True},

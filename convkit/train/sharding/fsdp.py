@@ -35,7 +35,10 @@ class Fsdp:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def watch(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
-        return parameter.register_post_accumulate_grad_hook(lambda p: note(cast(DTensor, p.grad).to_local()))
+        handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            lambda p: note(p.grad.to_local())
+        )
+        return handle
 
     def clip(self, max_norm: float) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), max_norm)

@@ -32,7 +32,8 @@ class Plain:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def watch(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
-        return parameter.register_hook(note)
+        handle: RemovableHandle = parameter.register_hook(note)  # type: ignore[no-untyped-call]
+        return handle
 
     def clip(self, max_norm: float) -> float:
         parameters = list(self._trained.values())

@@ -1,7 +1,6 @@
 """DeepSpeed ZeRO: stage 2 shares out gradients and moments."""
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,7 +36,8 @@ class Zero:
         self._engine.backward(loss * self._world.size)
 
     def watch(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
-        return parameter.register_hook(note)
+        handle: RemovableHandle = parameter.register_hook(note)  # type: ignore[no-untyped-call]
+        return handle
 
     def clip(self, max_norm: float) -> float:
         """It only looks: DeepSpeed clips as it updates, by the norm that it was told at the start."""
@@ -91,7 +91,6 @@ class Zero:
 
 
 def _engine(model: Any, config: Config, world: World) -> Any:
-    os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # or it says what it has found
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     try:
         import deepspeed
