@@ -76,6 +76,12 @@ def model(out: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def measured(out: Path) -> list[float]:
+    """Loss and norm of the gradient of all steps: AdamW's weights alone would not show a wrong scale."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    return [line[name] for name in ("loss", "grad_norm") for line in lines]
+
+
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
     dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
@@ -102,6 +108,8 @@ def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
     undisturbed = tmp_path / "two/undisturbed"
     state = tensors(undisturbed)
     same(state, tensors(tmp_path / "one"))
+    assert measured(undisturbed) == pytest.approx(measured(tmp_path / "one"), rel=1e-5)
+    assert measured(tmp_path / "two/killed") == measured(undisturbed), context
     again = tensors(tmp_path / "two/killed")
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items()), context
     saved = model(undisturbed)
