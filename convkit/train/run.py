@@ -22,8 +22,8 @@ from convkit.train.index import Index
 from convkit.train.log import Log
 from convkit.train.loop import Trainer
 from convkit.train.models.base import Adapter
-from convkit.train.optimizer import make_optimizer
 from convkit.train.plan import Plan, PlanOptions
+from convkit.train.sharding import shard
 
 CONFIG = "config.json"
 _DESCRIBING = 64 * 2**20
@@ -58,17 +58,16 @@ def train(
         f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {plan.rows:,} rows planned in "
         f"{plan.steps:,} steps; plan {plan.digest[:12]}"
     )
-    model = methods.load(adapter, config).to(world.device).train()
-    trainer = Trainer(model, make_optimizer(model, config), plan, rows, config, world)
-    packs = Packs(rows, config.data_dir / layout.IMAGES, adapter)
+    shards = shard(methods.load(adapter, config).train(), config, world)
+    trainer = Trainer(shards, plan, rows, config, world)
+    packs = Packs(rows, config.data_dir / layout.IMAGES, adapter, everywhere=shards.in_step)
     for line in preflight.lines(preflight.preflight(trainer, packs, adapter)):
         speak(line)
     step, done = _restore(start, trainer, speak) if start else (0, 0)
     done = _steps(trainer, packs, adapter, step, done, of, bars)
     if done != plan.rows:
         raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
-    if world.first:
-        speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
+    speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
 
 
 def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt, Index]:
@@ -145,12 +144,14 @@ def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     state = checkpoint.read_state(path)
-    checkpoint.load(path, trainer.model, trainer.optimizer)
+    checkpoint.load(path, trainer.sharding)
     speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
-    if state["processes"] != trainer.world.size:
+    before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.sharding.name)
+    if before != now:
+        told = [f"{processes} processes{sharding and f' with {sharding}'}" for processes, sharding in (before, now)]
         speak(
-            f"it was begun on {state['processes']} processes and goes on on {trainer.world.size}: the rows of each "
-            "step are the same, sums are rounded in another order"
+            f"it was begun on {told[0]} and goes on on {told[1]}: the rows of each step are the same, sums are rounded "
+            "in another order"
         )
     return state["step"], state["rows"]
 
@@ -160,7 +161,7 @@ def _steps(
 ) -> int:
     """All steps from `first` on; returns how many rows were trained on, `rows` of them before."""
     config, plan, world = trainer.config, trainer.plan, trainer.world
-    order = (pack for _, pack in plan.all_packs(world.rank, world.size, first))
+    order = (pack for step in range(first, plan.steps) for pack in trainer.packs(step))
     stream = batches(packs, order, config.dataloader_num_workers)
     with _asked_to_stop() as asked, bars("training", "rows") as update, Log(config.output_dir, first, world) as log:
         for step in range(first, plan.steps):
@@ -170,14 +171,14 @@ def _steps(
             rows += outcome.rows
             update(rows, plan.rows)
             done = step + 1
-            if world.first and (done == plan.steps or done % config.save_steps == 0 or outcome.stopped):
-                state = {"step": done, "rows": rows, "of": of, "processes": world.size}
+            if done == plan.steps or done % config.save_steps == 0 or outcome.stopped:
+                how = {"processes": world.size, "sharding": trainer.sharding.name}
                 checkpoint.save(
                     config.output_dir,
-                    state,
-                    trainer.model,
-                    trainer.optimizer,
+                    {"step": done, "rows": rows, "of": of, **how},
+                    trainer.sharding,
                     adapter,
+                    first=world.first,
                     half=config.half,
                     keep=config.save_total_limit,
                 )
@@ -187,7 +188,8 @@ def _steps(
 
 
 def _finish(trainer: Trainer, adapter: Adapter) -> Path:
-    return checkpoint.save_final(trainer.config.output_dir, trainer.model, adapter, trainer.config.half)
+    config, first = trainer.config, trainer.world.first
+    return checkpoint.save_final(config.output_dir, trainer.sharding, adapter, first=first, half=config.half)
 
 
 @contextmanager

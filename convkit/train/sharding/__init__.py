@@ -1,0 +1,38 @@
+"""Where weights, gradients and moments lie: whole on every process, or shared out by DeepSpeed or FSDP.
+
+The loop sees one interface. Checkpoints hold whole tensors whatever they were shared out by, so that a run goes on on
+another number of processes, or shared out otherwise.
+"""
+
+from typing import Any
+
+from convkit.errors import ConvkitError
+from convkit.train.config import Config
+from convkit.train.distributed import World
+from convkit.train.sharding.base import Sharding
+
+__all__ = ["Sharding", "shard"]
+
+
+def shard(model: Any, config: Config, world: World) -> Sharding:
+    """Take a model from the CPU to where it is trained; a single process has nothing to share.
+
+    Raises:
+        ConvkitError: what was asked for is not installed, or shares out no adapters.
+    """
+    if config.sharding and config.use_lora:
+        raise ConvkitError(
+            f"{config.sharding} does not go with --use_lora: adapters are small, and every process has the whole "
+            "model. Leave it out."
+        )
+    if world.size == 1 or not config.sharding:
+        from convkit.train.sharding.plain import Plain
+
+        return Plain(model, config, world)
+    if config.fsdp:
+        from convkit.train.sharding.fsdp import Fsdp
+
+        return Fsdp(model, config, world)
+    from convkit.train.sharding.zero import Zero
+
+    return Zero(model, config, world)
