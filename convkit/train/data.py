@@ -72,7 +72,7 @@ class _Order(Sampler[Pack]):
         return self._packs
 
 
-def batches(packs: Packs, order: Iterator[Pack], workers: int) -> Iterator[Batch]:
+def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Iterator[Batch]:
     """The batches of packs, in their order whatever the number of workers.
 
     Raises:

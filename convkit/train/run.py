@@ -1,6 +1,5 @@
 """A training run from its configuration to the weights that come of it."""
 
-import hashlib
 import json
 import signal
 import time
@@ -18,6 +17,7 @@ from convkit.train import checkpoint, index, methods, preflight
 from convkit.train.config import Config
 from convkit.train.data import Packs, batches
 from convkit.train.distributed import World
+from convkit.train.fingerprint import fingerprint
 from convkit.train.index import Index
 from convkit.train.log import Log
 from convkit.train.loop import Trainer
@@ -26,9 +26,6 @@ from convkit.train.plan import Plan, PlanOptions
 from convkit.train.sharding import shard
 
 CONFIG = "config.json"
-_DESCRIBING = 64 * 2**20
-"""Files of a checkpoint up to this size are known by their content, larger ones, which hold weights, by their size."""
-
 Say = Callable[[str], None]
 
 
@@ -97,20 +94,10 @@ def _identity(config: Config, seen: receipt.Receipt, plan: Plan) -> dict[str, An
     return {
         "rows": seen.rows[rows].sha256,
         "images": seen.media.digest,
-        "model": _fingerprint(config.model),
+        "model": fingerprint(config.model),
         **config.decisive(),
         "plan": plan.digest,
     }
-
-
-def _fingerprint(directory: Path) -> str:
-    total = hashlib.sha256()
-    for path in sorted(path for path in directory.iterdir() if path.is_file()):
-        size = path.stat().st_size
-        total.update(f"{path.name}\0{size}\0".encode())
-        if size <= _DESCRIBING:
-            total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
 
 
 def _open(config: Config, of: dict[str, Any]) -> Path | None:
