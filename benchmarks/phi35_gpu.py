@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from convkit.profiles.phi3 import TILE, hd_tokens
 from convkit.train import attention
 from convkit.train.encode import IGNORED
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
-from convkit.train.models.phi3_v.image_processing import TILE, image_tokens
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.pack import Sample, pack
 
@@ -67,7 +67,7 @@ def _build(config: Phi3VConfig) -> Phi3VForCausalLM:
 def _document(config: Phi3VConfig, images: int, side: int, words: int) -> Sample:
     size = side * TILE
     text = torch.randint(3, 32000, (words,))
-    image = torch.tensor([config.image_token_id] * image_tokens(size, size) + [1]) if images else text[:0]
+    image = torch.tensor([config.image_token_id] * hd_tokens(size, size) + [1]) if images else text[:0]
     ids = torch.cat((torch.tensor([1]), *[image] * images, text))
     labels = ids.clone()
     labels[:-ANSWER] = IGNORED

@@ -77,12 +77,19 @@ class Column:
         self._recent, self._recent_bytes = [], 0
 
     def blocks(self) -> "Iterator[Digests]":
-        """All digests in order, a bounded number at a time."""
+        """All digests in order, a bounded number at a time: as many of any column, however they were added."""
+        import numpy as np
+
+        recent = np.concatenate([np.zeros(0, np.uint64), *self._recent])
+        items = SPILL_BYTES // 8 // _ITEM
         if self._file is not None:
             self._file.seek(0)
-            while block := self._file.read(SPILL_BYTES // 8):
-                yield from_bytes(block)
-        yield from self._recent
+            while packed := self._file.read(items * _ITEM):
+                missing = items - len(packed) // _ITEM
+                yield np.concatenate([from_bytes(packed), recent[:missing]])
+                recent = recent[missing:]
+        for start in range(0, len(recent), items):
+            yield recent[start : start + items]
 
     def repeated(self) -> "Digests":
         """The digests that occur more than once, sorted.

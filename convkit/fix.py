@@ -1,23 +1,29 @@
 """Mends what can be mended without asking: a table of fixers by rule, and the rewriting of row files.
 
-A fixer changes no value that a sound row has. Only lines that a finding names are touched; the new version replaces
-the file in one step, so a reader sees the old one or the new one.
+A fixer changes no value of a row but the one that its rule is about. Only lines that a finding names are touched; the
+new version replaces the file in one step, so a reader sees the old one or the new one.
 
 The files of a finished dataset directory are not mended: their manifest says which conversion wrote these very bytes,
 and to change both would keep the digests and lose their meaning.
 """
 
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
+
+from pydantic import ValidationError
 
 from convkit import layout
 from convkit.dataset import MAX_LINE_BYTES
 from convkit.files import AtomicFile
 from convkit.findings import Finding
 from convkit.rules import file as file_rules
+from convkit.rules import row as row_rules
 from convkit.rules.base import Rule
+from convkit.schema import Conversation
 
 
 class Fixer(NamedTuple):
@@ -43,12 +49,38 @@ def _with_end(raw: bytes) -> bytes:
     return raw if raw.endswith(b"\n") else _without_blank(raw + b"\n")
 
 
+_ASSISTANT = re.compile(rb'("assistant"[ \t\r]*:[ \t\r]*)("(?:[^"\\]|\\.)*+")')
+
+
+def _with_stripped_answers(raw: bytes) -> bytes:
+    try:
+        row = Conversation.model_validate_json(file_rules.without_marks(raw))
+    except ValidationError:
+        return raw
+    turns = [
+        turn.model_copy(update={"assistant": turn.assistant.strip() or turn.assistant}) if turn.assistant else turn
+        for turn in row.conversations
+    ]
+    mended = _ASSISTANT.sub(lambda match: match[1] + _stripped(match[2]), raw)
+    # Metadata may have a key of this name, whose value is not ours to change.
+    wanted = row.model_copy(update={"conversations": tuple(turns)})
+    return mended if Conversation.model_validate_json(file_rules.without_marks(mended)) == wanted else raw
+
+
+def _stripped(spelt: bytes) -> bytes:
+    """A string as JSON spells it; the same bytes where there is nothing to strip, or nothing would be left."""
+    text: str = json.loads(spelt)
+    stripped = text.strip()
+    return spelt if stripped in ("", text) else json.dumps(stripped, ensure_ascii=False).encode()
+
+
 FIXERS = {
     fixer.rule.code: fixer
     for fixer in (
         Fixer(file_rules.BYTE_ORDER_MARK_RULE, "byte order mark removed", _without_marks),
         Fixer(file_rules.BLANK_LINE, "line removed", _without_blank),
         Fixer(file_rules.NO_LAST_LINE_END, "line feed added", _with_end),
+        Fixer(row_rules.PADDED_ANSWER, "answer stripped", _with_stripped_answers),
     )
 }
 """By code. A rule that is not here has findings that ask for a decision."""

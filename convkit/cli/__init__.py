@@ -8,6 +8,8 @@ import typer
 
 from convkit import __version__
 from convkit.cli.convert import app as convert_app
+from convkit.cli.evaluate import evaluate
+from convkit.cli.inspect import inspect
 from convkit.cli.merge import merge
 from convkit.cli.rule import rule
 from convkit.cli.score import score
@@ -35,6 +37,8 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 app.add_typer(convert_app, name="convert")
+app.command()(evaluate)
+app.command()(inspect)
 app.command()(merge)
 app.command()(score)
 app.command()(split)

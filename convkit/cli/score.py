@@ -45,12 +45,13 @@ def score(
     from convkit.metrics.score import score as run
     from convkit.reporters.scores import render
 
-    options = Options(_names(metrics), _names(positive) or POSITIVE, resamples, seed)
+    options = Options(names(metrics), names(positive) or POSITIVE, resamples, seed)
     result = run(read_predictions(predictions), options)
     typer.echo(render(result) if format == "text" else result.model_dump_json(indent=2) + "\n", nl=False)
     if not result.complete:
         raise typer.Exit(1)
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
     return tuple(name for part in text.split(",") if (name := part.strip()))

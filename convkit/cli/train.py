@@ -61,14 +61,14 @@ def _start(config: Config, validate: bool) -> None:
             raise typer.Exit(143) from None
 
 
-def _has_findings(config: Config, profile: str) -> bool:
+def _has_findings(config: Config, profile: str | None) -> bool:
     """Validate the data set for the model, and show what is wrong with it."""
     from convkit.profiles import Target
     from convkit.progress import progress_bar
     from convkit.reporters import get_reporter
     from convkit.validate import validate
 
-    result = validate([config.data_dir], target=Target.of(profile), bars=progress_bar)
+    result = validate([config.data_dir], target=Target.of(profile) if profile else None, bars=progress_bar)
     sys.stdout.write(get_reporter("text")(result.report))
     return bool(result.report.summary.errors)
 

@@ -1,6 +1,7 @@
 """`convkit validate PATH...`: prove data sets sound."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -80,6 +81,8 @@ def validate(
     from convkit.progress import progress_bar
     from convkit.validate import validate as run
 
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise ConvkitError(f"--output {output} is a folder, or in none that exists. Give the name of a file.")
     terminal = output is None and sys.stdout.isatty()
     render = get_reporter(format, terminal=terminal)
     target = target_of(model, tokenizer, max_length)
@@ -93,8 +96,8 @@ def validate(
         return run(paths, media=media, target=target, workers=workers, bars=progress_bar, selection=selection)
 
     result = again()
-    if fix and _fix(result.report):
-        result = again()
+    if fix:
+        result = _fixed(result, again)
     for line in (*(f"receipt written: {path}" for path in result.receipts), *result.notes):
         _say(line)
     report = result.report
@@ -115,16 +118,20 @@ def _names(options: Codes) -> list[str]:
     return [name.strip() for option in options or () for name in option.split(",")]
 
 
-def _fix(report: "Report") -> bool:
-    """Mend, and say what; whether anything has changed."""
+def _fixed(result: "Result", again: Callable[[], "Result"]) -> "Result":
+    """Mend and say what, until nothing is left to mend: not all findings may have been listed."""
     from convkit.fix import fix
 
-    changes, refused = fix(report.findings)
-    for line in (*changes, *refused):
-        _say(str(line))
-    if changes:
+    while True:
+        changes, refused = fix(result.report.findings)
+        if not changes:
+            for line in refused:
+                _say(line)
+            return result
+        for change in changes:
+            _say(str(change))
         _say(f"{len(changes):,} lines mended")
-    return bool(changes)
+        result = again()
 
 
 def _accept(

@@ -59,6 +59,15 @@ class Image(NamedTuple):
     """As `convkit.media.facts.shape` has it."""
 
 
+class Job(NamedTuple):
+    """An image for a worker to look at."""
+
+    relative: str
+    """The path as rows spell it; it follows the pattern of the row schema."""
+    real: str | None
+    """The file itself, where it is known to lie inside the folder and to be no link."""
+
+
 class ImageProblem(NamedTuple):
     """Why an image cannot be used: the slug of a CK2xx rule, and what is wrong in one line."""
 
@@ -117,6 +126,13 @@ def refuse_size(size: int) -> None:
         raise ItemError("undecodable-image", f"has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
 
 
+def look(images: Path, decode: bool, job: Job) -> Image | ImageProblem:
+    """`check`, or `probe` where the file is known; here, so that a worker loads nothing but Pillow to do it."""
+    if job.real is None:
+        return check(images, decode, job.relative)
+    return probe(job.real, decode, job.relative)
+
+
 def check(images: Path, decode: bool, relative: str) -> Image | ImageProblem:
     """Look at one image of a data set; never raises for what the file is or holds.
 
@@ -137,7 +153,7 @@ def crashed(relative: str) -> ImageProblem:
     return ImageProblem("undecodable-image", f"{relative!r} crashed the decoder")
 
 
-def probe(path: Path, decode: bool = True, name: str | None = None) -> Image | ImageProblem:
+def probe(path: str | Path, decode: bool = True, name: str | None = None) -> Image | ImageProblem:
     """Look at one image file; never raises for what the file is or holds.
 
     Of an animation only the first frame is decoded, which is the one that models are shown.
@@ -145,15 +161,16 @@ def probe(path: Path, decode: bool = True, name: str | None = None) -> Image | I
     Args:
         name: what messages call the file; its last part if not given.
     """
-    name = name or path.name
+    name = name or os.path.basename(path)
     try:
-        status = path.stat()
+        status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ItemError("not-a-file", "is not a regular file")
         refuse_size(status.st_size)
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest() if decode else None
-            file.seek(0)
+            if decode:
+                file.seek(0)
             with opened(file) as image:
                 return _facts(image, sha256, status.st_size)
     except ItemError as refusal:

@@ -72,6 +72,8 @@ class Template:
     """What stands in for a system prompt where the row has none."""
     image_end: str = ""
     """After each image that stands before the text."""
+    marked_image_end: str = ""
+    """After each image whose place the text marks."""
     images_end: str = ""
     """Between the images and the text."""
     text_first: str = ""
@@ -102,7 +104,7 @@ class Template:
         marked = turn.user.split(IMAGE_MARKER)
         if len(marked) > 1:
             pieces[-1].append((self.text_first if marked[0] else "") + marked[0])
-            pieces += ([text] for text in marked[1:])
+            pieces += ([self.marked_image_end + text] for text in marked[1:])
             return
         pieces += ([self.image_end] for _ in turn.images)
         pieces[-1] += [self.images_end if turn.images else self.text_first, turn.user]

@@ -23,6 +23,7 @@ class InternVL(Profile):
         user=("<|im_start|>user\n", "<|im_end|>\n"),
         assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
         image_end="\n",
+        marked_image_end="\n",
     )
     control: ClassVar[re.Pattern[str]] = re.compile(
         r"<\|(?:endoftext|im_start|im_end)\|>|</?(?:img|quad|ref|box)>|<IMG_CONTEXT>|<video>"

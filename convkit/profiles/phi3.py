@@ -7,13 +7,57 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from convkit.profiles.base import Part, Profile, ShapeRefused, Size, Template
 
 TILE = 336
 _TILE_ROWS = 12
 """Rows of tokens of a tile, after 2 x 2 features were merged."""
+
+
+class HdSize(NamedTuple):
+    """How an image is laid on tiles: (height, width) in pixels."""
+
+    resized: tuple[int, int]
+    """Of the picture itself."""
+    padded: tuple[int, int]
+    """Of the tiles together, multiples of 336."""
+
+    @property
+    def tokens(self) -> int:
+        """What the image takes in the sequence."""
+        return hd_tokens(*self.padded)
+
+
+def hd_size(width: int, height: int, num_crops: int) -> HdSize:
+    """Lay an image on at most `num_crops` tiles, its longer side on as many as go; small images are enlarged.
+
+    Raises:
+        ShapeRefused: nothing would be left of the shorter side.
+    """
+    long, short = max(width, height), min(width, height)
+    ratio = long / short
+    across = 1
+    while (across + 1) * math.ceil((across + 1) / ratio) <= num_crops:
+        across += 1
+    long, short = across * TILE, int(across * TILE / ratio)
+    if not short:
+        raise ShapeRefused(f"{width} x {height} pixels are scaled to a height or width of nothing")
+    padded = -(-short // TILE) * TILE
+    return HdSize((short, long), (padded, long)) if width >= height else HdSize((long, short), (long, padded))
+
+
+def hd_tokens(height: int, width: int, tile_tokens: int = 144) -> int:
+    """Tiles, view of the whole, a separator a row of tokens for both, and one between them.
+
+    Args:
+        height: of the tiles together, in pixels.
+        width: likewise.
+        tile_tokens: of a tile.
+    """
+    rows, columns = height // TILE, width // TILE
+    return (rows * columns + 1) * tile_tokens + 1 + (rows + 1) * _TILE_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,27 +83,13 @@ class Phi35Vision(Profile):
     num_img_tokens: int = 144
 
     def image(self, size: Size, images: int = 1) -> Sequence[Part]:
-        """Tiles, view of the whole, a separator a row of tokens for both, and one between them."""
-        width, height = self.padded(size)
-        rows, columns = height // TILE, width // TILE
-        return [(rows * columns + 1) * self.num_img_tokens + 1 + (rows + 1) * _TILE_ROWS]
+        """Tiles, view of the whole, and separators."""
+        return [hd_tokens(*hd_size(*size, self.num_crops).padded, self.num_img_tokens)]
 
     def padded(self, size: Size) -> Size:
-        """The size in pixels after scaling and padding, multiples of 336.
-
-        The longer side is scaled to as many tiles as the limit allows, also where that enlarges the image.
-        """
-        long, short = max(size), min(size)
-        ratio = long / short
-        scale = 1
-        while scale * math.ceil(scale / ratio) <= self.num_crops:
-            scale += 1
-        scale -= 1
-        long, short = scale * TILE, int(scale * TILE / ratio)
-        if not short:
-            raise ShapeRefused(f"{size.width} x {size.height} pixels are scaled to a height or width of nothing")
-        short = -(-short // TILE) * TILE
-        return Size(long, short) if size.width >= size.height else Size(short, long)
+        """The size in pixels after scaling and padding, multiples of 336."""
+        height, width = hd_size(*size, self.num_crops).padded
+        return Size(width, height)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,13 +61,17 @@ class Qwen2VL(Profile):
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen25VL(Qwen2VL):
-    """As Qwen2-VL."""
+    """As Qwen2-VL, with a vocabulary that has more control tokens."""
 
     source = "Qwen/Qwen2.5-VL-7B-Instruct"
+    # Its tags of tools and thoughts are tokens as well, but an answer may hold them.
+    control = re.compile(
+        rf"{Qwen2VL.control.pattern}|<\|(?:fim_prefix|fim_middle|fim_suffix|fim_pad|repo_name|file_sep)\|>"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qwen3VL(Qwen2VL):
+class Qwen3VL(Qwen25VL):
     """Larger patches, other limits, and no system prompt that nobody wrote."""
 
     source = "Qwen/Qwen3-VL-8B-Instruct"

@@ -23,13 +23,15 @@ def codes(*, with_model: bool) -> tuple[str, ...]:
 
 
 def get_rule(name: str) -> Rule:
-    """The rule with a code or a slug.
+    """The rule with a code or a slug, in capitals or not.
 
     Raises:
-        ConvkitError: there is none; the message lists the known rules.
+        ConvkitError: there is none; the message lists those that are meant perhaps, or all.
     """
+    wanted = name.lower()
     for rule in RULES.values():
-        if name in (rule.code, rule.slug):
+        if wanted in (rule.code.lower(), rule.slug):
             return rule
-    known = ", ".join(f"{rule.code} {rule.slug}" for rule in RULES.values())
+    near = [rule for rule in RULES.values() if wanted and (rule.code.lower().startswith(wanted) or wanted in rule.slug)]
+    known = ", ".join(f"{rule.code} {rule.slug}" for rule in near or RULES.values())
     raise ConvkitError(f"There is no rule {name!r}. Choose one of: {known}.")

@@ -121,6 +121,8 @@ class RowFacts(NamedTuple):
     """System prompt, image paths, and all that comes before the last answer."""
     answers: "Digests"
     """The last turn's assistant text."""
+    accepted: "Digests"
+    """All accepted answers of the last turn where its assistant text is one of them; else that text."""
     images: "Digests"
     """Paths that the stretch names, each once (so not one for each row); empty where media are not looked at."""
 

@@ -26,26 +26,27 @@ class _Seen(NamedTuple):
     place: Place
     asks: bytes
     answer: str | None
-    accepts: bytes
     says: bytes
+    accepts: frozenset[bytes]
+    """What it says, and all else that it counts as right."""
 
     def __str__(self) -> str:
         return f"{self.place.file}:{self.place.line}"
 
     def contradicts(self, other: "_Seen") -> bool:
-        """They ask the same; a row for each of several accepted answers is no contradiction."""
-        return self.asks == other.asks and not (self.accepts and self.accepts == other.accepts)
+        """They ask the same, and one does not accept the other's answer."""
+        return self.asks == other.asks and not (self.says in other.accepts and other.says in self.accepts)
 
 
 class RepeatedRows(Check):
-    """CK305 and CK306, one finding for each set of rows. Keeps 24 bytes a row and 16 an image.
+    """CK305 and CK306, one finding for each set of rows. Keeps 32 bytes a row and 16 an image.
 
     Images are the same where their pixels are, whatever their names.
     """
 
     def __init__(self, corpus: Corpus) -> None:
         super().__init__(corpus)
-        self._inputs, self._answers, self._places = Column(), Column(), Column()
+        self._inputs, self._answers, self._accepted, self._places = Column(), Column(), Column(), Column()
         self._paths, self._pixels = Growing(), Growing()
 
     def rows(self, facts: RowFacts) -> None:
@@ -54,6 +55,7 @@ class RepeatedRows(Check):
 
         self._inputs.append(facts.inputs)
         self._answers.append(facts.answers)
+        self._accepted.append(facts.accepted)
         self._places.append(facts.lines + np.uint64(facts.file << LINE_BITS))
 
     def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
@@ -65,10 +67,9 @@ class RepeatedRows(Check):
 
     def end(self) -> Iterator[Finding]:
         """Name the second row of each set, and in its message the first one."""
-        keys, answers, places = self._suspects(self._by_content())
-        if len(keys):
-            yield from self._duplicates(keys, answers, places)
-            yield from self._conflicts(keys, answers, places)
+        inputs = self._by_content()
+        yield from self._duplicates(*self._suspects(inputs, self._answers))
+        yield from self._conflicts(*self._suspects(inputs, self._accepted))
 
     def _by_content(self) -> Column:
         """The inputs of all rows, with names of images replaced by pixels in rows that show one of several copies."""
@@ -109,19 +110,19 @@ class RepeatedRows(Check):
         texts = (digest(text.encode(), self.corpus.key) for text in _asked(row))
         return hash((*shown, *texts)) & _MASK
 
-    def _suspects(self, inputs: Column) -> "tuple[Digests, Digests, Digests]":
+    def _suspects(self, inputs: Column, answers: Column) -> "tuple[Digests, Digests, Digests]":
         """Input, answer and place of the rows whose input is not theirs alone, sorted so."""
         import numpy as np
 
         repeated = inputs.repeated()
         found: list[list[Digests]] = [[], [], []]
-        for blocks in zip(inputs.blocks(), self._answers.blocks(), self._places.blocks(), strict=True):
+        for blocks in zip(inputs.blocks(), answers.blocks(), self._places.blocks(), strict=True):
             chosen = contains(repeated, blocks[0]) if len(repeated) else np.zeros(len(blocks[0]), np.bool_)
             for column, block in zip(found, blocks, strict=True):
                 column.append(block[chosen])
-        keys, answers, places = (np.concatenate([np.zeros(0, np.uint64), *column]) for column in found)
-        order = np.lexsort((places, answers, keys))
-        return keys[order], answers[order], places[order]
+        keys, says, places = (np.concatenate([np.zeros(0, np.uint64), *column]) for column in found)
+        order = np.lexsort((places, says, keys))
+        return keys[order], says[order], places[order]
 
     def _duplicates(self, keys: "Digests", answers: "Digests", places: "Digests") -> Iterator[Finding]:
         starts, sizes = runs(keys, answers)
@@ -130,9 +131,7 @@ class RepeatedRows(Check):
             (places[start : start + min(size, _MOST_TRIED)].tolist(), size)
             for start, size in zip(starts[several].tolist(), sizes[several].tolist(), strict=True)
         )
-        seen = self._look(place for tried, _ in clusters[:MOST_LISTED] for place in tried)
-        for tried, size in clusters[:MOST_LISTED]:
-            first, *others = [seen[place] for place in tried if place in seen]
+        for (first, *others), size in self._look_at(clusters):
             same = (other for other in others if (other.asks, other.says) == (first.asks, first.says))
             # Where the ids are equal as well, that is another rule's business.
             if other := next((other for other in same if other.place.row_id != first.place.row_id), None):
@@ -140,27 +139,32 @@ class RepeatedRows(Check):
                 yield other.place.finding(Problem(DUPLICATE_ROW, f"all but the id is as in {first}{more}"))
         yield from not_listed(self.corpus, DUPLICATE_ROW, len(clusters))
 
-    def _conflicts(self, keys: "Digests", answers: "Digests", places: "Digests") -> Iterator[Finding]:
+    def _conflicts(self, keys: "Digests", accepted: "Digests", places: "Digests") -> Iterator[Finding]:
         import numpy as np
 
-        starts, _ = runs(keys, answers)
-        starts = starts[answers[starts] != 0]
+        starts, _ = runs(keys, accepted)
+        starts = starts[accepted[starts] != 0]
         order = np.lexsort((places[starts], keys[starts]))
         keys, places = keys[starts][order], places[starts][order]
         begins, sizes = runs(keys)
         several = sizes > 1
         clusters = sorted(
-            (*places[begin : begin + 2].tolist(), size)
+            (places[begin : begin + min(size, _MOST_TRIED)].tolist(), size)
             for begin, size in zip(begins[several].tolist(), sizes[several].tolist(), strict=True)
         )
-        seen = self._look(place for cluster in clusters[:MOST_LISTED] for place in cluster[:2])
-        for first, second, size in clusters[:MOST_LISTED]:
-            if first in seen and second in seen and seen[first].contradicts(seen[second]):
-                one, other = seen[first], seen[second]
+        for (one, *others), size in self._look_at(clusters):
+            if other := next(filter(one.contradicts, others), None):
                 more = f"; {size} different answers in all" if size > 2 else ""
                 message = f"the answer {quoted(other.answer or '')} is {quoted(one.answer or '')} in {one}{more}"
                 yield other.place.finding(Problem(CONFLICTING_ANSWERS, message))
         yield from not_listed(self.corpus, CONFLICTING_ANSWERS, len(clusters))
+
+    def _look_at(self, clusters: Sequence[tuple[list[int], int]]) -> Iterator[tuple[list[_Seen], int]]:
+        """The rows of the first clusters, with the clusters' sizes."""
+        seen = self._look(place for tried, _ in clusters[:MOST_LISTED] for place in tried)
+        for tried, size in clusters[:MOST_LISTED]:
+            if rows := [seen[place] for place in tried if place in seen]:
+                yield rows, size
 
     def _look(self, places: Iterable[int]) -> dict[int, _Seen]:
         lines: dict[int, set[int]] = {}
@@ -172,9 +176,9 @@ class RepeatedRows(Check):
             for line, row in sound_rows(file, wanted):
                 at, last = Place(file.name, line, row.id), row.conversations[-1]
                 shown = None if last.assistant is None else last.assistant[:100]
-                accepts = _hash(last.answers) if last.answers else b""
                 asks, says = _hash(_asked(row)), _hash([repr(last.assistant)])
-                seen[number << LINE_BITS | line] = _Seen(at, asks, shown, accepts, says)
+                accepts = frozenset((says, *(_hash([repr(answer)]) for answer in last.answers or ())))
+                seen[number << LINE_BITS | line] = _Seen(at, asks, shown, says, accepts)
         return seen
 
 

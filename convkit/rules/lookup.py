@@ -105,11 +105,12 @@ def first_places(
     return found
 
 
-def not_listed(corpus: Corpus, rule: Rule, count: int) -> Iterator[Finding]:
-    """A last finding that counts what is not listed, if anything is not."""
-    if count > MOST_LISTED:
+def not_listed(corpus: Corpus, rule: Rule, count: int, most: int | None = None) -> Iterator[Finding]:
+    """A last finding that counts what is not listed, if anything is not; `MOST_LISTED` are if not given."""
+    most = MOST_LISTED if most is None else most
+    if count > most:
         place = Place(corpus.files[0].name)
-        yield place.finding(Problem(rule, f"{count - MOST_LISTED:,} more findings of this rule are not listed"))
+        yield place.finding(Problem(rule, f"{count - most:,} more findings of this rule are not listed"))
 
 
 def runs(*columns: "Digests") -> "tuple[Indices, Indices]":

@@ -1,7 +1,7 @@
 """CK2xx: the files that rows name."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import TYPE_CHECKING
 
 from convkit.digests import digest
@@ -217,7 +217,7 @@ class StoredOtherwise(Check):
     def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
         """Judge how an image is stored."""
         name = repr(mention.path)
-        size = f"{image.width:,} x {image.height:,} pixels"
+        long, short = max(image.width, image.height), min(image.width, image.height)
         if image.orientation != 1:
             yield Problem(ORIENTATION_PENDING, f"{name} has the EXIF orientation {image.orientation}, upright is 1")
         if image.mode not in _PLAIN_MODES:
@@ -227,13 +227,17 @@ class StoredOtherwise(Check):
             yield Problem(TRANSPARENT_IMAGE, f"{name} has transparency")
         if image.animated:
             yield Problem(ANIMATED_IMAGE, f"{name} is a {image.format} of several frames")
-        stated = _EXTENSIONS.get(PurePosixPath(mention.path).suffix.lower())
+        stated = _EXTENSIONS.get(splitext(mention.path)[1].lower())
         if stated and stated != _SAME_FORMAT.get(image.format, image.format):
             yield Problem(WRONG_EXTENSION, f"{name} is a {image.format}")
-        if max(image.width, image.height) > MAX_ASPECT_RATIO * min(image.width, image.height):
-            yield Problem(EXTREME_ASPECT_RATIO, f"{name} has {size}")
-        if min(image.width, image.height) < MIN_SIDE:
-            yield Problem(TINY_IMAGE, f"{name} has {size}")
+        if long > MAX_ASPECT_RATIO * short:
+            yield Problem(EXTREME_ASPECT_RATIO, f"{name} has {_size(image)}")
+        if short < MIN_SIDE:
+            yield Problem(TINY_IMAGE, f"{name} has {_size(image)}")
+
+
+def _size(image: "Image") -> str:
+    return f"{image.width:,} x {image.height:,} pixels"
 
 
 class BlankImages(Check):

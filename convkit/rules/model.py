@@ -50,9 +50,6 @@ NOTHING_TO_TRAIN_ON = Rule(
 )
 RULES = (TOO_LONG, MAYBE_TOO_LONG, CONTROL_TOKEN, REFUSED_SHAPE, NOTHING_TO_TRAIN_ON)
 
-TRAIN = "train"
-_REMEMBERED_SIZES = 65_536
-
 
 def problems(row: Conversation, sizes: Sequence[Size | None], target: Target, train: bool) -> Iterator[Problem]:
     """Everything that is wrong with a row for a model.

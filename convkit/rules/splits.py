@@ -216,6 +216,8 @@ class SeparatedGroups(Check):
         """Look for groups that another split has."""
         import numpy as np
 
+        if len(self._groups) < 2:
+            return
         split = self._split_of_file[facts.file]
         groups = np.unique(facts.groups[facts.groups != 0])
         new = groups[self._groups[split].add(groups)]

@@ -39,6 +39,11 @@ class Config:
     use_flash_attention: Annotated[bool, "Attend by the package flash-attn; implies --bf16."] = False
     gradient_checkpointing: Annotated[bool, "Compute activations twice instead of keeping them."] = True
 
+    deepspeed: Annotated[
+        Literal["zero2"] | None, "Share out gradients and moments by DeepSpeed; for full training on several GPUs."
+    ] = None
+    fsdp: Annotated[bool, "Share out weights, gradients and moments by FSDP2; likewise."] = False
+
     num_crops: Annotated[int | None, "At most so many tiles an image. Default: the checkpoint's number.", Ge(1)] = None
     batch_size: Annotated[int, "Rows of a global batch, on all processes together.", Ge(1)] = 16
     batch_size_per_gpu: Annotated[
@@ -73,6 +78,11 @@ class Config:
             return "QLoRA" if self.use_qlora else "LoRA"
         return "frozen vision" if self.freeze_vision_model else "full"
 
+    @property
+    def sharding(self) -> str:
+        """How several processes share the model, as an option says it; empty where each has all of it."""
+        return "--fsdp" if self.fsdp else f"--deepspeed {self.deepspeed}" if self.deepspeed else ""
+
     def recorded(self) -> dict[str, Any]:
         """All options as JSON."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
@@ -93,6 +103,8 @@ _INCONSEQUENTIAL = {
     "dataloader_num_workers",
     "report_to",
     "tqdm",
+    "deepspeed",
+    "fsdp",
 }
 
 

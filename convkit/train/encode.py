@@ -18,8 +18,8 @@ from convkit.schema import IMAGE_MARKER, Conversation, Turn
 
 IGNORED = -100
 """The label of what is not trained on."""
-_STAND_IN = "\ue000{}\ue001"
-_STAND_IN_PATTERN = re.compile("\ue000(\\d+)\ue001")
+STAND_IN = "\ue000{}\ue001"
+STAND_IN_PATTERN = re.compile("\ue000(\\d+)\ue001")
 _SPACE = re.compile(r"^[^\S\x1c-\x1f]+")  # what tokenizers take for white space
 
 
@@ -93,7 +93,7 @@ class Encoder:
         self._controls: dict[str, Any] = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
         alternatives = "|".join(re.escape(name) for name in sorted(self._controls, key=len, reverse=True))
         self._control_pattern = re.compile(f"({alternatives})")
-        self._plain = _without_controls(tokenizer)
+        self._plain = without_controls(tokenizer)
 
     def encode(self, row: Conversation, image_tokens: Sequence[int], max_length: int | None = None) -> Encoded:
         """Encode a row for training.
@@ -106,11 +106,7 @@ class Encoder:
             RowTooLong: the row has more than `max_length` tokens.
             RowError: an answer is missing or empty, or markers, images and image_tokens do not match.
         """
-        for index, turn in enumerate(row.conversations):
-            if not (turn.assistant or "").strip():
-                raise RowError(
-                    row.id, f"has an empty answer in turn {index}", "Leave the row out, or convert it with its answer."
-                )
+        refuse_empty_answers(row)
         return self._encode(row, image_tokens, max_length, answered=True)
 
     def encode_prompt(self, row: Conversation, image_tokens: Sequence[int], max_length: int | None = None) -> Encoded:
@@ -130,12 +126,7 @@ class Encoder:
             self._append(sequence, piece, counts)
         self._flush(sequence)
         labels = sequence.labels if answered else [IGNORED] * len(sequence.labels)
-        if max_length is not None and len(labels) > max_length:
-            raise RowTooLong(
-                row.id,
-                f"has {len(labels):,} tokens, more than {max_length:,}",
-                "Raise the limit, lower num_crops, or leave the row out.",
-            )
+        refuse_too_long(row, len(labels), max_length)
         return Encoded(sequence.input_ids, labels)
 
     def _append(self, sequence: _Sequence, piece: _Piece, counts: Iterator[int]) -> None:
@@ -170,9 +161,9 @@ class Encoder:
             contents.append(("assistant", [_Piece(turn.assistant or "", trained=True)]))
         if not answered:
             contents.pop()
-        messages = [{"role": role, "content": _STAND_IN.format(i)} for i, (role, _) in enumerate(contents)]
+        messages = [{"role": role, "content": STAND_IN.format(i)} for i, (role, _) in enumerate(contents)]
         rendered = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
-        parts = _STAND_IN_PATTERN.split(rendered)
+        parts = STAND_IN_PATTERN.split(rendered)
         if [int(index) for index in parts[1::2]] != list(range(len(contents))):
             raise ConvkitError(
                 "The tokenizer's chat template leaves out or repeats a message; this model needs one that writes each "
@@ -193,27 +184,52 @@ class Encoder:
             yield _Piece(control=self._tokenizer.eos_token, trained=True)
 
 
-def _user_pieces(row_id: str, turn: Turn) -> Iterator[_Piece]:
-    """Images where the markers stand, else before the text, with a line end between."""
+def refuse_empty_answers(row: Conversation) -> None:
+    """Raises RowError where there is nothing to learn from a turn."""
+    for index, turn in enumerate(row.conversations):
+        if not (turn.assistant or "").strip():
+            raise RowError(
+                row.id, f"has an empty answer in turn {index}", "Leave the row out, or convert it with its answer."
+            )
+
+
+def refuse_too_long(row: Conversation, tokens: int, max_length: int | None) -> None:
+    """Raises RowTooLong; nothing is ever cut."""
+    if max_length is not None and tokens > max_length:
+        raise RowTooLong(
+            row.id,
+            f"has {tokens:,} tokens, more than {max_length:,}",
+            "Raise the limit, lower num_crops, or leave the row out.",
+        )
+
+
+def split_markers(row_id: str, turn: Turn) -> list[str]:
+    """The user's text between its image markers: one piece more than there are; raises RowError."""
     texts = turn.user.split(IMAGE_MARKER)
     markers = len(texts) - 1
-    if not markers:
-        yield from [_Piece(image=True)] * len(turn.images)
-        yield _Piece("\n" + turn.user if turn.images else turn.user)
-        return
-    if markers != len(turn.images):
+    if markers and markers != len(turn.images):
         raise RowError(
             row_id,
             f"has {markers} {IMAGE_MARKER} markers for {len(turn.images)} images in a turn",
             "Write one marker for each image, or none.",
         )
+    return texts
+
+
+def _user_pieces(row_id: str, turn: Turn) -> Iterator[_Piece]:
+    """Images where the markers stand, else before the text, with a line end between."""
+    texts = split_markers(row_id, turn)
+    if len(texts) == 1:
+        yield from [_Piece(image=True)] * len(turn.images)
+        yield _Piece("\n" + turn.user if turn.images else turn.user)
+        return
     for index, text in enumerate(texts):
         if index:
             yield _Piece(image=True)
         yield _Piece(text)
 
 
-def _without_controls(tokenizer: Any) -> Tokenizer:
+def without_controls(tokenizer: Any) -> Tokenizer:
     """The same tokenizer, to which control tokens are plain text."""
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description["added_tokens"] = []

@@ -32,11 +32,17 @@ class Index:
     tokens: "array[int]" = field(default_factory=lambda: array("I"))
     trained: "array[int]" = field(default_factory=lambda: array("I"))
     images: "array[int]" = field(default_factory=lambda: array("I"))
-    first_with_images: int | None = None
-    """The number of a row that has images; None if none has."""
+    shortest_with_images: int | None = None
+    """The number of the row with the fewest tokens among those that have images; None if none has."""
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def lightest(self) -> int:
+        """The number of the row with the fewest tokens that goes through all of the model: one with images, if any."""
+        shortest = self.shortest_with_images
+        return min(range(len(self)), key=self.tokens.__getitem__) if shortest is None else shortest
 
     def row(self, number: int) -> Conversation:
         """Read one row; rows are counted from 0."""
@@ -68,8 +74,9 @@ def build(dataset: Dataset, split: str, measure: Measure, max_tokens: int, progr
                 f"{max_tokens:,}; nothing is ever cut. Raise --max_tokens, lower --num_crops, or leave the row out."
             )
         index.images.append(sum(len(turn.images) for turn in row.conversations))
-        if index.first_with_images is None and index.images[-1]:
-            index.first_with_images = len(index)
+        shortest = index.shortest_with_images
+        if index.images[-1] and (shortest is None or length.tokens < index.tokens[shortest]):
+            index.shortest_with_images = len(index)
         index.offsets.append(offset)
         index.tokens.append(length.tokens)
         index.trained.append(length.trained)

@@ -31,10 +31,16 @@ class Sample:
 
 
 def pad(samples: Sequence[Sample], pad_token_id: int) -> dict[str, Any]:
-    """B samples side by side, padded on the right: `input_ids`, `labels`, `attention_mask` (B, T), and the media."""
+    """B samples side by side: `input_ids`, `labels`, `attention_mask` (B, T), and the media.
+
+    Rows to learn from are padded on the right; prompts, in which there is nothing to learn, on the left, so that all
+    of them end where generation begins.
+    """
+    learnt = any(bool((sample.labels != IGNORED).any()) for sample in samples)
 
     def stack(rows: list[Tensor], value: int) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+        side = "right" if learnt else "left"
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
     return {
         "input_ids": stack([sample.input_ids for sample in samples], pad_token_id),
@@ -70,4 +76,17 @@ def pack(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _media(samples: Sequence[Sample]) -> dict[str, Tensor]:
     names = dict.fromkeys(name for sample in samples for name in sample.media)
-    return {name: torch.cat([s.media[name] for s in samples if name in s.media]) for name in names}
+    return {name: _join([s.media[name] for s in samples if name in s.media]) for name in names}
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """Along the first dimension; where others differ, such as tiles an image, they are filled up with zeros."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return torch.cat(parts)
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    joined = parts[0].new_zeros(sum(map(len, parts)), *shape)
+    first = 0
+    for part in parts:
+        joined[first : first + len(part)][tuple(map(slice, (len(part), *part.shape[1:])))] = part
+        first += len(part)
+    return joined

@@ -7,7 +7,7 @@ every version of Python.
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
@@ -35,6 +35,8 @@ class PlanOptions:
     max_rows: int | None = None
     """Of a pack; no limit if not given."""
     seed: int = 0
+    padded: bool = False
+    """Rows of a pack are filled up to its longest, instead of laid end to end; the filling counts as tokens."""
 
 
 class Plan:
@@ -63,6 +65,7 @@ class Plan:
         self.rows = len(lengths) * options.epochs
         """Rows of the whole run, each counted once an epoch."""
         self._order = lru_cache(2)(self._ordered)
+        self._bins = lru_cache(2)(self._binned)
 
     @property
     def digest(self) -> str:
@@ -80,25 +83,29 @@ class Plan:
 
     def packs(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[Pack, ...]:
         """What a rank trains on in a step, the heaviest pack first; empty where there are fewer rows than ranks."""
-        bins = _balanced(self.batch(step), self.lengths, self.options, ranks)
+        bins = self._bins(step, ranks)
         # There and back again: the rank that had the heavier pack of one round has the lighter one of the next.
         return tuple(
             pack for place, pack in enumerate(bins) if rank == min(place % (2 * ranks), -(place + 1) % (2 * ranks))
         )
 
-    def all_packs(self, rank: int = 0, ranks: int = 1, first_step: int = 0) -> Iterator[tuple[int, Pack]]:
-        """(step, pack) of a rank to the end of the run."""
-        for step in range(first_step, self.steps):
-            for pack in self.packs(step, rank, ranks):
-                yield step, pack
+    def rounds(self, step: int, ranks: int) -> int:
+        """Packs of the rank that has most of them in a step."""
+        return max(len(self.packs(step, rank, ranks)) for rank in range(ranks))
 
     def heaviest(self, ranks: int = 1) -> Pack:
-        """The pack with the most tokens of the whole run."""
-        return max((self.packs(step, 0, ranks)[0] for step in range(self.steps)), key=self.tokens)
+        """The pack with the most tokens of the whole run, filling included."""
+        return max((self.packs(step, 0, ranks)[0] for step in range(self.steps)), key=self._weight)
 
     def tokens(self, pack: Pack) -> int:
         """Of all rows of a pack."""
         return sum(self.lengths[row] for row in pack)
+
+    def _weight(self, pack: Pack) -> int:
+        return _weight([self.lengths[row] for row in pack], self.options.padded)
+
+    def _binned(self, step: int, ranks: int) -> list[Pack]:
+        return _balanced(self.batch(step), self.lengths, self.options, ranks)
 
     def _ordered(self, epoch: int) -> Pack:
         seed = self.options.seed
@@ -112,26 +119,33 @@ def _balanced(rows: Pack, lengths: Sequence[int], options: PlanOptions, ranks: i
     most_rows = options.max_rows or len(rows)
     count = max(-(-sum(lengths[row] for row in rows) // options.max_tokens), -(-len(rows) // most_rows))
     count = -(-count // ranks) * ranks
-    while (bins := _fill(ordered, lengths, min(count, len(rows)), options.max_tokens, most_rows)) is None:
+    while (bins := _fill(ordered, lengths, min(count, len(rows)), options, most_rows)) is None:
         count += ranks
     return bins
 
 
-def _fill(ordered: Pack | list[int], lengths: Sequence[int], count: int, tokens: int, rows: int) -> list[Pack] | None:
+def _fill(
+    ordered: Sequence[int], lengths: Sequence[int], count: int, options: PlanOptions, rows: int
+) -> list[Pack] | None:
     """The longest row first, each into the lightest of `count` packs; None where one does not fit."""
-    weights = [0] * count
     packs: list[list[int]] = [[] for _ in range(count)]
+    weights = [0] * count
     open_packs = [(0, number) for number in range(count)]
     heapify(open_packs)
     for row in ordered:
         if not open_packs:
             return None
         weight, number = heappop(open_packs)
-        weights[number] = weight + lengths[row]
-        if weights[number] > tokens:
+        pack = packs[number]
+        pack.append(row)
+        weights[number] = len(pack) * lengths[pack[0]] if options.padded else weight + lengths[row]
+        if weights[number] > options.max_tokens:
             return None
-        packs[number].append(row)
-        if len(packs[number]) < rows:
+        if len(pack) < rows:
             heappush(open_packs, (weights[number], number))
     heaviest = sorted(range(count), key=lambda number: (-weights[number], number))
     return [tuple(packs[number]) for number in heaviest]
+
+
+def _weight(lengths: Sequence[int], padded: bool) -> int:
+    return len(lengths) * max(lengths) if padded else sum(lengths)

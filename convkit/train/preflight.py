@@ -3,11 +3,14 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from convkit.errors import ConvkitError
 from convkit.train.data import Packs
@@ -66,27 +69,20 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     """
     pack = trainer.plan.heaviest(trainer.world.size)
     try:
-        # Until the scale of float16 is low enough; and once more, warm, and with all that the optimizer keeps.
-        done = 0
-        while done < 2:
-            trainer.optimizer.zero_grad(set_to_none=True)
-            skipped, seconds = _step(trainer, packs, pack)
-            done += not skipped
+        with _watched(trainer) as reached:
+            # Until the scale of float16 is low enough; and once more, warm, and with all that the optimizer keeps.
+            done = 0
+            while done < 2:
+                skipped, seconds = _step(trainer, packs, pack)
+                done += not skipped
     except torch.OutOfMemoryError as error:
-        ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
-        raise ConvkitError(
-            f"The heaviest pack, of {trainer.plan.tokens(pack):,} tokens (rows {ids}), does not fit into memory: "
-            f"{str(error).splitlines()[0]} Lower --max_tokens or --num_crops, or train adapters with --use_lora."
-        ) from None
+        raise trainer.out_of_memory("The heaviest pack", pack, error) from None
     peak = peak_memory(trainer.world.device)
-    towers = _towers(trainer.model, adapter)
-    # With a learning rate of 0 weights stayed as they are; moments did not. Zeros are what they begin with.
-    for moments in trainer.optimizer.state.values():
-        for moment in moments.values():
-            moment.zero_()
-    trainer.scale.skipped = 0
-    trainer.optimizer.zero_grad(set_to_none=True)
-    _refuse_unreached(towers, trainer.index.first_with_images is not None)
+    towers = _towers(trainer.sharding.model, adapter, reached)
+    # With a learning rate of 0 weights stayed as they are; moments did not.
+    trainer.sharding.forget()
+    trainer.sharding.scale.skipped = 0
+    _refuse_unreached(towers, trainer.index.shortest_with_images is not None)
     tokens = trainer.plan.tokens(pack)
     total = sum(trainer.plan.lengths) * trainer.config.num_train_epochs / trainer.world.size
     return Preflight(len(pack), tokens, peak, towers, seconds / tokens * total)
@@ -95,19 +91,19 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
 def _step(trainer: Trainer, packs: Packs, pack: Pack) -> tuple[bool, float]:
     """Returns whether the update was skipped, and the seconds of forward and backward."""
     trained, batch = sum(trainer.index.trained[row] for row in pack), packs.batch(pack)
+    with_images = trainer.index.shortest_with_images
+    more = [(with_images,)] if with_images is not None and with_images not in pack else []
     _wait(trainer.world.device)
     began = time.monotonic()
-    losses = [trainer.forward_backward(batch, trained)]
+    losses = [trainer.forward_backward(batch, trained, last=not more)]
     _wait(trainer.world.device)
     seconds = time.monotonic() - began
-    with_images = trainer.index.first_with_images
-    if with_images is not None and with_images not in pack:
-        losses.append(trainer.forward_backward(packs.batch((with_images,)), trained))
+    losses += [trainer.forward_backward(packs.batch(other), trained, last=True) for other in more]
     if not all(torch.isfinite(loss) for loss in losses):
         ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
         raise ConvkitError(f"The loss is not a number before any training, on rows {ids}. Check the checkpoint.")
-    trainer.clip()
-    return trainer.update(0.0), seconds
+    trainer.sharding.clip(trainer.config.max_grad_norm)
+    return trainer.sharding.update(0.0), seconds
 
 
 def _wait(device: torch.device) -> None:
@@ -116,7 +112,26 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _towers(model: Any, adapter: Adapter) -> dict[str, Tower]:
+@contextmanager
+def _watched(trainer: Trainer) -> Iterator[dict[str, bool]]:
+    """Names of the parameters that get a gradient, on any process, and whether it is not zero throughout."""
+    seen: dict[str, bool] = {}
+    named = {name: p for name, p in trainer.sharding.model.named_parameters() if p.requires_grad}
+
+    def note(name: str, gradient: Tensor) -> None:
+        seen[name] = seen.get(name, False) or bool(gradient.any())
+
+    hooks = [trainer.sharding.watch(parameter, partial(note, name)) for name, parameter in named.items()]
+    yield seen
+    for hook in hooks:
+        hook.remove()
+    flags = torch.tensor([[name in seen, seen.get(name, False)] for name in named], device=trainer.world.device).int()
+    together = trainer.world.sum(flags).bool().tolist()
+    seen.clear()
+    seen.update({name: reached for name, (connected, reached) in zip(named, together, strict=True) if connected})
+
+
+def _towers(model: Any, adapter: Adapter, reached: dict[str, bool]) -> dict[str, Tower]:
     towers: dict[str, Tower] = defaultdict(Tower)
     for name, parameter in model.named_parameters():
         tower = towers[tower_of(own_name(name), adapter)]
@@ -124,8 +139,8 @@ def _towers(model: Any, adapter: Adapter) -> dict[str, Tower]:
         if parameter.requires_grad:
             tower.trained += parameter.numel()
             tower.tensors += 1
-            tower.unconnected += parameter.grad is None
-            tower.reached += parameter.grad is not None and bool(parameter.grad.any())
+            tower.unconnected += name not in reached
+            tower.reached += reached.get(name, False)
     return dict(towers)
 
 

@@ -24,14 +24,13 @@ from convkit.train.log import Log
 from convkit.train.loop import Trainer
 from convkit.train.meter import Meter
 from convkit.train.models.base import Adapter
-from convkit.train.optimizer import make_optimizer
 from convkit.train.plan import Plan, PlanOptions
 from convkit.train.precision import dtype
 from convkit.train.reporters import require
+from convkit.train.sharding import shard
 from convkit.train.trial import trial
 
 CONFIG = "config.json"
-
 Say = Callable[[str], None]
 
 
@@ -58,30 +57,29 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
     speak: Say = say if world.first else lambda text: None
     bars = bars if world.first and config.tqdm else silent
     seen, rows = world.from_first(lambda: _look(config, adapter, bars))
-    plan = Plan(rows.tokens, _plan_options(config))
+    plan = Plan(rows.tokens, _plan_options(config, adapter))
     of = _identity(config, seen, plan)
     start = world.from_first(lambda: _open(config, of))
     speak(
         f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {plan.rows:,} rows planned in "
         f"{plan.steps:,} steps; plan {plan.digest[:12]}"
     )
-    model = methods.load(adapter, config).to(world.device).train()
-    trainer = Trainer(model, make_optimizer(model, config), plan, rows, config, world)
-    packs = Packs(rows, config.data_dir / layout.IMAGES, adapter)
+    shards = shard(methods.load(adapter, config).train(), config, world)
+    trainer = Trainer(shards, plan, rows, config, world)
+    packs = Packs(rows, config.data_dir / layout.IMAGES, adapter, everywhere=shards.in_step)
     found = preflight.preflight(trainer, packs, adapter)
     for line in preflight.lines(found):
         speak(line)
     step, done = _restore(start, trainer, speak) if start else (0, 0)
     if config.trial_checkpoint and not start:  # one that was gone on with is proof enough
-        world.from_first(lambda: speak(trial(trainer, adapter)))
+        speak(trial(trainer, adapter))
     meter = Meter(plan, rows, config, world, found.flops_per_token)
     done = _steps(trainer, packs, adapter, step, done, of, meter, bars)
     if done != plan.rows:
         raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
-    if world.first:
-        if trainer.scale.skipped:
-            speak(f"{trainer.scale.skipped:,} of {plan.steps:,} steps were skipped: their gradients exceeded float16")
-        speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
+    if skipped := shards.scale.skipped:
+        speak(f"{skipped:,} of {plan.steps:,} steps were skipped: their gradients exceeded float16")
+    speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
 
 
 def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt, Index]:
@@ -94,13 +92,14 @@ def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt
         )
 
 
-def _plan_options(config: Config) -> PlanOptions:
+def _plan_options(config: Config, adapter: Adapter) -> PlanOptions:
     return PlanOptions(
         epochs=config.num_train_epochs,
         batch_size=config.batch_size,
         max_tokens=config.max_tokens,
         max_rows=config.batch_size_per_gpu,
         seed=config.seed,
+        padded=not adapter.packs,
     )
 
 
@@ -147,13 +146,15 @@ def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     state = checkpoint.read_state(path)
-    checkpoint.load(path, trainer.model, trainer.optimizer)
-    trainer.scale.load(state.get("loss_scale", {}))
+    checkpoint.load(path, trainer.sharding)
+    trainer.sharding.scale.load(state.get("loss_scale", {}))
     speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
-    if state["processes"] != trainer.world.size:
+    before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.sharding.name)
+    if before != now:
+        told = [f"{processes} processes{sharding and f' with {sharding}'}" for processes, sharding in (before, now)]
         speak(
-            f"it was begun on {state['processes']} processes and goes on on {trainer.world.size}: the rows of each "
-            "step are the same, sums are rounded in another order"
+            f"it was begun on {told[0]} and goes on on {told[1]}: the rows of each step are the same, sums are rounded "
+            "in another order"
         )
     return state["step"], state["rows"]
 
@@ -170,7 +171,7 @@ def _steps(
 ) -> int:
     """All steps from `first` on; returns how many rows were trained on, `rows` of them before."""
     config, plan, world = trainer.config, trainer.plan, trainer.world
-    order = (pack for _, pack in plan.all_packs(world.rank, world.size, first))
+    order = (pack for step in range(first, plan.steps) for pack in trainer.packs(step))
     stream = batches(packs, order, config.dataloader_num_workers)
     log = Log(config, first, meter, world)
     with _asked_to_stop() as asked, bars("training", "rows", meter.text) as update, log:
@@ -181,15 +182,15 @@ def _steps(
             rows += outcome.rows
             update(rows, plan.rows)
             done = step + 1
-            if world.first and (done == plan.steps or done % config.save_steps == 0 or outcome.stopped):
-                state = {"step": done, "rows": rows, "of": of, "processes": world.size}
-                state["loss_scale"] = trainer.scale.state()
+            if done == plan.steps or done % config.save_steps == 0 or outcome.stopped:
+                how: dict[str, Any] = {"processes": world.size, "sharding": trainer.sharding.name}
+                how["loss_scale"] = trainer.sharding.scale.state()
                 checkpoint.save(
                     config.output_dir,
-                    state,
-                    trainer.model,
-                    trainer.optimizer,
+                    {"step": done, "rows": rows, "of": of, **how},
+                    trainer.sharding,
                     adapter,
+                    first=world.first,
                     dtype=dtype(config),
                     keep=config.save_total_limit,
                 )
@@ -199,7 +200,8 @@ def _steps(
 
 
 def _finish(trainer: Trainer, adapter: Adapter) -> Path:
-    return checkpoint.save_final(trainer.config.output_dir, trainer.model, adapter, dtype(trainer.config))
+    config, first = trainer.config, trainer.world.first
+    return checkpoint.save_final(config.output_dir, trainer.sharding, adapter, first=first, dtype=dtype(config))
 
 
 @contextmanager

@@ -69,9 +69,11 @@ def validate(
         selection: which findings are reported, and as what; a receipt asks for all errors to be mended.
 
     Raises:
-        ConvkitError: a path is missing, has no rows or cannot be read; then no receipt was written or removed.
+        ConvkitError: a path is missing, has no rows or cannot be read, or there are too many workers; then no receipt
+            was written or removed.
     """
     count = local.default_workers() if workers is None else workers
+    local.check_workers(count)
     with data_sets(paths) as targets:
         for corpus, _ in targets:
             corpus.media = media != "none"
@@ -80,11 +82,11 @@ def validate(
             _read_rows(scans, count, update)
         if media != "none":
             with bars("looking at images", "images") as update:
-                _look_at_images(scans, media == "decode", count, update)
+                _look_at_images(scans, media == "decode", count, update, keep_sizes=target is not None)
         for scan in scans:
             if target:
                 with bars(f"counting tokens for {target.spec}", "rows") as update:
-                    scan.findings.extend(model_pass.findings(scan.corpus, target, update))
+                    scan.add(model_pass.findings(scan.corpus, target, scan.sizes, update))
             scan.end()
     return _result(scans, media, target, selection)
 
@@ -148,7 +150,7 @@ def _pieces(scan: Scan, number: int, watch: Callable[[int], None]) -> Iterator[P
         raise ConvkitError(f"{file.path} cannot be read: {error.strerror}. Check its permissions.") from None
 
 
-def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress: Progress) -> None:
+def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress: Progress, *, keep_sizes: bool) -> None:
     total = sum(len(scan.mentions) for scan in scans)
     done = 0
     for scan in scans:
@@ -158,6 +160,8 @@ def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress:
             done += 1
             progress(done, total)
             scan.take_image(mention, outcome)
+            if keep_sizes and isinstance(outcome, Image):
+                scan.sizes.add(mention.path, outcome)
 
         cache = MediaCache(layout.media_cache(scan.images))
         try:

@@ -11,20 +11,12 @@ from typing import NamedTuple
 from convkit.engines import local
 from convkit.media import images
 from convkit.media.cache import MediaCache, Stamp, stamp_of
-from convkit.media.images import Image, ImageProblem
+from convkit.media.images import Image, ImageProblem, Job
 from convkit.rules.base import Mention
 
 _BATCH = 500
 _MOST_WAITING = 20_000
 """Images that are known may wait for this many places behind one that is being looked at."""
-
-
-class Job(NamedTuple):
-    """An image for a worker to look at."""
-
-    relative: str
-    real: str | None
-    """The file itself, where it is known to lie inside the folder and to be no link."""
 
 
 class _Waiting(NamedTuple):
@@ -41,15 +33,9 @@ def look_at_all(
 ) -> None:
     """Look at images, or remember them, and hand what was seen to `take` in the order of the mentions."""
     queue = _Queue(folder, take, decode, cache)
-    for outcome in local.run(partial(_look, folder, decode), queue.jobs(iter(mentions)), workers, _crashed):
+    for outcome in local.run(partial(images.look, folder, decode), queue.jobs(iter(mentions)), workers, _crashed):
         queue.looked(outcome)
     queue.settle()
-
-
-def _look(folder: Path, decode: bool, job: Job) -> Image | ImageProblem:
-    if job.real is None:
-        return images.check(folder, decode, job.relative)
-    return images.probe(Path(job.real), decode, job.relative)
 
 
 def _crashed(job: Job) -> ImageProblem:

@@ -54,6 +54,7 @@ class Parsed(NamedTuple):
     groups: bytes
     inputs: bytes
     answers: bytes
+    accepted: bytes
     paths: bytes
     """Digests of the paths in `mentions`."""
     mentions: list[FirstMention]
@@ -75,9 +76,9 @@ class _Answer(NamedTuple):
     digest: int
 
 
-_Sound = tuple[int, str, int, int, int, int]
-"""Of a sound row: line, id, digests of group, input and answer, number of keys."""
-_NOTHING: tuple[tuple[()], ...] = ((),) * 6
+_Sound = tuple[int, str, int, int, int, int, int]
+"""Of a sound row: line, id, digests of group, input, answer and accepted answers, number of keys."""
+_NOTHING: tuple[tuple[()], ...] = ((),) * 7
 
 
 class _NotSoundError(Exception):
@@ -120,7 +121,7 @@ class _Parser:
             self._rows(raws, piece.first_line, unended)
             self._duplicate_keys(content, raws, piece.first_line)
         self._found.sort(key=lambda found: found.line)
-        lines, ids, groups, inputs, answers, _ = zip(*self._sound, strict=True) if self._sound else _NOTHING
+        lines, ids, groups, inputs, answers, accepted, _ = zip(*self._sound, strict=True) if self._sound else _NOTHING
         return Parsed(
             lines=len(raws),
             blank=self._blank,
@@ -133,6 +134,7 @@ class _Parser:
             groups=_packed(groups),
             inputs=_packed(inputs),
             answers=_packed(answers),
+            accepted=_packed(accepted),
             paths=packed_digests(self._mentions, self._key),
             mentions=list(self._mentions.values()),
         )
@@ -158,7 +160,7 @@ class _Parser:
         """
         turns = row["conversations"]
         parts: list[int] = []
-        answer = images = 0
+        answer = accepted = images = 0
         keys = len(row)
         problems: list[tuple[str, tuple[Problem, ...]]] = []
         for index, turn in enumerate(turns):
@@ -176,14 +178,16 @@ class _Parser:
             if text is None:
                 if index < len(turns) - 1:
                     raise _NotSoundError
-                answer = 0
+                answer = accepted = 0
             else:
                 said = self._said.get(text) or self._new_answer(text)
-                answer = said.digest
+                answer = accepted = said.digest
                 if said.problems or (prompt.choices and text not in prompt.choices):
                     problems.append((f"/conversations/{index}/assistant", _of_answer(said, text, prompt)))
             if "answers" in turn:
                 problems += _of_answers(turn, index)
+                if text in (right := turn["answers"] or ()):
+                    accepted = digest(repr(sorted(set(right))).encode(), self._key)
         if "metadata" in row:
             keys = keys_of(row)
         if "system" in row and (system := row["system"]) is not None:
@@ -200,7 +204,7 @@ class _Parser:
         # The hash of a tuple of integers is the same in all processes.
         inputs = hash(tuple(parts)) & _MASK
         self._sound.append(
-            (line, row["id"], 0 if group is None else digest(group.encode(), self._key), inputs, answer, keys)
+            (line, row["id"], 0 if group is None else digest(group.encode(), self._key), inputs, answer, accepted, keys)
         )
 
     def _new_prompt(self, text: str) -> _Prompt:

@@ -1,7 +1,8 @@
 """One data set on its way through the rules: what workers send is put together here, in order."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from tempfile import SpooledTemporaryFile
 from weakref import finalize
 
@@ -14,8 +15,12 @@ from convkit.rules import CHECKS, RULES
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts, shown
+from convkit.rules.lookup import not_listed
+from convkit.validate.model import Sizes
 from convkit.validate.rows import FirstMention, Parsed
 
+MOST_KEPT = 100_000
+"""Findings of one rule; the rest is counted. Each takes more than a kilobyte, and nobody mends a million one by one."""
 _MENTIONS_IN_MEMORY = 16 * 2**20
 
 
@@ -51,8 +56,10 @@ class Scan:
         self.images = corpus.directory / layout.IMAGES
         self.findings: list[Finding] = []
         self.mentions = Mentions()
+        self.sizes = Sizes(corpus.key)
         self.digest = receipt.MediaDigest()
         self._checks = [check(corpus) for check in CHECKS]
+        self._counts: Counter[str] = Counter()
         self._image_checks = [check for check in self._checks if type(check).image is not Check.image]
 
     def take_rows(self, number: int, parsed: Parsed) -> None:
@@ -64,7 +71,7 @@ class Scan:
         file.images += parsed.images
         for line, row_id, code, message, pointer in parsed.found:
             self._found(Place(file.name, line, row_id), Problem(RULES[code], message, pointer))
-        columns = (parsed.at, parsed.ids, parsed.groups, parsed.inputs, parsed.answers, parsed.paths)
+        columns = (parsed.at, parsed.ids, parsed.groups, parsed.inputs, parsed.answers, parsed.accepted, parsed.paths)
         facts = RowFacts(number, *map(from_bytes, columns))
         for check in self._checks:
             check.rows(facts)
@@ -91,12 +98,23 @@ class Scan:
                 self._found(place, problem._replace(pointer=problem.pointer or mention.pointer))
 
     def _found(self, place: Place, problem: Problem) -> None:
-        self.findings.append(place.finding(problem))
+        self._counts[problem.rule.code] += 1
+        if self._counts[problem.rule.code] <= MOST_KEPT:
+            self.findings.append(place.finding(problem))
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Take in what was found elsewhere."""
+        for finding in findings:
+            self._counts[finding.code] += 1
+            if self._counts[finding.code] <= MOST_KEPT:
+                self.findings.append(finding)
 
     def end(self) -> None:
         """Ask what is asked at the end, and put the findings in order: the manifest, row files, other files."""
         for check in self._checks:
-            self.findings.extend(check.end())
+            self.add(check.end())
+        for code, count in self._counts.items():
+            self.findings.extend(not_listed(self.corpus, RULES[code], count, MOST_KEPT))
         names = [shown(self.corpus.directory / layout.MANIFEST), *(file.name for file in self.corpus.files)]
         ranks = {name: rank for rank, name in enumerate(names)}
         self.findings.sort(key=lambda f: (ranks.get(f.file, len(names)), f.file, f.line or 0, f.code))

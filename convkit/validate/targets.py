@@ -1,6 +1,5 @@
 """From the paths that were given to the data sets that they are."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,9 @@ from convkit.errors import ConvkitError, DatasetError
 from convkit.rules.base import Corpus, RowFile
 
 Target = tuple[Corpus, Dataset | None]
+MAX_STDIN_BYTES = 16 * 2**30
+"""Of rows on standard input, which need as much room in the temporary folder; 20 million rows are fewer."""
+_BLOCK_BYTES = 2**20
 _ROW_FILE = f"a row file (*{layout.ROWS_SUFFIX}, also {' or '.join(layout.COMPRESSED)})"
 
 
@@ -63,8 +65,22 @@ def _add_file(corpus: Corpus, path: Path, scratch: Path) -> None:
 
 
 def _standard_input(scratch: Path) -> RowFile:
-    """Standard input as a file: it is read twice where two ids may be equal."""
-    path = scratch / f"stdin{layout.ROWS_SUFFIX}"
-    with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+    """Standard input as a file: it is read twice where two ids may be equal.
+
+    Raises:
+        ConvkitError: it is closed, too large, or there is no room for it.
+    """
+    if sys.stdin is None:
+        raise ConvkitError("Standard input is closed. Send rows to it, or name a row file.")
+    path, left = scratch / f"stdin{layout.ROWS_SUFFIX}", MAX_STDIN_BYTES
+    remedy = "Write the rows into a file and name it."
+    try:
+        with path.open("wb") as file:
+            while block := sys.stdin.buffer.read(_BLOCK_BYTES):
+                left -= len(block)
+                if left < 0:
+                    raise ConvkitError(f"Standard input has more than {MAX_STDIN_BYTES:,} bytes. {remedy}")
+                file.write(block)
+    except OSError as error:
+        raise ConvkitError(f"Standard input cannot be kept in {scratch.parent} ({error.strerror}). {remedy}") from None
     return RowFile(path, label="<stdin>")

@@ -178,6 +178,61 @@ def ours(spec: str, sizes: list[Size]) -> int:
     return sum(count.low for count in counts)
 
 
+def library() -> dict[str, dict[str, Any]]:
+    """Options of profiles as the defaults of transformers have them, where these are the reference checkpoint's."""
+    import inspect
+
+    import transformers as tf
+
+    def default(cls: str, argument: str) -> Any:
+        return inspect.signature(getattr(tf, cls).__init__).parameters[argument].default
+
+    def cell(config: Any) -> dict[str, Any]:
+        return {"patch_size": config.vision_config.patch_size, "merge_size": config.vision_config.spatial_merge_size}
+
+    llava, following, onevision, intern = (
+        getattr(tf, f"{name}Config")() for name in ("Llava", "LlavaNext", "LlavaOnevision", "InternVL")
+    )
+    qwen = pil("qwen2_vl", "Qwen2VLImageProcessorPil")
+    tiles = pil("idefics3", "Idefics3ImageProcessorPil")
+    patches = pil("got_ocr2", "GotOcr2ImageProcessorPil")
+    return {
+        "qwen2-vl": {**cell(tf.Qwen2VLConfig()), "min_pixels": qwen.size["shortest_edge"]},
+        "qwen2.5-vl": {**cell(tf.Qwen2_5_VLConfig()), "min_pixels": qwen.size["shortest_edge"]},
+        "qwen3-vl": cell(tf.Qwen3VLConfig()),
+        "idefics3": {
+            "longest_edge": tiles.size["longest_edge"],
+            "max_image_size": tiles.max_image_size["longest_edge"],
+            "image_seq_len": default("Idefics3Processor", "image_seq_len"),
+        },
+        "llava-1.5": {"crop_size": llava.vision_config.image_size, "patch_size": llava.vision_config.patch_size},
+        "llava-next": {
+            "crop_size": following.vision_config.image_size,
+            "patch_size": following.vision_config.patch_size,
+            "grid_pinpoints": tuple((h // 336, w // 336) for h, w in following.image_grid_pinpoints),
+        },
+        "llava-onevision": {
+            "crop_size": onevision.vision_config.image_size,
+            "num_image_tokens": (onevision.vision_config.image_size // onevision.vision_config.patch_size) ** 2,
+            "anyres_max": int(onevision.vision_aspect_ratio.removeprefix("anyres_max_")),
+            "grid_pinpoints": tuple((h // 384, w // 384) for h, w in onevision.image_grid_pinpoints),
+        },
+        "internvl3": {
+            "size": intern.vision_config.image_size[0],
+            "image_seq_length": intern.image_seq_length,
+            "min_patches": patches.min_patches,
+            "max_patches": patches.max_patches,
+        },
+    }
+
+
+def test_constants_are_those_of_the_library() -> None:
+    """The others are in the checkpoints alone: the most pixels of Qwen, both limits of Qwen3-VL, all of SmolVLM."""
+    for name, expected in library().items():
+        profile = get_profile(name)
+        assert {option: getattr(profile, option) for option in expected} == expected, name
+
+
 def test_every_family_of_transformers_is_compared() -> None:
     assert [name for name in TABLE if not name.startswith("phi")] == list(BUILDERS)
 

@@ -14,9 +14,9 @@ from convkit.train.distributed import World
 from convkit.train.index import Index, build
 from convkit.train.loop import Trainer
 from convkit.train.methods import load
-from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from convkit.train.optimizer import make_optimizer
+from convkit.train.models.base import Adapter
 from convkit.train.plan import Plan, PlanOptions
+from convkit.train.sharding import shard
 from convkit.validate import validate
 from tests.fixtures.make_datasets import lines, manifest, png
 from tests.train.conftest import TEXTS
@@ -42,7 +42,9 @@ def rows(count: int = ROWS) -> list[dict[str, Any]]:
     return found
 
 
-def write_dataset(directory: Path, content: list[dict[str, Any]] | None = None, validated: bool = True) -> Path:
+def write_dataset(
+    directory: Path, content: list[dict[str, Any]] | None = None, validated: bool = True, model: str | None = PROFILE
+) -> Path:
     content = rows() if content is None else content
     (directory / "images").mkdir(parents=True)
     names = {name for row in content for turn in row["conversations"] for name in turn["images"]}
@@ -52,12 +54,12 @@ def write_dataset(directory: Path, content: list[dict[str, Any]] | None = None, 
     (directory / "pets_train.jsonl").write_bytes(files["pets_train.jsonl"])
     (directory / "dataset.json").write_bytes(manifest(files, train="pets_train.jsonl"))
     if validated:
-        receipt(directory)
+        receipt(directory, model)
     return directory
 
 
-def receipt(directory: Path) -> None:
-    assert validate([directory], target=Target.of(PROFILE), workers=0).receipts
+def receipt(directory: Path, model: str | None = PROFILE) -> None:
+    assert validate([directory], target=Target.of(model) if model else None, workers=0).receipts
 
 
 def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config:
@@ -66,21 +68,23 @@ def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config
     return resolve({**usual, **paths, "lora_rank": 4, "gradient_checkpointing": False, "tqdm": False, **options})
 
 
-def plan_of(index: Index, config: Config) -> Plan:
+def plan_of(index: Index, config: Config, padded: bool = False) -> Plan:
     options = PlanOptions(
         epochs=config.num_train_epochs,
         batch_size=config.batch_size,
         max_tokens=config.max_tokens,
         max_rows=config.batch_size_per_gpu,
         seed=config.seed,
+        padded=padded,
     )
     return Plan(index.tokens, options)
 
 
-def parts(config: Config, adapter: Phi3VAdapter) -> tuple[Trainer, Packs]:
+def parts(config: Config, adapter: Adapter) -> tuple[Trainer, Packs]:
     images = config.data_dir / "images"
     dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
     index = build(dataset, "train", lambda row: adapter.length(row, images), config.max_tokens, silent)
-    model = load(adapter, config).to(ONE.device).train()
-    trainer = Trainer(model, make_optimizer(model, config), plan_of(index, config), index, config, ONE)
+    model = load(adapter, config).train()
+    plan = plan_of(index, config, padded=not adapter.packs)
+    trainer = Trainer(shard(model, config, ONE), plan, index, config, ONE)
     return trainer, Packs(index, images, adapter)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import chain
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,14 @@ from convkit.train.plan import Plan, PlanOptions
 LIMIT = 100
 
 
-def options(**given: int) -> PlanOptions:
+def options(**given: Any) -> PlanOptions:
     return PlanOptions(**{"epochs": 2, "batch_size": 8, "max_tokens": LIMIT, **given})
+
+
+def filled(plan: Plan, pack: tuple[int, ...]) -> int:
+    """Tokens that go through the model, padding included."""
+    lengths = [plan.lengths[row] for row in pack]
+    return len(lengths) * max(lengths) if plan.options.padded else sum(lengths)
 
 
 @st.composite
@@ -26,6 +33,7 @@ def plans(draw: st.DrawFn) -> Plan:
         max_tokens=draw(st.integers(max(lengths), 3 * LIMIT)),
         max_rows=draw(st.none() | st.integers(1, 4)),
         seed=draw(st.integers(0, 2**32)),
+        padded=draw(st.booleans()),
     )
     return Plan(lengths, chosen)
 
@@ -44,7 +52,7 @@ def test_every_row_once_an_epoch_and_no_pack_beyond_its_limits(plan: Plan, ranks
             assert max(map(len, packs)) - min(map(len, packs)) <= (len(rows) < ranks or len(rows) % ranks > 0)
             for pack in chain(*packs):
                 assert pack
-                assert plan.tokens(pack) <= plan.options.max_tokens
+                assert filled(plan, pack) <= plan.options.max_tokens
                 assert plan.options.max_rows is None or len(pack) <= plan.options.max_rows
             seen.update(rows)
         assert seen == Counter(range(count))
@@ -60,16 +68,17 @@ def test_the_order_is_of_the_seed_and_the_epoch_alone(plan: Plan) -> None:
 
 
 @given(plans(), st.integers(1, 3))
-def test_a_run_can_be_taken_up_at_any_step(plan: Plan, ranks: int) -> None:
-    whole = list(plan.all_packs(0, ranks))
-    for step in range(plan.steps):
-        assert list(plan.all_packs(0, ranks, step)) == [(at, pack) for at, pack in whole if at >= step]
+def test_the_heaviest_pack_is_the_heaviest_of_all_ranks(plan: Plan, ranks: int) -> None:
+    packs = [plan.packs(step, rank, ranks) for step in range(plan.steps) for rank in range(ranks)]
+    assert filled(plan, plan.heaviest(ranks)) == max(filled(plan, pack) for found in packs for pack in found)
 
 
 @given(plans(), st.integers(1, 3))
-def test_the_heaviest_pack_is_the_heaviest_of_all_ranks(plan: Plan, ranks: int) -> None:
-    weights = [plan.tokens(pack) for rank in range(ranks) for _, pack in plan.all_packs(rank, ranks)]
-    assert plan.tokens(plan.heaviest(ranks)) == max(weights)
+def test_rounds_are_the_packs_of_the_rank_that_has_most(plan: Plan, ranks: int) -> None:
+    for step in range(plan.steps):
+        counts = [len(plan.packs(step, rank, ranks)) for rank in range(ranks)]
+        assert max(counts) == plan.rounds(step, ranks)
+        assert max(counts) - min(counts) <= 1
 
 
 def test_a_plan_is_the_same_in_every_version() -> None:
@@ -91,9 +100,9 @@ def test_packs_are_few_and_of_like_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"batch_size": 9}, {"max_tokens": 101}, {"max_rows": 2}, {"epochs": 3}]
+    "change", [{"seed": 1}, {"batch_size": 9}, {"max_tokens": 101}, {"max_rows": 2}, {"epochs": 3}, {"padded": True}]
 )
-def test_the_digest_knows_every_option(change: dict[str, int]) -> None:
+def test_the_digest_knows_every_option(change: dict[str, Any]) -> None:
     assert Plan([1, 2], options(**change)).digest != Plan([1, 2], options()).digest
 
 

@@ -14,6 +14,7 @@ from convkit.train import checkpoint as checkpoints
 from convkit.train import loop, precision, run
 from convkit.train.methods import own_name
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.train.sharding.plain import Plain
 from tests.train import runs
 
 
@@ -29,7 +30,7 @@ def first_step(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[lo
 
 def test_in_float16_sums_between_layers_stay_in_float32(dataset: Path, adapter: Phi3VAdapter) -> None:
     trainer, ours = first_step(dataset, adapter, fp16=True, use_lora=True)
-    for name, parameter in trainer.model.named_parameters():
+    for name, parameter in trainer.sharding.model.named_parameters():
         matrix = "_proj" in name or ".fc" in name or "lm_head" in name or "img_projection" in name
         frozen = torch.float16 if matrix or "patch_embedding" in name else torch.float32
         if "norm" not in name:
@@ -44,21 +45,24 @@ def test_in_float16_sums_between_layers_stay_in_float32(dataset: Path, adapter: 
 def test_a_step_whose_gradients_exceed_float16_is_skipped(dataset: Path, adapter: Phi3VAdapter) -> None:
     config = runs.config(dataset, adapter.directory, dataset, fp16=True)
     trainer, packs = runs.parts(config, adapter)
-    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
-    usual = trainer.scale.state()
-    trainer.scale.load({**usual, "scale": 2.0**40})
+    before = {name: p.clone() for name, p in trainer.sharding.model.named_parameters()}
+    usual = trainer.sharding.scale.state()
+    trainer.sharding.scale.load({**usual, "scale": 2.0**40})
     outcome = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
     assert outcome.skipped
-    assert trainer.scale.state() == {**usual, "scale": 2.0**39, "skipped": 1}
-    assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())
-    assert not trainer.optimizer.state
+    assert trainer.sharding.scale.state() == {**usual, "scale": 2.0**39, "skipped": 1}
+    assert all(torch.equal(p, before[name]) for name, p in trainer.sharding.model.named_parameters())
+    assert isinstance(trainer.sharding, Plain)
+    assert not trainer.sharding.optimizer.state
 
 
 def test_gradients_that_fit_at_no_scale_end_it(dataset: Path, adapter: Phi3VAdapter) -> None:
     config = runs.config(dataset, adapter.directory, dataset, fp16=True)
     trainer, packs = runs.parts(config, adapter)
-    trainer.scale.load({**trainer.scale.state(), "scale": 1.0})
-    trainer.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
+    trainer.sharding.scale.load({**trainer.sharding.scale.state(), "scale": 1.0})
+    next(p for p in trainer.sharding.model.parameters() if p.requires_grad).register_hook(
+        lambda gradient: gradient * float("inf")
+    )
     with pytest.raises(ConvkitError, match=r"do not fit float16 at any scale\. Nothing was updated\..*--bf16"):
         trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
 
@@ -93,12 +97,20 @@ def test_skipped_steps_are_said_and_kept_through_a_resumption(
 def test_qlora_trains_adapters_on_weights_of_four_bits(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     trainer, ours = first_step(dataset, adapter, use_qlora=True, bf16=True)
-    packed = {own_name(name) for name, m in trainer.model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
+    packed = {
+        own_name(name)
+        for name, m in trainer.sharding.model.named_modules()
+        if isinstance(m, bitsandbytes.nn.Linear4bit)
+    }
     assert "model.layers.0.self_attn.qkv_proj.base_layer" in packed
     assert not any("lm_head" in name for name in packed)
-    assert {p.dtype for n, p in trainer.model.named_parameters() if "qkv_proj.base_layer" in n} == {torch.uint8}
+    assert {p.dtype for n, p in trainer.sharding.model.named_parameters() if "qkv_proj.base_layer" in n} == {
+        torch.uint8
+    }
     assert all(
-        "lora_" in name and p.dtype == torch.float32 for name, p in trainer.model.named_parameters() if p.requires_grad
+        "lora_" in name and p.dtype == torch.float32
+        for name, p in trainer.sharding.model.named_parameters()
+        if p.requires_grad
     )
     _, exact = first_step(dataset, adapter, use_lora=True)
     assert ours.loss != exact.loss
@@ -110,7 +122,9 @@ def test_qlora_trains_adapters_on_weights_of_four_bits(dataset: Path, adapter: P
     assert said[0].startswith("QLoRA: ")
     total = sum(p.numel() for p in adapter.load(torch.float32).parameters())
     counted = sum(int(line.split(": ")[1].split(" ")[0].replace(",", "")) for line in said[2:5])
-    assert counted == total + sum(p.numel() for p in trainer.parameters)  # two in a byte are two
+    assert counted == total + sum(
+        p.numel() for p in trainer.sharding.model.parameters() if p.requires_grad
+    )  # two in a byte are two
     step = checkpoints.checkpoints(tmp_path / "run")[-1]
     assert sorted(path.name for path in step.iterdir()) == ["adapter", "state.json", "state.safetensors"]
     assert all("lora_" in name for name in load_file(step / "state.safetensors"))

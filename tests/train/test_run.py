@@ -171,7 +171,7 @@ def test_a_part_without_gradient_is_found_before_the_first_step(
 def test_the_heaviest_pack_that_does_not_fit_is_named(
     dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory. Tried to allocate")
 
     monkeypatch.setattr(loop.Trainer, "forward_backward", full)

@@ -55,6 +55,7 @@ def test_warnings_alone_are_no_failure(tmp_path: Path) -> None:
             [DIRECTORY / "valid" / "crlf", "--format", "xml"],
             "Choose one of: text, json, jsonl, github, sarif, junit, markdown.",
         ),
+        ([DIRECTORY / "valid" / "crlf", "--workers", "9999"], "9,999 workers are more than"),
         ([DIRECTORY / "valid" / "crlf", "--media", "some"], "'decode', 'header', 'none'"),
         ([], "PATH"),
     ],
@@ -121,8 +122,24 @@ def test_a_report_goes_into_a_file(data: Path) -> None:
     done = convkit(data.name, "--format", "sarif", "--output", "out.sarif", "--workers", "0", cwd=data.parent)
     assert (done.returncode, done.stdout) == (1, "")
     assert json.loads((data.parent / "out.sarif").read_text())["version"] == "2.1.0"
-    done = convkit(data.name, "--output", "no/such/x", "--workers", "0", cwd=data.parent)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("output", ["no/such/x", "."])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, output: str) -> None:
+    copy_of("valid/with_manifest", tmp_path)
+    done = convkit("with_manifest", "--output", output, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"convkit: error: --output {output} is a folder, or in none that exists.")
+    assert not (tmp_path / "with_manifest" / "receipt.json").exists()
+
+
+def test_standard_input_that_is_closed(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m convkit validate - <&-"
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("convkit: error: Standard input is closed.")
 
 
 def test_a_rule_explains_itself(tmp_path: Path) -> None:
@@ -133,5 +150,8 @@ def test_a_rule_explains_itself(tmp_path: Path) -> None:
     by_code, by_slug = run([*command, "CK102"], text=True), run([*command, "marker-count"], text=True)
     assert by_code.stdout == by_slug.stdout
     assert by_code.stdout.startswith("# CK102 marker-count\n") and "A turn's <image> markers" in by_code.stdout
+    assert run([*command, "ck102"], text=True).stdout == by_code.stdout
+    near = run([*command, "CK20"], text=True)
+    assert near.returncode == 2 and "CK201 missing-image" in near.stderr and "CK211" not in near.stderr
     unknown = run([*command, "CK9"], text=True)
     assert unknown.returncode == 2 and "CK201 missing-image" in unknown.stderr

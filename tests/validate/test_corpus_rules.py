@@ -116,6 +116,40 @@ def test_what_is_not_listed_is_counted(tmp_path: Path, monkeypatch: pytest.Monke
         assert sum("2 more findings of this rule are not listed" in finding.message for finding in found) == 1
 
 
+def asked(number: int | str, assistant: str, answers: list[str] | None = None) -> dict[str, Any]:
+    more = {"answers": answers} if answers else {}
+    return row(str(number), conversations=[turn("How much?", assistant=assistant, **more)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("1", ["1", "2"]), ("2", ["1", "2"])], []),
+        ([("1", ["1", "2"]), ("2", ["2", "1", "3"])], []),
+        ([("1", ["1", "2"]), ("2", None)], ["CK306"]),
+        ([("1", ["1", "2"]), ("3", ["1", "2"])], ["CK306"]),
+        ([("1", ["1", "2"]), ("2", ["1", "2"]), ("3", ["1", "2"])], ["CK306"]),
+        ([("1", ["1", "2"]), ("2", ["1", "2", "3"]), ("9", None)], ["CK306"]),
+        ([("1", None), ("1", ["1", "2"])], ["CK305"]),
+    ],
+)
+def test_accepted_answers_are_no_conflict(tmp_path: Path, rows: list[Any], expected: list[str]) -> None:
+    write(tmp_path, {}, train=[asked(number, *said) for number, said in enumerate(rows)])
+    assert codes(report_of(tmp_path)) == expected
+
+
+def test_many_accepted_answers_are_not_counted_as_conflicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("lookup", "duplicates"):
+        monkeypatch.setattr(f"convkit.rules.{module}.MOST_LISTED", 3)
+    rows = []
+    for number in range(5):
+        for answer in ("1", "2"):
+            said = turn(f"How much is {number}?", assistant=answer, answers=["1", "2"])
+            rows.append(row(f"{number}-{answer}", conversations=[said]))
+    write(tmp_path, {}, train=rows)
+    assert codes(report_of(tmp_path)) == []
+
+
 def test_rows_of_several_turns_have_no_classes(tmp_path: Path) -> None:
     def twice(number: int, answer: str) -> dict[str, Any]:
         said = turn(f"And {number}?", assistant=answer)

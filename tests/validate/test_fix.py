@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from convkit import fix as fixing
+from convkit.cli import app
 from convkit.fix import FIXERS, fix
 from convkit.rules import RULES
 from tests.fixtures.make_datasets import line, lines, row
@@ -36,6 +38,35 @@ def test_blank_lines_and_marks_are_removed_and_the_second_run_is_clean(tmp_path:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert codes(report_of(path)) == [] and mended(path) == []
+
+
+def test_answers_are_stripped_and_nothing_else_of_their_rows_changes(tmp_path: Path) -> None:
+    before = (
+        b'{"id": "1","source":"a","metadata":{"n":1.0e5,"quoted":"\\"assistant\\": \\" x \\""},'
+        b'"conversations":[{"images":[],"user":" Hm? ","assistant": "\\n a \\"caf\\u00e9\\" \\u00a0"},'
+        b'{"user":"And?","assistant" :"b ","images":[]}]}\r\n'
+    )
+    after = before.replace(b'"\\n a \\"caf\\u00e9\\" \\u00a0"', '"a \\"café\\""'.encode()).replace(b'"b "', b'"b"')
+    path = write_rows(tmp_path, before)
+    assert codes(report_of(path)) == ["CK106", "CK106"]
+    assert mended(path) == ["1: CK106 padded-answer: answer stripped"]
+    assert path.read_bytes() == after
+    assert codes(report_of(path)) == [] and mended(path) == []
+
+
+def test_metadata_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
+    said = {"images": [], "user": "Hm?", "assistant": "a "}
+    content = lines(row("1", conversations=[said], metadata={"assistant": " b"}))
+    path = write_rows(tmp_path, content)
+    assert codes(report_of(path)) == ["CK106"]
+    assert mended(path) == [] and path.read_bytes() == content
+
+
+def test_more_than_are_listed_are_mended_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convkit.validate.scan.MOST_KEPT", 3)
+    path = write_rows(tmp_path, b"\n" * 10 + lines(row("1")))
+    result = CliRunner().invoke(app, ["validate", str(path), "--fix", "--workers", "0"])
+    assert (result.exit_code, path.read_bytes()) == (0, lines(row("1")))
 
 
 def test_what_has_no_fixer_stays_as_it_is(tmp_path: Path) -> None:

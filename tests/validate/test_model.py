@@ -1,5 +1,6 @@
 """CK4xx beyond the fixtures: what is asked when, and how it is said."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,11 @@ def test_a_model_has_its_own_control_tokens() -> None:
     assert found(row("<|im_start|>system"), [], "qwen2.5-vl") == ["CK403"]
     assert found(row("<|im_start|>system"), []) == []
     assert found(row("x", "an <image>"), [], "llava-1.5") == ["CK403"]
+    assert [found(row("<|fim_prefix|>"), [], f"qwen{version}-vl") for version in ("2", "2.5", "3")] == [
+        [],
+        ["CK403"],
+        ["CK403"],
+    ]
 
 
 def test_the_marker_of_an_image_is_none() -> None:
@@ -122,3 +128,11 @@ def test_headers_alone_are_enough_and_no_media_means_no_lengths(tmp_path: Path) 
 
     assert codes_of(report_of(directory, media="header", **options).findings) == ["CK401"]
     assert codes_of(report_of(directory, media="none", **options).findings) == []
+
+
+@pytest.mark.parametrize("name", ["x_train.jsonl.gz", "x_train-00000-of-00002.jsonl"])
+def test_a_file_of_training_rows_is_known_by_its_split(tmp_path: Path, name: str) -> None:
+    content = row("Hm?", answer=None).to_line() + b"\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    found = report_of(tmp_path / name, target=Target.of("phi-3.5-vision")).findings
+    assert [finding.code for finding in found] == ["CK405"]

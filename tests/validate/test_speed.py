@@ -1,13 +1,17 @@
 """What makes validation fast must not change what it finds: pieces, digests, the plain schema, the cache."""
 
+import errno
 import gzip
 import io
 import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from convkit.digests import Column, DigestSet
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.media import images
 from convkit.media.cache import MediaCache
+from convkit.profiles import Target
 from convkit.rules import file as file_rules
 from convkit.rules.base import RowFile
 from convkit.schema import IMAGE_MARKER, Conversation
@@ -202,8 +207,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     looked: list[str] = []
     probe = images.probe
 
-    def watch(path: Path, decode: bool = True, name: str | None = None) -> Any:
-        looked.append(path.name)
+    def watch(path: str, decode: bool = True, name: str | None = None) -> Any:
+        looked.append(Path(path).name)
         return probe(path, decode, name)
 
     monkeypatch.setattr(images, "probe", watch)
@@ -216,6 +221,16 @@ def test_what_did_not_change_is_not_opened_again(tmp_path: Path, opened: list[st
     assert len(opened) == 5
     assert report_of(path) == first and report_of(path, media="header") == first
     assert len(opened) == 5
+
+
+@pytest.mark.parametrize("media", ["decode", "header"])
+def test_a_model_needs_no_second_look_at_images(tmp_path: Path, opened: list[str], media: str) -> None:
+    path = pictures(tmp_path)
+    (tmp_path / "images" / "3.png").write_bytes(b"no image")
+    target = Target.of("qwen2-vl", max_length=3)
+    found = [f for f in report_of(path, media=media, target=target).findings if f.code in ("CK204", "CK401")]
+    assert [(f.code, f.line) for f in found] == [(("CK204" if line == 4 else "CK401"), line) for line in range(1, 6)]
+    assert sorted(opened) == [f"{number}.png" for number in range(5)]
 
 
 def test_a_header_is_not_taken_for_a_decoded_image(tmp_path: Path, opened: list[str]) -> None:
@@ -310,6 +325,14 @@ def test_a_cache_that_cannot_be_made_is_done_without(
     assert codes(report_of(pictures(tmp_path))) == []
 
 
+def test_a_worker_that_looks_at_images_loads_little() -> None:
+    """Its start is most of what the headers of some thousand images cost."""
+    modules = "sys, convkit.engines.local, convkit.media.images"
+    code = f"import {modules}; print({{'pydantic', 'numpy', 'PIL'}} & {{*sys.modules}})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert images.look.__module__ == "convkit.media.images"
+
+
 def test_many_known_images_behind_one_that_is_not(
     tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +398,37 @@ def test_rows_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
     report = validate([Path("-")], workers=0).report
     assert [(f.code, f.file, f.line) for f in report.findings] == [("CK201", "<stdin>", 2), ("CK301", "<stdin>", 3)]
+
+
+def test_standard_input_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convkit.validate.targets.MAX_STDIN_BYTES", 10)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n" * 11)))
+    with pytest.raises(ConvkitError, match=r"more than 10 bytes\. Write the rows into a file"):
+        validate([Path("-")], workers=0)
+
+
+def test_standard_input_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Full()))
+    with pytest.raises(ConvkitError, match=r"\(No space left on device\)\. Write the rows"):
+        validate([Path("-")], workers=0)
+
+
+@given(st.lists(st.integers(0, 20), max_size=8), st.lists(st.integers(0, 20), max_size=8))
+@settings(deadline=None, derandomize=True)
+def test_blocks_do_not_depend_on_how_digests_were_added(one: list[int], other: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(digests, "SPILL_BYTES", 128)
+        columns = []
+        for parts in (one, other):
+            column = Column()
+            for size in [*parts, sum(one + other) - sum(parts)]:
+                column.append(numbers(*range(size)))
+            columns.append([len(block) for block in column.blocks()])
+        assert columns[0] == columns[1]
 
 
 def test_a_worker_that_dies_over_rows_ends_the_run(tmp_path: Path) -> None:

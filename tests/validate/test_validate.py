@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from convkit.errors import ConvkitError, DatasetError
+from convkit.media.images import Job
 from convkit.progress import Note, Progress
 from convkit.validate import validate
-from convkit.validate.media import Job
 from tests.fixtures.make_datasets import line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 
@@ -285,3 +285,13 @@ def test_a_conversion_that_is_not_finished_is_no_data_set(tmp_path: Path) -> Non
 def test_an_id_that_comes_again_behind_byte_order_marks_is_found(tmp_path: Path) -> None:
     path = write_rows(tmp_path, 2 * b"\xef\xbb\xbf" + lines(row("1"), row("1")))
     assert sorted(codes(report_of(path, media="none"))) == ["CK006", "CK301"]
+
+
+def test_findings_beyond_what_memory_should_hold_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convkit.validate.scan.MOST_KEPT", 3)
+    path = write_rows(tmp_path, b"x\n" * 5 + b"\n" * 3)
+    findings = report_of(path).findings
+    assert [finding.code for finding in findings].count("CK002") == 4
+    assert [finding.code for finding in findings].count("CK004") == 3
+    (counted,) = (finding for finding in findings if finding.line is None)
+    assert (counted.code, counted.message) == ("CK002", "2 more findings of this rule are not listed")

@@ -15,13 +15,18 @@ from transformers import (
 from convkit.errors import ConvkitError
 from convkit.train import attention
 from convkit.train.models.base import Adapter
+from convkit.train.models.hf.adapter import HuggingFaceAdapter
+from convkit.train.models.hf.families import FAMILIES
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.image_processing import Phi3VImageProcessor
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
 
-ADAPTERS: dict[str, type[Phi3VAdapter]] = {Phi3VConfig.model_type: Phi3VAdapter}
+ADAPTERS: dict[str, type[Phi3VAdapter] | type[HuggingFaceAdapter]] = {
+    Phi3VConfig.model_type: Phi3VAdapter,
+    **dict.fromkeys(FAMILIES, HuggingFaceAdapter),
+}
 """By the `model_type` of config.json."""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from convkit.schema import Conversation
 from convkit.train.index import Length
@@ -20,12 +21,21 @@ class Adapter(Protocol):
     """The linear layers that LoRA adapts, as the ends of module names."""
     vision_lora_targets: tuple[str, ...]
     """Likewise, those in the modules that see: adapted unless these are frozen."""
-    profile: str
-    """The model as `convkit validate --model` calls it, with its options: what a receipt must be for."""
     stop_token_ids: tuple[int, ...]
     """Where generation ends."""
+    tokenizer: Any
+    """Of transformers, a fast one."""
+    image_token_ids: tuple[int, ...]
+    """What stands for images, separators of their rows included."""
     packs: bool
-    """Whether samples may be laid end to end."""
+    """Whether samples may be laid end to end; if not, they are padded."""
+
+    @property
+    def profile(self) -> str | None:
+        """The model as `convkit validate --model` calls it, with its options: what a receipt must be for.
+
+        None where validation does not know the model: then any receipt will do, and the adapter alone measures rows.
+        """
 
     def load(self, dtype: torch.dtype, attention: str) -> Any:
         """The model with its weights, on the CPU."""
@@ -40,7 +50,10 @@ class Adapter(Protocol):
         """What stands before a row's last answer."""
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
-        """A batch as the model's forward takes it."""
+        """A batch as the model's forward takes it; padded, rows are filled up on the right, prompts on the left."""
+
+    def tiles(self, sample: Sample) -> list[Tensor]:
+        """What the model sees of a sample's images, as pictures: (3, H, W) uint8, in the order of the model's input."""
 
     def save_processor(self, directory: Path) -> None:
         """Write what a checkpoint needs beside its weights, with the options that were trained with."""

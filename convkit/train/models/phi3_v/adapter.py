@@ -4,15 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import torch
 
-from convkit.media.images import FORMATS, ImageProblem, check
 from convkit.profiles import get_profile
 from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
 from convkit.train.encode import IGNORED, Encoded, Encoder, RowError
 from convkit.train.index import Length
+from convkit.train.models.images import paths, pictures, sizes
 from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
@@ -37,6 +36,7 @@ class Phi3VAdapter:
         *("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
         *("img_projection.0", "img_projection.2"),
     )
+    image_token_ids: tuple[int, ...]
     packs = True
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:
@@ -45,7 +45,8 @@ class Phi3VAdapter:
         self.num_crops = num_crops or self.processor.image_processor.num_crops
         usual = get_profile(PROFILE).num_crops  # type: ignore[attr-defined]
         self.profile = PROFILE if self.num_crops == usual else f"{PROFILE}:num_crops={self.num_crops}"
-        tokenizer = self.processor.tokenizer
+        self.tokenizer = tokenizer = self.processor.tokenizer
+        self.image_token_ids = (self.processor.image_token_id,)
         self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
         self.stop_token_ids = tuple(tokenizer.convert_tokens_to_ids(list(_STOPS)))
 
@@ -73,6 +74,10 @@ class Phi3VAdapter:
         """A batch, packed or padded on the right."""
         return pack(samples) if packed else pad(samples, self.processor.tokenizer.pad_token_id)
 
+    def tiles(self, sample: Sample) -> list[torch.Tensor]:
+        """The tiles of all images, (3, 336, 336) uint8; the view of the whole is made by the model."""
+        return list(sample.media.get("pixel_values", ()))
+
     def save_processor(self, directory: Path) -> None:
         """Write the processor with the number of tiles that was trained with."""
         image_processor = self.processor.image_processor
@@ -86,35 +91,21 @@ class Phi3VAdapter:
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Sample:
         encoded = self._encoded(encode, row, images, max_length)
-        pictures = [_open(row.id, images, path) for path in _paths(row)]  # only once the row is known to fit
-        media = dict(self.processor.image_processor.preprocess(pictures, self.num_crops)) if pictures else {}
+        found = pictures(row, images)  # only once the row is known to fit
+        media = dict(self.processor.image_processor.preprocess(found, self.num_crops)) if found else {}
         media.pop("num_img_tokens", None)
         return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
 
     def _encoded(
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Encoded:
-        return encode(row, [self._tokens(row.id, images, path) for path in _paths(row)], max_length)
+        return encode(row, self._tokens(row, images), max_length)
 
-    def _tokens(self, row_id: str, images: Path, path: str) -> int:
-        header = check(images, False, path)
-        if isinstance(header, ImageProblem):
-            raise RowError(row_id, f"has an unusable image: {header.message}", "Validate the data set, see CK2xx.")
-        try:
-            return hd_size(header.width, header.height, self.num_crops).tokens
-        except ImageRatioError as error:
-            raise RowError(row_id, f"has an unusable image {path!r}", str(error)) from None
-
-
-def _paths(row: Conversation) -> list[str]:
-    return [path for turn in row.conversations for path in turn.images]
-
-
-def _open(row_id: str, images: Path, path: str) -> PIL.Image.Image:
-    try:
-        with PIL.Image.open(images / path, formats=FORMATS) as image:
-            return image.convert("RGB")
-    except Exception as error:  # whatever a decoder makes of hostile bytes
-        raise RowError(
-            row_id, f"has an image that does not decode: {path!r}: {error}", "Validate the data set, see CK2xx."
-        ) from error
+    def _tokens(self, row: Conversation, images: Path) -> list[int]:
+        found = []
+        for path, size in zip(paths(row), sizes(row, images), strict=True):
+            try:
+                found.append(hd_size(*size, self.num_crops).tokens)
+            except ImageRatioError as error:
+                raise RowError(row.id, f"has an unusable image {path!r}", str(error)) from None
+        return found

@@ -3,9 +3,8 @@
 Shape letters: N images, T tiles of all images, H and W pixels, h and w tiles down and across.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -16,59 +15,31 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from convkit.errors import ConvkitError
+from convkit.profiles import ShapeRefused, phi3
+from convkit.profiles.phi3 import TILE, HdSize
 
-TILE = 336
 _WHITE = (255, 255, 255)
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-class Size(NamedTuple):
-    """How an image is laid on tiles, in pixels."""
-
-    resized: tuple[int, int]
-    """Height and width of the picture itself."""
-    padded: tuple[int, int]
-    """Height and width of the tiles together."""
-
-    @property
-    def tokens(self) -> int:
-        """What the image takes in the sequence: tiles, global view and separators."""
-        return image_tokens(*self.padded)
 
 
 class ImageRatioError(ConvkitError):
     """An image is so long and thin that nothing of its short side would be left."""
 
 
-def hd_size(width: int, height: int, num_crops: int) -> Size:
-    """Lay an image on at most `num_crops` tiles; small images are scaled up.
+def hd_size(width: int, height: int, num_crops: int) -> HdSize:
+    """Lay an image on at most `num_crops` tiles, as `convkit.profiles.phi3.hd_size` does.
 
     Raises:
         ImageRatioError: the short side would be less than one pixel.
     """
-    long, short = max(width, height), min(width, height)
-    ratio = long / short
-    across = 1
-    while (across + 1) * math.ceil((across + 1) / ratio) <= num_crops:
-        across += 1
-    new_long = TILE * across
-    new_short = int(new_long / ratio)
-    if new_short < 1:
+    try:
+        return phi3.hd_size(width, height, num_crops)
+    except ShapeRefused:
         raise ImageRatioError(
-            f"An image of {width:,} x {height:,} pixels is too long and thin for this model: at {new_long} pixels on "
-            f"its long side nothing is left of the short one. Crop it, leave it out, or raise num_crops."
-        )
-    padded_short = math.ceil(new_short / TILE) * TILE
-    if width < height:
-        return Size((new_long, new_short), (new_long, padded_short))
-    return Size((new_short, new_long), (padded_short, new_long))
-
-
-def image_tokens(height: int, width: int) -> int:
-    """The tokens of an image whose tiles measure height x width pixels together."""
-    h, w = height // TILE, width // TILE
-    return (h * w + 1) * 144 + 1 + (h + 1) * 12
+            f"An image of {width:,} x {height:,} pixels is too long and thin for this model: nothing is left of its "
+            "short side. Crop it, leave it out, or raise num_crops."
+        ) from None
 
 
 def to_tiles(image: PIL.Image.Image, num_crops: int) -> Tensor:

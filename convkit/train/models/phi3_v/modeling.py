@@ -15,10 +15,10 @@ from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer, Phi3RMSNorm
 
 from convkit.errors import ConvkitError
+from convkit.profiles.phi3 import TILE
 from convkit.train.attention import VARLEN
 from convkit.train.models.phi3_v import checkpoint
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
-from convkit.train.models.phi3_v.image_processing import TILE
 from convkit.train.models.phi3_v.rotary import Rotary
 from convkit.train.models.phi3_v.vision import ImageEmbedding
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbeddings
 
-from convkit.train.models.phi3_v.image_processing import TILE, normalised_crops, split_tiles
+from convkit.profiles.phi3 import TILE
+from convkit.train.models.phi3_v.image_processing import normalised_crops, split_tiles
 
 _GRID = 12
 """A crop's tokens along one side, after 2x2 merging."""

@@ -1,4 +1,4 @@
-"""Random small checkpoints with a tokenizer trained on given text: for tests, demonstrations and documentation."""
+"""Phi-3-vision in small."""
 
 import json
 from collections.abc import Iterable

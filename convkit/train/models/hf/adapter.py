@@ -1,0 +1,171 @@
+"""Any model family of transformers that is in the table, as the trainer sees it: padded, not packed."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from convkit.errors import ConvkitError
+from convkit.profiles import Profile, ShapeRefused, Size, get_profile
+from convkit.schema import Conversation
+from convkit.train.attention import VARLEN
+from convkit.train.encode import IGNORED, Encoded, RowError
+from convkit.train.index import Length
+from convkit.train.models import images as row_images
+from convkit.train.models.hf.encode import TemplateEncoder
+from convkit.train.models.hf.families import LANGUAGE, family_of
+from convkit.train.models.hf.processor import Processor
+from convkit.train.pack import Sample, pad
+
+
+class HuggingFaceAdapter:
+    """See `convkit.train.models.base.Adapter`.
+
+    Args:
+        directory: a checkpoint as transformers writes them.
+        num_crops: not known to these families.
+
+    Raises:
+        ConvkitError: num_crops was given, or the checkpoint's processor cannot be loaded.
+    """
+
+    lora_targets: tuple[str, ...] = LANGUAGE
+    packs = False
+
+    def __init__(self, directory: Path, num_crops: int | None = None) -> None:
+        config = json.loads((directory / "config.json").read_bytes())
+        if num_crops is not None:
+            raise ConvkitError(
+                f"--num_crops is an option of Phi-3-vision; {config['model_type']} is tiled by its files."
+            )
+        self.directory, self.family = directory, family_of(config)
+        self.vision_modules = self.family.vision_modules
+        self.vision_lora_targets = self.family.vision_lora_targets
+        self.processor = Processor(directory, self.family)
+        self.tokenizer = self.processor.tokenizer
+        self.image_token_ids = tuple(self.processor.image_token_ids)
+        self._encoder = TemplateEncoder(
+            self.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
+        )
+        self.profile = _spec(self.family.profile, self.family.profile_options(self.processor))
+        self._profile: Profile | None = get_profile(self.profile) if self.profile else None
+        self.stop_token_ids = self._stops()
+
+    def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = "sdpa") -> Any:
+        """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
+        try:
+            model, seen = AutoModelForImageTextToText.from_pretrained(
+                self.directory,
+                dtype=dtype,
+                attn_implementation="sdpa" if attention == VARLEN else attention,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConvkitError(
+                f"{self.directory} cannot be loaded: {' '.join(str(error).split())}. Take the official checkpoint."
+            ) from None
+        amiss = [
+            f"{kind.replace('_', ' ')}: {', '.join(map(str, sorted(seen[kind])[:5]))}" for kind in seen if seen[kind]
+        ]
+        if amiss:
+            raise ConvkitError(f"{self.directory} is not a whole checkpoint: {'; '.join(amiss)}.")
+        unused = self.family.unused(model.config)
+        for name, parameter in model.named_parameters():
+            if name.startswith(unused):
+                parameter.requires_grad_(False)
+        return model
+
+    def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """A row for training; raises RowError."""
+        return self._sample(self._encoder.encode, row, images, max_length)
+
+    def length(self, row: Conversation, images: Path) -> Length:
+        """A row in tokens, from the headers of its images; raises RowError."""
+        labels = self._encoder.encode(row, self._stand_ins(row, images)).labels
+        return Length(len(labels), sum(label != IGNORED for label in labels[1:]))
+
+    def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """What stands before a row's last answer; raises RowError."""
+        return self._sample(self._encoder.encode_prompt, row, images, max_length)
+
+    def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
+        """A padded batch.
+
+        Raises:
+            ValueError: packed was asked for.
+        """
+        if packed:
+            raise ValueError("these families are padded, not packed")
+        batch = pad(samples, self.tokenizer.pad_token_id or 0)
+        if self.family.token_types == "suffix":
+            batch["token_type_ids"] = (batch["labels"] != IGNORED).long()
+        elif self.family.token_types:
+            ids = torch.tensor(self.image_token_ids)
+            batch[self.family.token_types] = torch.isin(batch["input_ids"], ids).long()
+        return batch
+
+    def tiles(self, sample: Sample) -> list[torch.Tensor]:
+        """What the image processor made, its normalisation undone."""
+        return self.processor.pictures(sample.media)
+
+    def save_processor(self, directory: Path) -> None:
+        """Write what a checkpoint needs beside its weights."""
+        self.processor.save(directory)
+
+    def _sample(
+        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
+    ) -> Sample:
+        encode(row, self._stand_ins(row, images), max_length)  # refuses what does not fit, before pixels are read
+        try:
+            media, texts = self.processor.process(row_images.pictures(row, images))
+        except (ValueError, ZeroDivisionError) as error:
+            raise RowError(row.id, "has images of which the processor makes nothing", f"{error}") from None
+        encoded = encode(row, texts, max_length)
+        return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
+
+    def _stand_ins(self, row: Conversation, images: Path) -> list[str]:
+        """As much text for each image as it has tokens, from its header."""
+        if self.family.single_turn and len(row.conversations) > 1:
+            raise RowError(
+                row.id,
+                f"has {len(row.conversations)} turns, of which this model can learn the last alone",
+                "Make a row of each turn.",
+            )
+        sizes = row_images.sizes(row, images)
+        try:
+            return [self._stand_in(size, len(sizes)) for size in sizes]
+        except (ShapeRefused, ValueError, ZeroDivisionError) as error:
+            raise RowError(
+                row.id, f"has an image of a shape that this model does not take: {error}", "Crop it, or leave it out."
+            ) from None
+
+    def _stand_in(self, size: Size, images: int) -> str:
+        if self._profile is None:
+            written = self.processor.written(size, images)
+            if written.count(self.processor.image_token) < self.family.least_tokens:
+                raise ShapeRefused(f"{size.width} x {size.height} pixels are too few")
+            return written
+        tokens = self._profile.image_tokens(size, images, self._encoder.count).low
+        return self.processor.image_token * (tokens - self.family.wrappers)
+
+    def _stops(self) -> tuple[int, ...]:
+        """The end of an answer, and what the checkpoint says."""
+        file = self.directory / "generation_config.json"
+        said = json.loads(file.read_bytes()).get("eos_token_id") if file.is_file() else None
+        ids = [self.tokenizer.convert_tokens_to_ids(self._encoder.end), self.tokenizer.eos_token_id]
+        ids += said if isinstance(said, list) else [said]
+        return tuple(dict.fromkeys(id for id in ids if id is not None))
+
+
+def _spec(profile: str | None, options: dict[str, int]) -> str | None:
+    """As `--model` names it: options only where they differ from the profile's."""
+    if profile is None:
+        return None
+    usual = get_profile(profile)
+    changed = [f"{name}={value}" for name, value in options.items() if value != getattr(usual, name)]
+    return f"{profile}:{','.join(changed)}" if changed else profile

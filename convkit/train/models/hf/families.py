@@ -1,0 +1,210 @@
+"""What cannot be asked of transformers: the facts of each model family that the adapter knows."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+LANGUAGE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+"""The linear layers of a language model of Llama's kind."""
+_SIGLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+Options = dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A model family of transformers."""
+
+    processor: str
+    """Module and class of what writes images into the text. Not from transformers itself, which lends some of them to
+    owners of torchvision only."""
+    images: str
+    """The module of the image processor that works with Pillow alone."""
+    profile: str | None
+    """See `convkit.profiles`; None where validation knows nothing of the model."""
+    profile_options: Callable[[Any], Options] = lambda processor: {}
+    """The profile's options, from the processor."""
+    wrappers: int = 0
+    """Tokens that the profile counts for an image, and the chat template writes."""
+    image_options: dict[str, Any] = field(default_factory=dict)
+    """What the image processor is asked for beside its configuration."""
+    vision_modules: tuple[str, ...]
+    vision_lora_targets: tuple[str, ...]
+    unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """Modules in the checkpoint that the model does not use, as prefixes of parameter names."""
+    token_types: Literal["token_type_ids", "mm_token_type_ids", "suffix"] | None = None
+    """The input that is 1 where an image is; suffix: `token_type_ids`, 1 from the answer on."""
+    template: str | None = None
+    """A chat template for checkpoints that have none."""
+    least_tokens: int = 1
+    """Of an image; transformers fails on fewer."""
+    single_turn: bool = False
+    """The model reads all that stands before the last answer in both directions: no other answer can be learnt."""
+
+
+def _idefics3(processor: Any) -> Options:
+    images = processor.image_processor
+    longest, tile = images.size["longest_edge"], images.max_image_size["longest_edge"]
+    return {
+        "longest_edge": longest if images.do_image_splitting else tile,
+        "max_image_size": tile,
+        "image_seq_len": processor.image_seq_len,
+    }
+
+
+_IDEFICS3: dict[str, Any] = {
+    # SmolVLM's own writes the same, but asks for a package to spell numbers with.
+    "processor": "transformers.models.idefics3.processing_idefics3:Idefics3Processor",
+    "profile_options": _idefics3,
+    "image_options": {"return_row_col_info": True},
+    "vision_modules": ("model.vision_model", "model.connector"),
+    "vision_lora_targets": (*_SIGLIP, "modality_projection.proj"),
+}
+
+
+def _llava(processor: Any) -> Options:
+    return {"crop_size": processor.image_processor.crop_size["height"], "patch_size": processor.patch_size}
+
+
+def _onevision(processor: Any) -> Options:
+    side = processor.image_processor.size["height"]
+    return {
+        "patch_size": side // math.isqrt(processor.num_image_tokens),
+        "crop_size": side,
+        "num_image_tokens": processor.num_image_tokens,
+        "anyres_max": int(processor.vision_aspect_ratio.rpartition("_")[2]),
+    }
+
+
+def _qwen(processor: Any) -> Options:
+    images = processor.image_processor
+    return {
+        "patch_size": images.patch_size,
+        "merge_size": images.merge_size,
+        "min_pixels": images.size["shortest_edge"],
+        "max_pixels": images.size["longest_edge"],
+    }
+
+
+def _internvl(processor: Any) -> Options:
+    images = processor.image_processor
+    return {
+        "size": images.size["height"],
+        "min_patches": images.min_patches,
+        "max_patches": images.max_patches,
+        "image_seq_length": processor.image_seq_length,
+    }
+
+
+def _last_layers(config: Any) -> tuple[str, ...]:
+    """Features are taken before the end of the tower; what comes after it is never run."""
+    layer, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    first = layers if not isinstance(layer, int) else layers + layer + 1 if layer < 0 else layer
+    tower = "model.vision_tower"
+    names = [f"{tower}.{inner}encoder.layers.{i}." for i in range(first, layers) for inner in ("", "vision_model.")]
+    return (*names, *(f"{tower}.{inner}{end}" for inner in ("", "vision_model.") for end in ("post_layernorm", "head")))
+
+
+def _no_head(config: Any) -> tuple[str, ...]:
+    return ("model.vision_tower.head", "model.vision_tower.vision_model.head")
+
+
+_TOWER = ("model.vision_tower", "model.multi_modal_projector")
+_PROJECTOR = ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2")
+_QWEN: dict[str, Any] = {
+    "images": "qwen2_vl",
+    "profile_options": _qwen,
+    "wrappers": 2,
+    "vision_modules": ("model.visual",),
+    "token_types": "mm_token_type_ids",
+}
+_PIXTRAL: dict[str, Any] = {
+    "processor": "convkit.train.models.hf.pixtral:PixtralProcessor",
+    "images": "pixtral",
+    "profile": None,
+    "vision_modules": _TOWER,
+}
+FAMILIES: dict[str, Family] = {
+    "idefics3": Family(images="idefics3", profile="idefics3", **_IDEFICS3),
+    "smolvlm": Family(images="smolvlm", profile="smolvlm", **_IDEFICS3),
+    "llava": Family(
+        processor="transformers.models.llava.processing_llava:LlavaProcessor",
+        images="llava",
+        profile="llava-1.5",
+        profile_options=_llava,
+        vision_modules=_TOWER,
+        vision_lora_targets=(*_SIGLIP, *_PROJECTOR),
+        unused=_last_layers,
+    ),
+    "llava_onevision": Family(
+        processor="transformers.models.llava_onevision.processing_llava_onevision:LlavaOnevisionProcessor",
+        images="llava_onevision",
+        profile="llava-onevision",
+        profile_options=_onevision,
+        vision_modules=(*_TOWER, "model.image_newline"),
+        vision_lora_targets=(*_SIGLIP, *_PROJECTOR),
+        unused=_last_layers,
+    ),
+    "qwen2_vl": Family(
+        processor="transformers.models.qwen2_vl.processing_qwen2_vl:Qwen2VLProcessor",
+        profile="qwen2-vl",
+        vision_lora_targets=("attn.qkv", "attn.proj", "fc1", "fc2", "mlp.0", "mlp.2"),
+        **_QWEN,
+    ),
+    "qwen2_5_vl": Family(
+        processor="transformers.models.qwen2_5_vl.processing_qwen2_5_vl:Qwen2_5_VLProcessor",
+        profile="qwen2.5-vl",
+        vision_lora_targets=("attn.qkv", "attn.proj", "mlp.0", "mlp.2"),
+        **_QWEN,
+    ),
+    "qwen3_vl": Family(
+        processor="transformers.models.qwen3_vl.processing_qwen3_vl:Qwen3VLProcessor",
+        profile="qwen3-vl",
+        vision_lora_targets=("attn.qkv", "attn.proj", "linear_fc1", "linear_fc2"),
+        **_QWEN,
+    ),
+    "internvl": Family(
+        processor="transformers.models.internvl.processing_internvl:InternVLProcessor",
+        images="got_ocr2",
+        profile="internvl3",
+        profile_options=_internvl,
+        image_options={"crop_to_patches": True},
+        vision_modules=_TOWER,
+        vision_lora_targets=("projection_layer", "fc1", "fc2", *_PROJECTOR),
+    ),
+    "gemma3": Family(
+        processor="transformers.models.gemma3.processing_gemma3:Gemma3Processor",
+        images="gemma3",
+        profile=None,
+        vision_modules=_TOWER,
+        vision_lora_targets=_SIGLIP,
+        unused=_no_head,
+        token_types="token_type_ids",
+    ),
+    "paligemma": Family(
+        processor="transformers.models.paligemma.processing_paligemma:PaliGemmaProcessor",
+        images="siglip",
+        profile=None,
+        vision_modules=_TOWER,
+        vision_lora_targets=(*_SIGLIP, "multi_modal_projector.linear"),
+        unused=_no_head,
+        token_types="suffix",
+        template=(
+            "{% set parts = messages | map(attribute='content') | sum(start=[]) %}"
+            "{% for part in parts if part['type'] == 'image' %}<image>{% endfor %}{{ bos_token }}"
+            "{% for message in messages %}{% for part in message['content'] if part['type'] == 'text' %}"
+            "{{ part['text'] }}{% endfor %}{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
+        ),
+        single_turn=True,
+    ),
+    "mistral3": Family(least_tokens=2, vision_lora_targets=("patch_merger.merging_layer", *_PROJECTOR), **_PIXTRAL),
+    "pixtral": Family(vision_lora_targets=_PROJECTOR, **_PIXTRAL),
+}
+"""By the `model_type` of config.json; see `family_of`."""
+
+
+def family_of(config: dict[str, Any]) -> Family:
+    """The family of a config.json: Pixtral goes by LLaVA's name, with another tower."""
+    tower = config.get("vision_config", {}).get("model_type")
+    return FAMILIES["pixtral" if (config["model_type"], tower) == ("llava", "pixtral") else config["model_type"]]

@@ -1,0 +1,170 @@
+"""The parts of a checkpoint's processor that images and their tokens need, on Pillow, without video and network."""
+
+import inspect
+import json
+import shutil
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, ProcessorMixin
+
+from convkit.errors import ConvkitError
+from convkit.profiles import Size
+from convkit.train.models.hf.families import Family
+
+_FILES = ("preprocessor_config.json", "processor_config.json")
+_BESIDE = (
+    *_FILES,
+    *("video_preprocessor_config.json", "chat_template.json", "chat_template.jinja", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
+    *("vocab.json", "merges.txt"),
+)
+"""What a checkpoint has beside its weights and its config.json."""
+_ONLY_FOR_TEXT = {"rows", "cols", "num_crops", "num_patches", "num_img_tokens"}
+"""What image processors tell their processor, not the model."""
+
+
+class Processor:
+    """Images to model inputs, and to the text that stands for them.
+
+    Args:
+        directory: a checkpoint.
+
+    Raises:
+        ConvkitError: a file is missing or is not what this family needs.
+    """
+
+    def __init__(self, directory: Path, family: Family) -> None:
+        self.directory, self._family = directory, family
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            options = {key: value for name in _FILES for key, value in _read(directory / name).items()}
+            self.image_processor = _image_processor(family, options)
+            self._processor = _images_only(family, self.image_processor, self.tokenizer, options)
+        except ConvkitError:
+            raise
+        except Exception as error:  # transformers raises whatever its parts do
+            raise ConvkitError(
+                f"{directory} has no processor that can be loaded: {' '.join(str(error).split())}. Take tokenizer and "
+                "processor files from the official checkpoint."
+            ) from error
+        self.chat_template = self.tokenizer.chat_template or _template(directory)
+        self.written = lru_cache(4096)(self._written)
+
+    @property
+    def image_token(self) -> str:
+        """What a chat template writes for an image."""
+        return str(self._processor.image_token)
+
+    @property
+    def image_token_ids(self) -> list[int]:
+        """What is an image to the model."""
+        return [int(id) for id in self._processor.image_token_ids]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def process(self, images: Sequence[PIL.Image.Image]) -> tuple[dict[str, Tensor], list[str]]:
+        """Model inputs of the images of one row, and the text that stands for each.
+
+        Raises:
+            ValueError: the processor refuses a shape.
+        """
+        if not images:
+            return {}, []
+        inputs, texts = self._processor._process_images(
+            [list(images)], return_tensors="pt", input_data_format="channels_last", **self._family.image_options
+        )
+        return {name: torch.as_tensor(value) for name, value in inputs.items() if name not in _ONLY_FOR_TEXT}, texts
+
+    def _written(self, size: Size, images: int) -> str:
+        """The text for an image of a size among several, without its pixels; raises ValueError."""
+        blank = PIL.Image.new("RGB", size)
+        return self.process([blank] * min(images, 2))[1][0]
+
+    def pictures(self, media: dict[str, Tensor]) -> list[Tensor]:
+        """Model inputs as they look, (3, H, W) uint8; tiles that only fill up are left out."""
+        if not media:
+            return []
+        pixels = media["pixel_values"]
+        tiles = (
+            self._from_patches(pixels, media["image_grid_thw"])
+            if pixels.dim() == 2
+            else [tile for tile in pixels.reshape(-1, *pixels.shape[-3:]) if tile.any()]
+        )
+        mean, std = (
+            torch.tensor(value).view(3, 1, 1)
+            for value in (self.image_processor.image_mean, self.image_processor.image_std)
+        )
+        return [((tile * std + mean) * 255).round().clamp(0, 255).to(torch.uint8) for tile in tiles]
+
+    def _from_patches(self, pixels: Tensor, grids: Tensor) -> list[Tensor]:
+        """Qwen's patches (P, 3 * time * p * p), in cells of merged ones, put together again; the first frame of two."""
+        merge, side, time = (
+            getattr(self.image_processor, name) for name in ("merge_size", "patch_size", "temporal_patch_size")
+        )
+        found = []
+        for part, (_, rows, columns) in zip(
+            torch.split(pixels, grids.prod(dim=1).tolist()), grids.tolist(), strict=True
+        ):
+            cells = part.view(rows // merge, columns // merge, merge, merge, 3, time, side, side)[:, :, :, :, :, 0]
+            found.append(cells.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * side, columns * side))
+        return found
+
+    def save(self, directory: Path) -> None:
+        """Write the checkpoint's own files, byte for byte: nothing in them changes by training."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in _BESIDE:
+            if (self.directory / name).is_file():
+                shutil.copyfile(self.directory / name, directory / name)
+
+
+def _image_processor(family: Family, options: dict[str, Any]) -> Any:
+    module = import_module(f"transformers.models.{family.images}.image_processing_pil_{family.images}")
+    cls = next(
+        value
+        for name, value in vars(module).items()
+        if name.endswith("ImageProcessorPil") and value.__module__ == module.__name__
+    )
+    return cls.from_dict(options.get("image_processor", options))
+
+
+def _images_only(family: Family, image_processor: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
+    """The family's processor; video processors need torchvision, and are left out."""
+
+    module, name = family.processor.split(":")
+    usual = getattr(import_module(module), name)
+
+    class ImagesOnly(usual):  # type: ignore[misc, valid-type]
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument_name in ("video_processor", "image_processor"):
+                return None
+            return ProcessorMixin.check_argument_for_proper_class(self, argument_name, argument)
+
+    ImagesOnly.__name__ = name
+    known = inspect.signature(usual.__init__).parameters
+    own = {name: options[name] for name in known if name in options and name not in ("image_processor", "tokenizer")}
+    if "video_processor" in known:
+        own["video_processor"] = None
+    return ImagesOnly(image_processor=image_processor, tokenizer=tokenizer, **own)
+
+
+def _template(directory: Path) -> str | None:
+    found = _read(directory / "chat_template.json").get("chat_template")
+    return found if isinstance(found, str) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConvkitError(f"{path} cannot be read: {error}. Take the file from the official checkpoint.") from None
+    return found if isinstance(found, dict) else {}

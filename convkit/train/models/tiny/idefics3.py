@@ -1,0 +1,127 @@
+"""Idefics3 and SmolVLM in small."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import torch
+import transformers
+
+from convkit.train.models.tiny.tokenizer import byte_level
+
+_TAGS = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+_CONTROLS = [
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>"),
+    *("<global-img>", *_TAGS),
+]
+_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}"
+    "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Sizes of a model, and of what it sees."""
+
+    image_size: int = 64
+    """Pixels a side of a tile."""
+    longest_edge: int = 64
+    """Pixels; more than `image_size` cuts larger images into tiles."""
+    patch_size: int = 8
+    scale_factor: int = 2
+    """Patches a side that become one token."""
+    hidden_size: int = 64
+    layers: int = 2
+    heads: int = 4
+    vision_hidden_size: int = 64
+    vision_layers: int = 2
+    vocab_size: int = 600
+    """Before control tokens are added."""
+    initializer_range: float = 0.02
+
+    @property
+    def image_tokens(self) -> int:
+        """Of a tile."""
+        return (self.image_size // self.patch_size // self.scale_factor) ** 2
+
+
+_SMALL = Geometry()
+
+
+def smolvlm(directory: Path, texts: Iterable[str], geometry: Geometry = _SMALL, seed: int = 0) -> None:
+    """Write a SmolVLM checkpoint with random weights in fp32.
+
+    Args:
+        directory: made if it is not there.
+        texts: what the tokenizer learns to join.
+        geometry: how large everything is.
+        seed: the same seed and texts give the same bytes.
+    """
+    _write("SmolVLM", directory, texts, geometry, seed)
+
+
+def idefics3(directory: Path, texts: Iterable[str], geometry: Geometry = _SMALL, seed: int = 0) -> None:
+    """Write an Idefics3 checkpoint; see `smolvlm`."""
+    _write("Idefics3", directory, texts, geometry, seed)
+
+
+def _write(name: str, directory: Path, texts: Iterable[str], geometry: Geometry, seed: int) -> None:
+    tokenizer = byte_level(
+        texts,
+        geometry.vocab_size,
+        _CONTROLS,
+        _TEMPLATE,
+        bos_token="<|im_start|>",
+        eos_token="<end_of_utterance>",
+        pad_token="<|im_end|>",
+    )
+    ids = tokenizer.get_vocab()
+    special = {
+        "bos_token_id": ids["<|im_start|>"],
+        "eos_token_id": ids["<end_of_utterance>"],
+        "pad_token_id": ids["<|im_end|>"],
+    }
+    config = getattr(transformers, f"{name}Config")(
+        image_token_id=ids["<image>"],
+        scale_factor=geometry.scale_factor,
+        vision_config={
+            "hidden_size": geometry.vision_hidden_size,
+            "intermediate_size": 4 * geometry.vision_hidden_size,
+            "num_hidden_layers": geometry.vision_layers,
+            "num_attention_heads": geometry.heads,
+            "image_size": geometry.image_size,
+            "patch_size": geometry.patch_size,
+            "initializer_range": geometry.initializer_range,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(ids),
+            "hidden_size": geometry.hidden_size,
+            "intermediate_size": 4 * geometry.hidden_size,
+            "num_hidden_layers": geometry.layers,
+            "num_attention_heads": geometry.heads,
+            "num_key_value_heads": geometry.heads,
+            "max_position_embeddings": 8192,
+            "initializer_range": geometry.initializer_range,
+            **special,
+        },
+        **special,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    module = import_module(f"transformers.models.{name.lower()}.image_processing_pil_{name.lower()}")
+    getattr(module, f"{name}ImageProcessorPil")(
+        size={"longest_edge": geometry.longest_edge},
+        max_image_size={"longest_edge": geometry.image_size},
+        do_image_splitting=geometry.longest_edge > geometry.image_size,
+    ).save_pretrained(directory)
+    processor = {"processor_class": f"{name}Processor", "image_seq_len": geometry.image_tokens}
+    (directory / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")

@@ -1,0 +1,49 @@
+"""A byte-level tokenizer trained on given text, with the control tokens of a family."""
+
+from collections.abc import Iterable, Sequence
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+_LINE_ENDS = ["\n\n"] * 1000
+"""So that an empty line is one token, as it is in every real vocabulary."""
+
+
+def byte_level(
+    texts: Iterable[str],
+    vocab_size: int,
+    controls: Sequence[str],
+    template: str | None,
+    adds_bos: bool = False,
+    **named: str,
+) -> PreTrainedTokenizerFast:
+    """BPE of GPT-2's kind; nothing is unknown to it.
+
+    Args:
+        texts: what it learns to join.
+        vocab_size: before the control tokens are added; at least 260.
+        controls: tokens that are no text.
+        template: the chat template, in Jinja.
+        adds_bos: it puts its `bos_token` before every text.
+        named: what the tokenizer knows by a name, such as `eos_token`.
+    """
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    backend.train_from_iterator([*texts, *_LINE_ENDS], trainer)
+    backend.add_special_tokens([AddedToken(name, normalized=False) for name in controls])
+    if adds_bos:
+        bos = named["bos_token"]
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
+        )
+    usual = {name: token for name, token in named.items() if name in ("bos_token", "eos_token", "pad_token")}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=template,
+        extra_special_tokens={name: token for name, token in named.items() if name not in usual},
+        **usual,
+    )
