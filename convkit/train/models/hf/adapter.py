@@ -78,6 +78,11 @@ class HuggingFaceAdapter:
         for name, parameter in model.named_parameters():
             if name.startswith(unused):
                 parameter.requires_grad_(False)
+        if self.family.features:
+            text = model.get_input_embeddings()
+            model.get_submodule(self.family.features).register_forward_hook(
+                lambda module, inputs, output: output.to(text.weight.dtype)
+            )
         return model
 
     def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
@@ -120,7 +125,8 @@ class HuggingFaceAdapter:
     def _sample(
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Sample:
-        encode(row, self._stand_ins(row, images), max_length)  # refuses what does not fit, before pixels are read
+        if max_length is not None:
+            encode(row, self._stand_ins(row, images), max_length)  # refuses what does not fit, before pixels are read
         try:
             media, texts = self.processor.process(row_images.pictures(row, images))
         except (ValueError, ZeroDivisionError) as error:
