@@ -219,8 +219,8 @@ def _load(options: Options, adapter: Adapter) -> Any:
 
     if not (options.adapter / "adapter_model.safetensors").is_file():
         raise ConvkitError(
-            f"{options.adapter} holds no adapter_model.safetensors. Name the folder of an adapter, such as final/ of a "
-            "run with --use_lora."
+            f"{options.adapter} holds no adapter_model.safetensors. Name the folder of an adapter, such as "
+            "final/adapter of a run with --use_lora."
         )
     try:
         with warnings.catch_warnings():

@@ -1,22 +1,28 @@
 """Evaluation: the same predictions whatever the batches, processes and interruptions, and every turn in them."""
 
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import PIL.Image
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import read_predictions
 from convkit.schema import Conversation
 from convkit.train import evaluate
+from convkit.train.data import batches
 from convkit.train.evaluate import Options
 from convkit.train.generate import Generator
 from convkit.train.models import adapter as adapter_of
@@ -254,3 +260,35 @@ def test_the_two_answers(answers: list[str | None], found: dict[str, tuple[str, 
         turn = {"images": [], "user": "?", **({} if answer is None else {"assistant": answer})}
         asked.append(Question(Conversation.model_validate({"id": "r", "source": "s", "conversations": [turn]}), 0))
     assert two_answers(asked, ("yes", "true")) == found
+
+
+class _Numbers(Dataset[Any]):
+    def __getitem__(self, pack: tuple[int, ...]) -> dict[str, Any]:
+        return {"pack": pack}
+
+
+def test_workers_outlive_a_schedulers_signal() -> None:
+    order: Queue[tuple[int, ...] | None] = Queue()
+    for number in range(20):
+        order.put((number,))
+    stream = batches(_Numbers(), iter(order.get, None), 1)
+    assert next(stream) == {"pack": (0,)}
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid or 0, signal.SIGTERM)
+    for number in range(20, 40):
+        order.put((number,))
+    order.put(None)
+    assert [batch["pack"][0] for batch in stream] == list(range(1, 40))
+
+
+def test_embeddings_of_images_have_the_type_of_those_of_text(options: Options) -> None:
+    adapter = adapter_of(options.model)
+    loaded = adapter.load(torch.float32, "sdpa")
+    seen = []
+    loaded.model.connector.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    batch = adapter.collate(
+        [adapter.sample(Conversation.model_validate(_rows()[1]), options.data_dir / "images")], False
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        loaded(**batch)
+    assert seen == [torch.float32]
