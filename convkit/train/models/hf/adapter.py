@@ -125,8 +125,7 @@ class HuggingFaceAdapter:
     def _sample(
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Sample:
-        if max_length is not None:
-            encode(row, self._stand_ins(row, images), max_length)  # refuses what does not fit, before pixels are read
+        encode(row, self._stand_ins(row, images), max_length)  # refuses what does not fit, before pixels are read
         try:
             media, texts = self.processor.process(row_images.pictures(row, images))
         except (ValueError, ZeroDivisionError) as error:
