@@ -2,7 +2,8 @@
 
 Run: python -m benchmarks.learns FOLDER [EPOCHS [OPTION OF TRAIN...]] > benchmarks/results/learns.json
 
-Its own test split is asked, one question at a time, before and after. `blind` is what can be had without looking: for
+Its own test split is asked, one question at a time, before (its first 1,000
+questions) and after. `blind` is what can be had without looking: for
 each question its most frequent answer in the training split. `majority` is one answer to everything.
 """
 
@@ -62,12 +63,13 @@ def without_looking(data: Dataset) -> dict[str, float]:
     }
 
 
-def score(folder: Path, data: Path, model: Path, bf16: bool) -> dict[str, Any]:
+def score(folder: Path, data: Path, model: Path, bf16: bool, *limit: object) -> dict[str, Any]:
     """Accuracy of a checkpoint on the test split."""
     seconds = command(
         *("evaluate", "--data_dir", data, "--split", "test", "--model", model, "--output_dir", folder),
         *("--batch_size", 512, "--max_new_tokens", 8, "--dataloader_num_workers", TRAINING["dataloader_num_workers"]),
         *(["--bf16"] if bf16 else []),
+        *limit,
     )
     found = json.loads((folder / "scores.json").read_text())["sources"][0]
     accuracy = next(metric for metric in found["metrics"] if metric["name"] == "accuracy")
@@ -84,13 +86,13 @@ def main() -> None:
     opened = Dataset.open(data)
     tiny.smolvlm(start, {text for pair in pairs(opened, "train") for text in pair}, GEOMETRY)
     command("validate", data, "--model", adapter_of(start).profile)
-    before = score(work / "before", data, start, gpu)
+    before = score(work / "before", data, start, gpu, "--limit", 1000)
     options = [part for name, value in TRAINING.items() for part in (f"--{name}", value)]
     seconds = command(
         *("train", "--data_dir", data, "--model", start, "--output_dir", run, "--num_train_epochs", epochs),
         *(*options, "--no_gradient_checkpointing", *(["--bf16"] if gpu else []), *extra),
     )
-    after = score(work / "after", data, run / "final", gpu)
+    after = score(work / "after", data, run / "final" / "model", gpu)
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     every = max(1, len(log) // 40)
     print(

@@ -25,6 +25,8 @@ _AMPERE = (8, 0)
 
 def register() -> None:
     """Make `varlen` an attention implementation of transformers."""
+    # Its backward pass gave gradients that were not numbers, now and then, where masks are padded (H100, torch 2.11).
+    torch.backends.cuda.enable_cudnn_sdp(False)
     AttentionInterface.register(VARLEN, varlen_attention_forward)
     AttentionMaskInterface.register(VARLEN, sdpa_mask)
 

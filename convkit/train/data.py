@@ -1,5 +1,6 @@
 """Packs of the plan as batches, read by worker processes ahead of the model."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,7 @@ def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Iterato
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
         collate_fn=_as_is,
+        worker_init_fn=_leave_signals,
     )
     for outcome in loader:
         if isinstance(outcome, ConvkitError):
@@ -94,3 +96,8 @@ def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Iterato
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_signals(worker: int) -> None:
+    """A scheduler signals all processes of a job at once; the first process must still get its batches, and saves."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

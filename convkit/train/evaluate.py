@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -165,7 +166,10 @@ def _answer(
     """Batches in turn, one for each process at a time; the first process writes them in order."""
     images = options.data_dir / layout.IMAGES
     generator = Generator(_load(options, adapter).to(world.device), adapter, options.max_new_tokens)
-    pairs = two_answers(asked, metrics.POSITIVE)
+    pairs = {
+        source: [first_token(adapter, answer) for answer in pair]
+        for source, pair in two_answers(asked, metrics.POSITIVE).items()
+    }
     prompts = Prompts(asked, images, adapter, options.history, options.max_tokens)
     rounds = range(begun, len(order), world.size)
     mine = (order[first + world.rank] for first in rounds if first + world.rank < len(order))
@@ -176,7 +180,7 @@ def _answer(
             if first + world.rank < len(order):
                 texts, probabilities = generator(next(stream))
                 lines = b"".join(
-                    _line(asked[number], text, probability, pairs, adapter, images)
+                    _line(asked[number], text, probability, pairs)
                     for number, text, probability in zip(order[first + world.rank], texts, probabilities, strict=True)
                 )
             for part in _gathered(lines, world):
@@ -199,17 +203,10 @@ def _gathered(lines: bytes, world: World) -> Iterator[bytes]:
     yield from found or ()
 
 
-def _line(
-    question: Question,
-    text: str,
-    probability: torch.Tensor,
-    pairs: dict[str, tuple[str, str]],
-    adapter: Adapter,
-    images: Path,
-) -> bytes:
+def _line(question: Question, text: str, probability: torch.Tensor, pairs: dict[str, list[int]]) -> bytes:
     score = None
     if pair := pairs.get(question.row.source):
-        yes, no = (first_token(adapter, question, answer, images) for answer in pair)
+        yes, no = pair
         score = float(probability[yes] - probability[no]) if yes != no else None
     return Prediction.of(question.row, question.turn, text, score).to_line() + b"\n"
 
@@ -222,11 +219,13 @@ def _load(options: Options, adapter: Adapter) -> Any:
 
     if not (options.adapter / "adapter_model.safetensors").is_file():
         raise ConvkitError(
-            f"{options.adapter} holds no adapter_model.safetensors. Name the folder of an adapter, such as final/ of a "
-            "run with --use_lora."
+            f"{options.adapter} holds no adapter_model.safetensors. Name the folder of an adapter, such as "
+            "final/adapter of a run with --use_lora."
         )
     try:
-        return PeftModel.from_pretrained(model, options.adapter)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks for attributes that transformers renamed
+            return PeftModel.from_pretrained(model, options.adapter)
     except (ValueError, RuntimeError, TypeError) as error:
         raise ConvkitError(f"{options.adapter} does not fit {options.model}: {' '.join(str(error).split())}") from None
 

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from transformers import GenerationConfig, LogitsProcessor
 
 from convkit.errors import ConvkitError
+from convkit.schema import Conversation, Turn
 from convkit.train.encode import IGNORED
 from convkit.train.models.base import Adapter
 from convkit.train.questions import History, Question
@@ -79,9 +80,8 @@ class _First(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-def first_token(adapter: Adapter, question: Question, answer: str, images: Path) -> int:
-    """The token that an answer to a question begins with."""
-    last = question.row.conversations[question.turn].model_copy(update={"assistant": answer})
-    row = question.row.model_copy(update={"conversations": (*question.row.conversations[: question.turn], last)})
-    labels = adapter.sample(row, images).labels
+def first_token(adapter: Adapter, answer: str) -> int:
+    """The token that an answer begins with; prompts end so that it is the same after all of them."""
+    turn = Turn(images=(), user="?", assistant=answer)
+    labels = adapter.sample(Conversation(id="?", source="?", conversations=(turn,)), Path()).labels
     return int(labels[labels != IGNORED][0])
