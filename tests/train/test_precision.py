@@ -97,21 +97,12 @@ def test_skipped_steps_are_said_and_kept_through_a_resumption(
 def test_qlora_trains_adapters_on_weights_of_four_bits(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     trainer, ours = first_step(dataset, adapter, use_qlora=True, bf16=True)
-    packed = {
-        own_name(name)
-        for name, m in trainer.sharding.model.named_modules()
-        if isinstance(m, bitsandbytes.nn.Linear4bit)
-    }
+    model = trainer.sharding.model
+    packed = {own_name(name) for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
     assert "model.layers.0.self_attn.qkv_proj.base_layer" in packed
     assert not any("lm_head" in name for name in packed)
-    assert {p.dtype for n, p in trainer.sharding.model.named_parameters() if "qkv_proj.base_layer" in n} == {
-        torch.uint8
-    }
-    assert all(
-        "lora_" in name and p.dtype == torch.float32
-        for name, p in trainer.sharding.model.named_parameters()
-        if p.requires_grad
-    )
+    assert {p.dtype for n, p in model.named_parameters() if "qkv_proj.base_layer" in n} == {torch.uint8}
+    assert all("lora_" in name and p.dtype == torch.float32 for name, p in model.named_parameters() if p.requires_grad)
     _, exact = first_step(dataset, adapter, use_lora=True)
     assert ours.loss != exact.loss
     assert ours.loss == pytest.approx(exact.loss, rel=0.05)
@@ -122,9 +113,7 @@ def test_qlora_trains_adapters_on_weights_of_four_bits(dataset: Path, adapter: P
     assert said[0].startswith("QLoRA: ")
     total = sum(p.numel() for p in adapter.load(torch.float32).parameters())
     counted = sum(int(line.split(": ")[1].split(" ")[0].replace(",", "")) for line in said[2:5])
-    assert counted == total + sum(
-        p.numel() for p in trainer.sharding.model.parameters() if p.requires_grad
-    )  # two in a byte are two
+    assert counted == total + sum(p.numel() for p in model.parameters() if p.requires_grad)  # two in a byte are two
     step = checkpoints.checkpoints(tmp_path / "run")[-1]
     assert sorted(path.name for path in step.iterdir()) == ["adapter", "state.json", "state.safetensors"]
     assert all("lora_" in name for name in load_file(step / "state.safetensors"))

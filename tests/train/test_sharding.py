@@ -28,7 +28,6 @@ OPTIONS: dict[str, Any] = {"num_train_epochs": 2, "batch_size": 3, "batch_size_p
 STEPS = 8
 SHARDINGS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "float16": {"fp16": True},
     "zero2": {"deepspeed": "zero2"},
     "fsdp": {"fsdp": True, "gradient_checkpointing": True},
 }
@@ -137,6 +136,17 @@ def test_a_frozen_tower_stays_and_a_run_goes_on_in_one_process(
     option = "--fsdp" if sharding == "fsdp" else "--deepspeed zero2"
     assert any(f"begun on 2 processes with {option} and goes on on 1 processes" in text for text in said), said
     same(tensors(shared), tensors(tmp_path / "one"))
+
+
+def test_in_float16_two_processes_have_one_scale(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    options = {**OPTIONS, "fp16": True}
+    told = on_two(dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    assert [process["status"] for process in told[0]] == [0, 0], told
+    one_process(dataset, adapter, tmp_path / "one", **options)
+    outs = tmp_path / "two/run", tmp_path / "one"
+    same(*map(tensors, outs))
+    scales = [checkpoints.read_state(checkpoints.checkpoints(out)[-1])["loss_scale"] for out in outs]
+    assert scales[0] == scales[1]
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
