@@ -9,6 +9,7 @@ import typer
 from convkit import __version__
 from convkit.cli.convert import app as convert_app
 from convkit.cli.evaluate import evaluate
+from convkit.cli.init_vlm import init_vlm
 from convkit.cli.inspect import inspect
 from convkit.cli.merge import merge
 from convkit.cli.rule import rule
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(convert_app, name="convert")
 app.command()(evaluate)
+app.command("init-vlm")(init_vlm)
 app.command()(inspect)
 app.command()(merge)
 app.command()(score)

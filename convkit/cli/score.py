@@ -20,7 +20,7 @@ def score(
         str,
         typer.Option(
             "--metrics",
-            help="Metrics for every data set, separated by commas: accuracy, anls, consistency, auroc, classes. "
+            help="Metrics for every data set, separated by commas: accuracy, majority, anls, consistency, auroc, classes. "
             "Default: those of each data set.",
         ),
     ] = "",

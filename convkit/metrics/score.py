@@ -3,7 +3,7 @@
 Every turn that has a gold answer is scored; whatever cannot be is counted and named.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +115,14 @@ def _accuracy(predictions: list[Prediction], _: Options) -> Sample:
     return Sample(statistics.mean(matches), [p.cluster for p in predictions])
 
 
+def _majority(predictions: list[Prediction], _: Options) -> Sample:
+    """What the best answer would come to that is the same to every question: what accuracy must beat."""
+    counts = Counter(normalize(p.label) for p in predictions)
+    best = min(counts, key=lambda answer: (-counts[answer], answer))
+    matches = [exact_match(best, p.accepted) for p in predictions]
+    return Sample(statistics.mean(matches), [p.cluster for p in predictions])
+
+
 def _anls(predictions: list[Prediction], _: Options) -> Sample:
     similarities = [anls(p.prediction, p.accepted) for p in predictions]
     return Sample(statistics.mean(similarities), [p.cluster for p in predictions])
@@ -156,6 +164,7 @@ CLASSES = "classes"
 """A table, where the other metrics are one number each."""
 _SAMPLERS: dict[str, Callable[[list[Prediction], Options], Sample]] = {
     "accuracy": _accuracy,
+    "majority": _majority,
     "anls": _anls,
     "consistency": _consistency,
     "auroc": _auroc,

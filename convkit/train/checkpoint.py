@@ -11,6 +11,8 @@ There is no state of random numbers and none of the schedule: both follow from t
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +82,26 @@ def save_final(run: Path, sharding: Sharding, adapter: Adapter, *, first: bool, 
 
 def save_model(target: Path, model: Any, adapter: Adapter, dtype: torch.dtype) -> None:
     """Write a whole model in the official layout, which appears as a directory when it is complete."""
+    with whole(target) as scratch:
+        _write_model(model, model.state_dict(), adapter, scratch, dtype)
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A directory to write into that becomes `target` when it is complete; after a failure nothing stays."""
     scratch = _scratch(target)
-    _write_model(model, model.state_dict(), adapter, scratch, dtype)
+    try:
+        yield scratch
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     _commit(scratch, target)
+
+
+def require_new(target: Path, option: str) -> None:
+    """Refuse to write where something is; raises ConvkitError."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConvkitError(f"{target} is there already and not empty. Choose another {option}.")
 
 
 def export(model: Any, weights: dict[str, Tensor], adapter: Adapter, directory: Path, dtype: torch.dtype) -> None:

@@ -32,8 +32,7 @@ def merge(base: Adapter, model: Path, adapter: Path, out: Path, dtype: str | Non
     Raises:
         ConvkitError: `out` holds something, or the adapter is none, or is of another checkpoint.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConvkitError(f"{out} is there already and not empty. Choose another --out.")
+    checkpoint.require_new(out, "--out")
     if not (adapter / _WEIGHTS).is_file():
         raise ConvkitError(f"{adapter} holds no {_WEIGHTS}. Name an adapter, such as final/adapter of a run.")
     require_base(model, adapter)

@@ -134,7 +134,7 @@ def test_mistakes_end_in_a_paragraph(tmp_path: Path) -> None:
     assert f"convkit: error: {path}:6 is not a prediction: source: Field required. Mend the line;" in done.stderr
     done = convkit("score", write(path, *LINES), "--metrics", "f1")
     assert done.returncode == 2
-    assert "There is no metric 'f1'. Choose from: accuracy, anls," in done.stderr
+    assert "There is no metric 'f1'. Choose from: accuracy, majority, anls," in done.stderr
     assert convkit("score", tmp_path / "nothing.jsonl").returncode == 2
 
 

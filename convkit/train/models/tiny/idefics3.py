@@ -5,18 +5,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from transformers import PreTrainedTokenizerFast
 
 from convkit.train.models.tiny.tokenizer import byte_level
 
 _TAGS = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-_CONTROLS = [
+CONTROLS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>"),
     *("<global-img>", *_TAGS),
 ]
-_TEMPLATE = (
+TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
     "{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}"
     "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
@@ -70,12 +72,38 @@ def idefics3(directory: Path, texts: Iterable[str], geometry: Geometry = _SMALL,
     _write("Idefics3", directory, texts, geometry, seed)
 
 
+def tower(geometry: Geometry) -> dict[str, Any]:
+    """What sees, as a configuration of transformers."""
+    return {
+        "hidden_size": geometry.vision_hidden_size,
+        "intermediate_size": 4 * geometry.vision_hidden_size,
+        "num_hidden_layers": geometry.vision_layers,
+        "num_attention_heads": geometry.heads,
+        "image_size": geometry.image_size,
+        "patch_size": geometry.patch_size,
+        "initializer_range": geometry.initializer_range,
+    }
+
+
+def save_processor(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, geometry: Geometry) -> None:
+    """Write tokenizer and image processor of `name`, Idefics3 or SmolVLM."""
+    tokenizer.save_pretrained(directory)
+    module = import_module(f"transformers.models.{name.lower()}.image_processing_pil_{name.lower()}")
+    getattr(module, f"{name}ImageProcessorPil")(
+        size={"longest_edge": geometry.longest_edge},
+        max_image_size={"longest_edge": geometry.image_size},
+        do_image_splitting=geometry.longest_edge > geometry.image_size,
+    ).save_pretrained(directory)
+    processor = {"processor_class": f"{name}Processor", "image_seq_len": geometry.image_tokens}
+    (directory / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+
+
 def _write(name: str, directory: Path, texts: Iterable[str], geometry: Geometry, seed: int) -> None:
     tokenizer = byte_level(
         texts,
         geometry.vocab_size,
-        _CONTROLS,
-        _TEMPLATE,
+        CONTROLS,
+        TEMPLATE,
         bos_token="<|im_start|>",
         eos_token="<end_of_utterance>",
         pad_token="<|im_end|>",
@@ -89,15 +117,7 @@ def _write(name: str, directory: Path, texts: Iterable[str], geometry: Geometry,
     config = getattr(transformers, f"{name}Config")(
         image_token_id=ids["<image>"],
         scale_factor=geometry.scale_factor,
-        vision_config={
-            "hidden_size": geometry.vision_hidden_size,
-            "intermediate_size": 4 * geometry.vision_hidden_size,
-            "num_hidden_layers": geometry.vision_layers,
-            "num_attention_heads": geometry.heads,
-            "image_size": geometry.image_size,
-            "patch_size": geometry.patch_size,
-            "initializer_range": geometry.initializer_range,
-        },
+        vision_config=tower(geometry),
         text_config={
             "model_type": "llama",
             "vocab_size": len(ids),
@@ -116,12 +136,4 @@ def _write(name: str, directory: Path, texts: Iterable[str], geometry: Geometry,
         torch.manual_seed(seed)
         model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
     model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    module = import_module(f"transformers.models.{name.lower()}.image_processing_pil_{name.lower()}")
-    getattr(module, f"{name}ImageProcessorPil")(
-        size={"longest_edge": geometry.longest_edge},
-        max_image_size={"longest_edge": geometry.image_size},
-        do_image_splitting=geometry.longest_edge > geometry.image_size,
-    ).save_pretrained(directory)
-    processor = {"processor_class": f"{name}Processor", "image_seq_len": geometry.image_tokens}
-    (directory / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    save_processor(name, directory, tokenizer, geometry)
