@@ -58,7 +58,9 @@ def test_metrics_by_name_replace_the_data_sets_own() -> None:
     (scores,) = score([predicted("a", "cat", "cat", "nlvr2")], Options(metrics=("classes", "anls"))).sources
     assert [measure.name for measure in scores.metrics] == ["anls"]
     assert scores.classes is not None
-    with pytest.raises(ConvkitError, match=r"no metric 'f1'. Choose from: accuracy, majority, anls, consistency, auroc, classes"):
+    with pytest.raises(
+        ConvkitError, match=r"no metric .f1.\. Choose from: accuracy, majority, anls, consistency, auroc"
+    ):
         score([], Options(metrics=("accuracy", "f1")))
 
 
