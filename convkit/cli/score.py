@@ -20,8 +20,8 @@ def score(
         str,
         typer.Option(
             "--metrics",
-            help="Metrics for every data set, separated by commas: accuracy, majority, anls, consistency, auroc, classes. "
-            "Default: those of each data set.",
+            help="Metrics for every data set, separated by commas: accuracy, majority, anls, consistency, auroc, "
+            "classes. Default: those of each data set.",
         ),
     ] = "",
     positive: Annotated[
