@@ -4,28 +4,38 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 Progress = Callable[[int, int | None], None]
 """Called with how much is done and how much there is in all (None: not known)."""
 
-Bars = Callable[[str, str], AbstractContextManager[Progress]]
-"""Makes a progress bar from a description and the unit of what is counted."""
+Note = Callable[[], str]
+"""Gives what else is to be shown, whenever the bar is drawn."""
+
+
+class Bars(Protocol):
+    """Makes a progress bar from a description, the unit of what is counted, and what else is shown."""
+
+    def __call__(self, description: str, unit: str, note: Note = str) -> AbstractContextManager[Progress]:
+        """See `progress_bar`."""
+
 
 PATIENCE_S = 2.0
 
 
 @contextmanager
-def silent(description: str, unit: str) -> Iterator[Progress]:
+def silent(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
     """No progress bar."""
     yield lambda done, total: None
 
 
 @contextmanager
-def progress_bar(description: str, unit: str) -> Iterator[Progress]:
+def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
     """Give a function to report progress to; it does nothing where standard error is no terminal.
 
     Args:
         unit: what is counted, for the rate: "clips", or "B" for bytes.
+        note: stands at the end.
     """
     if not sys.stderr.isatty():
         with silent(description, unit) as nothing:
@@ -49,6 +59,10 @@ def progress_bar(description: str, unit: str) -> Iterator[Progress]:
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "")
 
+    class Words(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(note())
+
     counted = DownloadColumn() if unit == "B" else MofNCompleteColumn()
     bar = Bar(
         TextColumn("{task.description}"),
@@ -57,6 +71,7 @@ def progress_bar(description: str, unit: str) -> Iterator[Progress]:
         TextColumn("{task.fields[unit]}"),
         TransferSpeedColumn() if unit == "B" else Rate(),
         TimeRemainingColumn(),
+        Words(),
         console=Console(stderr=True),
         transient=True,
     )

@@ -8,7 +8,9 @@ import typer
 
 from convkit import __version__
 from convkit.cli.convert import app as convert_app
+from convkit.cli.evaluate import evaluate
 from convkit.cli.inspect import inspect
+from convkit.cli.merge import merge
 from convkit.cli.rule import rule
 from convkit.cli.score import score
 from convkit.cli.split import split
@@ -35,7 +37,9 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 app.add_typer(convert_app, name="convert")
+app.command()(evaluate)
 app.command()(inspect)
+app.command()(merge)
 app.command()(score)
 app.command()(split)
 app.command()(stats)

@@ -62,7 +62,7 @@ def score(
     from convkit.metrics.score import score as run
     from convkit.reporters import comparison, scores
 
-    options = Options(_names(metrics), _names(positive) or POSITIVE, resamples, seed)
+    options = Options(names(metrics), names(positive) or POSITIVE, resamples, seed)
     result: Comparison | Scores
     if compare is None:
         result = run(read_predictions(predictions), options)
@@ -75,5 +75,6 @@ def score(
         raise typer.Exit(1)
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
     return tuple(name for part in text.split(",") if (name := part.strip()))

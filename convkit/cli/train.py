@@ -8,18 +8,36 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from convkit.train.config import ALIASES, Config
+from convkit.train.recipes import RECIPES
 
 
-def _run(config: Path | None, validate: bool, **values: Any) -> None:
+def _run(config: Path | None, recipe: str | None, nproc: int, validate: bool, **values: Any) -> None:
     """Fine-tune a model on a validated data set; killed at any instant, `--resume auto` goes on bit for bit.
 
-    Runs by itself, or once for each GPU under torchrun. Exit code 0 done, 1 findings of --validate, 2 could not run,
-    143 stopped by SIGTERM after saving.
+    Runs by itself, with --nproc, or once for each GPU under torchrun or accelerate launch. Exit code 0 done, 1 findings
+    of --validate, 2 could not run, 143 stopped by SIGTERM after saving.
     """
     from convkit.train.config import resolve
 
     given = {name: value for name, value in values.items() if value is not None}
-    _start(resolve(given, config), validate)
+    chosen = resolve(given, config, recipe)
+    if nproc > 1:
+        _launch(nproc)
+    _start(chosen, validate)
+
+
+def _launch(processes: int) -> None:
+    """Run this very command in several processes; returns only in one of these."""
+    from convkit.errors import MissingExtra
+    from convkit.train.launch import launch, launched
+
+    if launched():
+        return
+    try:
+        code = launch(processes, sys.argv[1:])
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "torch", "train", "Training") from None
+    raise typer.Exit(code)
 
 
 def _start(config: Config, validate: bool) -> None:
@@ -57,8 +75,10 @@ def _has_findings(config: Config, profile: str | None) -> bool:
 
 def quiet() -> None:
     """transformers talks of loading and of its own future; what matters is said by us."""
+    import logging
     import os
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of missing extras wherever it is installed
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -91,8 +111,16 @@ def command() -> Any:
     ]
     own: dict[str, tuple[Any, Any]] = {
         "config": (
-            Annotated[Path | None, typer.Option("--config", help="A YAML file of these options; those given win.")],
+            Annotated[Path | None, typer.Option("--config", help="A YAML file of options; those given win.")],
             None,
+        ),
+        "recipe": (
+            Annotated[str | None, typer.Option("--recipe", help=f"The recipe's options for: {', '.join(RECIPES)}.")],
+            None,
+        ),
+        "nproc": (
+            Annotated[int, typer.Option("--nproc", min=1, help="Start so many processes here, one for each GPU.")],
+            1,
         ),
         "validate": (
             Annotated[bool, typer.Option("--validate", help="Run `convkit validate` for the model first.")],

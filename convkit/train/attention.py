@@ -19,10 +19,14 @@ from transformers.masking_utils import sdpa_mask
 
 VARLEN = "varlen"
 _HALF = (torch.float16, torch.bfloat16)
+_AMPERE = (8, 0)
+"""Older GPUs have no variable-length kernels."""
 
 
 def register() -> None:
     """Make `varlen` an attention implementation of transformers."""
+    # Its backward pass gave gradients that were not numbers, now and then, where masks are padded (H100, torch 2.11).
+    torch.backends.cuda.enable_cudnn_sdp(False)
     AttentionInterface.register(VARLEN, varlen_attention_forward)
     AttentionMaskInterface.register(VARLEN, sdpa_mask)
 
@@ -50,7 +54,7 @@ def varlen_attention_forward(
         query, key, value = query.to(half), key.to(half), value.to(half)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    if query.is_cuda and query.dtype in _HALF:
+    if query.is_cuda and query.dtype in _HALF and torch.cuda.get_device_capability(query.device) >= _AMPERE:
         longest = int(max_length_q or cu_seq_lens_q.diff().max())
         return _kernel(query, key, value, cu_seq_lens_q, longest, scaling), None
     return packed_sdpa(query, key, value, cu_seq_lens_q, scaling), None

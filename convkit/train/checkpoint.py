@@ -17,38 +17,50 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from convkit.errors import ConvkitError
 from convkit.files import sync_folder
+from convkit.train.fingerprint import write_base
 from convkit.train.models.base import Adapter
+from convkit.train.sharding.base import KINDS, Sharding
 
 FOLDER = "checkpoints"
 FINAL = "final"
 _STATE, _TENSORS = "state.json", "state.safetensors"
-_PREFIX, _UNFINISHED, _DOOMED = "step-", ".unfinished-", ".doomed-"
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_PREFIX, _UNFINISHED, _DOOMED, TRIAL = "step-", ".unfinished-", ".doomed-", ".trial-"
 
 
 def save(
     run: Path,
     state: dict[str, Any],
-    model: Any,
-    optimizer: torch.optim.Optimizer,
+    sharding: Sharding,
     adapter: Adapter,
     *,
-    half: bool,
+    first: bool,
+    dtype: torch.dtype,
     keep: int,
 ) -> Path:
     """Write the checkpoint after `state["step"]` steps, then remove the oldest beyond `keep`.
 
+    All processes take part: what they share is put together.
+
+    Args:
+        first: whether this process is the one that writes.
+        dtype: of the weights of a whole model, as they are for use.
+
+    Returns:
+        Where it is, once the first process has written it.
+
     Raises:
         OSError: it cannot be written; the earlier ones are as they were.
     """
-    target = _path(run, state["step"])
+    target, weights, tensors = _path(run, state["step"]), sharding.weights(), _tensors(sharding, first)
+    if not first:
+        return target
     scratch = _scratch(target)
-    export(model, adapter, scratch, half)
-    save_file(_tensors(model, optimizer), scratch / _TENSORS)
+    export(sharding.model, weights, adapter, scratch, dtype)
+    save_file(tensors, scratch / _TENSORS)
     (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
     _commit(scratch, target)
     for old in checkpoints(run)[:-keep]:
@@ -56,29 +68,41 @@ def save(
     return target
 
 
-def save_final(run: Path, model: Any, adapter: Adapter, half: bool) -> Path:
-    """Write what came of a run, in the layout in which it is used."""
-    target = run / FINAL
-    scratch = _scratch(target)
-    export(model, adapter, scratch, half)
-    _commit(scratch, target)
+def save_final(run: Path, sharding: Sharding, adapter: Adapter, *, first: bool, dtype: torch.dtype) -> Path:
+    """Write what came of a run, in the layout in which it is used; all processes take part, as in `save`."""
+    target, weights = run / FINAL, sharding.weights()
+    if first:
+        scratch = _scratch(target)
+        export(sharding.model, weights, adapter, scratch, dtype)
+        _commit(scratch, target)
     return target
 
 
-def export(model: Any, adapter: Adapter, directory: Path, half: bool) -> None:
+def save_model(target: Path, model: Any, adapter: Adapter, dtype: torch.dtype) -> None:
+    """Write a whole model in the official layout, which appears as a directory when it is complete."""
+    scratch = _scratch(target)
+    _write_model(model, model.state_dict(), adapter, scratch, dtype)
+    _commit(scratch, target)
+
+
+def export(model: Any, weights: dict[str, Tensor], adapter: Adapter, directory: Path, dtype: torch.dtype) -> None:
     """Write adapters in PEFT's layout into adapter/, or else the whole model in the official one into model/."""
     if hasattr(model, "peft_config"):
         model.save_pretrained(directory / "adapter", save_embedding_layers=False)
+        write_base(Path(model.peft_config["default"].base_model_name_or_path), directory / "adapter")
         return
-    tensors = model.state_dict()
-    if half:
-        tensors = {name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in tensors.items()}
-    usual, model.config.dtype = model.config.dtype, torch.bfloat16 if half else torch.float32
+    _write_model(model, weights, adapter, directory / "model", dtype)
+
+
+def _write_model(model: Any, weights: dict[str, Tensor], adapter: Adapter, directory: Path, dtype: torch.dtype) -> None:
+    tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}
+    model.save_pretrained(directory, state_dict=tensors)
+    usual, model.config.dtype = model.config.dtype, dtype
     try:
-        model.save_pretrained(directory / "model", state_dict=tensors)
+        model.config.save_pretrained(directory)  # again: transformers wrote the type that is trained in
     finally:
         model.config.dtype = usual
-    adapter.save_processor(directory / "model")
+    adapter.save_processor(directory)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -108,28 +132,22 @@ def read_state(directory: Path) -> dict[str, Any]:
     raise ConvkitError(f"{path} cannot be read: {problem}. {_remove(directory)}")
 
 
-def load(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put back what is trained, and the optimizer's moments, bit for bit.
+def load(directory: Path, sharding: Sharding) -> None:
+    """Put back what is trained, and the optimizer's moments, bit for bit; all processes take part.
 
     Raises:
         ConvkitError: the checkpoint does not hold just these.
     """
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    wanted = {f"{kind}/{name}" for kind in ("weight", *_MOMENTS) for name in trained}
+    trained = {name: p for name, p in sharding.model.named_parameters() if p.requires_grad}
     try:
         with safe_open(directory / _TENSORS, "pt") as file:
-            if set(file.keys()) != wanted:
+            if set(file.keys()) != {f"{kind}/{name}" for kind in KINDS for name in trained}:
                 raise ConvkitError(f"{directory / _TENSORS} is of a model with other tensors. {_remove(directory)}")
             for name, parameter in trained.items():
-                weight = file.get_tensor(f"weight/{name}")
-                if weight.shape != parameter.shape or weight.dtype != parameter.dtype:
+                weight = file.get_slice(f"weight/{name}")
+                if tuple(weight.get_shape()) != parameter.shape:
                     raise ConvkitError(f"{directory / _TENSORS}: {name} has another shape. {_remove(directory)}")
-                parameter.data.copy_(weight)
-                moments = {kind: file.get_tensor(f"{kind}/{name}") for kind in _MOMENTS}
-                # The count of steps stays where torch makes it, on the CPU.
-                optimizer.state[parameter] = {
-                    kind: tensor if kind == "step" else tensor.to(parameter.device) for kind, tensor in moments.items()
-                }
+            sharding.restore(lambda kind, name: file.get_tensor(f"{kind}/{name}"))
     except (OSError, SafetensorError) as error:
         raise ConvkitError(f"{directory / _TENSORS} cannot be read: {error}. {_remove(directory)}") from None
 
@@ -137,7 +155,7 @@ def load(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
 def clean(run: Path) -> None:
     """Remove what a killed run has left half-written."""
     for folder in (run, run / FOLDER):
-        for prefix in (_UNFINISHED, _DOOMED):
+        for prefix in (_UNFINISHED, _DOOMED, TRIAL):
             for path in folder.glob(f"{prefix}*"):
                 shutil.rmtree(path)
 
@@ -150,13 +168,13 @@ def remove(directory: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    found = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            found[f"weight/{name}"] = parameter.data
-            found |= {f"{kind}/{name}": optimizer.state[parameter][kind] for kind in _MOMENTS}
-    return {name: tensor.contiguous() for name, tensor in found.items()}
+def _tensors(sharding: Sharding, first: bool) -> dict[str, Tensor]:
+    """Those of `Sharding.trained`, on the first process; elsewhere each is dropped as soon as it is whole."""
+    found: dict[str, Tensor] = {}
+    for name, tensors in sharding.trained():
+        if first:
+            found |= {f"{kind}/{name}": tensor.cpu().contiguous() for kind, tensor in tensors.items()}
+    return found
 
 
 def _path(run: Path, step: int) -> Path:

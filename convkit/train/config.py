@@ -3,17 +3,19 @@
 The command line is made from this class, so that nothing here may cost a start-up anything.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
 from convkit.errors import ConvkitError, MissingExtra
+from convkit.train.recipes import hyper_parameters
 
 ALIASES = {"model": "model_name_or_path"}
 """The recipe's name of an option that is called otherwise here."""
-Method = Literal["full", "frozen vision", "LoRA"]
+Method = Literal["full", "frozen vision", "LoRA", "QLoRA"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +28,21 @@ class Config:
     split: Annotated[str, "What is trained on."] = "train"
 
     use_lora: Annotated[bool, "Train adapters of low rank instead of the weights."] = False
+    use_qlora: Annotated[bool, "Likewise, on weights in 4 bits; implies --use_lora."] = False
     freeze_vision_model: Annotated[bool, "Leave everything that makes embeddings of images as it is."] = False
     lora_rank: Annotated[int, "Width of the adapters.", Ge(1)] = 64
     lora_alpha_ratio: Annotated[float, "The adapters' alpha is their rank times this.", Gt(0)] = 2.0
     lora_dropout: Annotated[float, "Dropout before the adapters.", Ge(0), Lt(1)] = 0.0
 
     bf16: Annotated[bool, "Compute in bfloat16; weights that are trained stay in float32."] = False
+    fp16: Annotated[bool, "Compute in float16, for GPUs without bfloat16; what is trained stays in float32."] = False
     use_flash_attention: Annotated[bool, "Attend by the package flash-attn; implies --bf16."] = False
     gradient_checkpointing: Annotated[bool, "Compute activations twice instead of keeping them."] = True
+
+    deepspeed: Annotated[
+        Literal["zero2"] | None, "Share out gradients and moments by DeepSpeed; for full training on several GPUs."
+    ] = None
+    fsdp: Annotated[bool, "Share out weights, gradients and moments by FSDP2; likewise."] = False
 
     num_crops: Annotated[int | None, "At most so many tiles an image. Default: the checkpoint's number.", Ge(1)] = None
     batch_size: Annotated[int, "Rows of a global batch, on all processes together.", Ge(1)] = 16
@@ -50,19 +59,29 @@ class Config:
 
     save_steps: Annotated[int, "Steps between checkpoints; one is also written at the end.", Ge(1)] = 500
     save_total_limit: Annotated[int, "Checkpoints that are kept, the last ones.", Ge(1)] = 2
+    trial_checkpoint: Annotated[bool, "Save and reload one before the first step, and see whether all fit."] = True
     resume: Annotated[Literal["no", "auto"], "auto: go on from the last checkpoint in --output_dir."] = "no"
     dataloader_num_workers: Annotated[int, "Processes that read images; 0: none.", Ge(0)] = 2
+    report_to: Annotated[str, "Where else curves go: tensorboard, wandb, or both with a comma."] = "none"
+    deterministic: Annotated[bool, "On GPUs too, the same bits each time; slower, see docs/training.md."] = False
     tqdm: Annotated[bool, "Show a progress bar."] = True
 
     @property
-    def half(self) -> bool:
-        """Whether it is computed in bfloat16."""
-        return self.bf16 or self.use_flash_attention
+    def precision(self) -> Precision:
+        """The type that is computed in, by torch's name."""
+        return "float16" if self.fp16 else "bfloat16" if self.bf16 or self.use_flash_attention else "float32"
 
     @property
     def method(self) -> Method:
         """What is trained, in a word."""
-        return "LoRA" if self.use_lora else "frozen vision" if self.freeze_vision_model else "full"
+        if self.use_lora:
+            return "QLoRA" if self.use_qlora else "LoRA"
+        return "frozen vision" if self.freeze_vision_model else "full"
+
+    @property
+    def sharding(self) -> str:
+        """How several processes share the model, as an option says it; empty where each has all of it."""
+        return "--fsdp" if self.fsdp else f"--deepspeed {self.deepspeed}" if self.deepspeed else ""
 
     def recorded(self) -> dict[str, Any]:
         """All options as JSON."""
@@ -79,14 +98,21 @@ _INCONSEQUENTIAL = {
     "output_dir",
     "save_steps",
     "save_total_limit",
+    "trial_checkpoint",
     "resume",
     "dataloader_num_workers",
+    "report_to",
     "tqdm",
+    "deepspeed",
+    "fsdp",
 }
 
 
-def resolve(given: dict[str, Any], file: Path | None = None) -> Config:
-    """The configuration of what was given on the command line, over a file, over the defaults.
+def resolve(given: dict[str, Any], file: Path | None = None, recipe: str | None = None) -> Config:
+    """The configuration of what was given on the command line, over a file, over a recipe, over the defaults.
+
+    Args:
+        recipe: a name of `convkit.train.recipes.RECIPES`; the file may name one too, as `recipe`.
 
     Raises:
         ConvkitError: an option is unknown, missing or out of its bounds; or the file cannot be read.
@@ -94,9 +120,12 @@ def resolve(given: dict[str, Any], file: Path | None = None) -> Config:
     from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
     values = {**(_from_file(file) if file else {}), **given}
+    in_file = values.pop("recipe", None)
+    if name := recipe or in_file:
+        values = _recipe(str(name), values) | values
     strict = with_config(ConfigDict(extra="forbid"))(Config)
     try:
-        return TypeAdapter(strict).validate_python(values)
+        return _consistent(TypeAdapter(strict).validate_python(values))
     except ValidationError as error:
         problems = [
             f"--{'.'.join(map(str, e['loc']))}"
@@ -104,6 +133,18 @@ def resolve(given: dict[str, Any], file: Path | None = None) -> Config:
             for e in error.errors(include_url=False)
         ]
         raise ConvkitError(f"{'; '.join(problems)}. See: convkit train --help") from None
+
+
+def _consistent(config: Config) -> Config:
+    if config.fp16 and (config.bf16 or config.use_flash_attention):
+        other = "--bf16" if config.bf16 else "--use_flash_attention, which implies --bf16"
+        raise ConvkitError(f"--fp16 cannot be had with {other}. Leave one of them out; bfloat16 is the safer one.")
+    return replace(config, use_lora=config.use_lora or config.use_qlora)
+
+
+def _recipe(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    adapters = bool(values.get("use_lora") or values.get("use_qlora"))
+    return hyper_parameters(name, adapters=adapters, frozen_vision=bool(values.get("freeze_vision_model")))
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -1,14 +1,19 @@
 """Packs of the plan as batches, read by worker processes ahead of the model."""
 
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from convkit.errors import ConvkitError
+from convkit.train.encode import IGNORED
 from convkit.train.index import Index
 from convkit.train.models.base import Adapter
+from convkit.train.pack import Sample
 from convkit.train.plan import Pack
 
 Batch = dict[str, Any]
@@ -16,28 +21,40 @@ _AHEAD = 4
 
 
 class Packs(Dataset[Any]):
-    """Batches by the numbers of their rows."""
+    """Batches by the numbers of their rows.
 
-    def __init__(self, index: Index, images: Path, adapter: Adapter) -> None:
-        self._index, self._images, self._adapter = index, images, adapter
+    Args:
+        everywhere: whether each must go through all of the model: then one without images gets the lightest row as a
+            companion, of which nothing is learnt. Otherwise processes that share a model would wait for one another.
+    """
+
+    def __init__(self, index: Index, images: Path, adapter: Adapter, everywhere: bool = False) -> None:
+        self._index, self._images, self._adapter, self._everywhere = index, images, adapter, everywhere
 
     def batch(self, pack: Pack) -> Batch:
-        """Read and decode what a pack needs.
+        """Read and decode what a pack needs; an empty one needs `everywhere`.
 
         Raises:
             ConvkitError: a row cannot be read, or is not as long any more as when the run was planned.
         """
-        samples = []
-        for number in pack:
-            row = self._index.row(number)
-            sample = self._adapter.sample(row, self._images)
-            if len(sample) != self._index.tokens[number]:
-                raise ConvkitError(
-                    f"Row {row.id!r} has {len(sample):,} tokens now, but had {self._index.tokens[number]:,} when the "
-                    "run was planned: its images have changed. Restore them, or validate the data set again."
-                )
-            samples.append(sample)
+        samples = [self._sample(number) for number in pack]
+        if self._everywhere and (not samples or self._lacks_images(samples)):
+            companion = self._sample(self._index.lightest)
+            samples.append(replace(companion, labels=torch.full_like(companion.labels, IGNORED)))
         return self._adapter.collate(samples, packed=self._adapter.packs)
+
+    def _lacks_images(self, samples: list[Sample]) -> bool:
+        return self._index.shortest_with_images is not None and not any(sample.media for sample in samples)
+
+    def _sample(self, number: int) -> Sample:
+        row = self._index.row(number)
+        sample = self._adapter.sample(row, self._images)
+        if len(sample) != self._index.tokens[number]:
+            raise ConvkitError(
+                f"Row {row.id!r} has {len(sample):,} tokens now, but had {self._index.tokens[number]:,} when the "
+                "run was planned: its images have changed. Restore them, or validate the data set again."
+            )
+        return sample
 
     def __getitem__(self, pack: Pack) -> Batch | ConvkitError:
         try:
@@ -56,7 +73,7 @@ class _Order(Sampler[Pack]):
         return self._packs
 
 
-def batches(packs: Packs, order: Iterator[Pack], workers: int) -> Iterator[Batch]:
+def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Iterator[Batch]:
     """The batches of packs, in their order whatever the number of workers.
 
     Raises:
@@ -69,6 +86,7 @@ def batches(packs: Packs, order: Iterator[Pack], workers: int) -> Iterator[Batch
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
         collate_fn=_as_is,
+        worker_init_fn=_leave_signals,
     )
     for outcome in loader:
         if isinstance(outcome, ConvkitError):
@@ -78,3 +96,8 @@ def batches(packs: Packs, order: Iterator[Pack], workers: int) -> Iterator[Batch
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_signals(worker: int) -> None:
+    """A scheduler signals all processes of a job at once; the first process must still get its batches, and saves."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -2,19 +2,29 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from convkit.errors import ConvkitError
 
 T = TypeVar("T")
-_BUCKET = 64 * 2**20
+BUCKET = 64 * 2**20
 """Numbers that are summed up in one message."""
+_FAILURE = "convkit/failure"
+_WAIT = timedelta(seconds=2)
+"""A process leaves word before it closes its connections; this is for slow networks."""
+_GONE = (
+    "Another process of this run has ended: it was killed, or its own message says why. Start the run again with "
+    "--resume auto."
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,10 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.sum(torch.zeros(1, device=self.device)).item()
+
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Add up gradients of all processes; a process that has none of a parameter adds zero."""
         if self.size == 1:
@@ -69,7 +83,7 @@ def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn
     bucket: list[torch.nn.Parameter] = []
     for parameter in parameters:
         if bucket and (
-            parameter.dtype != bucket[0].dtype or sum(p.numel() for p in bucket) + parameter.numel() > _BUCKET
+            parameter.dtype != bucket[0].dtype or sum(p.numel() for p in bucket) + parameter.numel() > BUCKET
         ):
             yield bucket
             bucket = []
@@ -86,11 +100,38 @@ def world() -> Iterator[World]:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+    os.environ.setdefault("DS_ACCELERATOR", device.type)  # where DeepSpeed is installed, it would tell what it found
     if size == 1:
         yield World(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, *_ = next(rendezvous("env://", rank, size))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield World(rank, size, device)
+    except Exception as error:
+        if not _connection_lost(error):
+            _tell(store, rank, error)
+            raise
+        raise ConvkitError(_told(store) or _GONE) from None
     finally:
         dist.destroy_process_group()
+
+
+def _connection_lost(error: Exception) -> bool:
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _tell(store: Store, rank: int, error: Exception) -> None:
+    """Leave word for the others, who will only see that the connection is lost; the first word counts."""
+    text = str(error) if isinstance(error, ConvkitError) else f"{type(error).__name__}: {error}"
+    with suppress(RuntimeError):
+        store.compare_set(_FAILURE, "", f"Process {rank} ended the run: {text}")
+
+
+def _told(store: Store) -> str | None:
+    """Word of the process that failed; none if it was killed, or took the store along."""
+    try:
+        store.wait([_FAILURE], _WAIT)
+        return str(store.get(_FAILURE).decode())
+    except RuntimeError:
+        return None

@@ -25,17 +25,24 @@ Measure = Callable[[Conversation], Length]
 
 @dataclass
 class Index:
-    """The rows of a split, in 16 bytes each."""
+    """The rows of a split, in 20 bytes each."""
 
     path: Path
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     tokens: "array[int]" = field(default_factory=lambda: array("I"))
     trained: "array[int]" = field(default_factory=lambda: array("I"))
-    first_with_images: int | None = None
-    """The number of a row that has images; None if none has."""
+    images: "array[int]" = field(default_factory=lambda: array("I"))
+    shortest_with_images: int | None = None
+    """The number of the row with the fewest tokens among those that have images; None if none has."""
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def lightest(self) -> int:
+        """The number of the row with the fewest tokens that goes through all of the model: one with images, if any."""
+        shortest = self.shortest_with_images
+        return min(range(len(self)), key=self.tokens.__getitem__) if shortest is None else shortest
 
     def row(self, number: int) -> Conversation:
         """Read one row; rows are counted from 0."""
@@ -66,8 +73,10 @@ def build(dataset: Dataset, split: str, measure: Measure, max_tokens: int, progr
                 f"{path}:{line.number}: row {row.id!r} has {length.tokens:,} tokens, more than --max_tokens "
                 f"{max_tokens:,}; nothing is ever cut. Raise --max_tokens, lower --num_crops, or leave the row out."
             )
-        if index.first_with_images is None and any(turn.images for turn in row.conversations):
-            index.first_with_images = len(index)
+        index.images.append(sum(len(turn.images) for turn in row.conversations))
+        shortest = index.shortest_with_images
+        if index.images[-1] and (shortest is None or length.tokens < index.tokens[shortest]):
+            index.shortest_with_images = len(index)
         index.offsets.append(offset)
         index.tokens.append(length.tokens)
         index.trained.append(length.trained)

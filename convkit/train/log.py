@@ -1,18 +1,22 @@
 """metrics.jsonl: one line for each step of a run, whatever it was interrupted by."""
 
 import json
+import math
+from contextlib import ExitStack
 from io import BytesIO
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pydantic_core import from_json
 
 from convkit.files import write_atomic
+from convkit.train.config import Config
 from convkit.train.distributed import World
 from convkit.train.index import Index
 from convkit.train.loop import Outcome
+from convkit.train.meter import Meter
 from convkit.train.plan import Plan
+from convkit.train.reporters import reporters
 
 METRICS = "metrics.jsonl"
 
@@ -24,8 +28,9 @@ class Log:
         first: the step that comes next; lines of later ones, of a run that was killed, are removed.
     """
 
-    def __init__(self, run: Path, first: int, world: World) -> None:
-        self._path, self._first, self._writes = run / METRICS, first, world.first
+    def __init__(self, config: Config, first: int, meter: Meter, world: World) -> None:
+        self._path, self._first, self._writes = config.output_dir / METRICS, first, world.first
+        self._config, self._meter = config, meter
 
     def __enter__(self) -> Self:
         if self._writes:
@@ -34,6 +39,8 @@ class Log:
                 if line.endswith(b"\n") and from_json(line)["step"] <= self._first:
                     kept.write(line)
             write_atomic(self._path, kept.getvalue(), self._path.parent)
+            self._others = ExitStack()
+            self._reporters = self._others.enter_context(reporters(self._config, self._first))
             self._file = self._path.open("a")
         return self
 
@@ -47,17 +54,22 @@ class Log:
             "epoch": round((step + 1) / plan.steps_per_epoch, 4),
             "loss": outcome.loss,
             "learning_rate": outcome.learning_rate,
-            "grad_norm": outcome.grad_norm,
+            "grad_norm": outcome.grad_norm if math.isfinite(outcome.grad_norm) else None,
             "rows": len(rows),
             "tokens": plan.tokens(rows),
             "trained_tokens": sum(index.trained[row] for row in rows),
             "seconds": round(seconds, 4),
+            **self._meter.step(step, outcome.loss, seconds),
+            **({"skipped": True} if outcome.skipped else {}),
         }
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+        for report in self._reporters:
+            report(record)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._writes:
             self._file.close()
+            self._others.close()

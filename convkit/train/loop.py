@@ -8,7 +8,6 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,8 @@ from convkit.train.distributed import World
 from convkit.train.index import Index
 from convkit.train.optimizer import learning_rate
 from convkit.train.plan import Pack, Plan
+from convkit.train.precision import dtype
+from convkit.train.sharding.base import Sharding
 
 _SHOWN = 8
 
@@ -38,17 +39,21 @@ class Outcome:
     """That went through forward and backward."""
     stopped: bool
     """Whether a process was asked to stop."""
+    skipped: bool = False
+    """Whether nothing was updated, because the gradients exceeded float16."""
 
 
 class Trainer:
     """Holds what a step needs."""
 
-    def __init__(
-        self, model: Any, optimizer: torch.optim.Optimizer, plan: Plan, index: Index, config: Config, world: World
-    ) -> None:
-        self.model, self.optimizer, self.plan, self.index = model, optimizer, plan, index
+    def __init__(self, sharding: Sharding, plan: Plan, index: Index, config: Config, world: World) -> None:
+        self.sharding, self.plan, self.index = sharding, plan, index
         self.config, self.world = config, world
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def packs(self, step: int) -> tuple[Pack, ...]:
+        """What this process trains on in a step; with empty packs where it must keep in step with the others."""
+        packs = self.plan.packs(step, self.world.rank, self.world.size)
+        return packs + ((),) * (self.plan.rounds(step, self.world.size) - len(packs)) * self.sharding.in_step
 
     def step(self, step: int, batches: Iterator[Batch], asked_to_stop: Callable[[], bool] = bool) -> Outcome:
         """Train on one global batch.
@@ -60,57 +65,69 @@ class Trainer:
         Raises:
             ConvkitError: the loss or the gradient is not a number; the message names rows, nothing was updated.
         """
-        packs = self.plan.packs(step, self.world.rank, self.world.size)
+        packs = self.packs(step)
         losses = self.backward(step, packs, batches)
         rows = sum(map(len, packs))
         loss, stops, rows = self.world.sum(losses.new_tensor([losses.sum(), asked_to_stop(), rows])).tolist()
         if not math.isfinite(loss):
             raise self._not_finite("loss", step, packs, losses.tolist())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
-        if not math.isfinite(norm):
+        norm = self.sharding.clip(self.config.max_grad_norm)
+        if not math.isfinite(norm) and not self.sharding.scale.used:
             raise self._not_finite("gradient", step, packs, [])
         rate = learning_rate(step, self.plan.steps, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return Outcome(loss, norm, rate, int(rows), stops > 0)
+        skipped = self.sharding.update(rate)
+        return Outcome(loss, norm, rate, int(rows), stops > 0, skipped)
 
     def backward(self, step: int, packs: Sequence[Pack], batches: Iterator[Batch]) -> Tensor:
-        """Gradients of the global batch, added up over all processes.
+        """Gradients of this process's part of the global batch.
 
         Returns:
             (packs of this process), float32: what each adds to the global batch's loss.
         """
         trained = sum(self.index.trained[row] for row in self.plan.batch(step))
         losses = torch.zeros(len(packs), device=self.world.device)
-        for number in range(len(packs)):
+        for number, pack in enumerate(packs):
             batch = next(batches)
             # Dropout depends on the place in the plan alone, so that there is no state of it to keep.
             place = struct.pack("<QQQ", step, self.world.rank, number)
             torch.manual_seed(xxh3_64_intdigest(place, self.config.seed) >> 1)
-            losses[number] = self.forward_backward(batch, trained)
-        self.world.sum_gradients(self.parameters)
+            try:
+                losses[number] = self.forward_backward(batch, trained, last=number == len(packs) - 1)
+            except torch.OutOfMemoryError as error:
+                raise self.out_of_memory(f"Pack {number + 1} of step {step + 1:,}", pack, error) from None
         return losses
 
-    def forward_backward(self, batch: Batch, trained: int) -> Tensor:
+    def forward_backward(self, batch: Batch, trained: int, last: bool) -> Tensor:
         """Add a batch's gradient; returns the sum of its tokens' losses over `trained`."""
         device = self.world.device
         on_device = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
         # Without the cache no copies of all weights in bfloat16 are kept.
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.half, cache_enabled=False):
-            loss: Tensor = self.model(**on_device, num_items_in_batch=trained, use_cache=False).loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        computed = dtype(self.config)
+        with torch.autocast(device.type, computed, enabled=computed is not torch.float32, cache_enabled=False):
+            loss: Tensor = self.sharding.forward(**on_device, num_items_in_batch=trained, use_cache=False).loss
+        self.sharding.backward(loss, last)
         return loss.detach()
 
-    def _not_finite(self, what: str, step: int, packs: Sequence[Pack], losses: Sequence[float]) -> ConvkitError:
-        guilty = [pack for pack, loss in zip(packs, losses, strict=False) if not math.isfinite(loss)]
-        rows = [row for pack in guilty for row in pack] or list(self.plan.batch(step))
-        names = [repr(self.index.row(row).id) for row in rows[:_SHOWN]]
-        if len(rows) > _SHOWN:
-            names.append(f"and {len(rows) - _SHOWN} more")
+    def out_of_memory(self, what: str, pack: Pack, error: torch.OutOfMemoryError) -> ConvkitError:
+        """Names a pack's rows, and what can be done."""
         return ConvkitError(
-            f"The {what} of step {step + 1:,} is not a number; its rows: {', '.join(names)}. Nothing was updated or "
+            f"{what}, of {self.plan.tokens(pack):,} tokens (rows {self._names(pack)}), does not fit into memory: "
+            f"{str(error).splitlines()[0]} Lower --max_tokens or --num_crops, share the model out with --deepspeed "
+            "zero2 or --fsdp, or train adapters with --use_lora."
+        )
+
+    def _names(self, rows: Sequence[int]) -> str:
+        names = [repr(self.index.row(row).id) for row in rows[:_SHOWN]]
+        return ", ".join(names + ([f"and {len(rows) - _SHOWN} more"] if len(rows) > _SHOWN else []))
+
+    def _not_finite(self, what: str, step: int, packs: Sequence[Pack], losses: Sequence[float]) -> ConvkitError:
+        """All processes come here together, and name the same rows."""
+        guilty = {row for pack, loss in zip(packs, losses, strict=False) if not math.isfinite(loss) for row in pack}
+        batch = self.plan.batch(step)
+        found = self.world.sum(torch.tensor([row in guilty for row in batch], device=self.world.device).int()).tolist()
+        rows = [row for row, is_guilty in zip(batch, found, strict=True) if is_guilty] or batch
+        return ConvkitError(
+            f"The {what} of step {step + 1:,} is not a number; its rows: {self._names(rows)}. Nothing was updated or "
             "saved. Look at these rows; if there is nothing wrong with them, lower --learning_rate and start again "
             "with --resume auto, or in another --output_dir."
         )

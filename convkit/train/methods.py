@@ -11,20 +11,24 @@ from convkit.errors import ConvkitError
 from convkit.train.attention import VARLEN
 from convkit.train.config import Config
 from convkit.train.models.base import Adapter
+from convkit.train.precision import dtype, narrow
+from convkit.train.quantize import quantize
 
 
 def load(adapter: Adapter, config: Config) -> Any:
     """The model on the CPU, ready for training.
 
-    What is trained is in float32, whatever is computed in; what is not is in bfloat16 if that is computed in.
+    What is trained is in float32, whatever is computed in; what is not is in the type that is computed in, or in 4
+    bits.
 
     Raises:
-        ConvkitError: the checkpoint is not whole, or flash-attn is not installed.
+        ConvkitError: the checkpoint is not whole, or flash-attn or bitsandbytes cannot be had.
     """
-    half = torch.bfloat16 if config.half else torch.float32
+    computed = dtype(config)
+    whole = computed if config.use_lora and computed is not torch.float16 else torch.float32
     attention = "flash_attention_2" if config.use_flash_attention else VARLEN
     try:
-        model = adapter.load(half if config.use_lora else torch.float32, attention)
+        model = adapter.load(whole, attention)
     except ImportError as error:
         raise ConvkitError(
             f"--use_flash_attention cannot be had: {' '.join(str(error).split())} Leave the option out: torch has "
@@ -36,10 +40,8 @@ def load(adapter: Adapter, config: Config) -> Any:
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     if config.use_lora:
-        return _with_lora(model, adapter, config)
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(half)
+        model = _with_lora(model, adapter, config)
+    narrow(model, computed)
     return model
 
 
@@ -72,6 +74,8 @@ def _with_lora(model: nn.Module, adapter: Adapter, config: Config) -> Any:
         init_lora_weights="gaussian",
         target_modules=lora_targets(model, ends),
     )
+    if config.use_qlora:
+        quantize(model, dtype(config))
     torch.manual_seed(config.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks for attributes by names that transformers gave up

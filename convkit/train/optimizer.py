@@ -16,8 +16,13 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.wd},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
+    # One tensor after the other: all at once would need room for a third copy of the moments on a GPU.
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.learning_rate, betas=BETAS, eps=EPSILON
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=BETAS,
+        eps=EPSILON,
+        foreach=False,
     )
 
 

@@ -7,7 +7,7 @@ every version of Python.
 
 import hashlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
@@ -65,6 +65,7 @@ class Plan:
         self.rows = len(lengths) * options.epochs
         """Rows of the whole run, each counted once an epoch."""
         self._order = lru_cache(2)(self._ordered)
+        self._bins = lru_cache(2)(self._binned)
 
     @property
     def digest(self) -> str:
@@ -82,17 +83,15 @@ class Plan:
 
     def packs(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[Pack, ...]:
         """What a rank trains on in a step, the heaviest pack first; empty where there are fewer rows than ranks."""
-        bins = _balanced(self.batch(step), self.lengths, self.options, ranks)
+        bins = self._bins(step, ranks)
         # There and back again: the rank that had the heavier pack of one round has the lighter one of the next.
         return tuple(
             pack for place, pack in enumerate(bins) if rank == min(place % (2 * ranks), -(place + 1) % (2 * ranks))
         )
 
-    def all_packs(self, rank: int = 0, ranks: int = 1, first_step: int = 0) -> Iterator[tuple[int, Pack]]:
-        """(step, pack) of a rank to the end of the run."""
-        for step in range(first_step, self.steps):
-            for pack in self.packs(step, rank, ranks):
-                yield step, pack
+    def rounds(self, step: int, ranks: int) -> int:
+        """Packs of the rank that has most of them in a step."""
+        return max(len(self.packs(step, rank, ranks)) for rank in range(ranks))
 
     def heaviest(self, ranks: int = 1) -> Pack:
         """The pack with the most tokens of the whole run, filling included."""
@@ -104,6 +103,9 @@ class Plan:
 
     def _weight(self, pack: Pack) -> int:
         return _weight([self.lengths[row] for row in pack], self.options.padded)
+
+    def _binned(self, step: int, ranks: int) -> list[Pack]:
+        return _balanced(self.batch(step), self.lengths, self.options, ranks)
 
     def _ordered(self, epoch: int) -> Pack:
         seed = self.options.seed

@@ -1,22 +1,25 @@
 """Before the first step: the heaviest pack goes through, and everything that is to be trained gets a gradient."""
 
-import resource
-import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from convkit.errors import ConvkitError
 from convkit.train.data import Packs
 from convkit.train.loop import Trainer
+from convkit.train.meter import GIB, peak_memory
 from convkit.train.methods import own_name
 from convkit.train.models.base import Adapter
 from convkit.train.plan import Pack
-
-GIB = 2**30
+from convkit.train.quantize import numel
 
 
 @dataclass
@@ -43,6 +46,18 @@ class Preflight:
     peak_bytes: int
     """On the GPU; without one, of the whole process."""
     towers: dict[str, Tower]
+    seconds: float
+    """What the whole run would take at the speed of this pack, without checkpoints."""
+
+    @property
+    def flops_per_token(self) -> int:
+        """What a token costs in the language model and its head: a lower bound.
+
+        Two operations for each weight forward, two for the gradient of what goes in, and two for that of each weight
+        that is trained. Attention, images and what is computed twice are left out.
+        """
+        parts = [tower for name, tower in self.towers.items() if name != "vision"]
+        return sum(4 * tower.parameters + 2 * tower.trained for tower in parts)
 
 
 def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
@@ -54,46 +69,78 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     """
     pack = trainer.plan.heaviest(trainer.world.size)
     try:
-        _step(trainer, packs, pack)
+        with _watched(trainer) as reached:
+            # Until the scale of float16 is low enough; and once more, warm, and with all that the optimizer keeps.
+            done = 0
+            while done < 2:
+                skipped, seconds = _step(trainer, packs, pack)
+                done += not skipped
     except torch.OutOfMemoryError as error:
-        ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
-        raise ConvkitError(
-            f"The heaviest pack, of {trainer.plan.tokens(pack):,} tokens (rows {ids}), does not fit into memory: "
-            f"{str(error).splitlines()[0]} Lower --max_tokens or --num_crops, or train adapters with --use_lora."
-        ) from None
-    peak = _peak(trainer.world.device)
-    towers = _towers(trainer.model, adapter)
+        raise trainer.out_of_memory("The heaviest pack", pack, error) from None
+    peak = peak_memory(trainer.world.device)
+    towers = _towers(trainer.sharding.model, adapter, reached)
     # With a learning rate of 0 weights stayed as they are; moments did not.
-    trainer.optimizer.state.clear()
-    trainer.optimizer.zero_grad(set_to_none=True)
-    _refuse_unreached(towers, trainer.index.first_with_images is not None)
-    return Preflight(len(pack), trainer.plan.tokens(pack), peak, towers)
+    trainer.sharding.forget()
+    trainer.sharding.scale.skipped = 0
+    _refuse_unreached(towers, trainer.index.shortest_with_images is not None)
+    tokens = trainer.plan.tokens(pack)
+    total = sum(trainer.plan.lengths) * trainer.config.num_train_epochs / trainer.world.size
+    return Preflight(len(pack), tokens, peak, towers, seconds / tokens * total)
 
 
-def _step(trainer: Trainer, packs: Packs, pack: Pack) -> None:
-    trained = sum(trainer.index.trained[row] for row in pack)
-    losses = [trainer.forward_backward(packs.batch(pack), trained)]
-    with_images = trainer.index.first_with_images
-    if with_images is not None and with_images not in pack:
-        losses.append(trainer.forward_backward(packs.batch((with_images,)), trained))
+def _step(trainer: Trainer, packs: Packs, pack: Pack) -> tuple[bool, float]:
+    """Returns whether the update was skipped, and the seconds of forward and backward."""
+    trained, batch = sum(trainer.index.trained[row] for row in pack), packs.batch(pack)
+    with_images = trainer.index.shortest_with_images
+    more = [(with_images,)] if with_images is not None and with_images not in pack else []
+    _wait(trainer.world.device)
+    began = time.monotonic()
+    losses = [trainer.forward_backward(batch, trained, last=not more)]
+    _wait(trainer.world.device)
+    seconds = time.monotonic() - began
+    losses += [trainer.forward_backward(packs.batch(other), trained, last=True) for other in more]
     if not all(torch.isfinite(loss) for loss in losses):
         ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
         raise ConvkitError(f"The loss is not a number before any training, on rows {ids}. Check the checkpoint.")
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = 0.0
-    trainer.optimizer.step()
+    trainer.sharding.clip(trainer.config.max_grad_norm)
+    return trainer.sharding.update(0.0), seconds
 
 
-def _towers(model: Any, adapter: Adapter) -> dict[str, Tower]:
+def _wait(device: torch.device) -> None:
+    """Until the GPU has done what it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _watched(trainer: Trainer) -> Iterator[dict[str, bool]]:
+    """Names of the parameters that get a gradient, on any process, and whether it is not zero throughout."""
+    seen: dict[str, bool] = {}
+    named = {name: p for name, p in trainer.sharding.model.named_parameters() if p.requires_grad}
+
+    def note(name: str, gradient: Tensor) -> None:
+        seen[name] = seen.get(name, False) or bool(gradient.any())
+
+    hooks = [trainer.sharding.watch(parameter, partial(note, name)) for name, parameter in named.items()]
+    yield seen
+    for hook in hooks:
+        hook.remove()
+    flags = torch.tensor([[name in seen, seen.get(name, False)] for name in named], device=trainer.world.device).int()
+    together = trainer.world.sum(flags).bool().tolist()
+    seen.clear()
+    seen.update({name: reached for name, (connected, reached) in zip(named, together, strict=True) if connected})
+
+
+def _towers(model: Any, adapter: Adapter, reached: dict[str, bool]) -> dict[str, Tower]:
     towers: dict[str, Tower] = defaultdict(Tower)
     for name, parameter in model.named_parameters():
         tower = towers[tower_of(own_name(name), adapter)]
-        tower.parameters += parameter.numel()
+        tower.parameters += numel(parameter)
         if parameter.requires_grad:
             tower.trained += parameter.numel()
             tower.tensors += 1
-            tower.unconnected += parameter.grad is None
-            tower.reached += parameter.grad is not None and bool(parameter.grad.any())
+            tower.unconnected += name not in reached
+            tower.reached += reached.get(name, False)
     return dict(towers)
 
 
@@ -116,12 +163,6 @@ def _refuse_unreached(towers: dict[str, Tower], images: bool) -> None:
             )
 
 
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def lines(seen: Preflight) -> Iterator[str]:
     """What was seen, for people."""
     yield f"heaviest pack: {seen.rows:,} rows, {seen.tokens:,} tokens; {seen.peak_bytes / GIB:.2f} GiB at most"
@@ -130,3 +171,4 @@ def lines(seen: Preflight) -> Iterator[str]:
             f"{name}: {tower.parameters:,} parameters, {tower.trained:,} trained; "
             f"{tower.reached} of {tower.tensors} tensors got a gradient"
         )
+    yield f"estimated time of the whole run: {timedelta(seconds=round(seen.seconds))}"

@@ -1,6 +1,5 @@
 """A training run from its configuration to the weights that come of it."""
 
-import hashlib
 import json
 import signal
 import time
@@ -17,18 +16,21 @@ from convkit.progress import Bars, silent
 from convkit.train import checkpoint, index, methods, preflight
 from convkit.train.config import Config
 from convkit.train.data import Packs, batches
+from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
+from convkit.train.fingerprint import fingerprint
 from convkit.train.index import Index
 from convkit.train.log import Log
 from convkit.train.loop import Trainer
+from convkit.train.meter import Meter
 from convkit.train.models.base import Adapter
-from convkit.train.optimizer import make_optimizer
 from convkit.train.plan import Plan, PlanOptions
+from convkit.train.precision import dtype
+from convkit.train.reporters import require
+from convkit.train.sharding import shard
+from convkit.train.trial import trial
 
 CONFIG = "config.json"
-_DESCRIBING = 64 * 2**20
-"""Files of a checkpoint up to this size are known by their content, larger ones, which hold weights, by their size."""
-
 Say = Callable[[str], None]
 
 
@@ -36,9 +38,7 @@ class Stopped(Exception):
     """The run was asked to stop, and has saved."""
 
 
-def train(
-    config: Config, adapter: Adapter, world: World, bars: Bars = silent, say: Callable[[str], None] = print
-) -> None:
+def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, say: Say = print) -> None:
     """Train as configured, from the start or from the last checkpoint.
 
     Args:
@@ -48,6 +48,12 @@ def train(
         ConvkitError: the data may not be trained on, the run directory holds another run, or training fails.
         Stopped: SIGTERM came; a checkpoint was written after the step.
     """
+    require(config)
+    with deterministic(config.deterministic):
+        _train(config, adapter, world, bars, say)
+
+
+def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say) -> None:
     speak: Say = say if world.first else lambda text: None
     bars = bars if world.first and config.tqdm else silent
     seen, rows = world.from_first(lambda: _look(config, adapter, bars))
@@ -58,17 +64,22 @@ def train(
         f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {plan.rows:,} rows planned in "
         f"{plan.steps:,} steps; plan {plan.digest[:12]}"
     )
-    model = methods.load(adapter, config).to(world.device).train()
-    trainer = Trainer(model, make_optimizer(model, config), plan, rows, config, world)
-    packs = Packs(rows, config.data_dir / layout.IMAGES, adapter)
-    for line in preflight.lines(preflight.preflight(trainer, packs, adapter)):
+    shards = shard(methods.load(adapter, config).train(), config, world)
+    trainer = Trainer(shards, plan, rows, config, world)
+    packs = Packs(rows, config.data_dir / layout.IMAGES, adapter, everywhere=shards.in_step)
+    found = preflight.preflight(trainer, packs, adapter)
+    for line in preflight.lines(found):
         speak(line)
     step, done = _restore(start, trainer, speak) if start else (0, 0)
-    done = _steps(trainer, packs, adapter, step, done, of, bars)
+    if config.trial_checkpoint and not start:  # one that was gone on with is proof enough
+        speak(trial(trainer, adapter))
+    meter = Meter(plan, rows, config, world, found.flops_per_token)
+    done = _steps(trainer, packs, adapter, step, done, of, meter, bars)
     if done != plan.rows:
         raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
-    if world.first:
-        speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
+    if skipped := shards.scale.skipped:
+        speak(f"{skipped:,} of {plan.steps:,} steps were skipped: their gradients exceeded float16")
+    speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
 
 
 def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt, Index]:
@@ -98,20 +109,10 @@ def _identity(config: Config, seen: receipt.Receipt, plan: Plan) -> dict[str, An
     return {
         "rows": seen.rows[rows].sha256,
         "images": seen.media.digest,
-        "model": _fingerprint(config.model),
+        "model": fingerprint(config.model),
         **config.decisive(),
         "plan": plan.digest,
     }
-
-
-def _fingerprint(directory: Path) -> str:
-    total = hashlib.sha256()
-    for path in sorted(path for path in directory.iterdir() if path.is_file()):
-        size = path.stat().st_size
-        total.update(f"{path.name}\0{size}\0".encode())
-        if size <= _DESCRIBING:
-            total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
 
 
 def _open(config: Config, of: dict[str, Any]) -> Path | None:
@@ -145,24 +146,35 @@ def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     state = checkpoint.read_state(path)
-    checkpoint.load(path, trainer.model, trainer.optimizer)
+    checkpoint.load(path, trainer.sharding)
+    trainer.sharding.scale.load(state.get("loss_scale", {}))
     speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
-    if state["processes"] != trainer.world.size:
+    before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.sharding.name)
+    if before != now:
+        told = [f"{processes} processes{sharding and f' with {sharding}'}" for processes, sharding in (before, now)]
         speak(
-            f"it was begun on {state['processes']} processes and goes on on {trainer.world.size}: the rows of each "
-            "step are the same, sums are rounded in another order"
+            f"it was begun on {told[0]} and goes on on {told[1]}: the rows of each step are the same, sums are rounded "
+            "in another order"
         )
     return state["step"], state["rows"]
 
 
 def _steps(
-    trainer: Trainer, packs: Packs, adapter: Adapter, first: int, rows: int, of: dict[str, Any], bars: Bars
+    trainer: Trainer,
+    packs: Packs,
+    adapter: Adapter,
+    first: int,
+    rows: int,
+    of: dict[str, Any],
+    meter: Meter,
+    bars: Bars,
 ) -> int:
     """All steps from `first` on; returns how many rows were trained on, `rows` of them before."""
     config, plan, world = trainer.config, trainer.plan, trainer.world
-    order = (pack for _, pack in plan.all_packs(world.rank, world.size, first))
+    order = (pack for step in range(first, plan.steps) for pack in trainer.packs(step))
     stream = batches(packs, order, config.dataloader_num_workers)
-    with _asked_to_stop() as asked, bars("training", "rows") as update, Log(config.output_dir, first, world) as log:
+    log = Log(config, first, meter, world)
+    with _asked_to_stop() as asked, bars("training", "rows", meter.text) as update, log:
         for step in range(first, plan.steps):
             began = time.monotonic()
             outcome = trainer.step(step, stream, lambda: bool(asked))
@@ -170,15 +182,16 @@ def _steps(
             rows += outcome.rows
             update(rows, plan.rows)
             done = step + 1
-            if world.first and (done == plan.steps or done % config.save_steps == 0 or outcome.stopped):
-                state = {"step": done, "rows": rows, "of": of, "processes": world.size}
+            if done == plan.steps or done % config.save_steps == 0 or outcome.stopped:
+                how: dict[str, Any] = {"processes": world.size, "sharding": trainer.sharding.name}
+                how["loss_scale"] = trainer.sharding.scale.state()
                 checkpoint.save(
                     config.output_dir,
-                    state,
-                    trainer.model,
-                    trainer.optimizer,
+                    {"step": done, "rows": rows, "of": of, **how},
+                    trainer.sharding,
                     adapter,
-                    half=config.half,
+                    first=world.first,
+                    dtype=dtype(config),
                     keep=config.save_total_limit,
                 )
             if outcome.stopped and done < plan.steps:
@@ -187,7 +200,8 @@ def _steps(
 
 
 def _finish(trainer: Trainer, adapter: Adapter) -> Path:
-    return checkpoint.save_final(trainer.config.output_dir, trainer.model, adapter, trainer.config.half)
+    config, first = trainer.config, trainer.world.first
+    return checkpoint.save_final(config.output_dir, trainer.sharding, adapter, first=first, dtype=dtype(config))
 
 
 @contextmanager

@@ -45,7 +45,8 @@ NEVER: list[tuple[str, set[str]]] = [
     ("train/encode", {"convkit.train.models", "torch"}),
     ("train/plan", {"convkit.train", "torch"}),
     ("train/index", {"convkit.train", "torch"}),
-    ("train/config", {"convkit.train", "torch"}),
+    ("train/config", {"convkit.train.models", "convkit.train.run", "torch"}),
+    ("train/recipes", {"convkit.train", "torch"}),
     ("train/pack", {"convkit.train.models"}),
     ("train/attention", {"convkit.train.models"}),
     ("metrics/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
@@ -178,6 +179,7 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
         "rule CK201",
         "score --help",
         "train --help",
+        "merge --help",
     ],
 )
 def test_no_decoder_is_loaded_for(command: str) -> None:

@@ -31,7 +31,7 @@ def main() -> None:
         counter = scratch / f"{name}.events"
         child = os.fork()
         if not child:
-            _count_events(counter, kill_at)
+            count_events(counter, kill_at)
             chosen = config(dataset, checkpoint, scratch / name, save_steps=2, resume=resume, **options)
             run.train(chosen, adapter, ONE, say=lambda text: None)
             os._exit(0)
@@ -47,14 +47,14 @@ def main() -> None:
     print(json.dumps({"events": events, "killed": killed}))
 
 
-def _count_events(counter: Path, kill_at: int) -> None:
+def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = None) -> None:
     """Count packs that are trained on, files that are synced and renamed; die before the one of a number."""
     file = counter.open("wb", buffering=0)
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if file.write(b".") and file.tell() == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                kill() if kill else os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
 
         return wrapper

@@ -15,8 +15,8 @@ from convkit.train.index import Index, build
 from convkit.train.loop import Trainer
 from convkit.train.methods import load
 from convkit.train.models.base import Adapter
-from convkit.train.optimizer import make_optimizer
 from convkit.train.plan import Plan, PlanOptions
+from convkit.train.sharding import shard
 from convkit.validate import validate
 from tests.fixtures.make_datasets import lines, manifest, png
 from tests.train.conftest import TEXTS
@@ -85,7 +85,6 @@ def parts(config: Config, adapter: Adapter) -> tuple[Trainer, Packs]:
     dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
     index = build(dataset, "train", lambda row: adapter.length(row, images), config.max_tokens, silent)
     model = load(adapter, config).train()
-    trainer = Trainer(
-        model, make_optimizer(model, config), plan_of(index, config, padded=not adapter.packs), index, config, ONE
-    )
+    plan = plan_of(index, config, padded=not adapter.packs)
+    trainer = Trainer(shard(model, config, ONE), plan, index, config, ONE)
     return trainer, Packs(index, images, adapter)

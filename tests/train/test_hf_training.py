@@ -54,7 +54,7 @@ def _gradients(dataset: Path, adapter: Adapter, **options: Any) -> tuple[list[in
     trainer, packs = runs.parts(_config(dataset, adapter, dataset, **options), adapter)
     chosen = trainer.plan.packs(0)
     losses = trainer.backward(0, chosen, map(packs.batch, chosen))
-    named = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+    named = {name: p.grad for name, p in trainer.sharding.model.named_parameters() if p.grad is not None}
     return [len(pack) for pack in chosen], float(losses.sum()), named
 
 

@@ -31,7 +31,7 @@ def gradients(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[int
     trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **options), adapter)
     chosen = trainer.plan.packs(0)
     losses = trainer.backward(0, chosen, map(packs.batch, chosen))
-    named = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+    named = {name: p.grad for name, p in trainer.sharding.model.named_parameters() if p.grad is not None}
     return len(chosen), float(losses.sum()), named
 
 
@@ -56,7 +56,7 @@ def test_packing_and_accumulation_do_not_change_the_gradient(dataset: Path, adap
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_trained(dataset: Path, adapter: Phi3VAdapter, method: str) -> None:
     trainer, _ = runs.parts(runs.config(dataset, adapter.directory, dataset, **METHODS[method]), adapter)
-    names = {own_name(n) for n, p in trainer.model.named_parameters() if p.requires_grad}
+    names = {own_name(n) for n, p in trainer.sharding.model.named_parameters() if p.requires_grad}
     sees = {name for name in names if name.startswith("model.vision_embed_tokens")}
     assert bool(sees) == ("frozen" not in method)
     assert all("lora_" in name for name in names) == ("lora" in method)
@@ -97,7 +97,7 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, adapter: Phi3VAdapt
 def test_in_bfloat16_what_is_trained_stays_in_float32(dataset: Path, adapter: Phi3VAdapter) -> None:
     config = runs.config(dataset, adapter.directory, dataset, bf16=True, freeze_vision_model=True)
     trainer, packs = runs.parts(config, adapter)
-    dtypes = {(p.requires_grad, p.dtype) for p in trainer.model.parameters()}
+    dtypes = {(p.requires_grad, p.dtype) for p in trainer.sharding.model.parameters()}
     assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
     plain, _ = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
     ours = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
@@ -111,7 +111,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
 ) -> None:
     config = runs.config(dataset, adapter.directory, dataset, batch_size_per_gpu=1)
     trainer, packs = runs.parts(config, adapter)
-    before = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    before = {name: p.clone() for name, p in trainer.sharding.model.named_parameters()}
     chosen = trainer.plan.packs(0)
     guilty = trainer.index.row(chosen[2][0]).id
 
@@ -123,7 +123,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
 
     with pytest.raises(ConvkitError, match=rf"loss of step 1 is not a number; its rows: '{guilty}'\. Nothing was up"):
         trainer.step(0, spoilt())
-    assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())
+    assert all(torch.equal(p, before[name]) for name, p in trainer.sharding.model.named_parameters())
 
 
 def test_the_learning_rate_rises_and_falls(dataset: Path) -> None:

@@ -68,16 +68,17 @@ def test_the_order_is_of_the_seed_and_the_epoch_alone(plan: Plan) -> None:
 
 
 @given(plans(), st.integers(1, 3))
-def test_a_run_can_be_taken_up_at_any_step(plan: Plan, ranks: int) -> None:
-    whole = list(plan.all_packs(0, ranks))
-    for step in range(plan.steps):
-        assert list(plan.all_packs(0, ranks, step)) == [(at, pack) for at, pack in whole if at >= step]
+def test_the_heaviest_pack_is_the_heaviest_of_all_ranks(plan: Plan, ranks: int) -> None:
+    packs = [plan.packs(step, rank, ranks) for step in range(plan.steps) for rank in range(ranks)]
+    assert filled(plan, plan.heaviest(ranks)) == max(filled(plan, pack) for found in packs for pack in found)
 
 
 @given(plans(), st.integers(1, 3))
-def test_the_heaviest_pack_is_the_heaviest_of_all_ranks(plan: Plan, ranks: int) -> None:
-    weights = [filled(plan, pack) for rank in range(ranks) for _, pack in plan.all_packs(rank, ranks)]
-    assert filled(plan, plan.heaviest(ranks)) == max(weights)
+def test_rounds_are_the_packs_of_the_rank_that_has_most(plan: Plan, ranks: int) -> None:
+    for step in range(plan.steps):
+        counts = [len(plan.packs(step, rank, ranks)) for rank in range(ranks)]
+        assert max(counts) == plan.rounds(step, ranks)
+        assert max(counts) - min(counts) <= 1
 
 
 def test_a_plan_is_the_same_in_every_version() -> None:

@@ -27,6 +27,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "full": {"batch_size_per_gpu": 2},
     "frozen": {"freeze_vision_model": True, "dataloader_num_workers": 1},
     "lora": {"use_lora": True, "lora_dropout": 0.1},
+    "lora float16": {"use_lora": True, "fp16": True},
+    "qlora": {"use_qlora": True, "bf16": True},
 }
 
 
@@ -57,6 +59,8 @@ def last_tensors(out: Path) -> dict[str, torch.Tensor]:
 def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
     dataset: Path, checkpoint: Path, tmp_path: Path, method: str
 ) -> None:
+    if "qlora" in method:
+        pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     seed = random.SystemRandom().randrange(2**32)
     options = {"num_train_epochs": 2, **METHODS[method]}
     paths = map(str, (dataset, checkpoint, tmp_path))
@@ -111,7 +115,10 @@ def test_what_comes_of_a_run(dataset: Path, adapter: Phi3VAdapter, tmp_path: Pat
     assert said[0].startswith("full: 10 rows x 3 epochs = 30 rows planned in 9 steps; plan ")
     assert said[-1] == f"30 rows planned = 30 trained; {out / 'final'}"
     towers = {line.split(":")[0]: line for line in said[1:-1]}
-    assert list(towers) == ["heaviest pack", "language", "vision", "head"]
+    assert list(towers) == [
+        *("heaviest pack", "language", "vision", "head"),
+        *("estimated time of the whole run", "checkpoint"),
+    ]
     assert all(" 0 of " not in line for line in towers.values())
     assert [path.name for path in checkpoints.checkpoints(out)] == ["step-00000008", "step-00000009"]
     assert losses(out)[-1] < losses(out)[0]
@@ -164,7 +171,7 @@ def test_a_part_without_gradient_is_found_before_the_first_step(
 def test_the_heaviest_pack_that_does_not_fit_is_named(
     dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory. Tried to allocate")
 
     monkeypatch.setattr(loop.Trainer, "forward_backward", full)
@@ -281,8 +288,14 @@ def test_images_that_change_during_a_run_end_it_by_name(
     adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = runs.write_dataset(tmp_path / "pets")
-    monkeypatch.setattr(preflight, "preflight", lambda *_: (data / "images/3.png").unlink())
-    monkeypatch.setattr(preflight, "lines", lambda _: [])
+    usual = preflight.preflight
+
+    def gone_afterwards(*arguments: Any) -> preflight.Preflight:
+        seen = usual(*arguments)
+        (data / "images/3.png").unlink()
+        return seen
+
+    monkeypatch.setattr(preflight, "preflight", gone_afterwards)
     for workers in (0, 1):
         with pytest.raises(ConvkitError, match=r"Row 'r3' has an unusable image: '3\.png' is not in images/"):
             train(data, adapter, tmp_path / f"run{workers}", dataloader_num_workers=workers)

@@ -1,5 +1,8 @@
 """`convkit train` at the terminal: options, files of options, exit codes."""
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +11,9 @@ import pytest
 
 from convkit.cli import main
 from convkit.errors import ConvkitError
+from convkit.train import recipes
 from convkit.train.config import resolve
+from tests.conftest import ROOT
 from tests.train import runs
 
 PATHS = {"data_dir": "d", "model": "m", "output_dir": "r"}
@@ -92,12 +97,95 @@ def test_what_is_missing_is_named() -> None:
         ({}, "full"),
         ({"freeze_vision_model": True}, "frozen vision"),
         ({"use_lora": True, "freeze_vision_model": True}, "LoRA"),
+        ({"use_qlora": True}, "QLoRA"),
     ],
 )
 def test_methods(options: dict[str, bool], method: str) -> None:
     assert resolve({**PATHS, **options}).method == method
+    assert resolve({**PATHS, **options}).use_lora == ("LoRA" in method)
 
 
-def test_flash_attention_implies_half_precision() -> None:
-    assert resolve({**PATHS, "use_flash_attention": True}).half
-    assert not resolve(PATHS).half
+@pytest.mark.parametrize(
+    ("option", "precision"), [("use_flash_attention", "bfloat16"), ("bf16", "bfloat16"), ("fp16", "float16")]
+)
+def test_precision(option: str, precision: str) -> None:
+    assert resolve({**PATHS, option: True}).precision == precision
+    assert resolve(PATHS).precision == "float32"
+
+
+@pytest.mark.parametrize("other", ["bf16", "use_flash_attention"])
+def test_two_precisions_are_refused(other: str) -> None:
+    with pytest.raises(ConvkitError, match=f"--fp16 cannot be had with --{other}.* Leave one"):
+        resolve({**PATHS, "fp16": True, other: True})
+
+
+RECIPES = {
+    ("docvqa", ""): {"num_crops": 16, "batch_size": 64, "learning_rate": 5e-6, "num_train_epochs": 2},
+    ("docvqa", "use_lora"): {"lora_rank": 32, "lora_alpha_ratio": 0.5, "learning_rate": 2e-4, "num_train_epochs": 2},
+    ("hateful-memes", "use_lora"): {"lora_rank": 128, "lora_alpha_ratio": 2.0, "learning_rate": 2e-4},
+    ("hateful_memes", "freeze_vision_model"): {"learning_rate": 1e-4, "num_train_epochs": 3},
+    ("nlvr2", ""): {"learning_rate": 1e-5, "num_train_epochs": 3, "batch_size": 64, "lora_rank": 64},
+    ("ucf101", ""): {"num_crops": 4, "batch_size": 16, "learning_rate": 4e-5, "num_train_epochs": 1},
+}
+
+
+@pytest.mark.parametrize(("name", "method"), RECIPES)
+def test_recipes_follow_what_is_trained(name: str, method: str) -> None:
+    config = resolve({**PATHS, **({method: True} if method else {})}, recipe=name)
+    expected = RECIPES[name, method]
+    assert {option: getattr(config, option) for option in expected} == expected
+
+
+def test_the_table_of_recipes_in_the_documentation() -> None:
+    text = (ROOT / "docs/training.md").read_text()
+    for name, (always, methods) in recipes.RECIPES.items():
+        for method, options in methods.items() or [("any", {})]:
+            shown = [options.get(option, "-") for option in ("learning_rate", "num_train_epochs", "lora_rank")]
+            alpha = f"{options['lora_rank'] * options['lora_alpha_ratio']:.0f}" if "lora_rank" in options else "-"
+            cells = [f"`{name}`", always["num_crops"], always["batch_size"], method, *shown, alpha]
+            assert f"| {' | '.join(map(str, cells))} |" in text
+    assert text.count("| `") >= sum(max(1, len(methods)) for _, methods in recipes.RECIPES.values())
+
+
+def test_options_and_the_file_go_before_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("recipe: docvqa\nnum_train_epochs: 7\nuse_lora: true\n")
+    config = resolve({**PATHS, "learning_rate": 1.0}, file)
+    assert (config.learning_rate, config.num_train_epochs, config.lora_rank) == (1.0, 7, 32)
+    assert resolve(PATHS, file, "hateful_memes").lora_rank == 128
+    with pytest.raises(ConvkitError, match=r"no recipe 'coco'\. Choose one of: ucf101, docvqa, nlvr2, hateful_memes"):
+        resolve(PATHS, recipe="coco")
+
+
+def spawn(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_several_processes_are_started_and_end_with_their_exit_code(checkpoint: Path, tmp_path: Path) -> None:
+    data, out = runs.write_dataset(tmp_path / "pets"), tmp_path / "run"
+    options = ("--data_dir", data, "--model", checkpoint, "--output_dir", out, "--num_crops", "1", "--no-tqdm")
+    more = ("--use_lora", "--lora_rank", "2", "--batch_size", "8", "--dataloader_num_workers", "0")
+    done = spawn("convkit", "train", "--nproc", "2", *options, *more)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("10 rows planned = 10 trained") == 1
+    state = json.loads((out / "checkpoints/step-00000002/state.json").read_bytes())
+    assert state["processes"] == 2
+    again = spawn("convkit", "train", "--nproc", "2", *options, *more)
+    assert again.returncode == 2
+    assert "holds checkpoints of a run. Add --resume auto" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_accelerate_starts_it_too(checkpoint: Path, tmp_path: Path) -> None:
+    data, out = runs.write_dataset(tmp_path / "pets"), tmp_path / "run"
+    options = ("--data_dir", data, "--model", checkpoint, "--output_dir", out, "--num_crops", "1", "--no-tqdm")
+    more = ("--use_lora", "--lora_rank", "2", "--batch_size", "16", "--dataloader_num_workers", "0")
+    launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1")
+    settings = ("--mixed_precision", "no", "--dynamo_backend", "no")
+    done = spawn(*launcher, *settings, "-m", "convkit", "train", *options, *more)
+    assert done.returncode == 0, done.stderr
+    assert "10 rows planned = 10 trained" in done.stdout

@@ -10,7 +10,7 @@ import pytest
 
 from convkit.errors import ConvkitError, DatasetError
 from convkit.media.images import Job
-from convkit.progress import Progress
+from convkit.progress import Note, Progress
 from convkit.validate import validate
 from tests.fixtures.make_datasets import line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
@@ -162,7 +162,7 @@ class Bars:
         self.calls: dict[tuple[str, str], list[tuple[int, int | None]]] = {}
 
     @contextmanager
-    def __call__(self, description: str, unit: str) -> Iterator[Progress]:
+    def __call__(self, description: str, unit: str, note: Note = str) -> Iterator[Progress]:
         calls = self.calls.setdefault((description, unit), [])
         yield lambda done, whole: calls.append((done, whole))
 

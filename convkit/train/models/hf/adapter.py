@@ -78,6 +78,11 @@ class HuggingFaceAdapter:
         for name, parameter in model.named_parameters():
             if name.startswith(unused):
                 parameter.requires_grad_(False)
+        if self.family.features:
+            text = model.get_input_embeddings()
+            model.get_submodule(self.family.features).register_forward_hook(
+                lambda module, inputs, output: output.to(text.weight.dtype)
+            )
         return model
 
     def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:

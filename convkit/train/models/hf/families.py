@@ -31,6 +31,9 @@ class Family:
     """What the image processor is asked for beside its configuration."""
     vision_modules: tuple[str, ...]
     vision_lora_targets: tuple[str, ...]
+    features: str | None = None
+    """The module that makes embeddings of images, where transformers (5.17) does not give them the type of those of
+    text: autocast makes them smaller."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """Modules in the checkpoint that the model does not use, as prefixes of parameter names."""
     token_types: Literal["token_type_ids", "mm_token_type_ids", "suffix"] | None = None
@@ -59,6 +62,7 @@ _IDEFICS3: dict[str, Any] = {
     "profile_options": _idefics3,
     "image_options": {"return_row_col_info": True},
     "vision_modules": ("model.vision_model", "model.connector"),
+    "features": "model.connector",
     "vision_lora_targets": (*_SIGLIP, "modality_projection.proj"),
 }
 

@@ -1,0 +1,51 @@
+"""Frozen weights in 4 bits (nf4), for adapters on top of them: QLoRA."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from convkit.errors import ConvkitError, MissingExtra
+
+
+def quantize(model: Any, compute: torch.dtype) -> None:
+    """Exchange all linear layers but the head for ones of 4 bits, which come to be when the model goes to its device.
+
+    Args:
+        compute: the type that weights are unpacked to for a product.
+
+    Raises:
+        ConvkitError: bitsandbytes is not installed, or does not work on this machine.
+    """
+    try:
+        from bitsandbytes.nn import Linear4bit, Params4bit
+    except ImportError:
+        raise MissingExtra("bitsandbytes", "qlora", "--use_qlora") from None
+    _probe(Linear4bit)
+    head = model.get_output_embeddings()
+    chosen = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    for name, linear in chosen.items():
+        packed = Linear4bit(
+            linear.in_features, linear.out_features, linear.bias is not None, compute, quant_type="nf4", device="meta"
+        )
+        packed.weight = Params4bit(linear.weight.data, requires_grad=False, compress_statistics=False, quant_type="nf4")
+        packed.bias = linear.bias
+        model.set_submodule(name, packed)
+    model.is_loaded_in_4bit = True  # peft asks for this
+
+
+def numel(parameter: nn.Parameter) -> int:
+    """Numbers in a parameter, also where several share a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return int(packed.shape.numel()) if packed is not None else parameter.numel()
+
+
+def _probe(linear: Any) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        linear(64, 64, bias=False, quant_type="nf4").to(device)(torch.ones(1, 64, device=device))
+    except Exception as error:  # whatever a library says whose binary does not fit the machine
+        raise ConvkitError(
+            f"--use_qlora: bitsandbytes does not work on this machine's {device}: {' '.join(str(error).split())[:300]} "
+            "See `python -m bitsandbytes`, or train with --use_lora alone."
+        ) from None

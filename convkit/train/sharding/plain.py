@@ -1,0 +1,73 @@
+"""Everything whole on every process; gradients are added up once a step."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from convkit.train.config import Config
+from convkit.train.distributed import World
+from convkit.train.optimizer import make_optimizer
+from convkit.train.precision import LossScale
+from convkit.train.sharding.base import MOMENTS
+
+
+class Plain:
+    """For one process, and for adapters."""
+
+    name = ""
+    in_step = False
+
+    def __init__(self, model: Any, config: Config, world: World) -> None:
+        self.model = model.to(world.device)
+        self.optimizer = make_optimizer(self.model, config)
+        self.scale = LossScale(config, world.device)
+        self._world = world
+        self._trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def forward(self, **batch: Any) -> Any:
+        return self.model(**batch)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        self.scale.backward(loss)
+
+    def watch(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
+        handle: RemovableHandle = parameter.register_hook(note)  # type: ignore[no-untyped-call]
+        return handle
+
+    def clip(self, max_norm: float) -> float:
+        parameters = list(self._trained.values())
+        self._world.sum_gradients(parameters)  # before it is seen whether they fit: all skip a step together
+        self.scale.unscale(self.optimizer)
+        return float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+
+    def update(self, rate: float) -> bool:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        skipped = self.scale.step(self.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)
+        return skipped
+
+    def forget(self) -> None:
+        for state in self.optimizer.state.values():
+            for kind in MOMENTS:
+                state[kind].zero_()
+
+    def trained(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        for name, parameter in self._trained.items():
+            state = self.optimizer.state[parameter]
+            yield name, {"weight": parameter.data, **{kind: state[kind] for kind in MOMENTS}}
+
+    def restore(self, read: Callable[[str, str], Tensor]) -> None:
+        for name, parameter in self._trained.items():
+            parameter.data.copy_(read("weight", name))
+            moments = {kind: read(kind, name) for kind in MOMENTS}
+            # The count of steps stays where torch makes it, on the CPU.
+            self.optimizer.state[parameter] = {
+                kind: tensor if kind == "step" else tensor.to(parameter.device) for kind, tensor in moments.items()
+            }
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.model.state_dict()) if self._world.first else {}

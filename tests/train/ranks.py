@@ -1,0 +1,125 @@
+"""Runs of two processes: `python -m tests.train.ranks DATASET CHECKPOINT SCRATCH RUNS`, where RUNS is a list of
+`{"name": …, "options": …, "kill": "all" or "one", "at": part of the first run's events, "fault": …}`.
+
+Prints for each run what became of its processes: exit status, how many events it saw, the error it ended with. A
+process of its own, which forks those of each run: loading the libraries takes longer than training.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convkit.errors import ConvkitError
+from convkit.train import loop, run
+from convkit.train.distributed import world
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from tests.train.kills import count_events
+from tests.train.runs import config
+
+RANKS = 2
+PATIENCE = 120
+"""Seconds, after which a process counts as hanging."""
+
+
+def main() -> None:
+    dataset, checkpoint, scratch = map(Path, sys.argv[1:4])
+    torch.set_num_threads(1)
+    adapter = Phi3VAdapter(checkpoint, num_crops=1)
+    if importlib.util.find_spec("deepspeed"):
+        warnings.simplefilter("ignore")
+        importlib.import_module("deepspeed")
+    told: list[Any] = []
+    for wanted in json.loads(sys.argv[4]):
+        port = _free_port()
+        paths = (dataset, checkpoint, scratch)
+        children: list[int] = []
+        for rank in range(RANKS):
+            children.append(_start(rank, port, _placed(wanted, told, rank), paths, adapter))
+            os.setpgid(children[-1], children[0])  # so that all can be killed at once
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        told.append([{"status": status, **_seen(scratch, wanted, rank)} for rank, status in enumerate(statuses)])
+    print(json.dumps(told))
+
+
+def _placed(wanted: dict[str, Any], told: list[Any], rank: int) -> dict[str, Any]:
+    """With the number of the event that a process is to be killed at."""
+    struck = (wanted.get("kill"), rank) in {("all", 0), ("one", RANKS - 1)}
+    return {**wanted, "at": 1 + int(wanted["at"] * told[0][rank]["events"]) if struck else -1}
+
+
+def _start(rank: int, port: int, wanted: dict[str, Any], paths: tuple[Path, Path, Path], adapter: Phi3VAdapter) -> int:
+    dataset, checkpoint, scratch = paths
+    child = os.fork()
+    if child:
+        return child
+    signal.alarm(PATIENCE)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    scratch.mkdir(exist_ok=True)
+    count_events(
+        scratch / f"{wanted['name']}.{rank}.events", wanted["at"], _kill_all if wanted.get("kill") == "all" else None
+    )
+    if "fault" in wanted and rank == RANKS - 1:
+        _spoil(wanted["fault"], dataset)
+    said = scratch / f"{wanted['name']}.{rank}.said"
+    try:
+        with world() as joined, said.open("a") as file:
+            chosen = config(dataset, checkpoint, scratch / wanted["name"], **wanted["options"])
+            run.train(chosen, adapter, joined, say=lambda text: print(text, file=file, flush=True))
+    except ConvkitError as error:
+        said.open("a").write(f"error: {error}\n")
+        os._exit(2)
+    os._exit(0)
+
+
+def _kill_all() -> None:
+    os.killpg(0, signal.SIGKILL)
+
+
+def _spoil(fault: str, dataset: Path) -> None:
+    """Let something go wrong in this process after the preflight."""
+    step = loop.Trainer.step
+
+    def spoilt(trainer: loop.Trainer, number: int, *arguments: Any) -> Any:
+        if number == 2:
+            forward_backward = loop.Trainer.forward_backward
+            if fault == "image":
+                shutil.rmtree(dataset / "images")
+            elif fault == "memory":
+                loop.Trainer.forward_backward = _no_memory  # type: ignore[method-assign]
+            else:
+                loop.Trainer.forward_backward = (  # type: ignore[method-assign]
+                    lambda *args, **kwargs: forward_backward(*args, **kwargs) * float("nan")
+                )
+        return step(trainer, number, *arguments)
+
+    loop.Trainer.step = spoilt  # type: ignore[assignment,method-assign]
+
+
+def _no_memory(*_: Any, **__: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+
+def _seen(scratch: Path, wanted: dict[str, Any], rank: int) -> dict[str, Any]:
+    events, said = (scratch / f"{wanted['name']}.{rank}.{kind}" for kind in ("events", "said"))
+    return {"events": events.stat().st_size, "said": said.read_text() if said.exists() else ""}
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    main()

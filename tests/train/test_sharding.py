@@ -1,0 +1,184 @@
+"""Runs of two processes, plain and shared out by DeepSpeed and FSDP: the same weights, kills, and failures of one."""
+
+import importlib.util
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convkit.errors import ConvkitError
+from convkit.train import checkpoint as checkpoints
+from convkit.train import run
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.train.sharding import shard
+from tests.conftest import ROOT
+from tests.train import runs
+
+# Of three rows and of one: a process has fewer packs than the other, or none; and most packs have no image.
+OPTIONS: dict[str, Any] = {"num_train_epochs": 2, "batch_size": 3, "batch_size_per_gpu": 1, "save_steps": 3}
+STEPS = 8
+SHARDINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "zero2": {"deepspeed": "zero2"},
+    "fsdp": {"fsdp": True, "gradient_checkpointing": True},
+}
+Told = list[list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
+
+
+def on_two(dataset: Path, checkpoint: Path, scratch: Path, *wanted: dict[str, Any]) -> Told:
+    if not importlib.util.find_spec("deepspeed") and any("deepspeed" in each["options"] for each in wanted):
+        pytest.skip("deepspeed is not installed")
+    command = [sys.executable, "-m", "tests.train.ranks", *map(str, (dataset, checkpoint, scratch)), json.dumps(wanted)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told: Told = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    last = checkpoints.checkpoints(out)[-1]
+    assert last.name == f"step-{STEPS:08}"
+    found: dict[str, torch.Tensor] = load_file(last / "state.safetensors")
+    return found
+
+
+def one_process(dataset: Path, adapter: Phi3VAdapter, out: Path, **options: Any) -> list[str]:
+    """The same run with nothing to share; returns what it said."""
+    chosen = runs.config(dataset, adapter.directory, out, **{**options, "deepspeed": None, "fsdp": False})
+    said: list[str] = []
+    run.train(chosen, adapter, runs.ONE, say=said.append)
+    return said
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """To 1e-6."""
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+def model(out: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = Phi3VAdapter(out / "final/model").load(torch.float32).state_dict()
+    return found
+
+
+def measured(out: Path) -> list[float]:
+    """Loss and norm of the gradient of all steps: AdamW's weights alone would not show a wrong scale."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    return [line[name] for name in ("loss", "grad_norm") for line in lines]
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    chance = random.Random(seed)
+    options = {**OPTIONS, **SHARDINGS[sharding]}
+    killed = {"name": "killed", "options": {**options, "resume": "auto"}}
+    told = on_two(
+        dataset,
+        adapter.directory,
+        tmp_path / "two",
+        {"name": "undisturbed", "options": options},
+        {**killed, "kill": "all", "at": chance.uniform(0, 0.5)},
+        {**killed, "kill": "one", "at": chance.uniform(0, 0.5)},
+        killed,
+    )
+    context = f"seed {seed}: {told}"
+    statuses = [[process["status"] for process in each] for each in told]
+    assert statuses == [[0, 0], [-9, -9], [2, -9], [0, 0]], context
+    assert "error: Another process of this run has ended: it was killed" in told[2][0]["said"], context
+    one_process(dataset, adapter, tmp_path / "one", **options)
+
+    undisturbed = tmp_path / "two/undisturbed"
+    state = tensors(undisturbed)
+    same(state, tensors(tmp_path / "one"))
+    assert measured(undisturbed) == pytest.approx(measured(tmp_path / "one"), rel=1e-5)
+    assert measured(tmp_path / "two/killed") == measured(undisturbed), context
+    again = tensors(tmp_path / "two/killed")
+    assert all(torch.equal(again[name], tensor) for name, tensor in state.items()), context
+    saved = model(undisturbed)
+    same(saved, model(tmp_path / "one"))
+    trained = {name.removeprefix("weight/"): t for name, t in state.items() if name.startswith("weight/")}
+    assert all(torch.equal(saved[name], tensor) for name, tensor in trained.items())
+
+
+@pytest.mark.parametrize("sharding", ["zero2", "fsdp"])
+def test_a_frozen_tower_stays_and_a_run_goes_on_in_one_process(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
+) -> None:
+    options = {**OPTIONS, **SHARDINGS[sharding], "freeze_vision_model": True}
+    told = on_two(dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    assert [process["status"] for process in told[0]] == [0, 0], told
+    one_process(dataset, adapter, tmp_path / "one", **options)
+    shared = tmp_path / "two/run"
+    same(tensors(shared), tensors(tmp_path / "one"))
+    same(model(shared), model(tmp_path / "one"))
+
+    shutil.rmtree(checkpoints.checkpoints(shared)[-1])
+    said = one_process(dataset, adapter, shared, **options, resume="auto")
+    option = "--fsdp" if sharding == "fsdp" else "--deepspeed zero2"
+    assert any(f"begun on 2 processes with {option} and goes on on 1 processes" in text for text in said), said
+    same(tensors(shared), tensors(tmp_path / "one"))
+
+
+def test_in_float16_two_processes_have_one_scale(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    options = {**OPTIONS, "fp16": True}
+    told = on_two(dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    assert [process["status"] for process in told[0]] == [0, 0], told
+    one_process(dataset, adapter, tmp_path / "one", **options)
+    outs = tmp_path / "two/run", tmp_path / "one"
+    same(*map(tensors, outs))
+    scales = [checkpoints.read_state(checkpoints.checkpoints(out)[-1])["loss_scale"] for out in outs]
+    assert scales[0] == scales[1]
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "number": ({"deepspeed": "zero2"}, r"The loss of step 3 is not a number; its rows: 'r\d'(, 'r\d')?\. Nothing"),
+    "memory": (
+        {"fsdp": True},
+        r"Pack 1 of step 3, of [\d,]+ tokens \(rows 'r\d'\), does not fit .* Lower --max_tokens",
+    ),
+    "image": ({}, r"Row 'r\d' has an unusable image: '\d\.png' is not in images/"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_failure_of_one_process_ends_both_and_both_name_it(
+    adapter: Phi3VAdapter, tmp_path: Path, fault: str
+) -> None:
+    dataset = runs.write_dataset(tmp_path / "pets")
+    options, message = FAULTS[fault]
+    wanted = {"name": "run", "options": {**OPTIONS, **options}, "fault": fault}
+    (processes,) = on_two(dataset, adapter.directory, tmp_path / "two", wanted)
+    for process in processes:
+        assert process["status"] == 2, process
+        assert re.search(message, process["said"].split("error: ")[1]), process["said"]
+
+
+@pytest.mark.parametrize("sharding", ["zero2", "fsdp"])
+@pytest.mark.parametrize("option", ["use_lora", "use_qlora", "fp16"])
+def test_neither_adapters_nor_float16_are_shared_out(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str, option: str
+) -> None:
+    chosen = runs.config(dataset, adapter.directory, tmp_path, **{**SHARDINGS[sharding], option: True})
+    with pytest.raises(
+        ConvkitError, match=f"{chosen.sharding} does not go with --{option}: .* [Ll]eave {chosen.sharding} out"
+    ):
+        shard(None, chosen, runs.ONE)
