@@ -5,14 +5,17 @@ does not hide how they differ.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from convkit.errors import ConvkitError
 from convkit.metrics import statistics
 from convkit.metrics.comparison import Comparison, Difference, Item, SourceComparison
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.score import CLASSES, Options, Sample, Unmeasurable, by_source, refuse_unknown, sample_of
-from convkit.metrics.statistics import CONFIDENCE, Weights
+from convkit.metrics.statistics import CONFIDENCE
+
+if TYPE_CHECKING:
+    from convkit.metrics.statistics import Weights
 
 _SAME = ("gold", "answers", "group", "sentence_id")
 """What two predictions of one turn have from its row."""
@@ -102,7 +105,7 @@ def _difference(metric: str, baseline: list[Prediction], predictions: list[Predi
 
 
 def _minus(ours: Sample, theirs: Sample) -> statistics.Statistic:
-    def difference(weights: Weights) -> float:
+    def difference(weights: "Weights") -> float:
         return ours.statistic(weights) - theirs.statistic(weights)
 
     return difference
