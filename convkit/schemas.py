@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from convkit import generated
 from convkit.findings import Report
+from convkit.metrics.comparison import Comparison
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.scores import Scores
 from convkit.schema import Conversation, Manifest
@@ -23,8 +24,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "stats.json": Stats,
     "prediction.json": Prediction,
     "scores.json": Scores,
+    "comparison.json": Comparison,
 }
-_OUTPUTS = (Report, Stats, Scores)
+_OUTPUTS = (Report, Stats, Scores, Comparison)
 _FIRST = ("$id", "title", "description")
 
 

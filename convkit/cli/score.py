@@ -1,9 +1,13 @@
 """`convkit score PREDICTIONS`: how good predictions are."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from convkit.metrics.comparison import Comparison
+    from convkit.metrics.scores import Scores
 
 
 def score(
@@ -34,20 +38,39 @@ def score(
         int, typer.Option("--resamples", min=0, max=100_000, help="Of the bootstrap; 0: no confidence intervals.")
     ] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            "--compare",
+            metavar="BASELINE",
+            help="Another predictions file of the same turns: what PREDICTIONS win and lose against it.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     format: Annotated[Literal["text", "json"], typer.Option("--format", help="How the result is written.")] = "text",
 ) -> None:
     """Score a predictions file: every turn of every row, each data set by its own metrics. Needs no model.
 
+    With --compare, each turn is paired with that of another file: wins, losses, and how sure the difference is.
+
     Exit code 1 if a turn could not be scored or a metric named by --metrics could not be computed.
     """
+    from convkit.metrics.compare import compare as compared
     from convkit.metrics.predictions import read_predictions
     from convkit.metrics.score import POSITIVE, Options
     from convkit.metrics.score import score as run
-    from convkit.reporters.scores import render
+    from convkit.reporters import comparison, scores
 
     options = Options(names(metrics), names(positive) or POSITIVE, resamples, seed)
-    result = run(read_predictions(predictions), options)
-    typer.echo(render(result) if format == "text" else result.model_dump_json(indent=2) + "\n", nl=False)
+    result: Comparison | Scores
+    if compare is None:
+        result = run(read_predictions(predictions), options)
+        text = scores.render(result)
+    else:
+        result = compared(read_predictions(compare), read_predictions(predictions), options)
+        text = comparison.render(result)
+    typer.echo(text if format == "text" else result.model_dump_json(indent=2) + "\n", nl=False)
     if not result.complete:
         raise typer.Exit(1)
 

@@ -12,6 +12,7 @@ from convkit.errors import ConvkitError
 from convkit.metrics import statistics
 from convkit.metrics.answers import anls, exact_match, normalize
 from convkit.metrics.classes import class_scores
+from convkit.metrics.comparison import Item
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.scores import Measure, Scores, SourceScores, Turn
 from convkit.metrics.statistics import CONFIDENCE, Statistic
@@ -53,9 +54,13 @@ class Sample:
     statistic: Statistic
     clusters: Sequence[Hashable]
     """For each item that the statistic weighs, what it is drawn with."""
+    items: Sequence[Item] = ()
+    """Their addresses, where each has a score of its own."""
+    values: Sequence[float] = ()
+    """These scores, of which the statistic is the mean; bools where an item is right or wrong."""
 
 
-class _Unmeasurable(Exception):
+class Unmeasurable(Exception):
     """The predictions do not tell a metric; the message says why."""
 
 
@@ -65,18 +70,28 @@ def score(predictions: Iterable[Prediction], options: Options = Options()) -> Sc
     Raises:
         ConvkitError: there is no such metric, or a package that one needs is missing.
     """
-    if unknown := [name for name in options.metrics if name not in METRICS]:
-        raise ConvkitError(f"There is no metric {unknown[0]!r}. Choose from: {', '.join(METRICS)}.")
-    by_source: dict[str, list[Prediction]] = defaultdict(list)
-    for prediction in predictions:
-        by_source[prediction.source].append(prediction)
-    sources = [_source(name, by_source[name], options) for name in sorted(by_source)]
+    refuse_unknown(options)
+    sources = [_source(name, found, options) for name, found in by_source(predictions).items()]
     complete = not any(source.unlabelled or source.incomplete for source in sources)
     if options.metrics:
         complete = complete and not any(measure.reason for source in sources for measure in source.metrics)
     return Scores(
         confidence=CONFIDENCE, resamples=options.resamples, seed=options.seed, complete=complete, sources=sources
     )
+
+
+def refuse_unknown(options: Options) -> None:
+    """Raises ConvkitError where there is no such metric."""
+    if unknown := [name for name in options.metrics if name not in METRICS]:
+        raise ConvkitError(f"There is no metric {unknown[0]!r}. Choose from: {', '.join(METRICS)}.")
+
+
+def by_source(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]:
+    """The predictions of each data set, in the order of their names."""
+    found: dict[str, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        found[prediction.source].append(prediction)
+    return {name: found[name] for name in sorted(found)}
 
 
 def _source(name: str, predictions: list[Prediction], options: Options) -> SourceScores:
@@ -99,10 +114,8 @@ def _source(name: str, predictions: list[Prediction], options: Options) -> Sourc
 
 def _measure(name: str, labelled: list[Prediction], options: Options) -> Measure:
     try:
-        if not labelled:
-            raise _Unmeasurable("no turn has a gold answer")
-        sample = _SAMPLERS[name](labelled, options)
-    except _Unmeasurable as error:
+        sample = sample_of(name, labelled, options)
+    except Unmeasurable as error:
         return Measure(name=name, value=None, low=None, high=None, count=0, reason=str(error))
     count = len(sample.clusters)
     value = statistics.plain(sample.statistic, count)
@@ -110,9 +123,15 @@ def _measure(name: str, labelled: list[Prediction], options: Options) -> Measure
     return Measure(name=name, value=value, low=low, high=high, count=count, reason=None)
 
 
+def sample_of(metric: str, labelled: list[Prediction], options: Options) -> Sample:
+    """What a metric, but for CLASSES, is computed from; raises Unmeasurable."""
+    if not labelled:
+        raise Unmeasurable("no turn has a gold answer")
+    return _SAMPLERS[metric](labelled, options)
+
+
 def _accuracy(predictions: list[Prediction], _: Options) -> Sample:
-    matches = [exact_match(p.prediction, p.accepted) for p in predictions]
-    return Sample(statistics.mean(matches), [p.cluster for p in predictions])
+    return _of_turns(predictions, [exact_match(p.prediction, p.accepted) for p in predictions])
 
 
 def _majority(predictions: list[Prediction], _: Options) -> Sample:
@@ -124,8 +143,12 @@ def _majority(predictions: list[Prediction], _: Options) -> Sample:
 
 
 def _anls(predictions: list[Prediction], _: Options) -> Sample:
-    similarities = [anls(p.prediction, p.accepted) for p in predictions]
-    return Sample(statistics.mean(similarities), [p.cluster for p in predictions])
+    return _of_turns(predictions, [anls(p.prediction, p.accepted) for p in predictions])
+
+
+def _of_turns(predictions: list[Prediction], values: Sequence[float]) -> Sample:
+    items = [Item(id=p.id, turn=p.turn) for p in predictions]
+    return Sample(statistics.mean(values), [p.cluster for p in predictions], items, values)
 
 
 def _consistency(predictions: list[Prediction], _: Options) -> Sample:
@@ -134,7 +157,8 @@ def _consistency(predictions: list[Prediction], _: Options) -> Sample:
     for prediction, statement in zip(predictions, _all("sentence_id", predictions), strict=True):
         statements[statement].append(prediction)
     consistent = [all(exact_match(p.prediction, p.accepted) for p in shown) for shown in statements.values()]
-    return Sample(statistics.mean(consistent), [shown[0].cluster for shown in statements.values()])
+    items = [Item(id=statement, turn=None) for statement in statements]
+    return Sample(statistics.mean(consistent), [shown[0].cluster for shown in statements.values()], items, consistent)
 
 
 def _auroc(predictions: list[Prediction], options: Options) -> Sample:
@@ -142,10 +166,10 @@ def _auroc(predictions: list[Prediction], options: Options) -> Sample:
     labels = [normalize(prediction.label) for prediction in predictions]
     kinds = sorted(set(labels))
     if len(kinds) != 2:
-        raise _Unmeasurable(f"the gold answers must be of two kinds, and are of {len(kinds)}")
+        raise Unmeasurable(f"the gold answers must be of two kinds, and are of {len(kinds)}")
     positive = set(map(normalize, options.positive)).intersection(kinds)
     if len(positive) != 1:
-        raise _Unmeasurable(f"say with --positive which gold answer is positive, {kinds[0]!r} or {kinds[1]!r}")
+        raise Unmeasurable(f"say with --positive which gold answer is positive, {kinds[0]!r} or {kinds[1]!r}")
     return Sample(statistics.auroc([label in positive for label in labels], scores), [p.cluster for p in predictions])
 
 
@@ -154,7 +178,7 @@ def _all(key: str, predictions: list[Prediction]) -> list[Any]:
     values = [getattr(prediction, key) for prediction in predictions]
     if missing := values.count(None):
         first = predictions[values.index(None)]
-        raise _Unmeasurable(
+        raise Unmeasurable(
             f"{missing:,} of {len(values):,} turns have no {key}, such as turn {first.turn} of {first.id}"
         )
     return values

@@ -57,6 +57,12 @@ class Config:
     max_grad_norm: Annotated[float, "Gradients are scaled down to this norm.", Gt(0)] = 1.0
     seed: Annotated[int, "Of the order of rows, of new adapters and of dropout.", Ge(0), Lt(2**63)] = 0
 
+    eval_split: Annotated[str | None, "Evaluate on this split before the first step and after the last."] = None
+    eval_steps: Annotated[int | None, "Likewise after every so many steps.", Ge(1)] = None
+    eval_limit: Annotated[int | None, "The first rows of that split only.", Ge(1)] = None
+    eval_batch_size: Annotated[int, "Questions of an evaluation answered at once, by each process.", Ge(1)] = 4
+    eval_max_new_tokens: Annotated[int, "Longer answers are cut off.", Ge(1)] = 64
+
     save_steps: Annotated[int, "Steps between checkpoints; one is also written at the end.", Ge(1)] = 500
     save_total_limit: Annotated[int, "Checkpoints that are kept, the last ones.", Ge(1)] = 2
     trial_checkpoint: Annotated[bool, "Save and reload one before the first step, and see whether all fit."] = True
@@ -96,6 +102,11 @@ _INCONSEQUENTIAL = {
     "data_dir",
     "model",
     "output_dir",
+    "eval_split",
+    "eval_steps",
+    "eval_limit",
+    "eval_batch_size",
+    "eval_max_new_tokens",
     "save_steps",
     "save_total_limit",
     "trial_checkpoint",
@@ -139,6 +150,13 @@ def _consistent(config: Config) -> Config:
     if config.fp16 and (config.bf16 or config.use_flash_attention):
         other = "--bf16" if config.bf16 else "--use_flash_attention, which implies --bf16"
         raise ConvkitError(f"--fp16 cannot be had with {other}. Leave one of them out; bfloat16 is the safer one.")
+    if config.eval_split is None and (config.eval_steps or config.eval_limit):
+        raise ConvkitError("--eval_steps and --eval_limit need to know what is evaluated on. Add --eval_split val.")
+    if config.eval_split is not None and config.fsdp:
+        raise ConvkitError(
+            "--eval_split does not go with --fsdp: answers are of many lengths, and a model in pieces must go through "
+            "each token on all processes. Leave it out, and run `convkit evaluate` on final/model."
+        )
     return replace(config, use_lora=config.use_lora or config.use_qlora)
 
 

@@ -19,8 +19,11 @@ T = TypeVar("T")
 BUCKET = 64 * 2**20
 """Numbers that are summed up in one message."""
 _FAILURE = "convkit/failure"
+_LEFT = "convkit/left/"
 _WAIT = timedelta(seconds=2)
 """A process leaves word before it closes its connections; this is for slow networks."""
+_STAY = timedelta(seconds=10)
+"""The word lies with the first process, which stays for as long at most until all others have read it."""
 _GONE = (
     "Another process of this run has ended: it was killed, or its own message says why. Start the run again with "
     "--resume auto."
@@ -109,11 +112,16 @@ def world() -> Iterator[World]:
     try:
         yield World(rank, size, device)
     except Exception as error:
-        if not _connection_lost(error):
+        lost = _connection_lost(error)
+        if not lost:
             _tell(store, rank, error)
-            raise
-        raise ConvkitError(_told(store) or _GONE) from None
-    finally:
+        dist.destroy_process_group()  # now the others see that something has happened
+        word = _told(store)
+        _leave(store, rank, size, _STAY if word else timedelta())
+        if lost:
+            raise ConvkitError(word or _GONE) from None
+        raise
+    else:
         dist.destroy_process_group()
 
 
@@ -135,3 +143,11 @@ def _told(store: Store) -> str | None:
         return str(store.get(_FAILURE).decode())
     except RuntimeError:
         return None
+
+
+def _leave(store: Store, rank: int, size: int, stay: timedelta) -> None:
+    """Say that this process needs the store no more; the first one has it, and waits for the others."""
+    with suppress(RuntimeError):
+        store.set(f"{_LEFT}{rank}", "")
+        if rank == 0:
+            store.wait([f"{_LEFT}{other}" for other in range(size)], stay)

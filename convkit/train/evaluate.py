@@ -3,30 +3,26 @@
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from convkit import layout, receipt
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.files import write_atomic
 from convkit.metrics import score as metrics
-from convkit.metrics.predictions import Prediction, read_predictions
+from convkit.metrics.predictions import read_predictions
 from convkit.metrics.scores import Scores
 from convkit.progress import Bars, silent
 from convkit.train import models
-from convkit.train.data import batches
+from convkit.train.answering import Answering, questions_of, whole_batches
 from convkit.train.distributed import World
 from convkit.train.fingerprint import fingerprint
-from convkit.train.generate import Generator, Prompts, first_token
 from convkit.train.models.base import Adapter
-from convkit.train.questions import History, Question, questions, two_answers
+from convkit.train.questions import History
 
 PREDICTIONS, SCORES, EVALUATION = "predictions.jsonl", "scores.json", "evaluation.json"
 _UNFINISHED = "predictions.part.jsonl"
@@ -73,14 +69,20 @@ def evaluate(options: Options, world: World, bars: Bars = silent) -> Path:
     finished = options.output_dir / PREDICTIONS
     if done is None:
         return finished
-    asked = _questions(options)
-    order = [
-        tuple(range(start, min(start + options.batch_size, len(asked))))
-        for start in range(0, len(asked), options.batch_size)
-    ]
-    _answer(options, adapter, asked, order, done // options.batch_size, world, bars if world.first else silent)
+    answering = Answering(
+        questions_of(options.data_dir, options.split, options.limit),
+        options.data_dir / layout.IMAGES,
+        adapter,
+        history=options.history,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        max_tokens=options.max_tokens,
+        workers=options.dataloader_num_workers,
+    )
+    unfinished = options.output_dir / _UNFINISHED
+    answering(_load(options, adapter).to(world.device), unfinished, done, world, bars)
     if world.first:
-        os.replace(options.output_dir / _UNFINISHED, finished)
+        os.replace(unfinished, finished)
     return finished
 
 
@@ -117,7 +119,7 @@ def _begin(options: Options, adapter: Adapter) -> int | None:
         )
     if (folder / PREDICTIONS).exists():
         return None
-    return _whole_batches(folder / _UNFINISHED, options.batch_size)
+    return whole_batches(folder / _UNFINISHED, options.batch_size)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -128,87 +130,6 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         pass
     raise ConvkitError(f"{file} cannot be read. Choose another --output_dir.")
-
-
-def _whole_batches(file: Path, size: int) -> int:
-    """Cut a file off after its last whole batch; returns the lines that stay."""
-    if not file.exists():
-        return 0
-    with file.open("r+b") as lines:
-        kept = count = end = 0
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
-                break
-            end += len(line)
-            if number % size == 0:
-                kept, count = end, number
-        lines.truncate(kept)
-    return count
-
-
-def _questions(options: Options) -> list[Question]:
-    rows = (row for _, row in Dataset.open(options.data_dir).rows(options.split))
-    found = questions(islice(rows, options.limit))
-    if not found:
-        raise ConvkitError(f"The split {options.split!r} of {options.data_dir} has no rows.")
-    return found
-
-
-def _answer(
-    options: Options,
-    adapter: Adapter,
-    asked: Sequence[Question],
-    order: Sequence[tuple[int, ...]],
-    begun: int,
-    world: World,
-    bars: Bars,
-) -> None:
-    """Batches in turn, one for each process at a time; the first process writes them in order."""
-    images = options.data_dir / layout.IMAGES
-    generator = Generator(_load(options, adapter).to(world.device), adapter, options.max_new_tokens)
-    pairs = {
-        source: [first_token(adapter, answer) for answer in pair]
-        for source, pair in two_answers(asked, metrics.POSITIVE).items()
-    }
-    prompts = Prompts(asked, images, adapter, options.history, options.max_tokens)
-    rounds = range(begun, len(order), world.size)
-    mine = (order[first + world.rank] for first in rounds if first + world.rank < len(order))
-    stream = batches(prompts, mine, options.dataloader_num_workers)
-    with bars("answering", "questions") as update, _appending(options.output_dir, world) as file:
-        for first in rounds:
-            lines = b""
-            if first + world.rank < len(order):
-                texts, probabilities = generator(next(stream))
-                lines = b"".join(
-                    _line(asked[number], text, probability, pairs)
-                    for number, text, probability in zip(order[first + world.rank], texts, probabilities, strict=True)
-                )
-            for part in _gathered(lines, world):
-                file.write(part)
-                file.flush()
-            update(min((first + world.size) * options.batch_size, len(asked)), len(asked))
-
-
-def _appending(folder: Path, world: World) -> Any:
-    return (folder / _UNFINISHED).open("ab") if world.first else open(os.devnull, "wb")
-
-
-def _gathered(lines: bytes, world: World) -> Iterator[bytes]:
-    """Those of all processes in order, on the first."""
-    if world.size == 1:
-        yield lines
-        return
-    found: list[Any] | None = [None] * world.size if world.first else None
-    dist.gather_object(lines, found)
-    yield from found or ()
-
-
-def _line(question: Question, text: str, probability: torch.Tensor, pairs: dict[str, list[int]]) -> bytes:
-    score = None
-    if pair := pairs.get(question.row.source):
-        yes, no = pair
-        score = float(probability[yes] - probability[no]) if yes != no else None
-    return Prediction.of(question.row, question.turn, text, score).to_line() + b"\n"
 
 
 def _load(options: Options, adapter: Adapter) -> Any:

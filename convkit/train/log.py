@@ -67,6 +67,12 @@ class Log:
         for report in self._reporters:
             report(record)
 
+    def evaluated(self, step: int, values: dict[str, float]) -> None:
+        """Pass on the scores of an evaluation, which metrics.jsonl has no lines for."""
+        if self._writes:
+            for report in self._reporters:
+                report({"step": step, **values})
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

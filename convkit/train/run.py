@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from convkit.train.config import Config
 from convkit.train.data import Packs, batches
 from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
+from convkit.train.evaluations import Evaluations, curves, summary
 from convkit.train.fingerprint import fingerprint
 from convkit.train.index import Index
 from convkit.train.log import Log
@@ -64,6 +66,7 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
         f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {plan.rows:,} rows planned in "
         f"{plan.steps:,} steps; plan {plan.digest[:12]}"
     )
+    evaluations = Evaluations(config, adapter, world, plan.steps, bars)
     shards = shard(methods.load(adapter, config).train(), config, world)
     trainer = Trainer(shards, plan, rows, config, world)
     packs = Packs(rows, config.data_dir / layout.IMAGES, adapter, everywhere=shards.in_step)
@@ -74,7 +77,7 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
     if config.trial_checkpoint and not start:  # one that was gone on with is proof enough
         speak(trial(trainer, adapter))
     meter = Meter(plan, rows, config, world, found.flops_per_token)
-    done = _steps(trainer, packs, adapter, step, done, of, meter, bars)
+    done = _steps(_Parts(trainer, packs, adapter, of, meter, evaluations, bars, speak), step, done)
     if done != plan.rows:
         raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
     if skipped := shards.scale.skipped:
@@ -159,44 +162,64 @@ def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     return state["step"], state["rows"]
 
 
-def _steps(
-    trainer: Trainer,
-    packs: Packs,
-    adapter: Adapter,
-    first: int,
-    rows: int,
-    of: dict[str, Any],
-    meter: Meter,
-    bars: Bars,
-) -> int:
+@dataclass(frozen=True)
+class _Parts:
+    """What the steps of a run need."""
+
+    trainer: Trainer
+    packs: Packs
+    adapter: Adapter
+    of: dict[str, Any]
+    meter: Meter
+    evaluations: Evaluations
+    bars: Bars
+    speak: Say
+
+
+def _steps(parts: _Parts, first: int, rows: int) -> int:
     """All steps from `first` on; returns how many rows were trained on, `rows` of them before."""
-    config, plan, world = trainer.config, trainer.plan, trainer.world
+    trainer, plan = parts.trainer, parts.trainer.plan
+    config, world = trainer.config, trainer.world
     order = (pack for step in range(first, plan.steps) for pack in trainer.packs(step))
-    stream = batches(packs, order, config.dataloader_num_workers)
-    log = Log(config, first, meter, world)
-    with _asked_to_stop() as asked, bars("training", "rows", meter.text) as update, log:
-        for step in range(first, plan.steps):
-            began = time.monotonic()
-            outcome = trainer.step(step, stream, lambda: bool(asked))
-            log.step(step, plan, trainer.index, outcome, time.monotonic() - began)
-            rows += outcome.rows
-            update(rows, plan.rows)
-            done = step + 1
-            if done == plan.steps or done % config.save_steps == 0 or outcome.stopped:
-                how: dict[str, Any] = {"processes": world.size, "sharding": trainer.sharding.name}
-                how["loss_scale"] = trainer.sharding.scale.state()
-                checkpoint.save(
-                    config.output_dir,
-                    {"step": done, "rows": rows, "of": of, **how},
-                    trainer.sharding,
-                    adapter,
-                    first=world.first,
-                    dtype=dtype(config),
-                    keep=config.save_total_limit,
-                )
-            if outcome.stopped and done < plan.steps:
-                raise Stopped(f"stopped after step {done:,} of {plan.steps:,}. Go on with --resume auto.")
+    with _asked_to_stop() as asked, Log(config, first, parts.meter, world) as log:
+        parts.evaluations.forget(first)
+        _evaluate(parts, log, first)
+        stream = batches(parts.packs, order, config.dataloader_num_workers)
+        with parts.bars("training", "rows", parts.meter.text) as update:
+            for step in range(first, plan.steps):
+                began = time.monotonic()
+                outcome = trainer.step(step, stream, lambda: bool(asked))
+                log.step(step, plan, trainer.index, outcome, time.monotonic() - began)
+                rows += outcome.rows
+                update(rows, plan.rows)
+                done = step + 1
+                if done == plan.steps or done % config.save_steps == 0 or outcome.stopped:
+                    _save(parts, done, rows)
+                if outcome.stopped and done < plan.steps:
+                    raise Stopped(f"stopped after step {done:,} of {plan.steps:,}. Go on with --resume auto.")
+                _evaluate(parts, log, done)
     return rows
+
+
+def _save(parts: _Parts, step: int, rows: int) -> None:
+    trainer, config, first = parts.trainer, parts.trainer.config, parts.trainer.world.first
+    how = {
+        "processes": trainer.world.size,
+        "sharding": trainer.sharding.name,
+        "loss_scale": trainer.sharding.scale.state(),
+    }
+    state = {"step": step, "rows": rows, "of": parts.of, **how}
+    kept = config.save_total_limit
+    checkpoint.save(
+        config.output_dir, state, trainer.sharding, parts.adapter, first=first, dtype=dtype(config), keep=kept
+    )
+
+
+def _evaluate(parts: _Parts, log: Log, step: int) -> None:
+    if found := parts.evaluations(step, parts.trainer.sharding.model):
+        log.evaluated(step, curves(found))
+        for line in summary(found):
+            parts.speak(f"after step {step:,} of {parts.trainer.plan.steps:,}: {line}")
 
 
 def _finish(trainer: Trainer, adapter: Adapter) -> Path:

@@ -142,3 +142,18 @@ def test_no_model_is_needed(tmp_path: Path) -> None:
     done = convkit("score", write(tmp_path / "p.jsonl", *LINES))
     assert (done.returncode, done.stdout) == (0, TEXT)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_two_files_are_compared_whatever_the_order_of_their_lines(tmp_path: Path) -> None:
+    baseline = write(tmp_path / "a.jsonl", *LINES[2:])
+    better = [*LINES[2:4], {**LINES[4], "prediction": "green"}]
+    for order in (better, better[::-1]):
+        command = ["score", str(write(tmp_path / "b.jsonl", *order)), "--compare", str(baseline)]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        assert result.output.startswith("easy-vqa: 2 rows, 3 turns in both files\n")
+        assert "accuracy won: v2 (turn 0)\n" in result.output
+        result = CliRunner().invoke(app, [*command, "--format", "json"])
+        found = json.loads(result.output)
+        validator("comparison.json").validate(found)
+        assert found["sources"][0]["metrics"][0]["lost"] == []

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from convkit.train import loop, run
+from convkit.train.generate import Generator
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train.runs import ONE, config
 
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = None) -> None:
-    """Count packs that are trained on, files that are synced and renamed; die before the one of a number."""
+    """Count packs trained on, batches answered, files synced and renamed; die before the one of a number."""
     file = counter.open("wb", buffering=0)
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,6 +63,7 @@ def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = 
     os.fsync = counted(os.fsync)
     Path.rename = counted(Path.rename)  # type: ignore[method-assign]
     loop.Trainer.forward_backward = counted(loop.Trainer.forward_backward)  # type: ignore[method-assign]
+    Generator.__call__ = counted(Generator.__call__)  # type: ignore[method-assign]
     torch.optim.AdamW.step = counted(torch.optim.AdamW.step)  # type: ignore[method-assign]
 
 

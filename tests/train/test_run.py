@@ -24,7 +24,7 @@ from tests.train import runs
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 METHODS: dict[str, dict[str, Any]] = {
-    "full": {"batch_size_per_gpu": 2},
+    "full": {"batch_size_per_gpu": 2, "eval_split": "train", "eval_steps": 1, "eval_max_new_tokens": 2},
     "frozen": {"freeze_vision_model": True, "dataloader_num_workers": 1},
     "lora": {"use_lora": True, "lora_dropout": 0.1},
     "lora float16": {"use_lora": True, "fp16": True},
@@ -73,6 +73,11 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
     ours, theirs = last_tensors(killed), last_tensors(undisturbed)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours), f"seed {seed}: {done.stdout}"
+    answers = [
+        sorted((p.parent.name, p.read_bytes()) for p in out.rglob("predictions.jsonl")) for out in (killed, undisturbed)
+    ]
+    assert answers[0] == answers[1], f"seed {seed}: {done.stdout}"
+    assert len(answers[0]) == (7 if "eval_split" in options else 0)
     for folder in ("final", "checkpoints/step-00000006"):
         names = [
             sorted(p.relative_to(out / folder) for p in (out / folder).rglob("*")) for out in (killed, undisturbed)

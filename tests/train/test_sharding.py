@@ -26,9 +26,10 @@ from tests.train import runs
 # Of three rows and of one: a process has fewer packs than the other, or none; and most packs have no image.
 OPTIONS: dict[str, Any] = {"num_train_epochs": 2, "batch_size": 3, "batch_size_per_gpu": 1, "save_steps": 3}
 STEPS = 8
+EVALUATED = {"eval_split": "train", "eval_batch_size": 2, "eval_max_new_tokens": 4}
 SHARDINGS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "zero2": {"deepspeed": "zero2"},
+    "plain": EVALUATED,
+    "zero2": {"deepspeed": "zero2", **EVALUATED},
     "fsdp": {"fsdp": True, "gradient_checkpointing": True},
 }
 Told = list[list[dict[str, Any]]]
@@ -83,6 +84,11 @@ def measured(out: Path) -> list[float]:
     return [line[name] for name in ("loss", "grad_norm") for line in lines]
 
 
+def answered(out: Path) -> dict[str, bytes]:
+    """By step."""
+    return {path.parent.name: path.read_bytes() for path in out.glob("evaluations/*/predictions.jsonl")}
+
+
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
     dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
@@ -111,6 +117,9 @@ def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
     same(state, tensors(tmp_path / "one"))
     assert measured(undisturbed) == pytest.approx(measured(tmp_path / "one"), rel=1e-5)
     assert measured(tmp_path / "two/killed") == measured(undisturbed), context
+    answers = [answered(tmp_path / out) for out in ("one", "two/undisturbed", "two/killed")]
+    assert answers[0] == answers[1] == answers[2], context
+    assert len(answers[0]) == (2 if "eval_split" in options else 0)
     again = tensors(tmp_path / "two/killed")
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items()), context
     saved = model(undisturbed)

@@ -1,0 +1,118 @@
+"""Compares two models by their predictions of the same turns: what one wins and loses against the other.
+
+Each turn is paired with itself, and what belongs together is drawn together, so that what is hard for both models
+does not hide how they differ.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from convkit.errors import ConvkitError
+from convkit.metrics import statistics
+from convkit.metrics.comparison import Comparison, Difference, Item, SourceComparison
+from convkit.metrics.predictions import Prediction
+from convkit.metrics.score import CLASSES, Options, Sample, Unmeasurable, by_source, refuse_unknown, sample_of
+from convkit.metrics.statistics import CONFIDENCE
+
+if TYPE_CHECKING:
+    from convkit.metrics.statistics import Weights
+
+_SAME = ("gold", "answers", "group", "sentence_id")
+"""What two predictions of one turn have from its row."""
+
+
+def compare(baseline: Sequence[Prediction], predictions: Sequence[Prediction], options: Options) -> Comparison:
+    """Compare predictions with those of a baseline; both in the order of ids and turns.
+
+    Raises:
+        ConvkitError: they are not of the same turns, there is no such metric or it is a table, or a package that one
+            needs is missing.
+    """
+    refuse_unknown(options)
+    if CLASSES in options.metrics:
+        raise ConvkitError(f"The metric {CLASSES!r} is a table, which is not compared. Leave it out of --metrics.")
+    _refuse_others(baseline, predictions)
+    ours = by_source(predictions)
+    sources = [_source(name, theirs, ours[name], options) for name, theirs in by_source(baseline).items()]
+    complete = not any(source.unlabelled for source in sources)
+    if options.metrics:
+        complete = complete and not any(metric.reason for source in sources for metric in source.metrics)
+    return Comparison(
+        confidence=CONFIDENCE, resamples=options.resamples, seed=options.seed, complete=complete, sources=sources
+    )
+
+
+def _refuse_others(baseline: Sequence[Prediction], predictions: Sequence[Prediction]) -> None:
+    """Raises ConvkitError unless both are of the same turns, with the same answers."""
+    theirs, ours = ({(p.source, p.id, p.turn): p for p in found} for found in (baseline, predictions))
+    for name, alone in (("the baseline", theirs.keys() - ours), ("the predictions", ours.keys() - theirs)):
+        if alone:
+            source, id, turn = min(alone)
+            raise ConvkitError(
+                f"{len(alone):,} turns are in {name} alone, such as turn {turn} of {id!r} of {source!r}. Compare "
+                "predictions of the same split, with the same --limit."
+            )
+    for key, prediction in ours.items():
+        if changed := [name for name in _SAME if getattr(theirs[key], name) != getattr(prediction, name)]:
+            source, id, turn = key
+            raise ConvkitError(
+                f"Turn {turn} of {id!r} of {source!r} has another {changed[0]} in the baseline than in the "
+                "predictions. Compare predictions of one data set."
+            )
+
+
+def _source(name: str, baseline: list[Prediction], predictions: list[Prediction], options: Options) -> SourceComparison:
+    theirs, ours = ([p for p in found if p.accepted] for found in (baseline, predictions))
+    metrics = [metric for metric in dict.fromkeys(options.metrics_of(name)) if metric != CLASSES]
+    return SourceComparison(
+        source=name,
+        rows=len({p.id for p in predictions}),
+        turns=len(predictions),
+        unlabelled=len(predictions) - len(ours),
+        metrics=[_difference(metric, theirs, ours, options) for metric in metrics],
+    )
+
+
+def _difference(metric: str, baseline: list[Prediction], predictions: list[Prediction], options: Options) -> Difference:
+    try:
+        theirs, ours = (sample_of(metric, found, options) for found in (baseline, predictions))
+    except Unmeasurable as error:
+        names = ("baseline", "value", "difference", "low", "high", "test", "p_value", "won", "lost")
+        return Difference(name=metric, count=0, reason=str(error), **dict.fromkeys(names))
+    count = len(ours.clusters)
+    before, value = (statistics.plain(sample.statistic, count) for sample in (theirs, ours))
+    spread = statistics.resampled(_minus(ours, theirs), ours.clusters, options.resamples, options.seed)
+    low, high = statistics.middle(spread) or (None, None)
+    differences = [new - old for new, old in zip(ours.values, theirs.values, strict=True)]
+    test: Literal["sign", "bootstrap"] = "bootstrap"
+    p_value = statistics.bootstrap_test(spread)
+    if all(isinstance(score, bool) for score in ours.values) and differences:
+        test, p_value = "sign", statistics.sign_test(differences, ours.clusters)
+    return Difference(
+        name=metric,
+        baseline=before,
+        value=value,
+        difference=value - before,
+        low=low,
+        high=high,
+        test=test,
+        p_value=p_value,
+        count=count,
+        won=_items(ours, differences, 1),
+        lost=_items(ours, differences, -1),
+        reason=None,
+    )
+
+
+def _minus(ours: Sample, theirs: Sample) -> statistics.Statistic:
+    def difference(weights: "Weights") -> float:
+        return ours.statistic(weights) - theirs.statistic(weights)
+
+    return difference
+
+
+def _items(sample: Sample, differences: Sequence[float], sign: int) -> list[Item] | None:
+    """Those of which the difference has a sign; None where items have no score of their own."""
+    if not sample.items:
+        return None
+    return [item for item, difference in zip(sample.items, differences, strict=True) if sign * difference > 0]

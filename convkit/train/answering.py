@@ -1,0 +1,129 @@
+"""Every question of a split, answered in batches that the processes share out, into one file in their order."""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from convkit.dataset import Dataset
+from convkit.errors import ConvkitError
+from convkit.metrics.predictions import Prediction
+from convkit.metrics.score import POSITIVE
+from convkit.progress import Bars, silent
+from convkit.train.data import batches
+from convkit.train.distributed import World
+from convkit.train.generate import Generator, Prompts, first_token
+from convkit.train.models.base import Adapter
+from convkit.train.questions import History, Question, questions, two_answers
+
+
+class Answering:
+    """What is asked, and how; answers for any model of the adapter's family.
+
+    Args:
+        batch_size: questions that are answered at once.
+        max_new_tokens: longer answers are cut off.
+        max_tokens: of a prompt; longer ones are refused.
+        workers: processes that read images; 0: none.
+    """
+
+    def __init__(
+        self,
+        asked: Sequence[Question],
+        images: Path,
+        adapter: Adapter,
+        *,
+        batch_size: int,
+        max_new_tokens: int,
+        max_tokens: int,
+        workers: int,
+        history: History = "gold",
+    ) -> None:
+        self._asked, self._adapter = asked, adapter
+        self._size, self._max_new_tokens, self._workers = batch_size, max_new_tokens, workers
+        self._prompts = Prompts(asked, images, adapter, history, max_tokens)
+        self._pairs = {
+            source: [first_token(adapter, answer) for answer in pair]
+            for source, pair in two_answers(asked, POSITIVE).items()
+        }
+
+    def __call__(self, model: Any, file: Path, done: int, world: World, bars: Bars = silent) -> None:
+        """Answer all questions; all processes call it, the first one writes.
+
+        Args:
+            model: on this process's device.
+            file: gets a line for each answer.
+            done: how many answers it has, of whole batches.
+
+        Raises:
+            ConvkitError: a row does not fit the model, or its images cannot be read.
+        """
+        starts = range(0, len(self._asked), self._size)
+        order = [tuple(range(start, min(start + self._size, len(self._asked)))) for start in starts]
+        rounds = range(done // self._size, len(order), world.size)
+        mine = (order[first + world.rank] for first in rounds if first + world.rank < len(order))
+        stream = batches(self._prompts, mine, self._workers)
+        generator = Generator(model, self._adapter, self._max_new_tokens)
+        shown = bars if world.first else silent
+        with shown("answering", "questions") as update, _appending(file, world) as lines:
+            for first in rounds:
+                own = order[first + world.rank] if first + world.rank < len(order) else ()
+                answers = self._lines(own, *generator(next(stream))) if own else b""
+                for part in _gathered(answers, world):
+                    lines.write(part)
+                    lines.flush()
+                update(min((first + world.size) * self._size, len(self._asked)), len(self._asked))
+
+    def _lines(self, numbers: Sequence[int], texts: Sequence[str], probabilities: torch.Tensor) -> bytes:
+        found = zip(numbers, texts, probabilities, strict=True)
+        return b"".join(self._line(self._asked[number], text, probability) for number, text, probability in found)
+
+    def _line(self, question: Question, text: str, probability: torch.Tensor) -> bytes:
+        score = None
+        if pair := self._pairs.get(question.row.source):
+            yes, no = pair
+            score = float(probability[yes] - probability[no]) if yes != no else None
+        return Prediction.of(question.row, question.turn, text, score).to_line() + b"\n"
+
+
+def questions_of(data_dir: Path, split: str, limit: int | None) -> list[Question]:
+    """All turns of a split's rows, or of the first rows of it; raises ConvkitError where there is none."""
+    rows = (row for _, row in Dataset.open(data_dir).rows(split))
+    found = questions(islice(rows, limit))
+    if not found:
+        raise ConvkitError(f"The split {split!r} of {data_dir} has no rows.")
+    return found
+
+
+def whole_batches(file: Path, size: int) -> int:
+    """Cut a file off after its last whole batch; returns the lines that stay."""
+    if not file.exists():
+        return 0
+    with file.open("r+b") as lines:
+        kept = count = end = 0
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                break
+            end += len(line)
+            if number % size == 0:
+                kept, count = end, number
+        lines.truncate(kept)
+    return count
+
+
+def _appending(file: Path, world: World) -> Any:
+    return file.open("ab") if world.first else open(os.devnull, "wb")
+
+
+def _gathered(lines: bytes, world: World) -> Iterator[bytes]:
+    """Those of all processes in order, on the first."""
+    if world.size == 1:
+        yield lines
+        return
+    found: list[Any] | None = [None] * world.size if world.first else None
+    dist.gather_object(lines, found)
+    yield from found or ()
