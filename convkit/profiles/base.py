@@ -68,6 +68,8 @@ class Template:
     user: tuple[str, str]
     assistant: tuple[str, str]
     system: tuple[str, str]
+    last_assistant: str | None = None
+    """Before the last answer, where a prompt does not end as earlier answers begin."""
     default_system: str | None = None
     """What stands in for a system prompt where the row has none."""
     image_end: str = ""
@@ -93,7 +95,8 @@ class Template:
         for turn in row.conversations:
             pieces[-1].append(self.user[0])
             self._user(turn, pieces)
-            pieces[-1] += [self.user[1], self.assistant[0]]
+            last = self.last_assistant if turn is row.conversations[-1] else None
+            pieces[-1] += [self.user[1], last or self.assistant[0]]
             if turn.assistant is not None:
                 pieces[-1] += [turn.assistant, self.assistant[1]]
         if row.conversations[-1].assistant is not None:

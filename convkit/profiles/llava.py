@@ -90,6 +90,7 @@ class LlavaOnevision(LlavaNext):
         system=("<|im_start|>system \n", "<|im_end|>"),
         user=("<|im_start|>user ", "<|im_end|>"),
         assistant=("<|im_start|>assistant \n", "<|im_end|>"),
+        last_assistant="<|im_start|>assistant\n",
         images_end="\n",
         text_first="\n",
     )

@@ -50,6 +50,9 @@ class Config:
         int | None, "At most so many rows at once; 1 packs nothing. Default: as many as --max_tokens lets in.", Ge(1)
     ] = None
     max_tokens: Annotated[int, "At most so many tokens at once, and so in a row.", Ge(1)] = 8192
+    drop_overlong: Annotated[bool, "Leave out rows of more tokens, counted and named, instead of refusing them."] = (
+        False
+    )
     num_train_epochs: Annotated[int, "Times that each row is trained on.", Ge(1)] = 1
     learning_rate: Annotated[float, "The highest, after warming up; then it falls to 0.", Gt(0)] = 4e-5
     warmup_steps: Annotated[int, "Steps in which the learning rate rises.", Ge(0)] = 50

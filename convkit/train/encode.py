@@ -162,7 +162,7 @@ class Encoder:
         if not answered:
             contents.pop()
         messages = [{"role": role, "content": STAND_IN.format(i)} for i, (role, _) in enumerate(contents)]
-        rendered = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered)
+        rendered = render(self._tokenizer, messages, prompt=not answered)
         parts = STAND_IN_PATTERN.split(rendered)
         if [int(index) for index in parts[1::2]] != list(range(len(contents))):
             raise ConvkitError(
@@ -182,6 +182,25 @@ class Encoder:
                 yield _Piece("" if control else text, control, trained=trained)
         if answered:
             yield _Piece(control=self._tokenizer.eos_token, trained=True)
+
+
+def render(tokenizer: Any, messages: Sequence[Any], prompt: bool, template: str | None = None) -> str:
+    """Messages as a chat template writes them; the tokenizer's own if none is given.
+
+    Raises:
+        ConvkitError: the template refuses them, or fails.
+    """
+    try:
+        rendered: str = tokenizer.apply_chat_template(
+            list(messages), chat_template=template, tokenize=False, add_generation_prompt=prompt
+        )
+    except Exception as error:  # a template refuses in whatever words it has
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ConvkitError(
+            f"The chat template does not write such a conversation: {said}. Leave out rows of this kind, or take a "
+            "template that does."
+        ) from None
+    return rendered
 
 
 def refuse_empty_answers(row: Conversation) -> None:

@@ -20,6 +20,14 @@ class Length(NamedTuple):
     """Those that a loss is taken of: what is learnt, but for the first token of the row."""
 
 
+class Dropped(NamedTuple):
+    """A row that was left out because it is too long."""
+
+    line: int
+    id: str
+    tokens: int
+
+
 Measure = Callable[[Conversation], Length]
 
 
@@ -32,6 +40,8 @@ class Index:
     tokens: "array[int]" = field(default_factory=lambda: array("I"))
     trained: "array[int]" = field(default_factory=lambda: array("I"))
     images: "array[int]" = field(default_factory=lambda: array("I"))
+    dropped: list[Dropped] = field(default_factory=list)
+    """Rows of the split that are none of these."""
     shortest_with_images: int | None = None
     """The number of the row with the fewest tokens among those that have images; None if none has."""
 
@@ -51,35 +61,51 @@ class Index:
             return Conversation.model_validate_json(file.readline(MAX_LINE_BYTES))
 
 
-def build(dataset: Dataset, split: str, measure: Measure, max_tokens: int, progress: Progress) -> Index:
+def build(
+    dataset: Dataset, split: str, measure: Measure, max_tokens: int, progress: Progress, drop_overlong: bool = False
+) -> Index:
     """Read all rows of a split once.
 
     Args:
         measure: tells a row's length; what it raises names the row.
         max_tokens: longer rows are refused.
         progress: called with rows done, and in all.
+        drop_overlong: longer rows are left out and counted instead.
 
     Raises:
         DatasetError: there is no such split, or a row is not sound, too long, or without anything to learn.
     """
     path = dataset.path(split)
     index, offset, total = Index(path), 0, dataset.manifest.splits[split].rows
-    for line, (_, row) in zip(read_lines(path), dataset.rows(split), strict=True):
+    for done, (line, (_, row)) in enumerate(zip(read_lines(path), dataset.rows(split), strict=True), 1):
         length = measure(row)
         if not length.trained:
             raise DatasetError(f"{path}:{line.number}: row {row.id!r} has nothing to train on. Leave it out.")
-        if length.tokens > max_tokens:
+        if length.tokens <= max_tokens:
+            _add(index, row, length, offset)
+        elif drop_overlong:
+            index.dropped.append(Dropped(line.number, row.id, length.tokens))
+        else:
             raise DatasetError(
                 f"{path}:{line.number}: row {row.id!r} has {length.tokens:,} tokens, more than --max_tokens "
-                f"{max_tokens:,}; nothing is ever cut. Raise --max_tokens, lower --num_crops, or leave the row out."
+                f"{max_tokens:,}; nothing is ever cut. Raise --max_tokens, lower --num_crops, leave the row out, or "
+                "leave all such rows out with --drop_overlong."
             )
-        index.images.append(sum(len(turn.images) for turn in row.conversations))
-        shortest = index.shortest_with_images
-        if index.images[-1] and (shortest is None or length.tokens < index.tokens[shortest]):
-            index.shortest_with_images = len(index)
-        index.offsets.append(offset)
-        index.tokens.append(length.tokens)
-        index.trained.append(length.trained)
         offset += len(line.raw) + 1
-        progress(len(index), total)
+        progress(done, total)
+    if index.dropped and not len(index):
+        raise DatasetError(
+            f"{path}: all of its {total:,} rows have more tokens than --max_tokens {max_tokens:,}. Raise it, or lower "
+            "--num_crops."
+        )
     return index
+
+
+def _add(index: Index, row: Conversation, length: Length, offset: int) -> None:
+    index.images.append(sum(len(turn.images) for turn in row.conversations))
+    shortest = index.shortest_with_images
+    if index.images[-1] and (shortest is None or length.tokens < index.tokens[shortest]):
+        index.shortest_with_images = len(index)
+    index.offsets.append(offset)
+    index.tokens.append(length.tokens)
+    index.trained.append(length.trained)

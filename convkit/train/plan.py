@@ -37,6 +37,8 @@ class PlanOptions:
     seed: int = 0
     padded: bool = False
     """Rows of a pack are filled up to its longest, instead of laid end to end; the filling counts as tokens."""
+    dropped: int = 0
+    """Rows that were left out because no pack may be so long; they are not among the lengths."""
 
 
 class Plan:

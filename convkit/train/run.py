@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
 from convkit.train.evaluations import Evaluations, curves, summary
 from convkit.train.fingerprint import fingerprint
-from convkit.train.index import Index
+from convkit.train.index import Dropped, Index
 from convkit.train.log import Log
 from convkit.train.loop import Trainer
 from convkit.train.meter import Meter
@@ -32,7 +32,8 @@ from convkit.train.reporters import require
 from convkit.train.sharding import shard
 from convkit.train.trial import trial
 
-CONFIG = "config.json"
+CONFIG, DROPPED = "config.json", "dropped.jsonl"
+_NAMED = 3
 Say = Callable[[str], None]
 
 
@@ -59,9 +60,11 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
     speak: Say = say if world.first else lambda text: None
     bars = bars if world.first and config.tqdm else silent
     seen, rows = world.from_first(lambda: _look(config, adapter, bars))
-    plan = Plan(rows.tokens, _plan_options(config, adapter))
+    plan = Plan(rows.tokens, _plan_options(config, adapter, len(rows.dropped)))
     of = _identity(config, seen, plan)
-    start = world.from_first(lambda: _open(config, of))
+    start = world.from_first(lambda: _open(config, of, rows.dropped))
+    if rows.dropped:
+        speak(_told(config, rows))
     speak(
         f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {plan.rows:,} rows planned in "
         f"{plan.steps:,} steps; plan {plan.digest[:12]}"
@@ -91,11 +94,26 @@ def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt
     dataset, images = Dataset.open(config.data_dir), config.data_dir / layout.IMAGES
     with bars("counting tokens", "rows") as update:
         return seen, index.build(
-            dataset, config.split, lambda row: adapter.length(row, images), config.max_tokens, update
+            dataset,
+            config.split,
+            lambda row: adapter.length(row, images),
+            config.max_tokens,
+            update,
+            config.drop_overlong,
         )
 
 
-def _plan_options(config: Config, adapter: Adapter) -> PlanOptions:
+def _told(config: Config, rows: Index) -> str:
+    """What was left out, in words; dropped.jsonl has all of it."""
+    total, count = len(rows) + len(rows.dropped), len(rows.dropped)
+    named = [f"{row.id!r} ({row.tokens:,})" for row in rows.dropped[:_NAMED]] + ["…"] * (count > _NAMED)
+    return (
+        f"{total:,} rows = {len(rows):,} to train on + {count:,} dropped for more than {config.max_tokens:,} tokens: "
+        f"{', '.join(named)}; see {config.output_dir / DROPPED}"
+    )
+
+
+def _plan_options(config: Config, adapter: Adapter, dropped: int) -> PlanOptions:
     return PlanOptions(
         epochs=config.num_train_epochs,
         batch_size=config.batch_size,
@@ -103,6 +121,7 @@ def _plan_options(config: Config, adapter: Adapter) -> PlanOptions:
         max_rows=config.batch_size_per_gpu,
         seed=config.seed,
         padded=not adapter.packs,
+        dropped=dropped,
     )
 
 
@@ -118,7 +137,7 @@ def _identity(config: Config, seen: receipt.Receipt, plan: Plan) -> dict[str, An
     }
 
 
-def _open(config: Config, of: dict[str, Any]) -> Path | None:
+def _open(config: Config, of: dict[str, Any], dropped: Sequence[Dropped]) -> Path | None:
     """Make the run directory, or find the checkpoint to go on from; None for a start from the beginning."""
     run = config.output_dir
     checkpoint.clean(run)
@@ -131,6 +150,8 @@ def _open(config: Config, of: dict[str, Any]) -> Path | None:
         _refuse_other(found[-1], checkpoint.read_state(found[-1])["of"], of)
     run.mkdir(parents=True, exist_ok=True)
     write_atomic(run / CONFIG, json.dumps(config.recorded(), indent=2).encode() + b"\n", run)
+    if dropped:
+        write_atomic(run / DROPPED, b"".join(json.dumps(row._asdict()).encode() + b"\n" for row in dropped), run)
     return found[-1] if found else None
 
 

@@ -79,7 +79,7 @@ def test_the_text_around_images() -> None:
         ("smolvlm", "User:@Hi<end_of_utterance>\nAssistant: Yo<end_of_utterance>\n"),
         ("llava-1.5", "USER: @\nHi ASSISTANT: Yo "),
         ("llava-next", "[INST] @\nHi [/INST] Yo</s>"),
-        ("llava-onevision", "<|im_start|>user @\nHi<|im_end|><|im_start|>assistant \nYo<|im_end|>"),
+        ("llava-onevision", "<|im_start|>user @\nHi<|im_end|><|im_start|>assistant\nYo<|im_end|>"),
         ("internvl3", "<|im_start|>user\n@\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"),
     ],
 )

@@ -20,6 +20,7 @@ from convkit.train.models import tiny
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.pack import Sample, pack, pad
+from tests.conftest import ROOT
 from tests.train.conftest import TEXTS
 
 PROMPT = "<|user|>\n<|image_1|>\nWhat is it?<|end|>\n<|assistant|>\n"
@@ -241,6 +242,14 @@ def test_unknown_models_are_refused_with_the_list(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ConvkitError, match=r"'llama', which convkit cannot train. It can train: phi3_v"):
         models.adapter(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["5.16.1", "5.24.0", "6.0.0.dev0", "4.57.6"])
+def test_a_transformers_that_was_not_tried_is_refused(version: str) -> None:
+    with pytest.raises(ConvkitError, match=rf"transformers {version} is installed.*Run: pip install 'transformers>="):
+        models._require_version(version)
+    models._require_version("5.17.0")
+    assert "transformers>=5.17,<5.24" in (ROOT / "pyproject.toml").read_text()
 
 
 def test_the_adapter_is_found_by_model_type(checkpoint: Path) -> None:

@@ -100,7 +100,16 @@ def test_packs_are_few_and_of_like_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"batch_size": 9}, {"max_tokens": 101}, {"max_rows": 2}, {"epochs": 3}, {"padded": True}]
+    "change",
+    [
+        {"seed": 1},
+        {"batch_size": 9},
+        {"max_tokens": 101},
+        {"max_rows": 2},
+        {"epochs": 3},
+        {"padded": True},
+        {"dropped": 1},
+    ],
 )
 def test_the_digest_knows_every_option(change: dict[str, Any]) -> None:
     assert Plan([1, 2], options(**change)).digest != Plan([1, 2], options()).digest

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError
 from convkit.train import checkpoint as checkpoints
 from convkit.train import loop, methods, preflight, run
@@ -306,3 +307,44 @@ def test_images_that_change_during_a_run_end_it_by_name(
             train(data, adapter, tmp_path / f"run{workers}", dataloader_num_workers=workers)
         runs.write_dataset(tmp_path / f"again{workers}")
         (data / "images/3.png").write_bytes((tmp_path / f"again{workers}/images/3.png").read_bytes())
+
+
+def _lengths(dataset: Path, adapter: Phi3VAdapter) -> list[int]:
+    rows = [row for _, row in Dataset.open(dataset).rows("train")]
+    return [adapter.length(row, dataset / "images").tokens for row in rows]
+
+
+def test_rows_that_are_too_long_are_refused_or_counted_and_named(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+) -> None:
+    limit = sorted(lengths := _lengths(dataset, adapter))[5]
+    kept = [number for number, length in enumerate(lengths) if length <= limit]
+    dropped = [number for number, length in enumerate(lengths) if length > limit]
+    assert kept and dropped and kept != list(range(len(kept)))
+    with pytest.raises(DatasetError, match=rf"row 'r{dropped[0]}' has .* more than --max_tokens.*--drop_overlong"):
+        train(dataset, adapter, tmp_path / "refused", max_tokens=limit)
+    out = tmp_path / "run"
+    said = train(dataset, adapter, out, max_tokens=limit, drop_overlong=True)
+    start = (
+        f"10 rows = {len(kept)} to train on + {len(dropped)} dropped for more than {limit} tokens: 'r{dropped[0]}' ("
+    )
+    assert any(line.startswith(start) for line in said)
+    assert said[-1].startswith(f"{len(kept)} rows planned = {len(kept)} trained")
+    record = [json.loads(line) for line in (out / "dropped.jsonl").read_bytes().splitlines()]
+    assert record == [{"line": n + 1, "id": f"r{n}", "tokens": lengths[n]} for n in dropped]
+    assert json.loads((out / "config.json").read_bytes())["drop_overlong"] is True
+    shorter = [json.loads(line) for line in (dataset / "pets_train.jsonl").read_bytes().splitlines()]
+    alone = runs.write_dataset(tmp_path / "kept", [shorter[number] for number in kept])
+    train(alone, adapter, tmp_path / "alone", max_tokens=limit)
+    assert losses(out) == losses(tmp_path / "alone")  # those that stay are read from their own places
+
+
+def test_where_nothing_stays_it_says_so(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="all of its 10 rows have more tokens than --max_tokens 3"):
+        train(dataset, adapter, tmp_path / "run", max_tokens=3, drop_overlong=True)
+
+
+def test_dropping_nothing_leaves_no_file(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    said = train(dataset, adapter, tmp_path / "run", drop_overlong=True)
+    assert "dropped" not in " ".join(said)
+    assert not (tmp_path / "run/dropped.jsonl").exists()

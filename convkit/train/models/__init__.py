@@ -1,9 +1,9 @@
 """Model families. Importing this makes Phi-3-vision known to transformers' Auto classes, without remote code."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
+import transformers
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -14,6 +14,7 @@ from transformers import (
 
 from convkit.errors import ConvkitError
 from convkit.train import attention
+from convkit.train.models import files
 from convkit.train.models.base import Adapter
 from convkit.train.models.hf.adapter import HuggingFaceAdapter
 from convkit.train.models.hf.families import FAMILIES
@@ -37,17 +38,32 @@ def adapter(directory: Path, num_crops: int | None = None) -> Adapter:
         ConvkitError: there is no checkpoint, or its family is not known.
     """
     file = directory / "config.json"
-    try:
-        model_type = json.loads(file.read_bytes())["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    model_type = files.read(file).get("model_type")
+    if not isinstance(model_type, str):
         raise ConvkitError(
-            f"{file} does not say what kind of model this is ({error!r}). Name the directory of a checkpoint."
-        ) from None
+            f"{file} does not say what kind of model this is: it is missing or has no model_type. Name the directory "
+            "of a checkpoint."
+        )
     if model_type not in ADAPTERS:
         raise ConvkitError(
             f"{file} has model_type {model_type!r}, which convkit cannot train. It can train: {', '.join(ADAPTERS)}."
         )
     return ADAPTERS[model_type](directory, num_crops)
+
+
+_FIRST, _BEYOND = (5, 17), (5, 24)
+"""Of transformers: 5.24 calls the cache of keys and values by another name, and generation would go wrong unseen."""
+
+
+def _require_version(installed: str) -> None:
+    """Raises ConvkitError where transformers is not one that convkit was made for."""
+    major, minor = installed.split(".")[:2]
+    if not _FIRST <= (int(major), int(minor)) < _BEYOND:
+        known = [".".join(map(str, version)) for version in (_FIRST, _BEYOND)]
+        raise ConvkitError(
+            f"transformers {installed} is installed, but convkit needs one from {known[0]} on, older than {known[1]}. "
+            f"Run: pip install 'transformers>={known[0]},<{known[1]}'"
+        )
 
 
 def _register() -> None:
@@ -60,4 +76,5 @@ def _register() -> None:
         auto.register(Phi3VConfig, Phi3VForCausalLM)
 
 
+_require_version(transformers.__version__)
 _register()

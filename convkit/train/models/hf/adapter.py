@@ -1,6 +1,5 @@
 """Any model family of transformers that is in the table, as the trainer sees it: padded, not packed."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
 from convkit.train.encode import IGNORED, Encoded, RowError
 from convkit.train.index import Length
+from convkit.train.models import files
 from convkit.train.models import images as row_images
 from convkit.train.models.hf.encode import TemplateEncoder
 from convkit.train.models.hf.families import LANGUAGE, family_of
@@ -36,27 +36,30 @@ class HuggingFaceAdapter:
     packs = False
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:
-        config = json.loads((directory / "config.json").read_bytes())
+        config = files.read(directory / "config.json")
         if num_crops is not None:
             raise ConvkitError(
                 f"--num_crops is an option of Phi-3-vision; {config['model_type']} is tiled by its files."
             )
-        self.directory, self.family = directory, family_of(config)
+        with files.blamed(directory, "config.json"):
+            self.directory, self.family = directory, family_of(config)
         self.vision_modules = self.family.vision_modules
         self.vision_lora_targets = self.family.vision_lora_targets
         self.processor = Processor(directory, self.family)
         self.tokenizer = self.processor.tokenizer
-        self.image_token_ids = tuple(self.processor.image_token_ids)
+        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
+            self.image_token_ids = tuple(self.processor.image_token_ids)
+            options = self.family.profile_options(self.processor)
+            self.profile = _spec(self.family.profile, options)
         self._encoder = TemplateEncoder(
             self.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
         )
-        self.profile = _spec(self.family.profile, self.family.profile_options(self.processor))
         self._profile: Profile | None = get_profile(self.profile) if self.profile else None
         self.stop_token_ids = self._stops()
 
     def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = "sdpa") -> Any:
         """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
-        try:
+        with files.blamed(self.directory, *files.MODEL, "*.safetensors"):
             model, seen = AutoModelForImageTextToText.from_pretrained(
                 self.directory,
                 dtype=dtype,
@@ -65,10 +68,6 @@ class HuggingFaceAdapter:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ConvkitError(
-                f"{self.directory} cannot be loaded: {' '.join(str(error).split())}. Take the official checkpoint."
-            ) from None
         amiss = [
             f"{kind.replace('_', ' ')}: {', '.join(map(str, sorted(seen[kind])[:5]))}" for kind in seen if seen[kind]
         ]
@@ -116,7 +115,8 @@ class HuggingFaceAdapter:
 
     def tiles(self, sample: Sample) -> list[torch.Tensor]:
         """What the image processor made, its normalisation undone."""
-        return self.processor.pictures(sample.media)
+        with files.blamed(self.directory, *files.IMAGES):
+            return self.processor.pictures(sample.media)
 
     def save_processor(self, directory: Path) -> None:
         """Write what a checkpoint needs beside its weights."""
@@ -126,10 +126,12 @@ class HuggingFaceAdapter:
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Sample:
         encode(row, self._stand_ins(row, images), max_length)  # refuses what does not fit, before pixels are read
-        try:
-            media, texts = self.processor.process(row_images.pictures(row, images))
-        except (ValueError, ZeroDivisionError) as error:
-            raise RowError(row.id, "has images of which the processor makes nothing", f"{error}") from None
+        found = row_images.pictures(row, images)
+        with files.blamed(self.directory, *files.IMAGES):
+            try:
+                media, texts = self.processor.process(found)
+            except (ValueError, ZeroDivisionError) as error:
+                raise RowError(row.id, "has images of which the processor makes nothing", f"{error}") from None
         encoded = encode(row, texts, max_length)
         return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
 
@@ -142,12 +144,12 @@ class HuggingFaceAdapter:
                 "Make a row of each turn.",
             )
         sizes = row_images.sizes(row, images)
-        try:
-            return [self._stand_in(size, len(sizes)) for size in sizes]
-        except (ShapeRefused, ValueError, ZeroDivisionError) as error:
-            raise RowError(
-                row.id, f"has an image of a shape that this model does not take: {error}", "Crop it, or leave it out."
-            ) from None
+        with files.blamed(self.directory, *files.IMAGES):
+            try:
+                return [self._stand_in(size, len(sizes)) for size in sizes]
+            except (ShapeRefused, ValueError, ZeroDivisionError) as error:
+                problem = f"has an image of a shape that this model does not take: {error}"
+                raise RowError(row.id, problem, "Crop it, or leave it out.") from None
 
     def _stand_in(self, size: Size, images: int) -> str:
         if self._profile is None:
@@ -160,8 +162,7 @@ class HuggingFaceAdapter:
 
     def _stops(self) -> tuple[int, ...]:
         """The end of an answer, and what the checkpoint says."""
-        file = self.directory / "generation_config.json"
-        said = json.loads(file.read_bytes()).get("eos_token_id") if file.is_file() else None
+        said = files.read(self.directory / "generation_config.json").get("eos_token_id")
         ids = [self.tokenizer.convert_tokens_to_ids(self._encoder.end), self.tokenizer.eos_token_id]
         ids += said if isinstance(said, list) else [said]
         return tuple(dict.fromkeys(id for id in ids if id is not None))
@@ -172,5 +173,7 @@ def _spec(profile: str | None, options: dict[str, int]) -> str | None:
     if profile is None:
         return None
     usual = get_profile(profile)
+    if odd := [name for name, value in options.items() if isinstance(value, bool) or not isinstance(value, int)]:
+        raise ValueError(f"{', '.join(odd)} should be whole numbers")
     changed = [f"{name}={value}" for name, value in options.items() if value != getattr(usual, name)]
     return f"{profile}:{','.join(changed)}" if changed else profile

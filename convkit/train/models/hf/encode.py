@@ -19,6 +19,7 @@ from convkit.train.encode import (
     RowError,
     refuse_empty_answers,
     refuse_too_long,
+    render,
     split_markers,
     without_controls,
 )
@@ -168,16 +169,7 @@ class TemplateEncoder:
         return messages, texts
 
     def _render(self, messages: Sequence[dict[str, Any]], prompt: bool) -> str:
-        try:
-            rendered: str = self._tokenizer.apply_chat_template(
-                list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=prompt
-            )
-        except Exception as error:  # a template refuses in whatever words it has
-            raise ConvkitError(
-                f"The chat template does not write such a conversation: {' '.join(str(error).split())}. Leave out rows "
-                "of this kind, or take a template that does."
-            ) from None
-        return rendered
+        return render(self._tokenizer, messages, prompt, self._template)
 
     def _order(self, rendered: str) -> list[str]:
         return re.findall(f"{STAND_IN_PATTERN.pattern.replace('(', '(?:')}|{re.escape(self._image_token)}", rendered)
@@ -222,6 +214,11 @@ class TemplateEncoder:
         prompt = self._render(messages[:1], prompt=True)
         before, _, after = self._render(messages, prompt=False).rpartition(stand_in)
         found = self._control_pattern.search(after)
+        if not found and self._tokenizer.eos_token is None:
+            raise ConvkitError(
+                "The chat template ends no answer with a control token, and the tokenizer has no eos_token: nobody "
+                "could say where to stop. Take tokenizer_config.json from the official checkpoint."
+            )
         lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
         return lead, found.group() if found else str(self._tokenizer.eos_token)
 

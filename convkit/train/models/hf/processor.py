@@ -1,7 +1,6 @@
 """The parts of a checkpoint's processor that images and their tokens need, on Pillow, without video and network."""
 
 import inspect
-import json
 import shutil
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,16 +13,15 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, ProcessorMixin
 
-from convkit.errors import ConvkitError
 from convkit.profiles import Size
+from convkit.train.models import files
 from convkit.train.models.hf.families import Family
 
-_FILES = ("preprocessor_config.json", "processor_config.json")
 _BESIDE = (
-    *_FILES,
+    *files.IMAGES,
+    *files.TOKENIZER,
     *("video_preprocessor_config.json", "chat_template.json", "chat_template.jinja", "generation_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
-    *("vocab.json", "merges.txt"),
+    *("tokenizer.model", "vocab.json", "merges.txt"),
 )
 """What a checkpoint has beside its weights and its config.json."""
 _ONLY_FOR_TEXT = {"rows", "cols", "num_crops", "num_patches", "num_img_tokens"}
@@ -42,18 +40,13 @@ class Processor:
 
     def __init__(self, directory: Path, family: Family) -> None:
         self.directory, self._family = directory, family
-        try:
+        files.check(directory, *files.IMAGES, *files.TOKENIZER, *files.MODEL)
+        with files.blamed(directory, *files.TOKENIZER):
             self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-            options = {key: value for name in _FILES for key, value in _read(directory / name).items()}
+        with files.blamed(directory, *files.IMAGES):
+            options = {key: value for name in files.IMAGES for key, value in files.read(directory / name).items()}
             self.image_processor = _image_processor(family, options)
             self._processor = _images_only(family, self.image_processor, self.tokenizer, options)
-        except ConvkitError:
-            raise
-        except Exception as error:  # transformers raises whatever its parts do
-            raise ConvkitError(
-                f"{directory} has no processor that can be loaded: {' '.join(str(error).split())}. Take tokenizer and "
-                "processor files from the official checkpoint."
-            ) from error
         self.chat_template = self.tokenizer.chat_template or _template(directory)
         self.written = lru_cache(4096)(self._written)
 
@@ -156,15 +149,5 @@ def _images_only(family: Family, image_processor: Any, tokenizer: Any, options: 
 
 
 def _template(directory: Path) -> str | None:
-    found = _read(directory / "chat_template.json").get("chat_template")
+    found = files.read(directory / "chat_template.json").get("chat_template")
     return found if isinstance(found, str) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ConvkitError(f"{path} cannot be read: {error}. Take the file from the official checkpoint.") from None
-    return found if isinstance(found, dict) else {}

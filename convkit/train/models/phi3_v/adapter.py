@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from convkit.errors import ConvkitError
 from convkit.profiles import get_profile
 from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
 from convkit.train.encode import IGNORED, Encoded, Encoder, RowError
 from convkit.train.index import Length
+from convkit.train.models import files
 from convkit.train.models.images import paths, pictures, sizes
 from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
@@ -20,6 +22,7 @@ from convkit.train.pack import Sample, pack, pad
 ROLES = frozenset(("<|system|>", "<|user|>", "<|assistant|>"))
 PROFILE = "phi-3.5-vision"
 _STOPS = ("<|end|>", "<|endoftext|>", "</s>")
+_NAMED = ("bos_token", "eos_token", "pad_token")
 
 
 class Phi3VAdapter:
@@ -28,6 +31,9 @@ class Phi3VAdapter:
     Args:
         directory: a checkpoint in the official layout.
         num_crops: at most so many tiles an image; the checkpoint's number if not given.
+
+    Raises:
+        ConvkitError: a file of the checkpoint is damaged, or not of this family; it is named.
     """
 
     vision_modules: tuple[str, ...] = ("model.vision_embed_tokens",)
@@ -41,7 +47,10 @@ class Phi3VAdapter:
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:
         self.directory = directory
-        self.processor = Phi3VProcessor.from_pretrained(directory)
+        files.check(directory, *files.IMAGES, *files.TOKENIZER, *files.MODEL)
+        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
+            self.processor = Phi3VProcessor.from_pretrained(directory, local_files_only=True)
+            _refuse_other(directory, self.processor.tokenizer)
         self.num_crops = num_crops or self.processor.image_processor.num_crops
         usual = get_profile(PROFILE).num_crops  # type: ignore[attr-defined]
         self.profile = PROFILE if self.num_crops == usual else f"{PROFILE}:num_crops={self.num_crops}"
@@ -52,9 +61,14 @@ class Phi3VAdapter:
 
     def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = VARLEN) -> Phi3VForCausalLM:
         """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
-        model: Phi3VForCausalLM = Phi3VForCausalLM.from_pretrained(
-            self.directory, dtype=dtype, attn_implementation=attention
-        )
+        with files.blamed(self.directory, *files.MODEL, "*.safetensors"):
+            model: Phi3VForCausalLM = Phi3VForCausalLM.from_pretrained(
+                self.directory,
+                dtype=dtype,
+                attn_implementation=attention,
+                local_files_only=True,
+                use_safetensors=True,
+            )
         return model
 
     def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
@@ -109,3 +123,15 @@ class Phi3VAdapter:
             except ImageRatioError as error:
                 raise RowError(row.id, f"has an unusable image {path!r}", str(error)) from None
         return found
+
+
+def _refuse_other(directory: Path, tokenizer: Any) -> None:
+    """The tokens that this family's rows cannot do without."""
+    missing = [name for name in _NAMED if getattr(tokenizer, name) is None]
+    vocabulary = tokenizer.get_vocab()
+    missing += [token for token in (*_STOPS, *sorted(ROLES)) if token not in vocabulary]
+    if missing:
+        raise ConvkitError(
+            f"The tokenizer in {directory} has no {', '.join(missing)}. Take {' and '.join(files.TOKENIZER[:2])} from "
+            "the official checkpoint."
+        )

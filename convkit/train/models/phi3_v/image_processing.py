@@ -23,6 +23,10 @@ _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+_MOST_CROPS = 910
+"""Beyond, an image alone would fill all 131,072 positions."""
+
+
 class ImageRatioError(ConvkitError):
     """An image is so long and thin that nothing of its short side would be left."""
 
@@ -115,6 +119,11 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
             raise ConvkitError(
                 "The preprocessor_config.json is not Phi-3-vision's: image_mean and image_std must be CLIP's, "
                 "num_img_tokens 144, do_convert_rgb true. Take the file that came with the checkpoint."
+            )
+        if isinstance(num_crops, bool) or not isinstance(num_crops, int) or not 1 <= num_crops <= _MOST_CROPS:
+            raise ConvkitError(
+                f"num_crops must be a whole number from 1 to {_MOST_CROPS}, not {num_crops!r}. Mend it in the "
+                "preprocessor_config.json."
             )
         self.num_crops = num_crops
         self.num_img_tokens = num_img_tokens

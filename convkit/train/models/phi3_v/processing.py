@@ -9,6 +9,7 @@ import torch
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
 from convkit.errors import ConvkitError
+from convkit.train.models import files
 from convkit.train.models.phi3_v.configuration import IMAGE_TOKEN_ID
 from convkit.train.models.phi3_v.image_processing import Phi3VImageProcessor
 
@@ -29,7 +30,10 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
     @classmethod
     def _get_arguments_from_pretrained(cls, name: Any, processor_dict: Any = None, **kwargs: Any) -> list[Any]:
         """Load the parts by class: transformers' AutoImageProcessor asks for torchvision before 5.23."""
-        return [loader.from_pretrained(name, **kwargs) for loader in (Phi3VImageProcessor, AutoTokenizer)]
+        with files.blamed(name, *files.IMAGES):
+            image_processor = Phi3VImageProcessor.from_pretrained(name, **kwargs)
+        with files.blamed(name, *files.TOKENIZER):
+            return [image_processor, AutoTokenizer.from_pretrained(name, **kwargs)]
 
     @property
     def image_token_id(self) -> int:

@@ -139,7 +139,7 @@ _FAMILIES: dict[str, _Tiny] = {
             "{% for message in messages %}<|im_start|>{{ message['role'] }} "
             + "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}{{ '\n' }}"
             + _THEN_TEXT
-            + "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant \n{% endif %}"
+            + "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
         ),
         images=(
             "llava_onevision",
