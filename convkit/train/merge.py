@@ -73,4 +73,6 @@ def _refuse_tied(model: Any, wrapped: nn.Module, adapter: Path) -> None:
 def _own_dtype(model: Path) -> str:
     from transformers import AutoConfig
 
-    return str(AutoConfig.from_pretrained(model).dtype or torch.float32).removeprefix("torch.")
+    return str(
+        AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False).dtype or torch.float32
+    ).removeprefix("torch.")

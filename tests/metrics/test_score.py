@@ -204,3 +204,10 @@ def test_the_result_is_the_same_again() -> None:
     rows = memes(*((chance.choice(["Yes", "No"]), round(chance.random(), 1)) for _ in range(50)))
     assert score(rows).model_dump_json() == score(rows).model_dump_json()
     assert score(rows, Options(seed=1)).sources != score(rows).sources
+
+
+def test_the_majority_is_the_best_constant_answer() -> None:
+    found = [predicted(f"r{n}", "whatever", gold) for n, gold in enumerate(["Red", "red.", "blue", "green"])]
+    assert scored(found, "majority")["majority"].value == 0.5
+    tied = [predicted("a", "x", "b"), predicted("b", "x", "a")]
+    assert scored(tied, "majority")["majority"].value == scored(tied[::-1], "majority")["majority"].value == 0.5

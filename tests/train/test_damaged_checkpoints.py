@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,35 @@ def test_at_the_terminal(
         assert code == 2
         assert message in said
         assert said.startswith("convkit: error: ") and said.count("\n") == 1
+
+
+def test_code_in_the_folder_is_neither_run_nor_asked_about(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def agree(prompt: str = "") -> str:
+        asked.append(prompt)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
+    (damaged / "evil.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    classes = {
+        "config.json": {"AutoConfig": "evil.C", "AutoModelForImageTextToText": "evil.M"},
+        "tokenizer_config.json": {"AutoTokenizer": [None, "evil.T"], "AutoProcessor": "evil.P"},
+        "processor_config.json": {"AutoProcessor": "evil.P"},
+        "preprocessor_config.json": {"AutoImageProcessor": "evil.I", "AutoProcessor": "evil.P"},
+    }
+    for name, named in classes.items():
+        if (damaged / name).exists():
+            content = json.loads((damaged / name).read_bytes())
+            (damaged / name).write_text(json.dumps({**content, "auto_map": named}))
+    for tokenizer_class in (None, "EvilTokenizer"):
+        if tokenizer_class:
+            content = json.loads((damaged / "tokenizer_config.json").read_bytes())
+            content["tokenizer_class"] = tokenizer_class
+            (damaged / "tokenizer_config.json").write_text(json.dumps(content))
+        with suppress(ConvkitError):
+            models.adapter(damaged).load(torch.float32, "sdpa")
+        assert not asked
+        assert not (tmp_path / "ran").exists()

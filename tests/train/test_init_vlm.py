@@ -1,15 +1,18 @@
 """`convkit init-vlm`: the joined model makes of text alone what the language model makes of it."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
+from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.train.init_vlm import joined
 from convkit.train.models import adapter
 from convkit.train.models.tiny.tokenizer import byte_level
+from tests.train import runs
 from tests.train.conftest import TEXTS
 
 
@@ -45,3 +48,27 @@ def test_what_is_no_language_model_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(ConvkitError, match=source.name):
             joined(source, tmp_path / "out", "tiny", 0)
     assert not (tmp_path / "out").exists()
+
+
+def test_one_from_scratch_knows_the_words_of_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = runs.write_dataset(tmp_path / "pets", validated=False)
+
+    def convkit(*arguments: str | Path) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["convkit", "init-vlm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, "".join(capsys.readouterr())
+
+    out = tmp_path / "start"
+    code, said = convkit("--texts_of", data, "--vision", "tiny", "--output_dir", out)
+    assert (code, "a SmolVLM with random weights" in said) == (0, True), said
+    found = adapter(out)
+    text = runs.rows()[0]["conversations"][0]["user"]
+    assert found.tokenizer.decode(found.tokenizer.encode(text)) == text
+    assert found.tokenizer.unk_token_id not in found.tokenizer.encode(text)
+    code, said = convkit("--texts_of", data, "--output_dir", out)
+    assert (code, str(out) in said) == (2, True), said
+    code, said = convkit("--output_dir", tmp_path / "other")
+    assert (code, "--language_model" in said) == (2, True), said

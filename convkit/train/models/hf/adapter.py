@@ -65,6 +65,7 @@ class HuggingFaceAdapter:
                 dtype=dtype,
                 attn_implementation="sdpa" if attention == VARLEN else attention,
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
             )

@@ -42,7 +42,7 @@ class Processor:
         self.directory, self._family = directory, family
         files.check(directory, *files.IMAGES, *files.TOKENIZER, *files.MODEL)
         with files.blamed(directory, *files.TOKENIZER):
-            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         with files.blamed(directory, *files.IMAGES):
             options = {key: value for name in files.IMAGES for key, value in files.read(directory / name).items()}
             self.image_processor = _image_processor(family, options)

@@ -33,7 +33,7 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
         with files.blamed(name, *files.IMAGES):
             image_processor = Phi3VImageProcessor.from_pretrained(name, **kwargs)
         with files.blamed(name, *files.TOKENIZER):
-            return [image_processor, AutoTokenizer.from_pretrained(name, **kwargs)]
+            return [image_processor, AutoTokenizer.from_pretrained(name, **{**kwargs, "trust_remote_code": False})]
 
     @property
     def image_token_id(self) -> int:
