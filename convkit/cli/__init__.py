@@ -12,6 +12,7 @@ from convkit.cli.evaluate import evaluate
 from convkit.cli.init_vlm import init_vlm
 from convkit.cli.inspect import inspect
 from convkit.cli.merge import merge
+from convkit.cli.report import report
 from convkit.cli.rule import rule
 from convkit.cli.score import score
 from convkit.cli.split import split
@@ -42,6 +43,7 @@ app.command()(evaluate)
 app.command("init-vlm")(init_vlm)
 app.command()(inspect)
 app.command()(merge)
+app.command()(report)
 app.command()(score)
 app.command()(split)
 app.command()(stats)

@@ -46,6 +46,7 @@ def evaluate(
 
     Runs by itself, or once for each GPU under torchrun. Exit code 1 if a turn could not be scored though others could.
     """
+    from convkit.cli.report import at_the_end
     from convkit.cli.score import names
     from convkit.cli.train import quiet
     from convkit.errors import MissingExtra
@@ -81,6 +82,7 @@ def evaluate(
     found = run.scores(predictions, ScoreOptions(names(metrics)))
     typer.echo(render(found), nl=False)
     typer.echo(f"written: {predictions}")
+    at_the_end(output_dir)
     labelled = any(source.turns > len(source.unlabelled) for source in found.sources)
     if labelled and not found.complete:
         raise typer.Exit(1)

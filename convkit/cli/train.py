@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from convkit.cli.report import at_the_end
 from convkit.train.config import ALIASES, Config
 from convkit.train.recipes import RECIPES
 
@@ -59,6 +60,8 @@ def _start(config: Config, validate: bool) -> None:
         except run.Stopped as stopped:
             typer.echo(f"convkit: {stopped}", err=True)
             raise typer.Exit(143) from None
+        if joined.first:
+            at_the_end(config.output_dir)
 
 
 def _has_findings(config: Config, profile: str | None) -> bool:

@@ -142,7 +142,7 @@ def check(images: Path, decode: bool, relative: str) -> Image | ImageProblem:
         relative: the path as rows spell it; it follows the pattern of the row schema.
     """
     try:
-        path = _real_file(images, relative)
+        path = real_file(images, relative)
     except ItemError as refusal:
         return ImageProblem(refusal.rule, f"{relative!r} {refusal.reason}")
     return probe(path, decode, relative)
@@ -188,8 +188,12 @@ def _facts(image: "PIL.Image.Image", sha256: str | None, size: int) -> Image:
     return Image(sha256, size, *stored, facts.has_more_frames(image), *seen)
 
 
-def _real_file(images: Path, relative: str) -> Path:
-    """Follow symbolic links, which must stay inside images/."""
+def real_file(images: Path, relative: str) -> Path:
+    """Follow symbolic links, which must stay inside images/.
+
+    Raises:
+        ItemError: there is no such file, or it lies outside.
+    """
     root = os.path.realpath(images)
     try:
         real = os.path.realpath(os.path.join(root, relative), strict=True)

@@ -60,3 +60,12 @@ def _score(key: str, names: dict[str, str], row: Counter[str], predicted: int) -
         predicted_as=known,
         no_class=support - sum(known.values()),
     )
+
+
+def confusions(classes: Iterable[ClassScore]) -> list[tuple[int, str, str | None]]:
+    """Turns, gold class and predicted class (None: no class) of each cell beside the diagonal, the fullest first."""
+    found: list[tuple[int, str, str | None]] = []
+    for c in classes:
+        found += [(turns, c.name, other) for other, turns in c.predicted_as.items() if other != c.name]
+        found += [(c.no_class, c.name, None)] * bool(c.no_class)
+    return sorted(found, key=lambda cell: (-cell[0], cell[1], cell[2] or ""))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from convkit.metrics.classes import ClassScore
+from convkit.metrics.classes import ClassScore, confusions
 from convkit.metrics.scores import Measure, Scores, SourceScores
 from convkit.reporters.table import table
 from convkit.reporters.words import printable
@@ -69,12 +69,11 @@ def _matrix(classes: list[ClassScore]) -> Iterator[str]:
 
 
 def _confusions(classes: list[ClassScore]) -> Iterator[str]:
-    mistaken = [(n, c.name, other) for c in classes for other, n in c.predicted_as.items() if other != c.name]
-    mistaken += [(c.no_class, c.name, _NO_CLASS) for c in classes if c.no_class]
-    shown = sorted(mistaken, key=lambda cell: (-cell[0], *cell[1:]))[:_MAX_CONFUSIONS]
+    shown = confusions(classes)[:_MAX_CONFUSIONS]
     if shown:
         yield from _lines(
-            ("gold", "predicted", "turns"), [(_short(gold), _short(as_), f"{n:,}") for n, gold, as_ in shown]
+            ("gold", "predicted", "turns"),
+            [(_short(gold), _short(as_ or _NO_CLASS), f"{n:,}") for n, gold, as_ in shown],
         )
         yield ""
 

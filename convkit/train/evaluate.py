@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from convkit import layout, receipt
+from convkit import layout, receipt, record
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.files import write_atomic
@@ -17,9 +17,11 @@ from convkit.metrics import score as metrics
 from convkit.metrics.predictions import read_predictions
 from convkit.metrics.scores import Scores
 from convkit.progress import Bars, silent
+from convkit.record import Record
 from convkit.train import models
 from convkit.train.answering import Answering, questions_of, whole_batches
 from convkit.train.distributed import World
+from convkit.train.environment import hardware, versions
 from convkit.train.fingerprint import fingerprint
 from convkit.train.models.base import Adapter
 from convkit.train.questions import History
@@ -65,7 +67,7 @@ def evaluate(options: Options, world: World, bars: Bars = silent) -> Path:
             evaluation.
     """
     adapter = models.adapter(options.model, options.num_crops)
-    done = world.from_first(lambda: _begin(options, adapter))
+    done = world.from_first(lambda: _begin(options, adapter, world))
     finished = options.output_dir / PREDICTIONS
     if done is None:
         return finished
@@ -93,10 +95,11 @@ def scores(predictions: Path, options: metrics.Options = metrics.Options()) -> S
     return found
 
 
-def _begin(options: Options, adapter: Adapter) -> int | None:
+def _begin(options: Options, adapter: Adapter, world: World) -> int | None:
     """Find out how many questions were answered before; None: all of them."""
     seen = receipt.require(options.data_dir, adapter.profile)
-    rows = Dataset.open(options.data_dir).path(options.split).name
+    dataset = Dataset.open(options.data_dir)
+    rows = dataset.path(options.split).name
     of: dict[str, Any] = {
         "rows": seen.rows[rows].sha256,
         "images": seen.media.digest,
@@ -110,6 +113,17 @@ def _begin(options: Options, adapter: Adapter) -> int | None:
         folder.mkdir(parents=True, exist_ok=True)
         if others := [name for name in (PREDICTIONS, _UNFINISHED) if (folder / name).exists()]:
             raise ConvkitError(f"{folder / others[0]} is not of an evaluation. Choose another --output_dir.")
+        record.write(
+            folder,
+            Record(
+                versions=versions(),
+                hardware=hardware(world),
+                data_dir=options.data_dir.absolute(),
+                split=options.split,
+                manifest=dataset.manifest,
+                receipt=seen,
+            ),
+        )
         write_atomic(file, _json(of), folder)
     found = _read(file)
     if changed := [name for name in of if found.get(name) != of[name]]:

@@ -99,6 +99,10 @@ class Plan:
         """The pack with the most tokens of the whole run, filling included."""
         return max((self.packs(step, 0, ranks)[0] for step in range(self.steps)), key=self._weight)
 
+    def count_packs(self, ranks: int) -> int:
+        """Packs of the whole run, on all ranks together."""
+        return sum(len(self._bins(step, ranks)) for step in range(self.steps))
+
     def tokens(self, pack: Pack) -> int:
         """Of all rows of a pack."""
         return sum(self.lengths[row] for row in pack)

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convkit import layout, receipt
+from convkit import layout, receipt, record
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.files import write_atomic
 from convkit.progress import Bars, silent
+from convkit.record import Planned, Record
 from convkit.train import checkpoint, index, methods, preflight
 from convkit.train.config import Config
 from convkit.train.data import Packs, batches
 from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
+from convkit.train.environment import hardware, versions
 from convkit.train.evaluations import Evaluations, curves, summary
 from convkit.train.fingerprint import fingerprint
 from convkit.train.index import Dropped, Index
@@ -63,6 +65,8 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
     plan = Plan(rows.tokens, _plan_options(config, adapter, len(rows.dropped)))
     of = _identity(config, seen, plan)
     start = world.from_first(lambda: _open(config, of, rows.dropped))
+    if world.first:
+        record.write(config.output_dir, _record(config, seen, plan, world))
     if rows.dropped:
         speak(_told(config, rows))
     speak(
@@ -135,6 +139,28 @@ def _identity(config: Config, seen: receipt.Receipt, plan: Plan) -> dict[str, An
         **config.decisive(),
         "plan": plan.digest,
     }
+
+
+def _record(config: Config, seen: receipt.Receipt, plan: Plan, world: World) -> Record:
+    planned = Planned(
+        method=config.method,
+        rows=len(plan.lengths),
+        dropped=plan.options.dropped,
+        epochs=config.num_train_epochs,
+        steps=plan.steps,
+        packs=plan.count_packs(world.size),
+        tokens=sum(plan.lengths) * config.num_train_epochs,
+        digest=plan.digest,
+    )
+    return Record(
+        versions=versions(),
+        hardware=hardware(world),
+        data_dir=config.data_dir.absolute(),
+        split=config.split,
+        manifest=Dataset.open(config.data_dir).manifest,
+        receipt=seen,
+        plan=planned,
+    )
 
 
 def _open(config: Config, of: dict[str, Any], dropped: Sequence[Dropped]) -> Path | None:

@@ -1,0 +1,34 @@
+"""The run report: one page that shows a run directory, complete in itself, readable without network.
+
+`load` reads a run directory, `views` and its neighbours choose and arrange what is shown, `page` makes the file. What
+is shown comes from data: everything is escaped, bounded in number and size, and the page forbids itself all loading.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from convkit.files import write_atomic
+from convkit.report import load, page
+
+PAGE = "run.html"
+
+
+def write(run: Path, out: Path | None = None, evaluations: Sequence[Path] = ()) -> Path:
+    """Write the report of a run directory; the same files give the same bytes.
+
+    Args:
+        run: of `convkit train` or `convkit evaluate`.
+        out: where the page goes; into the run directory if not given.
+        evaluations: directories of `convkit evaluate` that are shown with the run's own, in this order.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        ConvkitError: it is no run directory, or a file of it is damaged.
+        OSError: something cannot be read or written.
+    """
+    target = out or run / PAGE
+    text = page.render(load.run(run, evaluations))
+    write_atomic(target, text.encode(), target.parent)
+    return target
