@@ -14,6 +14,8 @@ from convkit.report.load import Run
 from convkit.report.samples import samples
 from convkit.reporters.words import printable
 
+_POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
+
 
 def render(run: Run) -> str:
     """The page, as a text that ends in a line end."""
@@ -25,8 +27,8 @@ def render(run: Run) -> str:
         .render(
             run=run,
             version=__version__,
-            style=Markup(style),  # noqa: S704: ours
-            policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+            style=Markup(style),
+            policy=f"{_POLICY}; style-src 'sha256-{digest}'",
             status=views.status(run),
             options=views.options(run),
             surroundings=views.surroundings(run),

@@ -75,9 +75,7 @@ def samples(run: Run) -> list[Group]:
     images = run.record.data_dir / layout.IMAGES if run.record else Path()
 
     def shown(scored: Sequence[_Scored]) -> list[Sample]:
-        return [
-            _sample(one, before, rows.get((one.prediction.source, one.prediction.id)), images, budget) for one in scored
-        ]
+        return [_sample(one, before, rows, images, budget) for one in scored]
 
     return [
         Group(f"{source}, {last.name}", shown(worst), shown(others), note) for source, (worst, others) in chosen.items()
@@ -123,11 +121,12 @@ def _rows(run: Run, wanted: set[str]) -> tuple[dict[tuple[str, str], Conversatio
 def _sample(
     scored: _Scored,
     before: dict[tuple[str, str, int], str],
-    row: Conversation | None,
+    rows: dict[tuple[str, str], Conversation],
     images: Path,
     budget: Budget,
 ) -> Sample:
     prediction = scored.prediction
+    row = rows.get((prediction.source, prediction.id))
     earlier = before.get(_key(prediction))
     paths = [path for turn in row.conversations[: prediction.turn + 1] for path in turn.images] if row else []
     has_turn = row is not None and prediction.turn < len(row.conversations)

@@ -71,10 +71,8 @@ def _matrix(classes: list[ClassScore]) -> Iterator[str]:
 def _confusions(classes: list[ClassScore]) -> Iterator[str]:
     shown = confusions(classes)[:_MAX_CONFUSIONS]
     if shown:
-        yield from _lines(
-            ("gold", "predicted", "turns"),
-            [(_short(gold), _short(as_ or _NO_CLASS), f"{n:,}") for n, gold, as_ in shown],
-        )
+        rows = [(_short(gold), _short(as_ or _NO_CLASS), f"{n:,}") for n, gold, as_ in shown]
+        yield from _lines(("gold", "predicted", "turns"), rows)
         yield ""
 
 

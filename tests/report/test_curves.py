@@ -1,0 +1,67 @@
+"""Curves: thinned without losing what stands out, smoothed without a bias, on axes of round numbers."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convkit.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, chart, smoothed, thin, ticks
+
+NUMBERS = st.floats(-1e12, 1e12, allow_subnormal=False)
+
+
+@given(st.lists(NUMBERS, max_size=400), st.integers(4, 60))
+def test_thinned_curves_keep_their_ends_and_extremes(values: list[float], most: int) -> None:
+    points = [(float(x), y) for x, y in enumerate(values)]
+    found = thin(points, most)
+    assert len(found) <= most
+    assert sorted(set(found)) == found
+    assert set(found) <= set(points)
+    if points:
+        assert (found[0], found[-1]) == (points[0], points[-1])
+        heights = [y for _, y in found]
+        assert (min(heights), max(heights)) == (min(values), max(values))
+    if len(points) <= most:
+        assert found == points
+
+
+def test_thinning_keeps_a_spike_of_each_stretch() -> None:
+    points = [(float(x), float(x % 100 == 50)) for x in range(10_000)]
+    assert sum(y for _, y in thin(points, 402)) == 100
+
+
+@given(NUMBERS, st.integers(40, 300))
+def test_smoothing_leaves_a_constant_as_it_is(value: float, count: int) -> None:
+    found = smoothed([(float(x), value) for x in range(count)])
+    assert len(found) == count
+    assert all(math.isclose(y, value, rel_tol=1e-9, abs_tol=1e-9) for _, y in found)
+
+
+@given(st.lists(NUMBERS, min_size=40, max_size=300))
+def test_smoothing_stays_between_the_extremes(values: list[float]) -> None:
+    found = smoothed([(float(x), y) for x, y in enumerate(values)])
+    slack = 1e-9 * max(map(abs, values))
+    assert all(min(values) - slack <= y <= max(values) + slack for _, y in found)
+
+
+def test_short_curves_are_not_smoothed() -> None:
+    assert smoothed([(0.0, 1.0)] * 39) == []
+
+
+@given(NUMBERS, NUMBERS)
+def test_ticks_enclose_their_range(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 12
+    assert found[0] <= low + 1e-9 * abs(low)
+    assert found[-1] >= high - 1e-9 * abs(high)
+    assert found == sorted(set(found))
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=50), st.integers(0, 1000))
+def test_curves_are_drawn_within_the_axes(values: list[float], first: int) -> None:
+    drawn = chart("Loss", {"Loss": [(float(first + x), y) for x, y in enumerate(values)]})
+    for line in drawn.lines:
+        for x, y in line.points:
+            assert LEFT - 0.1 <= x <= WIDTH - RIGHT + 0.1
+            assert TOP - 0.1 <= y <= HEIGHT - BOTTOM + 0.1
