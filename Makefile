@@ -12,9 +12,10 @@ DEMO_MODEL := smolvlm:longest_edge=64,max_image_size=64,image_seq_len=4
 DEMO_EVALUATE := $(BIN)/convkit evaluate --data_dir demo/easy-vqa --split val --batch_size 128 --max_new_tokens 8 \
 	--metrics accuracy,majority
 
-demo: demo/run/final ## train a small model from scratch on easy-VQA, on the CPU; its answers before and after
+demo: demo/run/final ## train a small model from scratch on easy-VQA, on the CPU; its answers before and after, and a page of it
 	$(DEMO_EVALUATE) --model demo/start --output_dir demo/before
 	$(DEMO_EVALUATE) --model demo/run/final/model --output_dir demo/after
+	$(BIN)/convkit report demo/run --evaluation demo/before --evaluation demo/after
 
 demo/run/final: demo/easy-vqa/receipt.json demo/start
 	$(BIN)/convkit train --data_dir demo/easy-vqa --model demo/start --output_dir demo/run --resume auto \
