@@ -93,11 +93,12 @@ class Chart:
     """What the picture shows, in words."""
 
 
-def chart(title: str, series: dict[str, Sequence[Point]], *, marked: bool = False) -> Chart:
-    """A chart of curves by name; of a single long one also its smoothed course.
+def chart(title: str, series: dict[str, Sequence[Point]], *, smooth: bool = False, marked: bool = False) -> Chart:
+    """A chart of curves by name.
 
     Args:
         series: each of one point or more.
+        smooth: show the smoothed course of long ones as well.
         marked: the series are several of equal rank, whose points are few.
     """
     every = [point for points in series.values() for point in points]
@@ -114,8 +115,8 @@ def chart(title: str, series: dict[str, Sequence[Point]], *, marked: bool = Fals
     lines = []
     for place, (name, points) in enumerate(series.items()):
         lines.append(Line(f"series-{place % 6}" if marked else "raw", name, list(map(placed, thin(points)))))
-        if not marked and (smooth := smoothed(points)):
-            lines.append(Line("smoothed", f"{name}, smoothed", list(map(placed, thin(smooth)))))
+        if smooth and (course := smoothed(points)):
+            lines.append(Line("smoothed", f"{name}, smoothed", list(map(placed, thin(course)))))
     return Chart(
         title=title,
         lines=lines,

@@ -15,11 +15,12 @@ MAX_CONFUSIONS = 40
 NO_CLASS = "(no class)"
 _SHADES = 9
 _CURVES = {
-    "loss": "Loss",
-    "learning_rate": "Learning rate",
-    "grad_norm": "Gradient norm, before clipping",
-    "images_a_second": "Images a second",
-    "memory_gib": "Memory at most, GiB",
+    # name: (title, whether it is noisy)
+    "loss": ("Loss", True),
+    "learning_rate": ("Learning rate", False),
+    "grad_norm": ("Gradient norm, before clipping", True),
+    "images_a_second": ("Images a second", True),
+    "memory_gib": ("Memory at most, GiB", False),
 }
 
 
@@ -152,10 +153,10 @@ def _trained(run: Run) -> Iterator[tuple[str, str]]:
 def charts(run: Run) -> list[Chart]:
     """Curves of the steps, and of the evaluations on the way."""
     found = []
-    for name, title in _CURVES.items():
+    for name, (title, noisy) in _CURVES.items():
         values = [(float(step.step), getattr(step, name)) for step in run.steps]
         if points := [(x, y) for x, y in values if y is not None]:
-            found.append(chart(title, {title: points}))
+            found.append(chart(title, {title: points}, smooth=noisy))
     return [*found, *_evaluation_charts([e for e in run.evaluations if e.step is not None])]
 
 

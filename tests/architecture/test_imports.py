@@ -41,7 +41,17 @@ NEVER: list[tuple[str, set[str]]] = [
     ("fix", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
     ("dataset", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate", "convkit.rules"}),
     ("convert", {"convkit.cli", "convkit.validate", "convkit.rules"}),
-    ("train/", {"convkit.cli", "convkit.report", "convkit.convert", "convkit.converters", "convkit.validate", "convkit.reporters"}),
+    (
+        "train/",
+        {
+            "convkit.cli",
+            "convkit.report",
+            "convkit.convert",
+            "convkit.converters",
+            "convkit.validate",
+            "convkit.reporters",
+        },
+    ),
     ("train/encode", {"convkit.train.models", "torch"}),
     ("train/plan", {"convkit.train", "torch"}),
     ("train/index", {"convkit.train", "torch"}),

@@ -165,9 +165,17 @@ def test_the_command_scores(
     options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not main_code(monkeypatch, ["evaluate", *_arguments(options, tmp_path / "c")])
-    assert "accuracy" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "accuracy" in out
+    assert out.endswith(f"report: {tmp_path / 'c' / 'run.html'}\n")
     scores = json.loads((tmp_path / "c" / "scores.json").read_text())
     assert scores["sources"][0]["turns"] == TURNS
+    page = (tmp_path / "c" / "run.html").read_text()
+    assert "Evaluation. Finished." in page
+    assert "data:image/jpeg;base64," in page
+    (tmp_path / "c" / "run.json").write_text("{}")
+    assert not main_code(monkeypatch, ["evaluate", *_arguments(options, tmp_path / "c")])
+    assert "no report was written: " in capsys.readouterr().err
 
 
 def test_a_split_without_labels_is_answered(

@@ -108,3 +108,8 @@ def test_from_the_source_to_scores(
         values = {metric["name"]: metric["value"] for metric in source["metrics"]}
         assert values.keys() == metrics
         assert all(value is not None and 0 <= value <= 1 for value in values.values()), source
+    assert capsys.readouterr().out.endswith(f"report: {out / 'run.html'}\n")
+    page = (out / "run.html").read_text()
+    assert f"Finished after step {len(lines)} of {len(lines)}." in page
+    assert "data:image/jpeg;base64," in page
+    assert page.count("<figure>") == 6
