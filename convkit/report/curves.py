@@ -114,9 +114,10 @@ def chart(title: str, series: dict[str, Sequence[Point]], *, smooth: bool = Fals
 
     lines = []
     for place, (name, points) in enumerate(series.items()):
-        lines.append(Line(f"series-{place % 6}" if marked else "raw", name, list(map(placed, thin(points)))))
+        kind, called = (f"series-{place % 6}", name) if marked else ("raw", "each step")
+        lines.append(Line(kind, called, list(map(placed, thin(points)))))
         if smooth and (course := smoothed(points)):
-            lines.append(Line("smoothed", f"{name}, smoothed", list(map(placed, thin(course)))))
+            lines.append(Line("smoothed", "moving average", list(map(placed, thin(course)))))
     return Chart(
         title=title,
         lines=lines,
