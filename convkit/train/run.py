@@ -65,8 +65,7 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
     plan = Plan(rows.tokens, _plan_options(config, adapter, len(rows.dropped)))
     of = _identity(config, seen, plan)
     start = world.from_first(lambda: _open(config, of, rows.dropped))
-    if world.first:
-        record.write(config.output_dir, _record(config, seen, plan, world))
+    world.from_first(lambda: record.write(config.output_dir, _record(config, seen, plan, world)))
     if rows.dropped:
         speak(_told(config, rows))
     speak(

@@ -58,14 +58,17 @@ def write_record(folder: Path, data: Path, *, planned: bool, steps: int = STEPS)
 
 def evaluated(folder: Path, content: list[dict[str, Any]], right: int, wrong: str = "bird") -> None:
     """Predictions of which the first ones are right, and their scores."""
+    texts = [row["conversations"][0]["assistant"] if n < right else wrong for n, row in enumerate(content)]
+    predicted(folder, content, texts)
+
+
+def predicted(folder: Path, content: list[dict[str, Any]], texts: list[str], options: Options = OPTIONS) -> None:
+    """Predictions, and their scores."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for number, row in enumerate(content):
-        checked = Conversation.model_validate(row)
-        text = checked.conversations[0].assistant if number < right else wrong
-        found.append(Prediction.of(checked, 0, text or "").to_line() + b"\n")
+    asked = map(Conversation.model_validate, content)
+    found = [Prediction.of(row, 0, text).to_line() + b"\n" for row, text in zip(asked, texts, strict=True)]
     (folder / "predictions.jsonl").write_bytes(b"".join(found))
-    scores = score(read_predictions(folder / "predictions.jsonl"), OPTIONS)
+    scores = score(read_predictions(folder / "predictions.jsonl"), options)
     (folder / "scores.json").write_text(scores.model_dump_json())
 
 

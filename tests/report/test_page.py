@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from convkit import report
 from convkit.cli import main
 from convkit.errors import ConvkitError
+from convkit.metrics.score import Options
 from convkit.report import page, pictures, samples
 from tests.report import run_directories as directories
 
@@ -145,6 +146,21 @@ def test_the_worst_stand_first_with_their_images(run: Path) -> None:
     assert (image.get("width"), image.get("height")) == ("192", "144")
 
 
+def test_the_lowest_scores_are_chosen_and_stand_first(run: Path) -> None:
+    answer = "abcdefghijklmnopqrst"
+    content = [
+        {"id": f"{n}", "source": "docs", "conversations": [{"images": [], "user": "?", "assistant": answer}]}
+        for n in range(30)
+    ]
+    texts = [answer[: 20 - n % 10] for n in range(30)]  # each tenth is right, others lack up to nine letters
+    directories.predicted(run / "evaluations/step-00000030", content, texts, Options(("anls",), resamples=0))
+    cards = [text(item) for item in parsed(report.write(run)).iter("li")]
+    scores = [float(re.findall(r"score (\S+)", card)[0]) for card in cards]
+    assert scores[:12] == [0.55] * 3 + [0.6] * 3 + [0.65] * 3 + [0.7] * 3
+    assert len(scores) == 18
+    assert min(scores[12:]) > 0.7
+
+
 def test_nothing_is_loaded_and_nothing_may_run(run: Path) -> None:
     tree = parsed(report.write(run))
     assert {element.tag for element in elements(tree)} <= TAGS
@@ -198,9 +214,7 @@ def test_hostile_data_stays_text(tmp_path: Path) -> None:
     assert any(f"Row r5{hostile}, turn 0" in card for card in cards)
     alts = [image.get("alt") or "" for image in tree.iter("img")]
     assert any(alt.endswith(f"5{hostile.replace('/', '')}.png") for alt in alts)
-    assert any(
-        f"cow{hostile}" in row for row in tables(tree)[f"Classes of pets{hostile}, after step 30"] for row in row
-    )
+    assert f"cow{hostile}" in [row[0] for row in tables(tree)[f"Classes of pets{hostile}, after step 30"]]
     assert ["model", f"models/{hostile}"] in tables(tree)["Options"]
     assert hostile.replace("/", "") in text(next(tree.iter("h1")))
 
