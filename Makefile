@@ -19,7 +19,7 @@ demo: demo/run/final ## train a small model from scratch on easy-VQA, on the CPU
 
 demo/run/final: demo/easy-vqa/receipt.json demo/start
 	$(BIN)/convkit train --data_dir demo/easy-vqa --model demo/start --output_dir demo/run --resume auto \
-		--num_train_epochs 1 --batch_size 32 --learning_rate 2e-3 --warmup_steps 100 --no_gradient_checkpointing
+		--num_train_epochs 1 --batch_size 32 --learning_rate 2e-3 --warmup_steps 100 --checkpointing none
 
 demo/easy-vqa/receipt.json: | $(VENV)/demo
 	$(BIN)/convkit convert easy-vqa --one_question_per_row --out_dir demo/easy-vqa

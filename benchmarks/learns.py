@@ -90,7 +90,7 @@ def main() -> None:
     options = [part for name, value in TRAINING.items() for part in (f"--{name}", value)]
     seconds = command(
         *("train", "--data_dir", data, "--model", start, "--output_dir", run, "--num_train_epochs", epochs),
-        *(*options, "--no_gradient_checkpointing", *(["--bf16"] if gpu else []), *extra),
+        *(*options, "--checkpointing", "none", *(["--bf16"] if gpu else []), *extra),
     )
     after = score(work / "after", data, run / "final" / "model", gpu)
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

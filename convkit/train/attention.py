@@ -6,13 +6,14 @@ by a loop of plain causal attention. Without, it is transformers' sdpa.
 """
 
 import inspect
-from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from torch import Tensor, nn
+from torch.nn.attention import varlen
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -55,7 +56,7 @@ def varlen_attention_forward(
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     if query.is_cuda and query.dtype in _HALF and torch.cuda.get_device_capability(query.device) >= _AMPERE:
-        longest = int(max_length_q or cu_seq_lens_q.diff().max())
+        longest = max_length_q if max_length_q is not None else int(cu_seq_lens_q.diff().max())
         return _kernel(query, key, value, cu_seq_lens_q, longest, scaling), None
     return packed_sdpa(query, key, value, cu_seq_lens_q, scaling), None
 
@@ -72,15 +73,16 @@ def packed_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seq_lens: Tensor, 
 
 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, cu: Tensor, longest: int, scaling: float | None) -> Tensor:
-    from torch.nn.attention import varlen
-
-    attend: Callable[..., Any] = varlen.varlen_attn
-    # How "causal" is said, and whether a scale is taken, changed between torch 2.10 and 2.11.
-    known = inspect.signature(attend).parameters
-    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-    if "scale" in known:
-        options["scale"] = scaling
-    tokens = [tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value)]
-    bounds = cu.to(torch.int32)
-    output: Tensor = attend(*tokens, bounds, bounds, longest, longest, **options)
+    # Compiled, the turned halves are written so in the first place.
+    tokens = [query[0].transpose(0, 1).contiguous(), key[0].transpose(0, 1).contiguous(), value[0].transpose(0, 1)]
+    causal, takes_scale = _signature()
+    options: dict[str, Any] = {**causal, **({"scale": scaling} if takes_scale else {})}
+    output: Tensor = varlen.varlen_attn(*tokens, cu, cu, longest, longest, **options)
     return output.unsqueeze(0)
+
+
+@cache
+def _signature() -> tuple[dict[str, Any], bool]:
+    """How "causal" is said, and whether a scale is taken: both changed between torch 2.10 and 2.11."""
+    known = inspect.signature(varlen.varlen_attn).parameters
+    return {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}, "scale" in known

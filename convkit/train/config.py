@@ -37,7 +37,16 @@ class Config:
     bf16: Annotated[bool, "Compute in bfloat16; weights that are trained stay in float32."] = False
     fp16: Annotated[bool, "Compute in float16, for GPUs without bfloat16; what is trained stays in float32."] = False
     use_flash_attention: Annotated[bool, "Attend by the package flash-attn; implies --bf16."] = False
-    gradient_checkpointing: Annotated[bool, "Compute activations twice instead of keeping them."] = True
+    checkpointing: Annotated[
+        Literal["auto", "all", "none"],
+        "Compute activations twice instead of keeping them: in all layers, none, or as many as memory asks for.",
+    ] = "auto"
+    memory_limit: Annotated[float | None, "GiB of a GPU that auto fills. Default: most of it.", Gt(0)] = None
+    compile: Annotated[bool, "Compile the layers of models that are known to gain by it, on a GPU."] = True
+    optim: Annotated[
+        Literal["adamw", "adamw_bf16"],
+        "adamw_bf16: weights as exact as in adamw, gradients and moments in bfloat16; 10 bytes a weight, not 16.",
+    ] = "adamw"
 
     deepspeed: Annotated[
         Literal["zero2"] | None, "Share out gradients and moments by DeepSpeed; for full training on several GPUs."
@@ -110,6 +119,8 @@ _INCONSEQUENTIAL = {
     "eval_limit",
     "eval_batch_size",
     "eval_max_new_tokens",
+    "checkpointing",
+    "memory_limit",
     "save_steps",
     "save_total_limit",
     "trial_checkpoint",
@@ -153,6 +164,12 @@ def _consistent(config: Config) -> Config:
     if config.fp16 and (config.bf16 or config.use_flash_attention):
         other = "--bf16" if config.bf16 else "--use_flash_attention, which implies --bf16"
         raise ConvkitError(f"--fp16 cannot be had with {other}. Leave one of them out; bfloat16 is the safer one.")
+    if config.optim == "adamw_bf16" and (config.precision != "bfloat16" or config.sharding):
+        other = config.sharding or "another type than bfloat16"
+        raise ConvkitError(
+            f"--optim adamw_bf16 does not go with {other}. Add --bf16 and leave out --deepspeed and --fsdp, or take "
+            "--optim adamw."
+        )
     if config.eval_split is None and (config.eval_steps or config.eval_limit):
         raise ConvkitError("--eval_steps and --eval_limit need to know what is evaluated on. Add --eval_split val.")
     if config.eval_split is not None and config.fsdp:

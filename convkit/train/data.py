@@ -41,7 +41,10 @@ class Packs(Dataset[Any]):
         if self._everywhere and (not samples or self._lacks_images(samples)):
             companion = self._sample(self._index.lightest)
             samples.append(replace(companion, labels=torch.full_like(companion.labels, IGNORED)))
-        return self._adapter.collate(samples, packed=self._adapter.packs)
+        batch = self._adapter.collate(samples, packed=self._adapter.packs)
+        if self._adapter.packs:  # found here, where looking at labels costs the GPU no time
+            batch["logits_to_keep"] = (batch["labels"][0, 1:] != IGNORED).nonzero()[:, 0]
+        return batch
 
     def _lacks_images(self, samples: list[Sample]) -> bool:
         return self._index.shortest_with_images is not None and not any(sample.media for sample in samples)
@@ -86,6 +89,7 @@ def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Iterato
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
         collate_fn=_as_is,
+        pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals,
     )
     for outcome in loader:

@@ -99,14 +99,22 @@ class Trainer:
 
     def forward_backward(self, batch: Batch, trained: int, last: bool) -> Tensor:
         """Add a batch's gradient; returns the sum of its tokens' losses over `trained`."""
-        device = self.world.device
-        on_device = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-        # Without the cache no copies of all weights in bfloat16 are kept.
-        computed = dtype(self.config)
-        with torch.autocast(device.type, computed, enabled=computed is not torch.float32, cache_enabled=False):
-            loss: Tensor = self.sharding.forward(**on_device, num_items_in_batch=trained, use_cache=False).loss
+        loss = self.forward(batch, trained)
         self.sharding.backward(loss, last)
         return loss.detach()
+
+    def forward(self, batch: Batch, trained: int) -> Tensor:
+        """The sum of a batch's tokens' losses over `trained`."""
+        device, computed = self.world.device, dtype(self.config)
+        on_device = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in batch.items()
+        }
+        # Without the cache no copies of all weights in bfloat16 are kept.
+        wanted = computed is not torch.float32 and self.config.optim == "adamw"
+        with torch.autocast(device.type, computed, enabled=wanted, cache_enabled=False):
+            loss: Tensor = self.sharding.forward(**on_device, num_items_in_batch=trained, use_cache=False).loss
+        return loss
 
     def out_of_memory(self, what: str, pack: Pack, error: torch.OutOfMemoryError) -> ConvkitError:
         """Names a pack's rows, and what can be done."""

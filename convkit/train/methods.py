@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from convkit.errors import ConvkitError
+from convkit.train import checkpointing
 from convkit.train.attention import VARLEN
+from convkit.train.compilation import compile_layers
 from convkit.train.config import Config
 from convkit.train.models.base import Adapter
 from convkit.train.precision import dtype, narrow
@@ -18,30 +20,42 @@ from convkit.train.quantize import quantize
 def load(adapter: Adapter, config: Config) -> Any:
     """The model on the CPU, ready for training.
 
-    What is trained is in float32, whatever is computed in; what is not is in the type that is computed in, or in 4
-    bits.
+    What is trained is in float32, whatever is computed in, but for `--optim adamw_bf16`; what is not is in the type
+    that is computed in, or in 4 bits.
 
     Raises:
         ConvkitError: the checkpoint is not whole, or flash-attn or bitsandbytes cannot be had.
     """
-    computed = dtype(config)
-    whole = computed if config.use_lora and computed is not torch.float16 else torch.float32
     attention = "flash_attention_2" if config.use_flash_attention else VARLEN
     try:
-        model = adapter.load(whole, attention)
+        model = adapter.load(loaded_dtype(config), attention)
     except ImportError as error:
         raise ConvkitError(
             f"--use_flash_attention cannot be had: {' '.join(str(error).split())} Leave the option out: torch has "
             "kernels of its own for packed documents."
         ) from None
+    return prepare(model, adapter, config)
+
+
+def loaded_dtype(config: Config) -> torch.dtype:
+    """The type that weights are loaded in."""
+    small = config.use_lora or config.optim == "adamw_bf16"
+    return dtype(config) if small and config.precision != "float16" else torch.float32
+
+
+def prepare(model: Any, adapter: Adapter, config: Config) -> Any:
+    """Make a model ready for training that has its weights in `loaded_dtype`."""
     if config.freeze_vision_model:
         _freeze_vision(model, adapter)
-    if config.gradient_checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+    if config.checkpointing != "none":
+        checkpointing.enable(model)
     if config.use_lora:
         model = _with_lora(model, adapter, config)
-    narrow(model, computed)
+    narrow(model, dtype(config))
+    if config.optim == "adamw_bf16":
+        model.to(torch.bfloat16)
+    if config.compile and torch.cuda.is_available() and not config.deterministic and not config.sharding:
+        compile_layers(model, adapter.compiled_layers)
     return model
 
 
@@ -65,6 +79,8 @@ def lora_targets(model: nn.Module, ends: Sequence[str]) -> list[str]:
 def _with_lora(model: nn.Module, adapter: Adapter, config: Config) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    from convkit.train.lora import fuse
+
     ends = [*adapter.lora_targets, *adapter.vision_lora_targets]
     chosen = LoraConfig(
         task_type="CAUSAL_LM",
@@ -79,7 +95,9 @@ def _with_lora(model: nn.Module, adapter: Adapter, config: Config) -> Any:
     torch.manual_seed(config.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks for attributes by names that transformers gave up
-        return get_peft_model(model, chosen)
+        adapted = get_peft_model(model, chosen)
+    fuse(adapted)
+    return adapted
 
 
 def own_name(name: str) -> str:

@@ -65,7 +65,7 @@ def receipt(directory: Path, model: str | None = PROFILE) -> None:
 def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config:
     usual = {"num_crops": 1, "batch_size": 4, "warmup_steps": 1, "learning_rate": 1e-3, "dataloader_num_workers": 0}
     paths = {"data_dir": dataset, "model": checkpoint, "output_dir": run}
-    return resolve({**usual, **paths, "lora_rank": 4, "gradient_checkpointing": False, "tqdm": False, **options})
+    return resolve({**usual, **paths, "lora_rank": 4, "checkpointing": "none", "tqdm": False, **options})
 
 
 def plan_of(index: Index, config: Config, padded: bool = False) -> Plan:

@@ -38,7 +38,7 @@ def measured(out: Path) -> list[Any]:
     return [(line["step"], line["loss"], line["grad_norm"]) for line in lines]
 
 
-@pytest.mark.parametrize("method", [{}, {"use_lora": True}, {"gradient_checkpointing": True, "bf16": True}])
+@pytest.mark.parametrize("method", [{}, {"use_lora": True}, {"checkpointing": "all", "bf16": True}])
 def test_before_between_and_after(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, method: dict[str, Any]) -> None:
     said = train(dataset, adapter, tmp_path / "run", **EVALUATED, **method, eval_steps=2)
     found = evaluations(tmp_path / "run")

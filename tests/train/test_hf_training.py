@@ -64,7 +64,7 @@ def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: Adapter, 
         {},
         {"max_tokens": 150},
         {"batch_size_per_gpu": 1},
-        {"gradient_checkpointing": True},
+        {"checkpointing": "all"},
     ]
     found = [_gradients(dataset, smolvlm, **layout, **METHODS[method]) for layout in layouts]
     assert [len(packs) for packs, _, _ in found] == [1, 2, 4, 1]

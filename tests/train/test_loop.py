@@ -41,7 +41,7 @@ def test_packing_and_accumulation_do_not_change_the_gradient(dataset: Path, adap
         {"max_tokens": 8192},
         {"max_tokens": 400},
         {"batch_size_per_gpu": 1},
-        {"gradient_checkpointing": True},
+        {"checkpointing": "all"},
     ]
     found = [gradients(dataset, adapter, **layout, **METHODS[method]) for layout in layouts]
     assert [count for count, _, _ in found] == [1, 2, 4, 1]

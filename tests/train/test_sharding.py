@@ -30,7 +30,7 @@ EVALUATED = {"eval_split": "train", "eval_batch_size": 2, "eval_max_new_tokens":
 SHARDINGS: dict[str, dict[str, Any]] = {
     "plain": EVALUATED,
     "zero2": {"deepspeed": "zero2", **EVALUATED},
-    "fsdp": {"fsdp": True, "gradient_checkpointing": True},
+    "fsdp": {"fsdp": True, "checkpointing": "all"},
 }
 Told = list[list[dict[str, Any]]]
 

@@ -27,6 +27,8 @@ class Adapter(Protocol):
     """Of transformers, a fast one."""
     image_token_ids: tuple[int, ...]
     """What stands for images, separators of their rows included."""
+    compiled_layers: tuple[str, ...]
+    """Classes of layers that are known to gain by being compiled, and to compute the same."""
     packs: bool
     """Whether samples may be laid end to end; if not, they are padded."""
 

@@ -58,16 +58,11 @@ class Plain:
     def trained(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for name, parameter in self._trained.items():
             state = self.optimizer.state[parameter]
-            yield name, {"weight": parameter.data, **{kind: state[kind] for kind in MOMENTS}}
+            yield name, {"weight": self.optimizer.master(parameter), **{kind: state[kind] for kind in MOMENTS}}
 
     def restore(self, read: Callable[[str, str], Tensor]) -> None:
         for name, parameter in self._trained.items():
-            parameter.data.copy_(read("weight", name))
-            moments = {kind: read(kind, name) for kind in MOMENTS}
-            # The count of steps stays where torch makes it, on the CPU.
-            self.optimizer.state[parameter] = {
-                kind: tensor if kind == "step" else tensor.to(parameter.device) for kind, tensor in moments.items()
-            }
+            self.optimizer.put(parameter, read("weight", name), {kind: read(kind, name) for kind in MOMENTS})
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self.model.state_dict()) if self._world.first else {}

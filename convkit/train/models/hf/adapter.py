@@ -33,6 +33,7 @@ class HuggingFaceAdapter:
     """
 
     lora_targets: tuple[str, ...] = LANGUAGE
+    compiled_layers: tuple[str, ...] = ()
     packs = False
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:

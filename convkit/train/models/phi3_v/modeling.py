@@ -19,6 +19,7 @@ from convkit.train.attention import VARLEN
 from convkit.train.models.phi3_v import checkpoint
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.generation import Generation, placeholders
+from convkit.train.models.phi3_v.loss import loss_at
 from convkit.train.models.phi3_v.rotary import Rotary
 from convkit.train.models.phi3_v.vision import ImageEmbedding
 
@@ -203,12 +204,14 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
 
         Args:
             labels: (B, T), -100 where nothing is to be learnt; unshifted.
-            logits_to_keep: logits of the last so many tokens, or of these; 0 for all.
+            logits_to_keep: logits of the last so many tokens, or of these; 0 for all. With labels and B = 1, the
+                places whose next token is learnt: the loss is taken there alone.
 
         Returns:
-            `logits`: (B, T, V) float32; `loss` where labels are given; the cache.
+            `logits`: (B, T, V) float32, none where the loss was taken at some places alone; `loss` where labels are
+            given; the cache.
         """
-        loss_arguments = {"num_items_in_batch": kwargs.pop("num_items_in_batch", None)}
+        items = kwargs.pop("num_items_in_batch", None)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -220,11 +223,16 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
             use_cache=use_cache,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept]).float()
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **loss_arguments)
+        hidden, loss, logits = outputs.last_hidden_state, None, None
+        if labels is not None and isinstance(logits_to_keep, Tensor):
+            loss = loss_at(hidden, labels, logits_to_keep, self.lm_head, items)
+        else:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden[:, kept]).float()
+        if labels is not None and logits is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, num_items_in_batch=items
+            )
         result = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
         return result.to_tuple() if return_dict is False else result
 
@@ -244,7 +252,8 @@ def _lengths(position_ids: Tensor, attention_mask: Tensor | None, cu_seq_lens: T
     """The length of the document that a token belongs to, (B, 1), or (1, T) in a pack."""
     if cu_seq_lens is not None:
         documents = cu_seq_lens.diff()
-        return documents.repeat_interleave(documents)[None].to(position_ids.device)
+        total = position_ids.shape[-1]  # told, so that the GPU need not be waited for
+        return documents.repeat_interleave(documents, output_size=total)[None].to(position_ids.device)
     if attention_mask is not None and attention_mask.dim() == 2:
         return attention_mask.sum(dim=-1, keepdim=True).to(position_ids.device)
     return position_ids.amax(dim=-1, keepdim=True) + 1

@@ -1,0 +1,93 @@
+"""Which layers compute their activations twice instead of keeping them: as few as memory allows.
+
+On one GPU or with adapters, `fit` measures what a layer of each kind keeps for the heaviest pack of the plan, and lets
+as many layers keep it as there is room for; the weights that come of it do not depend on how many these are.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+_USUAL_SHARE = 0.88
+"""Of a GPU's memory; the rest is for what other packs and their fragments need."""
+_RETREATS = (1.0, 0.75, 0.5, 0.25)
+"""Shares of the layers that were thought to fit, tried in turn."""
+
+
+def enable(model: Any) -> None:
+    """All layers compute twice."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def fit(
+    model: nn.Module, device: torch.device, limit: float | None, forward: Callable[[], Any], step: Callable[[], None]
+) -> str:
+    """Let as many layers keep their activations as fit, most saved work a byte first; returns what was done, in words.
+
+    Args:
+        limit: GiB; most of the GPU's memory if not given.
+        forward: of the heaviest pack; returns what keeps its graph alive.
+        step: forward, backward and update on it.
+    """
+    total = torch.cuda.get_device_properties(device).total_memory
+    most = limit * 2**30 if limit else _USUAL_SHARE * total
+    layers = _by_kind(model)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    room = most - torch.cuda.max_memory_allocated(device)
+    base = _kept(forward, device)
+    order: list[tuple[nn.Module, int]] = []
+    for kind in sorted(layers.values(), key=_size, reverse=True):  # the larger the layer, the more work a byte saves
+        kind[-1].gradient_checkpointing = False
+        each = max(0, _kept(forward, device) - base)
+        kind[-1].gradient_checkpointing = True
+        order += [(layer, each) for layer in reversed(kind)]  # what is kept last is given back first
+    chosen = _affordable(order, room)
+    for share in _RETREATS:
+        keeping = chosen[: int(share * len(chosen))]
+        for layer, _ in order:
+            layer.gradient_checkpointing = layer not in set(keeping)
+        try:
+            step()
+            break
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    return f"checkpointing: {len(order) - len(keeping)} of {len(order)} layers compute twice"
+
+
+def _by_kind(model: nn.Module) -> dict[type, list[Any]]:
+    """The layers that run, in their order."""
+    found: dict[type, list[Any]] = defaultdict(list)
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+            found[type(module)].append(module)
+    return found
+
+
+def _size(layers: list[Any]) -> int:
+    return sum(parameter.numel() for parameter in layers[0].parameters())
+
+
+def _kept(forward: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that wait for the backward pass."""
+    before = torch.cuda.memory_allocated(device)
+    graph = forward()
+    kept = torch.cuda.memory_allocated(device) - before
+    del graph
+    return kept
+
+
+def _affordable(order: list[tuple[Any, int]], room: float) -> list[Any]:
+    """Layers in this order, while there is room."""
+    chosen = []
+    for layer, each in order:
+        room -= each
+        if room < 0:
+            break
+        chosen.append(layer)
+    return chosen
