@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.train.config import Config
+from convkit.train.sharding.base import MOMENTS
 
 BETAS = (0.9, 0.95)
 EPSILON = 1e-7
@@ -20,66 +21,112 @@ EPSILON = 1e-7
 class AdamW(torch.optim.AdamW):
     """torch's, on weights in float32."""
 
-    def master(self, parameter: nn.Parameter) -> Tensor:
-        """The weight as it is updated, float32."""
-        return parameter.data
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale the gradients down to a norm; returns the norm before that."""
+        return torch.nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], max_norm)
 
-    def put(self, parameter: nn.Parameter, master: Tensor, moments: dict[str, Tensor]) -> None:
-        """Take over a weight (float32) and its moments, as they were."""
-        parameter.data.copy_(master)
+    def forget(self) -> None:
+        """Make the moments the zeros that they begin with."""
+        for state in self.state.values():
+            for kind in MOMENTS:
+                state[kind].zero_()
+
+    def whole(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """By `KINDS`: the weight as it is updated, and its moments."""
+        return {"weight": parameter.data, **{kind: self.state[parameter][kind] for kind in MOMENTS}}
+
+    def put(self, parameter: nn.Parameter, whole: dict[str, Tensor]) -> None:
+        """Take over what `whole` gave."""
+        parameter.data.copy_(whole["weight"])
         # The count of steps stays where torch makes it, on the CPU.
         self.state[parameter] = {
-            kind: tensor if kind == "step" else tensor.to(parameter.device) for kind, tensor in moments.items()
+            kind: whole[kind] if kind == "step" else whole[kind].to(parameter.device) for kind in MOMENTS
         }
 
 
 class CompactAdamW(torch.optim.Optimizer):
     """The same update on weights in bfloat16 that are float32 together with their lower halves.
 
+    All weights of a group lie in one tensor, and so do their gradients and moments: an update is one pass.
+
     Args:
-        groups: as torch takes them, `weight_decay` in each.
+        groups: as torch takes them, `weight_decay` in each; the parameters are moved into the group's tensor.
         rate: the learning rate, which each step may have another one of.
     """
 
     def __init__(self, groups: list[dict[str, Any]], rate: float) -> None:
         super().__init__(groups, {"lr": rate})
+        self._flat = [_Flat(group["params"]) for group in self.param_groups]
+        self._of = {p: (flat, place) for flat in self._flat for p, place in flat.places.items()}
         self._update = torch.compile(_update, dynamic=True) if _on_gpu(groups) else _update
+        self._scale = 1.0
+        self._steps = 0
 
-    def master(self, parameter: nn.Parameter) -> Tensor:
-        """The weight as it is updated, float32."""
-        return _joined(parameter.data, self._state(parameter)["low"])
-
-    def put(self, parameter: nn.Parameter, master: Tensor, moments: dict[str, Tensor]) -> None:
-        """Take over a weight (float32) and its moments, as they were."""
-        state = self._state(parameter)
-        state["step"] = moments["step"]
-        for kind in ("exp_avg", "exp_avg_sq"):
-            state[kind].copy_(moments[kind])
-        high, low = _split(master.to(parameter.device))
-        parameter.data.copy_(high)
-        state["low"].copy_(low)
+    def clip(self, max_norm: float) -> Tensor:
+        """The norm of the gradients; the next update scales them down to the given one."""
+        norms = [torch.linalg.vector_norm(flat.gradient, dtype=torch.float32) for flat in self._flat]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        self._scale = min(1.0, max_norm / (float(norm) + 1e-6))
+        return norm
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of all that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self._state(parameter)
-                state["step"] += 1
-                numbers = _numbers(group["lr"], group["weight_decay"], float(state["step"]), parameter.device)
-                tensors = (parameter.data, state["low"], parameter.grad, state["exp_avg"], state["exp_avg_sq"])
-                self._update(*(tensor.view(-1) for tensor in tensors), numbers)
+        """One update of everything."""
+        self._steps += 1
+        for group, flat in zip(self.param_groups, self._flat, strict=True):
+            numbers = _numbers(group["lr"], group["weight_decay"], self._steps, self._scale, flat.weight.device)
+            self._update(flat.weight, flat.low, flat.gradient, flat.mean, flat.square, numbers)
+        self._scale = 1.0
 
-    def _state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["low"] = torch.zeros_like(parameter, dtype=torch.int16)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        return state
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Make the gradients zero; they stay where they are."""
+        for flat in self._flat:
+            flat.gradient.zero_()
+
+    def forget(self) -> None:
+        """Make the moments the zeros that they begin with."""
+        self._steps = 0
+        for flat in self._flat:
+            flat.mean.zero_()
+            flat.square.zero_()
+
+    def whole(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """By `KINDS`: the weight as it is updated, and its moments; weight float32."""
+        flat, place = self._of[parameter]
+        shape = parameter.shape
+        return {
+            "weight": _joined(flat.weight[place], flat.low[place]).view(shape),
+            "step": torch.tensor(float(self._steps)),
+            "exp_avg": flat.mean[place].view(shape),
+            "exp_avg_sq": flat.square[place].view(shape),
+        }
+
+    def put(self, parameter: nn.Parameter, whole: dict[str, Tensor]) -> None:
+        """Take over what `whole` gave."""
+        flat, place = self._of[parameter]
+        self._steps = int(whole["step"])
+        high, low = _split(whole["weight"].to(parameter.device).flatten())
+        flat.weight[place], flat.low[place] = high, low
+        flat.mean[place] = whole["exp_avg"].to(parameter.device).flatten()
+        flat.square[place] = whole["exp_avg_sq"].to(parameter.device).flatten()
+
+
+class _Flat:
+    """Parameters laid end to end, with all that belongs to them."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        count, first = sum(parameter.numel() for parameter in parameters), parameters[0]
+        self.weight = torch.empty(count, dtype=first.dtype, device=first.device)
+        self.gradient = torch.zeros_like(self.weight)
+        self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        self.low = torch.zeros_like(self.weight, dtype=torch.int16)
+        self.places: dict[nn.Parameter, slice] = {}
+        start = 0
+        for parameter in parameters:
+            place = self.places[parameter] = slice(start, start := start + parameter.numel())
+            self.weight[place] = parameter.data.flatten()
+            parameter.data = self.weight[place].view(parameter.shape)
+            parameter.grad = self.gradient[place].view(parameter.shape)
 
 
 Optimizer = AdamW | CompactAdamW
@@ -111,19 +158,19 @@ def _on_gpu(groups: list[dict[str, Any]]) -> bool:
     return all(parameter.is_cuda for group in groups for parameter in group["params"])
 
 
-def _numbers(rate: float, decay: float, step: float, device: torch.device) -> Tensor:
-    """What is the same for all numbers of a tensor; a tensor, since compiled code would be made for each value."""
-    corrections = 1 - BETAS[0] ** step, 1 - BETAS[1] ** step
-    return torch.tensor([rate, 1 - rate * decay, *corrections]).to(device, non_blocking=True)
+def _numbers(rate: float, decay: float, steps: int, scale: float, device: torch.device) -> Tensor:
+    """What is the same for all weights; a tensor, since compiled code would be made for each value."""
+    corrections = 1 - BETAS[0] ** steps, 1 - BETAS[1] ** steps
+    return torch.tensor([rate, 1 - rate * decay, scale, *corrections]).to(device, non_blocking=True)
 
 
 def _update(weight: Tensor, low: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, numbers: Tensor) -> None:
-    """AdamW in float32 on one tensor, in place; the order of operations is torch's."""
-    rate, shrink, first, second = numbers.unbind()
-    gradient = gradient.float()
-    new_mean = mean.float().lerp(gradient, 1 - BETAS[0])
-    new_square = square.float() * BETAS[1] + gradient * gradient * (1 - BETAS[1])
-    denominator = new_square.sqrt() / second.sqrt() + EPSILON
+    """AdamW in float32, in place."""
+    rate, shrink, scale, first, second = numbers.unbind()
+    scaled = gradient.float() * scale
+    new_mean = mean.float().lerp(scaled, 1 - BETAS[0])
+    new_square = square.float() * BETAS[1] + scaled * scaled * (1 - BETAS[1])
+    denominator = (new_square / second).sqrt() + EPSILON
     master = _joined(weight, low) * shrink - rate / first * (new_mean / denominator)
     high, rest = _split(master)
     weight.copy_(high)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -11,7 +10,7 @@ from convkit.train.config import Config
 from convkit.train.distributed import World
 from convkit.train.optimizer import make_optimizer
 from convkit.train.precision import LossScale
-from convkit.train.sharding.base import MOMENTS
+from convkit.train.sharding.base import KINDS
 
 
 class Plain:
@@ -41,7 +40,7 @@ class Plain:
         parameters = list(self._trained.values())
         self._world.sum_gradients(parameters)  # before it is seen whether they fit: all skip a step together
         self.scale.unscale(self.optimizer)
-        return float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+        return float(self.optimizer.clip(max_norm))
 
     def update(self, rate: float) -> bool:
         for group in self.optimizer.param_groups:
@@ -51,18 +50,15 @@ class Plain:
         return skipped
 
     def forget(self) -> None:
-        for state in self.optimizer.state.values():
-            for kind in MOMENTS:
-                state[kind].zero_()
+        self.optimizer.forget()
 
     def trained(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for name, parameter in self._trained.items():
-            state = self.optimizer.state[parameter]
-            yield name, {"weight": self.optimizer.master(parameter), **{kind: state[kind] for kind in MOMENTS}}
+            yield name, self.optimizer.whole(parameter)
 
     def restore(self, read: Callable[[str, str], Tensor]) -> None:
         for name, parameter in self._trained.items():
-            self.optimizer.put(parameter, read("weight", name), {kind: read(kind, name) for kind in MOMENTS})
+            self.optimizer.put(parameter, {kind: read(kind, name) for kind in KINDS})
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self.model.state_dict()) if self._world.first else {}

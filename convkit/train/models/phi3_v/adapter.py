@@ -14,7 +14,7 @@ from convkit.train.encode import IGNORED, Encoded, Encoder, RowError
 from convkit.train.index import Length
 from convkit.train.models import files
 from convkit.train.models.images import paths, pictures, sizes
-from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size
+from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size, pairs
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
 from convkit.train.pack import Sample, pack, pad
@@ -87,7 +87,13 @@ class Phi3VAdapter:
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
         """A batch, packed or padded on the right."""
-        return pack(samples) if packed else pad(samples, self.processor.tokenizer.pad_token_id)
+        if not packed:
+            return pad(samples, self.processor.tokenizer.pad_token_id)
+        batch = pack(samples)
+        if "image_sizes" in batch:  # what can be known here need not be asked of a GPU
+            batch["image_sizes"] = pairs(batch["image_sizes"])
+            batch["image_places"] = (batch["input_ids"].flatten() == self.processor.image_token_id).nonzero()[:, 0]
+        return batch
 
     def tiles(self, sample: Sample) -> list[torch.Tensor]:
         """The tiles of all images, (3, 336, 336) uint8; the view of the whole is made by the model."""

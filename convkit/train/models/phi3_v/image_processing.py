@@ -4,6 +4,7 @@ Shape letters: N images, T tiles of all images, H and W pixels, h and w tiles do
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,7 @@ def normalised_crops(tiles: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (1 + h * w, 3, 336, 336) float32, the global view first.
     """
-    mean = torch.tensor(_MEAN, device=tiles.device).view(3, 1, 1)
-    std = torch.tensor(_STD, device=tiles.device).view(3, 1, 1)
+    mean, std = _statistics(tiles.device)
     pixels = (tiles.float() / 255 - mean) / std
     h, w = height // TILE, width // TILE
     whole = pixels.reshape(h, w, 3, TILE, TILE).permute(2, 0, 3, 1, 4).reshape(1, 3, height, width)
@@ -91,9 +91,26 @@ def normalised_crops(tiles: Tensor, height: int, width: int) -> Tensor:
     return torch.cat((view, pixels))
 
 
-def split_tiles(tiles: Tensor, image_sizes: Tensor) -> list[tuple[Tensor, int, int]]:
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """CLIP's mean and deviation, (3, 1, 1) each."""
+    mean, std = (torch.tensor(numbers, device=device).view(3, 1, 1) for numbers in (_MEAN, _STD))
+    return mean, std
+
+
+Sizes = Tensor | Sequence[tuple[int, int]]
+"""Height and width of each image's tiles together, in pixels: (N, 2), or pairs, for which no GPU is waited for."""
+
+
+def pairs(image_sizes: Sizes) -> list[tuple[int, int]]:
+    """Sizes as numbers."""
+    rows = image_sizes.tolist() if isinstance(image_sizes, Tensor) else image_sizes
+    return [(int(height), int(width)) for height, width in rows]
+
+
+def split_tiles(tiles: Tensor, image_sizes: Sizes) -> list[tuple[Tensor, int, int]]:
     """The tiles (T, 3, 336, 336) of each image, with the height and width that they make up."""
-    sizes: list[tuple[int, int]] = [(int(height), int(width)) for height, width in image_sizes.tolist()]
+    sizes = pairs(image_sizes)
     counts = [(height // TILE) * (width // TILE) for height, width in sizes]
     if sum(counts) != len(tiles):
         raise ValueError(f"image_sizes ask for {sum(counts)} tiles, but pixel_values holds {len(tiles)}")

@@ -22,7 +22,7 @@ def loss_at(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.Module, ite
         places: (L), those whose next token is learnt.
         items: what the sum is divided by; L if not given.
     """
-    rows, targets = hidden[0, places], labels[0, places + 1]
+    rows, targets = hidden[0].index_select(0, places), labels[0, places + 1]
     parts = list(zip(rows.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True))
     if len(parts) == 1:
         total = _sum(head, *parts[0])

@@ -19,6 +19,7 @@ from convkit.train.attention import VARLEN
 from convkit.train.models.phi3_v import checkpoint
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.generation import Generation, placeholders
+from convkit.train.models.phi3_v.image_processing import Sizes
 from convkit.train.models.phi3_v.loss import loss_at
 from convkit.train.models.phi3_v.rotary import Rotary
 from convkit.train.models.phi3_v.vision import ImageEmbedding
@@ -65,16 +66,26 @@ class Phi3VModel(Phi3VPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def embed(self, input_ids: Tensor, pixel_values: Tensor | None, image_sizes: Tensor | None) -> Tensor:
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None,
+        image_sizes: Sizes | None,
+        image_places: Tensor | None = None,
+    ) -> Tensor:
         """The embeddings (B, T, D) of tokens, with those of images in the place of their placeholders.
+
+        Args:
+            image_places: the numbers of the placeholders among all B x T tokens, for who knows them: a GPU need not
+                be waited for then.
 
         Raises:
             ConvkitError: images and placeholders do not belong together.
         """
         places = placeholders(input_ids, self.config.image_token_id)
+        wanted = int(places.sum()) if image_places is None else len(image_places)
         embeddings: Tensor = self.embed_tokens(input_ids.masked_fill(places, 0))
         if pixel_values is None or image_sizes is None or not len(image_sizes):
-            wanted = int(places.sum())
             if wanted:
                 raise ConvkitError(
                     f"The input has placeholders for {wanted} image tokens, but no pixel_values and image_sizes: pass "
@@ -83,12 +94,14 @@ class Phi3VModel(Phi3VPreTrainedModel):
             trained = self.training and any(p.requires_grad for p in self.vision_embed_tokens.parameters())
             return embeddings + self.vision_embed_tokens.nothing().to(embeddings) if trained else embeddings
         images = self.vision_embed_tokens(pixel_values, image_sizes).to(embeddings)
-        if int(places.sum()) != len(images):
+        if wanted != len(images):
             raise ConvkitError(
-                f"The input has placeholders for {int(places.sum())} image tokens, but the images make {len(images)}: "
+                f"The input has placeholders for {wanted} image tokens, but the images make {len(images)}: "
                 "use input_ids, pixel_values and image_sizes from the same call of the processor."
             )
-        return embeddings.masked_scatter(places[..., None], images)
+        if image_places is None:
+            return embeddings.masked_scatter(places[..., None], images)
+        return embeddings.flatten(0, 1).index_copy(0, image_places, images).view_as(embeddings)
 
     def forward(
         self,
@@ -98,7 +111,8 @@ class Phi3VModel(Phi3VPreTrainedModel):
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
+        image_sizes: Sizes | None = None,
+        image_places: Tensor | None = None,
         use_cache: bool | None = None,
         cu_seq_lens_q: Tensor | None = None,
         **kwargs: Any,
@@ -112,7 +126,8 @@ class Phi3VModel(Phi3VPreTrainedModel):
             past_key_values: the cache.
             inputs_embeds: (B, T, D).
             pixel_values: see `ImageEmbedding.forward`.
-            image_sizes: (N, 2), likewise.
+            image_sizes: (N, 2), likewise; on a GPU it is waited for, on the CPU it is not.
+            image_places: see `embed`.
             use_cache: return a cache.
             cu_seq_lens_q: where documents that are packed into B = 1 begin, and the end: (documents + 1).
             kwargs: for the attention, such as `max_length_q`.
@@ -121,7 +136,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
             raise ValueError("pass either input_ids or inputs_embeds")
         if inputs_embeds is None:
             assert input_ids is not None
-            inputs_embeds = self.embed(input_ids, pixel_values, image_sizes)
+            inputs_embeds = self.embed(input_ids, pixel_values, image_sizes, image_places)
         use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
         packed = cu_seq_lens_q is not None
         if packed and (len(inputs_embeds) != 1 or position_ids is None or attention_mask is not None):
@@ -193,7 +208,7 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
+        image_sizes: Sizes | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,

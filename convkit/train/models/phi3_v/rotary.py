@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Rotary(nn.Module):
-    """Tables of cosines and sines; holds no tensors."""
+    """Tables of cosines and sines; holds no parameters and no buffers."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -26,6 +26,7 @@ class Rotary(nn.Module):
         self.boundary: int = config.original_max_position_embeddings
         self.theta = float(rope["rope_theta"])
         self.factors: tuple[list[float], list[float]] = (rope["short_factor"], rope["long_factor"])
+        self._made: dict[torch.device, Tensor] = {}
         scale = config.max_position_embeddings / self.boundary
         self.scaling = math.sqrt(1 + math.log(scale) / math.log(self.boundary)) if scale > 1 else 1.0
 
@@ -41,11 +42,17 @@ class Rotary(nn.Module):
         Returns:
             cosines and sines, (B, T, D) each, D the size of a head.
         """
-        factors = torch.tensor(self.factors, dtype=torch.float32, device=position_ids.device)
-        half = factors.shape[1]
-        exponents = torch.arange(half, dtype=torch.float32, device=position_ids.device) / half
-        short, long = 1.0 / (factors * self.theta**exponents)
+        short, long = self._frequencies(position_ids.device)
         is_long = (lengths > self.boundary)[..., None]
         angles = position_ids[..., None].float() * torch.where(is_long, long, short)
         angles = torch.cat((angles, angles), dim=-1)
         return (angles.cos() * self.scaling).to(dtype), (angles.sin() * self.scaling).to(dtype)
+
+    def _frequencies(self, device: torch.device) -> Tensor:
+        """The two sets (2, D / 2) float32; made once for a device, since a GPU is waited for as they go there."""
+        if device not in self._made:
+            factors = torch.tensor(self.factors, dtype=torch.float32, device=device)
+            half = factors.shape[1]
+            exponents = torch.arange(half, dtype=torch.float32, device=device) / half
+            self._made[device] = 1.0 / (factors * self.theta**exponents)
+        return self._made[device]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbeddings
 
 from convkit.profiles.phi3 import TILE
-from convkit.train.models.phi3_v.image_processing import normalised_crops, split_tiles
+from convkit.train.models.phi3_v.image_processing import Sizes, normalised_crops, pairs, split_tiles
 
 _GRID = 12
 """A crop's tokens along one side, after 2x2 merging."""
@@ -62,13 +62,13 @@ class ImageEmbedding(nn.Module):
             nn.Linear(merged, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, config.hidden_size)
         )
 
-    def forward(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+    def forward(self, pixel_values: Tensor, image_sizes: Sizes) -> Tensor:
         """Embed N images.
 
         Args:
             pixel_values: uint8 tiles of all images (T, 3, 336, 336), or the official layout, normalised and padded
                 (N, crops + 1, 3, 336, 336), global view first.
-            image_sizes: (N, 2), height and width of each image's tiles together, in pixels.
+            image_sizes: height and width of each image's tiles together, in pixels; (N, 2), or N pairs.
 
         Returns:
             (tokens of all images, D).
@@ -76,7 +76,7 @@ class ImageEmbedding(nn.Module):
         crops = self._crops(pixel_values, image_sizes)
         features = self.img_processor.vision_model(torch.cat(crops).to(self.glb_GN.dtype))
         parts = torch.split(features, [len(part) for part in crops])
-        grids = [(height // TILE, width // TILE) for height, width in image_sizes.tolist()]
+        grids = [(height // TILE, width // TILE) for height, width in pairs(image_sizes)]
         sequences = [self._sequence(part, *grid) for part, grid in zip(parts, grids, strict=True)]
         projected: Tensor = self.img_projection(torch.cat(sequences))
         return projected
@@ -87,9 +87,9 @@ class ImageEmbedding(nn.Module):
         features: Tensor = self(blank, torch.tensor([[TILE, TILE]]))
         return features.sum() * 0
 
-    def _crops(self, pixel_values: Tensor, image_sizes: Tensor) -> list[Tensor]:
+    def _crops(self, pixel_values: Tensor, image_sizes: Sizes) -> list[Tensor]:
         if pixel_values.dim() == 5:
-            counts = (image_sizes // TILE).prod(dim=1).tolist()
+            counts = [(height // TILE) * (width // TILE) for height, width in pairs(image_sizes)]
             return [image[: 1 + count] for image, count in zip(pixel_values, counts, strict=True)]
         if pixel_values.dtype != torch.uint8 or pixel_values.dim() != 4:
             raise ValueError(
