@@ -1,0 +1,201 @@
+"""What makes training fast computes what the plain way does: adapters, losses, places of images, weights in halves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from convkit.errors import ConvkitError
+from convkit.train import checkpointing, methods
+from convkit.train.compilation import compile_layers
+from convkit.train.lora import FusedLinear
+from convkit.train.models.phi3_v import loss as losses
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.train.optimizer import BETAS, EPSILON, AdamW, CompactAdamW, _joined, _split
+from tests.train import runs
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
+
+
+def gradients(trainer: Any, batch: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:
+    trainer.sharding.model.zero_grad()
+    loss = trainer.forward_backward(batch, 7, last=True)
+    named = trainer.sharding.model.named_parameters()
+    return float(loss), {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+def assert_same(ours: tuple[float, dict[str, Tensor]], theirs: tuple[float, dict[str, Tensor]]) -> None:
+    assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, gradient in theirs[1].items():
+        torch.testing.assert_close(ours[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def stir(model: nn.Module) -> None:
+    """Adapters begin with a matrix of zeros, which hides the other one's gradient."""
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+
+
+def test_fused_adapters_compute_what_peft_does(dataset: Path, adapter: Phi3VAdapter) -> None:
+    config = runs.config(dataset, adapter.directory, dataset, use_lora=True)
+    trainer, packs = runs.parts(config, adapter)
+    model = trainer.sharding.model
+    stir(model)
+    fused = [module for module in model.modules() if isinstance(module, FusedLinear)]
+    assert len(fused) == 2 * 4 + 4 * 6 + 2 + 1 - 6  # all of the language model, the layers of CLIP that run, the rest
+    ours = gradients(trainer, packs.batch((0, 1, 2)))
+    for module in fused:
+        module.__class__ = FusedLinear.__mro__[1]
+    assert_same(ours, gradients(trainer, packs.batch((0, 1, 2))))
+
+
+def test_adapters_with_dropout_are_left_to_peft(dataset: Path, adapter: Phi3VAdapter) -> None:
+    config = runs.config(dataset, adapter.directory, dataset, use_lora=True, lora_dropout=0.1)
+    model = methods.load(adapter, config)
+    assert not [module for module in model.modules() if isinstance(module, FusedLinear)]
+
+
+def test_the_loss_at_learnt_places_is_the_loss(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    batch = packs.batch((0, 1, 2, 4))
+    assert len(batch["logits_to_keep"]) == int((batch["labels"][0, 1:] != -100).sum()) > 4
+    ours = gradients(trainer, batch)
+    monkeypatch.setattr(losses, "_AT_ONCE", 3)
+    in_parts = gradients(trainer, batch)
+    del batch["logits_to_keep"]
+    everywhere = gradients(trainer, batch)
+    assert_same(ours, everywhere)
+    assert_same(in_parts, everywhere)
+
+
+def test_a_pack_in_which_nothing_is_learnt_has_a_loss_of_zero(dataset: Path, adapter: Phi3VAdapter) -> None:
+    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    batch = packs.batch((0,))
+    batch |= {"labels": torch.full_like(batch["labels"], -100), "logits_to_keep": torch.zeros(0, dtype=torch.long)}
+    loss, found = gradients(trainer, batch)
+    assert loss == 0
+    assert found and not any(gradient.any() for gradient in found.values())
+
+
+def test_known_places_of_images_are_where_the_model_finds_them(dataset: Path, adapter: Phi3VAdapter) -> None:
+    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    batch = packs.batch((0, 1, 3))
+    ours = gradients(trainer, batch)
+    del batch["image_places"]
+    batch["image_sizes"] = torch.tensor(batch["image_sizes"])
+    assert_same(ours, gradients(trainer, batch))
+
+
+def test_known_places_and_images_must_belong_together(dataset: Path, adapter: Phi3VAdapter) -> None:
+    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    batch = packs.batch((0,))
+    batch["image_places"] = batch["image_places"][:-1]
+    with pytest.raises(ConvkitError, match=r"placeholders for .* image tokens, but the images make"):
+        trainer.forward_backward(batch, 1, last=True)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks there
+@pytest.mark.parametrize("method", [{}, {"use_lora": True, "checkpointing": "all"}])
+def test_compiled_layers_compute_the_same(dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any]) -> None:
+    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
+    stir(trainer.sharding.model)
+    batches = [packs.batch(pack) for pack in ((0, 1), (3, 2, 4))]
+    plain = [gradients(trainer, batch) for batch in batches]
+    compile_layers(trainer.sharding.model, adapter.compiled_layers, backend="aot_eager")
+    try:
+        for batch, expected in zip(batches, plain, strict=True):
+            assert_same(gradients(trainer, batch), expected)
+    finally:
+        torch._dynamo.reset()
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**127), max_value=2.0**127)))
+def test_a_weight_in_halves_is_the_weight(numbers: list[float]) -> None:
+    master = torch.tensor(numbers, dtype=torch.float32)
+    high, low = _split(master)
+    assert torch.equal(_joined(high, low), master)
+    assert ((high.float() - master).abs() <= master.abs() * 2**-8 + 1e-40).all()
+
+
+def test_the_compact_optimizer_updates_as_torch_does() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(8, 4).bfloat16(), torch.randn(5).bfloat16()]
+    ours = [nn.Parameter(tensor.clone()) for tensor in start]
+    theirs = [nn.Parameter(tensor.float()) for tensor in start]
+    groups = [
+        [{"params": [p], "weight_decay": decay} for p, decay in zip(s, (0.1, 0.0), strict=True)] for s in (ours, theirs)
+    ]
+    compact, exact = CompactAdamW(groups[0], 1e-3), AdamW(groups[1], lr=1e-3, betas=BETAS, eps=EPSILON, foreach=False)
+    for _ in range(50):
+        for mine, other in zip(ours, theirs, strict=True):
+            gradient = torch.randn_like(mine)
+            mine.grad.copy_(gradient)  # type: ignore[union-attr]
+            other.grad = gradient.float()
+        assert float(compact.clip(1.0)) == pytest.approx(float(exact.clip(1.0)), rel=1e-4)
+        compact.step()
+        exact.step()
+        compact.zero_grad()
+    for mine, other, first in zip(ours, theirs, start, strict=True):
+        moved = (other - first.float()).abs().mean()
+        assert (compact.whole(mine)["weight"] - other).abs().mean() < 0.01 * moved  # moments are rounded, sums are not
+        assert torch.equal(mine, _split(compact.whole(mine)["weight"].flatten())[0].view_as(mine))
+        assert moved > 0.005
+
+
+def test_what_the_compact_optimizer_gives_it_takes_back() -> None:
+    torch.manual_seed(0)
+    first, second = (nn.Parameter(torch.randn(8, 4).bfloat16()) for _ in range(2))
+    one, two = (CompactAdamW([{"params": [p], "weight_decay": 0.1}], 1e-3) for p in (first, second))
+    gradients = torch.randn(6, 8, 4).bfloat16()
+    for gradient in gradients[:3]:
+        first.grad.copy_(gradient)  # type: ignore[union-attr]
+        one.step()
+    two.put(second, {kind: tensor.clone() for kind, tensor in one.whole(first).items()})
+    for gradient in gradients[3:]:
+        for parameter, optimizer in ((first, one), (second, two)):
+            parameter.grad.copy_(gradient)  # type: ignore[union-attr]
+            optimizer.step()
+    for kind, tensor in one.whole(first).items():
+        assert torch.equal(two.whole(second)[kind], tensor), kind
+
+
+@pytest.mark.parametrize("options", [{"bf16": False}, {"fp16": True}, {"bf16": True, "fsdp": True}])
+def test_the_compact_optimizer_is_for_bfloat16_and_whole_models(dataset: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ConvkitError, match=r"--optim adamw_bf16 does not go with .*\. Add --bf16"):
+        runs.config(dataset, dataset, dataset, optim="adamw_bf16", **options)
+
+
+def test_as_many_layers_keep_their_activations_as_there_is_room_for() -> None:
+    order = [("large", 5), ("large", 5), ("small", 2), ("small", 2)]
+    for room, expected in ((0, 0), (4, 0), (5, 1), (11, 2), (12, 3), (100, 4)):
+        assert len(checkpointing._affordable(order, room)) == expected
+
+
+def test_layers_are_told_by_kind(dataset: Path, adapter: Phi3VAdapter) -> None:
+    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    kinds = {kind.__name__: len(layers) for kind, layers in checkpointing._by_kind(model).items()}
+    assert kinds == {"Phi3DecoderLayer": 2, "CLIPEncoderLayer": 4}
+
+
+def test_learns_in_bfloat16_throughout(dataset: Path, adapter: Phi3VAdapter) -> None:
+    options = {"bf16": True, "num_train_epochs": 3}
+    compact, packs = runs.parts(
+        runs.config(dataset, adapter.directory, dataset, optim="adamw_bf16", **options), adapter
+    )
+    plain, _ = runs.parts(runs.config(dataset, adapter.directory, dataset, **options), adapter)
+    assert {p.dtype for p in compact.sharding.model.parameters()} == {torch.bfloat16}
+    for step in range(compact.plan.steps):
+        ours, theirs = (t.step(step, map(packs.batch, t.plan.packs(step))) for t in (compact, plain))
+        assert ours.loss == pytest.approx(theirs.loss, rel=0.02)
