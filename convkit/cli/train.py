@@ -82,6 +82,7 @@ def quiet() -> None:
     import os
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of missing extras wherever it is installed
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # packs are of many sizes
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

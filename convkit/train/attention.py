@@ -6,6 +6,7 @@ by a loop of plain causal attention. Without, it is transformers' sdpa.
 """
 
 import inspect
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -77,7 +78,8 @@ def _kernel(query: Tensor, key: Tensor, value: Tensor, cu: Tensor, longest: int,
     tokens = [query[0].transpose(0, 1).contiguous(), key[0].transpose(0, 1).contiguous(), value[0].transpose(0, 1)]
     causal, takes_scale = _signature()
     options: dict[str, Any] = {**causal, **({"scale": scaling} if takes_scale else {})}
-    output: Tensor = varlen.varlen_attn(*tokens, cu, cu, longest, longest, **options)
+    attend: Callable[..., Any] = varlen.varlen_attn
+    output: Tensor = attend(*tokens, cu, cu, longest, longest, **options)
     return output.unsqueeze(0)
 
 

@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 _USUAL_SHARE = 0.88
 """Of a GPU's memory; the rest is for what other packs and their fragments need."""
-_RETREATS = (1.0, 0.75, 0.5, 0.25)
+_RETREATS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Shares of the layers that were thought to fit, tried in turn."""
 
 
@@ -33,6 +33,9 @@ def fit(
         limit: GiB; most of the GPU's memory if not given.
         forward: of the heaviest pack; returns what keeps its graph alive.
         step: forward, backward and update on it.
+
+    Raises:
+        OutOfMemoryError: it does not fit although all layers compute twice.
     """
     total = torch.cuda.get_device_properties(device).total_memory
     most = limit * 2**30 if limit else _USUAL_SHARE * total
@@ -56,6 +59,8 @@ def fit(
             step()
             break
         except torch.OutOfMemoryError:
+            if not share:
+                raise
             torch.cuda.empty_cache()
     return f"checkpointing: {len(order) - len(keeping)} of {len(order)} layers compute twice"
 

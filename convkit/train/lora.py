@@ -7,12 +7,16 @@ and backward, and nothing is kept for the backward pass but the input and its na
 Shape letters: M tokens, K width of the input, N of the output, R rank.
 """
 
+import importlib.util
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
+
+from convkit.train.quantize import BLOCK, KIND
 
 
 def fuse(model: nn.Module) -> int:
@@ -21,52 +25,93 @@ def fuse(model: nn.Module) -> int:
     Layers with dropout, whose adapter has an input of its own, and others that peft treats in a special way are left
     as they are.
     """
-    fused = [module for module in model.modules() if type(module) is Linear and _plain(module)]
+    exchanged = {Linear: FusedLinear, **_of_four_bits()}
+    fused = [module for module in model.modules() if type(module) in exchanged and _plain(module)]
     for module in fused:
-        module.__class__ = FusedLinear
+        module.__class__ = exchanged[type(module)]
     return len(fused)
 
 
 def _plain(module: Any) -> bool:
+    name = module.active_adapters[0]
     return (
-        type(module.base_layer) is nn.Linear
+        isinstance(module.base_layer, nn.Linear)
         and len(module.active_adapters) == 1
         and not module.lora_variant
-        and not module.lora_bias[module.active_adapters[0]]
-        and isinstance(module.lora_dropout[module.active_adapters[0]], nn.Identity)
+        and not module.lora_bias[name]
+        and isinstance(module.lora_dropout[name], nn.Identity)
     )
 
 
-class FusedLinear(Linear):  # type: ignore[misc]
-    """peft's layer; what is not trained, merged or switched off goes peft's way."""
+class Fused:
+    """The forward pass instead of peft's; what is not trained, merged or switched off goes peft's way."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.disable_adapters or self.merged or not torch.is_grad_enabled():
-            result: Tensor = super().forward(x, *args, **kwargs)
+            result: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
             return result
         name, base = self.active_adapters[0], self.base_layer
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         narrow, wide = self.lora_A[name].weight.to(dtype), self.lora_B[name].weight.to(dtype)
         bias = None if base.bias is None else base.bias.to(dtype)
-        output: Tensor = _lora(x.to(dtype), base.weight.to(dtype), bias, narrow, wide, self.scaling[name])[0]
+        packed = getattr(base.weight, "quant_state", None)
+        weight, scales = (base.weight.to(dtype), None) if packed is None else (base.weight.data, packed.absmax)
+        output: Tensor = _lora(x.to(dtype), weight, scales, bias, narrow, wide, self.scaling[name])[0]
         return output
+
+
+class FusedLinear(Fused, Linear):  # type: ignore[misc]
+    """On weights as they are."""
+
+
+@cache
+def _of_four_bits() -> dict[type, type]:
+    """Likewise for weights in 4 bits, where bitsandbytes is installed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return {}
+    from peft.tuners.lora.bnb import Linear4bit
+
+    return {Linear4bit: type("FusedLinear4bit", (Fused, Linear4bit), {})}
+
+
+def _unpacked(weight: Tensor, scales: Tensor | None, narrow: Tensor, wide: Tensor) -> Tensor:
+    """The weight (N, K) to multiply by; of 4 bits a copy in the adapter's type."""
+    if scales is None:
+        return weight
+    shape = [wide.shape[0], narrow.shape[1]]
+    whole: Tensor = torch.ops.bitsandbytes.dequantize_4bit(weight, scales, BLOCK, KIND, shape, narrow.dtype)
+    return whole
 
 
 @torch.library.custom_op("convkit::lora", mutates_args=())
 def _lora(
-    x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Tensor, wide: Tensor, scaling: float
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor | None,
+    bias: Tensor | None,
+    narrow: Tensor,
+    wide: Tensor,
+    scaling: float,
 ) -> tuple[Tensor, Tensor]:
     """The output (…, N), and the input's image (M, R); weight (N, K), narrow (R, K), wide (N, R)."""
     rows = x.reshape(-1, x.shape[-1])
     image = rows @ narrow.t()
-    output = F.linear(rows, weight, bias).addmm_(image, wide.t(), alpha=scaling)
+    output = F.linear(rows, _unpacked(weight, scales, narrow, wide), bias).addmm_(image, wide.t(), alpha=scaling)
     return output.view(*x.shape[:-1], -1), image
 
 
 @_lora.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Tensor, wide: Tensor, scaling: float) -> Any:
+def _(
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor | None,
+    bias: Tensor | None,
+    narrow: Tensor,
+    wide: Tensor,
+    scaling: float,
+) -> Any:
     tokens = x.numel() // x.shape[-1]
-    return x.new_empty(*x.shape[:-1], weight.shape[0]), x.new_empty(tokens, narrow.shape[0])
+    return x.new_empty(*x.shape[:-1], wide.shape[0]), x.new_empty(tokens, narrow.shape[0])
 
 
 @torch.library.custom_op("convkit::lora_backward", mutates_args=())
@@ -75,6 +120,7 @@ def _lora_backward(
     x: Tensor,
     image: Tensor,
     weight: Tensor,
+    scales: Tensor | None,
     narrow: Tensor,
     wide: Tensor,
     scaling: float,
@@ -87,7 +133,7 @@ def _lora_backward(
     of_wide = (upper.t() @ image).mul_(scaling)
     if not input_wanted:
         return x.new_empty(0), of_narrow, of_wide
-    of_x = (upper @ weight).addmm_(of_image, narrow)
+    of_x = (upper @ _unpacked(weight, scales, narrow, wide)).addmm_(of_image, narrow)
     return of_x.view(x.shape), of_narrow, of_wide
 
 
@@ -97,6 +143,7 @@ def _(
     x: Tensor,
     image: Tensor,
     weight: Tensor,
+    scales: Tensor | None,
     narrow: Tensor,
     wide: Tensor,
     scaling: float,
@@ -107,18 +154,18 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, _, narrow, wide, scaling = inputs
-    ctx.save_for_backward(x, output[1], weight, narrow, wide)
+    x, weight, scales, _, narrow, wide, scaling = inputs
+    ctx.save_for_backward(x, output[1], weight, scales, narrow, wide)
     ctx.scaling = scaling
 
 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Any, ...]:
-    x, image, weight, narrow, wide = ctx.saved_tensors
+    x, image, weight, scales, narrow, wide = ctx.saved_tensors
     wanted = ctx.needs_input_grad[0]
     of_x, of_narrow, of_wide = _lora_backward(
-        gradient.contiguous(), x, image, weight, narrow, wide, ctx.scaling, wanted
+        gradient.contiguous(), x, image, weight, scales, narrow, wide, ctx.scaling, wanted
     )
-    return of_x if wanted else None, None, None, of_narrow, of_wide, None
+    return of_x if wanted else None, None, None, None, of_narrow, of_wide, None
 
 
 _lora.register_autograd(_backward, setup_context=_keep)

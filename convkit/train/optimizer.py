@@ -23,7 +23,9 @@ class AdamW(torch.optim.AdamW):
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale the gradients down to a norm; returns the norm before that."""
-        return torch.nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], max_norm)
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        return norm
 
     def forget(self) -> None:
         """Make the moments the zeros that they begin with."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from convkit.errors import ConvkitError
+from convkit.train import checkpointing
 from convkit.train.data import Packs
 from convkit.train.loop import Trainer
 from convkit.train.meter import GIB, peak_memory
@@ -48,6 +49,8 @@ class Preflight:
     towers: dict[str, Tower]
     seconds: float
     """What the whole run would take at the speed of this pack, without checkpoints."""
+    checkpointing: str = ""
+    """What was found out about memory, in words; empty where that was not asked."""
 
     @property
     def flops_per_token(self) -> int:
@@ -69,6 +72,7 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     """
     pack = trainer.plan.heaviest(trainer.world.size)
     try:
+        told = _fit(trainer, packs, pack)
         with _watched(trainer) as reached:
             # Until the scale of float16 is low enough; and once more, warm, and with all that the optimizer keeps.
             done = 0
@@ -85,7 +89,24 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     _refuse_unreached(towers, trainer.index.shortest_with_images is not None)
     tokens = trainer.plan.tokens(pack)
     total = sum(trainer.plan.lengths) * trainer.config.num_train_epochs / trainer.world.size
-    return Preflight(len(pack), tokens, peak, towers, seconds / tokens * total)
+    return Preflight(len(pack), tokens, peak, towers, seconds / tokens * total, told)
+
+
+def _fit(trainer: Trainer, packs: Packs, pack: Pack) -> str:
+    """Let layers keep activations, where memory can be measured and is this process's own; in words."""
+    config, device = trainer.config, trainer.world.device
+    if config.checkpointing != "auto" or device.type != "cuda" or trainer.sharding.in_step:
+        return ""
+    batch = packs.batch(pack)
+    told = checkpointing.fit(
+        trainer.sharding.model,
+        device,
+        config.memory_limit,
+        forward=lambda: trainer.forward(batch, 1),
+        step=lambda: _step(trainer, packs, pack),
+    )
+    torch.cuda.reset_peak_memory_stats(device)
+    return told
 
 
 def _step(trainer: Trainer, packs: Packs, pack: Pack) -> tuple[bool, float]:
@@ -166,6 +187,8 @@ def _refuse_unreached(towers: dict[str, Tower], images: bool) -> None:
 def lines(seen: Preflight) -> Iterator[str]:
     """What was seen, for people."""
     yield f"heaviest pack: {seen.rows:,} rows, {seen.tokens:,} tokens; {seen.peak_bytes / GIB:.2f} GiB at most"
+    if seen.checkpointing:
+        yield seen.checkpointing
     for name, tower in seen.towers.items():
         yield (
             f"{name}: {tower.parameters:,} parameters, {tower.trained:,} trained; "

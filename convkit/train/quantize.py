@@ -7,6 +7,9 @@ from torch import nn
 
 from convkit.errors import ConvkitError, MissingExtra
 
+KIND, BLOCK = "nf4", 64
+"""How four bits are read, and how many numbers share a scale."""
+
 
 def quantize(model: Any, compute: torch.dtype) -> None:
     """Exchange all linear layers but the head for ones of 4 bits, which come to be when the model goes to its device.
@@ -26,9 +29,11 @@ def quantize(model: Any, compute: torch.dtype) -> None:
     chosen = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
     for name, linear in chosen.items():
         packed = Linear4bit(
-            linear.in_features, linear.out_features, linear.bias is not None, compute, quant_type="nf4", device="meta"
+            linear.in_features, linear.out_features, linear.bias is not None, compute, quant_type=KIND, device="meta"
         )
-        packed.weight = Params4bit(linear.weight.data, requires_grad=False, compress_statistics=False, quant_type="nf4")
+        packed.weight = Params4bit(
+            linear.weight.data, requires_grad=False, compress_statistics=False, quant_type=KIND, blocksize=BLOCK
+        )
         packed.bias = linear.bias
         model.set_submodule(name, packed)
     model.is_loaded_in_4bit = True  # peft asks for this
@@ -43,7 +48,7 @@ def numel(parameter: nn.Parameter) -> int:
 def _probe(linear: Any) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        linear(64, 64, bias=False, quant_type="nf4").to(device)(torch.ones(1, 64, device=device))
+        linear(64, 64, bias=False, quant_type=KIND).to(device)(torch.ones(1, 64, device=device))
     except Exception as error:  # whatever a library says whose binary does not fit the machine
         raise ConvkitError(
             f"--use_qlora: bitsandbytes does not work on this machine's {device}: {' '.join(str(error).split())[:300]} "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convkit.errors import ConvkitError
 from convkit.train import checkpointing, methods
 from convkit.train.compilation import compile_layers
-from convkit.train.lora import FusedLinear
+from convkit.train.lora import Fused
 from convkit.train.models.phi3_v import loss as losses
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.optimizer import BETAS, EPSILON, AdamW, CompactAdamW, _joined, _split
@@ -46,23 +46,26 @@ def stir(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.1)
 
 
-def test_fused_adapters_compute_what_peft_does(dataset: Path, adapter: Phi3VAdapter) -> None:
-    config = runs.config(dataset, adapter.directory, dataset, use_lora=True)
+@pytest.mark.parametrize("method", [{"use_lora": True}, {"use_qlora": True}])
+def test_fused_adapters_compute_what_peft_does(dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any]) -> None:
+    if "use_qlora" in method:
+        pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
+    config = runs.config(dataset, adapter.directory, dataset, **method)
     trainer, packs = runs.parts(config, adapter)
     model = trainer.sharding.model
     stir(model)
-    fused = [module for module in model.modules() if isinstance(module, FusedLinear)]
+    fused = [module for module in model.modules() if isinstance(module, Fused)]
     assert len(fused) == 2 * 4 + 4 * 6 + 2 + 1 - 6  # all of the language model, the layers of CLIP that run, the rest
     ours = gradients(trainer, packs.batch((0, 1, 2)))
     for module in fused:
-        module.__class__ = FusedLinear.__mro__[1]
+        module.__class__ = type(module).__mro__[2]
     assert_same(ours, gradients(trainer, packs.batch((0, 1, 2))))
 
 
 def test_adapters_with_dropout_are_left_to_peft(dataset: Path, adapter: Phi3VAdapter) -> None:
     config = runs.config(dataset, adapter.directory, dataset, use_lora=True, lora_dropout=0.1)
     model = methods.load(adapter, config)
-    assert not [module for module in model.modules() if isinstance(module, FusedLinear)]
+    assert not [module for module in model.modules() if isinstance(module, Fused)]
 
 
 def test_the_loss_at_learnt_places_is_the_loss(
