@@ -21,7 +21,7 @@ from transformers.masking_utils import sdpa_mask
 
 VARLEN = "varlen"
 _HALF = (torch.float16, torch.bfloat16)
-_AMPERE = (8, 0)
+_HOPPER, _AMPERE = (9, 0), (8, 0)
 """Older GPUs have no variable-length kernels."""
 
 
@@ -46,6 +46,8 @@ def varlen_attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend (B, H, T, D); packed only with B = 1 and without a cache. Returns (B, T, H, D)."""
+    if cu_seq_lens_q is None and attention_mask is None and _is_whole(module, query):
+        return _cudnn(query, key, value, scaling).transpose(1, 2).contiguous(), None
     if cu_seq_lens_q is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
         return output, None
@@ -60,6 +62,26 @@ def varlen_attention_forward(
         longest = max_length_q if max_length_q is not None else int(cu_seq_lens_q.diff().max())
         return _kernel(query, key, value, cu_seq_lens_q, longest, scaling), None
     return packed_sdpa(query, key, value, cu_seq_lens_q, scaling), None
+
+
+def _is_whole(module: nn.Module, query: Tensor) -> bool:
+    """Whether everything attends to everything, on a GPU that cuDNN's kernels were made for."""
+    return (
+        not getattr(module, "is_causal", True)
+        and query.is_cuda
+        and query.dtype in _HALF
+        and torch.cuda.get_device_capability(query.device) >= _HOPPER
+    )
+
+
+def _cudnn(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """Attention without a mask, by kernels that take two thirds of the time of those that torch would choose.
+
+    They are prepared for each shape anew, which takes a tenth of a second.
+    """
+    attend = torch.ops.aten._scaled_dot_product_cudnn_attention
+    output: Tensor = attend(query, key, value, None, True, 0.0, False, False, scale=scaling)[0]
+    return output
 
 
 def packed_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seq_lens: Tensor, scaling: float | None) -> Tensor:

@@ -53,7 +53,7 @@ class Generator:
             pad_token_id=adapter.stop_token_ids[0] if pad is None else pad,
         )
 
-    @torch.compiler.set_stance("force_eager")  # what is compiled is for training
+    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator] # what is compiled is for training
     @torch.no_grad()  # and no inference mode: what a model keeps of it could not be trained on afterwards
     def __call__(self, batch: dict[str, Any]) -> tuple[list[str], Tensor]:
         """The answers to B prompts, and the log-probabilities (B, vocabulary) of their first tokens, on the CPU."""

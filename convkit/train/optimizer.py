@@ -67,7 +67,7 @@ class CompactAdamW(torch.optim.Optimizer):
     def clip(self, max_norm: float) -> Tensor:
         """The norm of the gradients; the next update scales them down to the given one."""
         norms = [torch.linalg.vector_norm(flat.gradient, dtype=torch.float32) for flat in self._flat]
-        norm = torch.linalg.vector_norm(torch.stack(norms))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         self._scale = min(1.0, max_norm / (float(norm) + 1e-6))
         return norm
 

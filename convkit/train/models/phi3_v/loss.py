@@ -6,6 +6,7 @@ memory. Where many are learnt, their logits are made a part at a time, and again
 Shape letters: T tokens, L places that are learnt, D width.
 """
 
+import torch
 import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -23,7 +24,7 @@ def loss_at(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.Module, ite
         items: what the sum is divided by; L if not given.
     """
     rows, targets = hidden[0].index_select(0, places), labels[0, places + 1]
-    parts = list(zip(rows.split(_AT_ONCE), targets.split(_AT_ONCE), strict=True))
+    parts = list(zip(torch.split(rows, _AT_ONCE), torch.split(targets, _AT_ONCE), strict=True))
     if len(parts) == 1:
         total = _sum(head, *parts[0])
     else:

@@ -17,6 +17,10 @@ _GRID = 12
 """A crop's tokens along one side, after 2x2 merging."""
 
 
+_AT_ONCE = 48
+"""Crops: kernels for attention are prepared for each number of them."""
+
+
 class ClipTower(nn.Module):
     """CLIP's vision transformer but for its last layer, which is kept for saving and never run."""
 
@@ -74,12 +78,17 @@ class ImageEmbedding(nn.Module):
             (tokens of all images, D).
         """
         crops = self._crops(pixel_values, image_sizes)
-        features = self.img_processor.vision_model(torch.cat(crops).to(self.glb_GN.dtype))
+        features = self._features(torch.cat(crops).to(self.glb_GN.dtype))
         parts = torch.split(features, [len(part) for part in crops])
         grids = [(height // TILE, width // TILE) for height, width in pairs(image_sizes)]
         sequences = [self._sequence(part, *grid) for part, grid in zip(parts, grids, strict=True)]
         projected: Tensor = self.img_projection(torch.cat(sequences))
         return projected
+
+    def _features(self, crops: Tensor) -> Tensor:
+        """CLIP on all crops, so many at once that a GPU is busy, and so few that there are few numbers of them."""
+        parts = crops.tensor_split(-(-len(crops) // _AT_ONCE))
+        return torch.cat([self.img_processor.vision_model(part) for part in parts])
 
     def nothing(self) -> Tensor:
         """Zero, computed from every parameter: keeps batches without images in step with the other processes."""
