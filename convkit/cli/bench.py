@@ -1,0 +1,144 @@
+"""`convkit bench`: how fast training is on this machine, and how fast data is made ready for it."""
+
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from convkit.cli.train import options, quiet, signed
+from convkit.train.bench import NOT_MEASURED
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure how fast training is on this machine, and how fast data is made ready for it.",
+)
+_METHODS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "frozen": {"freeze_vision_model": True},
+    "lora": {"use_lora": True},
+    "qlora": {"use_qlora": True},
+}
+_DEFAULTS: dict[str, Any] = {"lora_rank": 32, "lora_alpha_ratio": 0.5}
+"""The recipe's adapters for DocVQA."""
+
+
+def _train(
+    method: str,
+    workload: str,
+    geometry: Literal["full", "tiny"],
+    steps: int,
+    warm: int,
+    profiled: int,
+    baseline: str | None,
+    baseline_steps: int,
+    json_file: Path | None,
+    config: Path | None,
+    **values: Any,
+) -> None:
+    """Train Phi-3.5-vision with random weights for some steps, as `convkit train` does, and say how fast that is.
+
+    Prints images and tokens a second, the share of what matrix products come to on this device (MFU), memory, and
+    where the time of a step goes; docs/performance.md says how each is measured. All else is the trainer itself: the
+    options below are those of `convkit train`.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    quiet()
+    from rich.console import Console
+
+    from convkit.errors import MissingExtra
+    from convkit.progress import progress_bar, silent
+    from convkit.train.config import resolve
+
+    try:
+        from convkit.train.bench import table
+        from convkit.train.bench.run import Steps
+        from convkit.train.bench.train import Bench, bench
+        from convkit.train.bench.workloads import WORKLOADS
+        from convkit.train.distributed import world
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "torch", "train", "Measuring") from None
+    usual = {
+        **_DEFAULTS,
+        "dataloader_num_workers": min(8, os.cpu_count() or 1),
+        "num_crops": WORKLOADS[workload].num_crops,
+        "bf16": geometry == "full" and not given.get("fp16"),
+        "data_dir": Path(),
+        "model": Path("random"),
+        "output_dir": Path(),
+    }
+    chosen = resolve({**usual, **_METHODS[method], **given}, config)
+    what = Bench(
+        workload="" if "data_dir" in given else workload,
+        geometry=geometry,
+        steps=Steps(warm, steps, profiled),
+        baseline=Steps(1, baseline_steps, 0) if baseline else None,
+    )
+    with world() as joined:
+        result = bench(chosen, what, joined, progress_bar if chosen.tqdm else silent)
+    Console().print(table.render(result))
+    if json_file:
+        json_file.write_text(json.dumps(result.recorded(), indent=2) + "\n")
+
+
+def _own() -> dict[str, tuple[Any, Any]]:
+    return {
+        "method": (
+            Annotated[Literal["full", "frozen", "lora", "qlora"], typer.Option("--method", help="What is trained.")],
+            "full",
+        ),
+        "workload": (
+            Annotated[
+                Literal["document", "video", "mixed"],
+                typer.Option(
+                    "--workload",
+                    help="A page of 17 crops a row; 8 frames of a video; or a mixture. --data_dir takes a data set.",
+                ),
+            ],
+            "document",
+        ),
+        "geometry": (
+            Annotated[
+                Literal["full", "tiny"],
+                typer.Option("--geometry", help="The size of Phi-3.5-vision, or a toy for the CPU."),
+            ],
+            "full",
+        ),
+        "steps": (Annotated[int, typer.Option("--steps", min=1, help="Steps that are measured.")], 5),
+        "warm": (Annotated[int, typer.Option("--warm", min=1, help="Steps before them.")], 3),
+        "profiled": (
+            Annotated[int, typer.Option("--profiled", min=0, help="Steps after them, for the GPU's idle time.")],
+            1,
+        ),
+        "baseline": (
+            Annotated[
+                Literal["recipe"] | None,
+                typer.Option("--baseline", help="Measure the recipe's way as well, in the same process."),
+            ],
+            None,
+        ),
+        "baseline_steps": (
+            Annotated[int, typer.Option("--baseline_steps", min=1, help="Steps of it that are measured.")],
+            2,
+        ),
+        "json_file": (Annotated[Path | None, typer.Option("--json", help="Write all figures here as well.")], None),
+        "config": (
+            Annotated[Path | None, typer.Option("--config", help="A YAML file of options; those given win.")],
+            None,
+        ),
+    }
+
+
+app.command("train")(
+    signed(
+        _train,
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in _own().items()
+        ]
+        + options(without={*NOT_MEASURED, "use_lora", "use_qlora"}),
+    )
+)
