@@ -110,7 +110,10 @@ def _own() -> dict[str, tuple[Any, Any]]:
         "steps": (Annotated[int, typer.Option("--steps", min=1, help="Steps that are measured.")], 5),
         "warm": (Annotated[int, typer.Option("--warm", min=1, help="Steps before them.")], 3),
         "profiled": (
-            Annotated[int, typer.Option("--profiled", min=0, help="Steps after them, for the GPU's idle time.")],
+            Annotated[
+                int,
+                typer.Option("--profiled", min=0, help="The last of them again, profiled, for the GPU's idle time."),
+            ],
             1,
         ),
         "baseline": (

@@ -1,7 +1,8 @@
 """What a device can do at most, and how much of the time it does nothing."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -61,31 +62,28 @@ def peaks(device: torch.device) -> Peaks | None:
     return Peaks(torch.cuda.max_memory_allocated(device) / GIB, torch.cuda.max_memory_reserved(device) / GIB)
 
 
-def idle_share(device: torch.device, work: Callable[[], object]) -> float | None:
-    """The share of the time in which a GPU does nothing at all while it does some work; None without a GPU.
+def busy(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds in which a GPU does anything at all, copies included, while it does some work.
 
-    From the first to the last thing that the profiler saw it do, copies included.
+    Work takes longer while it is looked at; what the GPU itself does for it does not.
     """
-    if device.type != "cuda":
-        return None
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as seen:
         work()
-        torch.cuda.synchronize(device)
+        wait(device)
     assert seen.profiler is not None and seen.profiler.kineto_results is not None
-    spans = sorted(
+    spans = [
         (event.start_ns(), event.end_ns())
         for event in seen.profiler.kineto_results.events()
         if event.device_type().name == "CUDA" and not event.is_user_annotation()
-    )
-    return gaps(spans)
+    ]
+    return covered(spans) / 1e9
 
 
-def gaps(spans: list[tuple[int, int]]) -> float | None:
-    """The share that no span covers, from the begin of the first to the end of the last; spans are sorted."""
-    if not spans:
-        return None
-    first, busy, end = spans[0][0], 0, spans[0][0]
-    for start, stop in spans:
-        busy += max(0, stop - max(start, end))
-        end = max(end, stop)
-    return 1 - busy / (end - first)
+def covered(spans: Iterable[tuple[int, int]]) -> int:
+    """What spans, given as begin and end, cover together."""
+    total = 0
+    reached = -math.inf
+    for begin, end in sorted(spans):
+        total += max(0, end - int(max(begin, reached)))
+        reached = max(reached, end)
+    return total

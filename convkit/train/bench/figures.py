@@ -31,7 +31,8 @@ class Figures:
     reserved_gib: float | None
     """At most, in these steps."""
     idle: float | None
-    """The share of the time in which the GPU did nothing, of steps that were profiled."""
+    """The share of the time in which the GPU did nothing: what it did in the profiled steps, over what these took
+    when they were not."""
     ms_a_step: dict[str, float]
     """By sections, medians."""
     seconds_a_step: list[float]
@@ -73,7 +74,7 @@ def figures(
         mfu=flops / total / peak,
         allocated_gib=seen.peaks.allocated_gib if seen.peaks else None,
         reserved_gib=seen.peaks.reserved_gib if seen.peaks else None,
-        idle=seen.idle,
+        idle=None if seen.busy is None else max(0.0, 1 - seen.busy / sum(seconds[-len(steps.again) :])),
         ms_a_step={name: median(step.get(name, 0.0) for step in seen.sections) for name in SECTIONS},
         seconds_a_step=seconds,
         packs_a_step=len(packs) / steps.measured,

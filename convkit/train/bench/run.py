@@ -1,7 +1,7 @@
 """The steps of a measurement: as in a run, with a timeline beside them."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from convkit.progress import Bars
@@ -25,17 +25,22 @@ class Steps:
     """Not measured: shapes are compiled, memory is taken."""
     measured: int
     profiled: int
-    """By torch's profiler, which slows them down: for the GPU's idle time alone."""
+    """The last of them once more, on a GPU, for what it does in them; torch's profiler slows them down."""
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return self.warm + self.measured + self.profiled
+        """Of the plan."""
+        return self.warm + self.measured
 
     @property
     def counted(self) -> range:
         """The numbers of those that are measured."""
-        return range(self.warm, self.warm + self.measured)
+        return range(self.warm, self.total)
+
+    @property
+    def again(self) -> range:
+        """The numbers of those that are profiled."""
+        return range(max(self.warm, self.total - self.profiled), self.total)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Seen:
     """Milliseconds of each step."""
     losses: list[float]
     peaks: card.Peaks | None
-    idle: float | None
-    """The share of the time in which the GPU did nothing."""
+    busy: float | None
+    """Seconds in which the GPU did anything in the profiled steps; None if there were none."""
     warming: float
     """Seconds that went before, from the first forward pass on."""
 
@@ -65,25 +70,29 @@ class Run:
         began = time.perf_counter()
         found = preflight.preflight(trainer, self._packs, self._adapter)
         meter = Meter(trainer.plan, trainer.index, trainer.config, trainer.world, found.flops_per_token)
+        again = steps.again if device.type == "cuda" else range(0)
+        stream = self._stream([*range(steps.total), *again])
         with Log(trainer.config, 0, meter, trainer.world) as log, bars("training", "steps", meter.text) as update:
-            stream = self._stream()
-            losses = []
-            for step in range(steps.warm + steps.measured):
-                if step == steps.warm:
-                    card.wait(device)
-                    warming = time.perf_counter() - began
-                    card.forget_peaks(device)
-                losses.append(self._step(step, stream, log))
-                update(step + 1, steps.total)
-            self._timeline.begin()
-            sections = self._timeline.steps()
-            peaks = card.peaks(device)
-            rest = range(steps.counted.stop, steps.total)
-            idle = card.idle_share(device, lambda: [self._step(step, stream, log) for step in rest]) if rest else None
-        return Seen(sections[steps.warm :], losses[steps.warm :], peaks, idle, warming)
 
-    def _stream(self) -> Iterator[Batch]:
-        order = (pack for step in range(self._steps.total) for pack in self._trainer.packs(step))
+            def run(numbers: range) -> list[float]:
+                losses = []
+                for step in numbers:
+                    losses.append(self._step(step, stream, log))
+                    update(step + 1, steps.total)
+                return losses
+
+            run(range(steps.warm))
+            card.wait(device)
+            warming = time.perf_counter() - began
+            card.forget_peaks(device)
+            losses = run(steps.counted)
+            self._timeline.begin()
+            sections, peaks = self._timeline.steps()[steps.warm :], card.peaks(device)
+            busy = card.busy(device, lambda: run(again)) if again else None
+        return Seen(sections, losses, peaks, busy, warming)
+
+    def _stream(self, steps: Sequence[int]) -> Iterator[Batch]:
+        order = (pack for step in steps for pack in self._trainer.packs(step))
         return watched(batches(self._packs, order, self._trainer.config.dataloader_num_workers), self._timeline)
 
     def _step(self, step: int, stream: Iterator[Batch], log: Log) -> float:
