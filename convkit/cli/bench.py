@@ -36,7 +36,6 @@ def _train(
     baseline: str | None,
     baseline_steps: int,
     json_file: Path | None,
-    config: Path | None,
     **values: Any,
 ) -> None:
     """Train Phi-3.5-vision with random weights for some steps, as `convkit train` does, and say how fast that is.
@@ -70,7 +69,7 @@ def _train(
         "model": Path("random"),
         "output_dir": Path(),
     }
-    chosen = resolve({**usual, **_METHODS[method], **given}, config)
+    chosen = resolve({**usual, **_METHODS[method], **given})
     what = Bench(
         workload="" if "data_dir" in given else workload,
         geometry=geometry,
@@ -128,11 +127,58 @@ def _own() -> dict[str, tuple[Any, Any]]:
             2,
         ),
         "json_file": (Annotated[Path | None, typer.Option("--json", help="Write all figures here as well.")], None),
-        "config": (
-            Annotated[Path | None, typer.Option("--config", help="A YAML file of options; those given win.")],
-            None,
-        ),
     }
+
+
+@app.command("data")
+def data(
+    data_dir: Annotated[
+        Path | None, typer.Option("--data_dir", help="A dataset directory. Default: rows that are made for it.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="With --data_dir: what is read.")] = "train",
+    workload: Annotated[
+        Literal["document", "video", "mixed"], typer.Option("--workload", help="Without it: such rows.")
+    ] = "document",
+    num_crops: Annotated[
+        int | None, typer.Option("--num_crops", min=1, help="At most so many tiles an image. Default: the workload's.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=10, help="Rows of each measurement.")] = 200,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option("--workers", min=1, help="Processes; repeatable. Default: 1, 2, 4, … cores."),
+    ] = None,
+    needs: Annotated[
+        list[float] | None,
+        typer.Option("--needs", help="How many workers so many images/s take; repeatable."),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here as well.")] = None,
+) -> None:
+    """Make batches of rows as training does, without a model, and say how fast and where the time goes.
+
+    Reading headers and making tokens, decoding, scaling, and cutting into tiles are timed in one process; whole
+    batches with as many worker processes as said.
+    """
+    quiet()
+    from rich.console import Console
+
+    from convkit.errors import MissingExtra
+    from convkit.progress import progress_bar
+
+    try:
+        from convkit.train.bench import feeding
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "torch", "train", "Measuring") from None
+    source = feeding.Source(data_dir, split, workload, num_crops)
+    seen = feeding.feed(source, rows, workers or _powers_of_two(), needs or [], progress_bar)
+    Console().print(*feeding.render(seen), sep="\n")
+    if json_file:
+        json_file.write_text(json.dumps(seen.recorded(), indent=2) + "\n")
+
+
+def _powers_of_two() -> list[int]:
+    """Up to the number of cores."""
+    cores = os.cpu_count() or 1
+    return [2**power for power in range(cores.bit_length())]
 
 
 app.command("train")(

@@ -12,10 +12,10 @@ from torch import nn
 from convkit.progress import Bars
 from convkit.train import methods
 from convkit.train.bench import card
+from convkit.train.bench.data import Data
 from convkit.train.bench.figures import Figures, figures
 from convkit.train.bench.flops import Flops, shape
 from convkit.train.bench.run import Run, Steps
-from convkit.train.bench.synthetic import Data
 from convkit.train.bench.timeline import Timeline
 from convkit.train.bench.watched import Watched
 from convkit.train.config import Config

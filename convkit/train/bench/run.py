@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from convkit.progress import Bars
 from convkit.train import preflight
 from convkit.train.bench import card
-from convkit.train.bench.synthetic import Data
+from convkit.train.bench.data import Data
 from convkit.train.bench.timeline import Timeline
 from convkit.train.bench.watched import watched
 from convkit.train.data import Batch, Packs, batches

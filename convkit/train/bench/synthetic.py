@@ -1,6 +1,5 @@
 """A data set of a workload: rows and JPEG files with made-up content, in a folder that is thrown away afterwards."""
 
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from itertools import count
@@ -14,6 +13,7 @@ import PIL.ImageFont
 from convkit import layout
 from convkit.profiles import Size
 from convkit.schema import Conversation, Turn
+from convkit.train.bench.data import Data
 from convkit.train.bench.workloads import Row, Workload
 from convkit.train.index import Index
 from convkit.train.models.base import Adapter
@@ -26,14 +26,6 @@ _GRAIN = 4
 """Pixels along each side of a grain of noise."""
 _LINE = 33
 """Pixels from one line of a page to the next: 66 lines on a page of 2,200."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """What the trainer reads."""
-
-    index: Index
-    images: Path
 
 
 def write(workload: Workload, rows: int, adapter: Adapter, directory: Path, seed: int = 0) -> Data:

@@ -1,20 +1,18 @@
 """`convkit bench train`: a method on a workload, and beside it the recipe's way."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from convkit import layout
-from convkit.dataset import Dataset
 from convkit.progress import Bars, silent
-from convkit.train import index
 from convkit.train.bench import NOT_MEASURED, card, recipe
 from convkit.train.bench.contender import Contender
+from convkit.train.bench.data import Data, read
 from convkit.train.bench.figures import TERA, Figures
 from convkit.train.bench.geometry import Geometry, RandomPhi3V
 from convkit.train.bench.run import Steps
-from convkit.train.bench.synthetic import Data, write
+from convkit.train.bench.synthetic import write
 from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.config import Config
 from convkit.train.distributed import World
@@ -93,17 +91,7 @@ def _contender(
 
 def _data(config: Config, what: Bench, adapter: Phi3VAdapter, folder: Path, bars: Bars) -> Data:
     if not what.workload:
-        images = config.data_dir / layout.IMAGES
-        with bars("counting tokens", "rows") as update:
-            rows = index.build(
-                Dataset.open(config.data_dir),
-                config.split,
-                lambda row: adapter.length(row, images),
-                config.max_tokens,
-                update,
-                config.drop_overlong,
-            )
-        return Data(rows, images)
+        return read(config.data_dir, config.split, adapter, config.max_tokens, config.drop_overlong, bars)
     most = max(what.steps.total, what.baseline.total if what.baseline else 0)
     return write(WORKLOADS[what.workload], config.batch_size * most, adapter, folder / "data", config.seed)
 
@@ -117,6 +105,7 @@ def _about(config: Config, what: Bench, world: World) -> dict[str, Any]:
         "geometry": what.geometry,
         "hardware": hardware(world).model_dump(),
         "versions": versions(),
-        "steps": {"warm": what.steps.warm, "measured": what.steps.measured, "profiled": what.steps.profiled},
+        "steps": asdict(what.steps),
+        **({"baseline_steps": asdict(what.baseline)} if what.baseline else {}),
         "options": options,
     }
