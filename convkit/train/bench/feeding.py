@@ -23,7 +23,7 @@ from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.data import Packs, batches
 from convkit.train.models.images import pictures
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from convkit.train.models.phi3_v.image_processing import hd_size, scaled, to_tiles
+from convkit.train.models.phi3_v.image_processing import cut, hd_size, scaled
 
 ENCODE, DECODE, SCALE, TILES, REST = STAGES = ("headers, tokens", "decode", "scale", "tiles", "tensors, batch")
 
@@ -124,15 +124,15 @@ def _stages(data: Data, adapter: Phi3VAdapter, numbers: Sequence[int], update: P
         with watch(DECODE):
             found = pictures(row, data.images)
         for picture in found:
+            size = hd_size(*picture.size, adapter.num_crops)
             with watch(SCALE):
-                scaled(picture, hd_size(*picture.size, adapter.num_crops))
+                large = scaled(picture, size)
             with watch(TILES):
-                to_tiles(picture, adapter.num_crops)
+                cut(large, size)
         update(done, len(numbers))
     seconds = watch.seconds
-    seconds[TILES] -= seconds[SCALE]
-    seconds[REST] -= sum(seconds[stage] for stage in STAGES[:-1])
-    return {stage: max(0.0, seconds[stage]) for stage in STAGES}
+    parts = {stage: seconds[stage] for stage in STAGES[:-1]}
+    return {**parts, REST: max(0.0, seconds[REST] - sum(parts.values()))}
 
 
 class _Watch:

@@ -41,6 +41,10 @@ def shape(index: Index, number: int, images: Path, num_crops: int) -> Shape:
     return Shape(index.tokens[number], index.trained[number], sum(size.tokens for size in laid), crops)
 
 
+_BESIDE = ("vision_embed_tokens", "q_proj", "k_proj", "v_proj")
+"""Modules that do not read what the one before them gives, but what their parent reads."""
+_LAST = ("o_proj", "out_proj")
+"""Modules that come last in their parent, wherever it names them."""
 _Times = Callable[[Shape], int]
 
 
@@ -91,13 +95,13 @@ class Flops:
             return live
         if isinstance(module, nn.Linear | nn.Conv2d):
             return self._weight(name, module, live)
-        after = live or any(p.requires_grad for p in module.parameters(recurse=False))
-        for child, part in module.named_children():
-            beside = child in ("q_proj", "k_proj", "v_proj")  # each of them reads what the attention reads
+        after = live
+        for child, part in sorted(module.named_children(), key=lambda named: named[0] in _LAST):
+            beside = child in _BESIDE
             after = self._walk(f"{name}.{child}".strip("."), part, live if beside else after) or after
             if child in ("qkv_proj", "v_proj"):
                 self._attention(name, after)
-        return after
+        return after or any(p.requires_grad for p in module.parameters(recurse=False))
 
     def _weight(self, name: str, module: nn.Linear | nn.Conv2d, live: bool) -> bool:
         trained = module.weight.requires_grad

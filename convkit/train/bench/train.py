@@ -9,7 +9,7 @@ from convkit.progress import Bars, silent
 from convkit.train.bench import NOT_MEASURED, card, recipe
 from convkit.train.bench.contender import Contender
 from convkit.train.bench.data import Data, read
-from convkit.train.bench.figures import TERA, Figures
+from convkit.train.bench.figures import TERA, Figures, rounded
 from convkit.train.bench.geometry import Geometry, RandomPhi3V
 from convkit.train.bench.run import Steps
 from convkit.train.bench.synthetic import write
@@ -50,7 +50,7 @@ class Result:
         """As JSON."""
         measured = {name: figures.recorded() for name, figures in self.figures.items()}
         ratio = {"ratio": round(self.ratio, 3)} if self.ratio else {}
-        return {**self.about, "matmul_tflops": round(self.peak_tflops, 1), **measured, **ratio}
+        return {**self.about, "matmul_tflops": rounded(self.peak_tflops), **measured, **ratio}
 
     @property
     def ratio(self) -> float | None:

@@ -47,9 +47,13 @@ def hd_size(width: int, height: int, num_crops: int) -> HdSize:
 
 
 def to_tiles(image: PIL.Image.Image, num_crops: int) -> Tensor:
-    """An image's tiles row by row, (h * w, 3, 336, 336) uint8: the image scaled, and white where it is too short."""
+    """An image's tiles row by row, (h * w, 3, 336, 336) uint8."""
     size = hd_size(image.width, image.height, num_crops)
-    picture = scaled(image, size)
+    return cut(scaled(image, size), size)
+
+
+def cut(picture: PIL.Image.Image, size: HdSize) -> Tensor:
+    """The tiles of a scaled image; what it does not cover is white."""
     height, width = size.padded
     top, left = (height - picture.height) // 2, (width - picture.width) // 2
     channels = np.full((3, height, width), _WHITE, np.uint8)
