@@ -48,7 +48,7 @@ def _train(
     quiet()
     from rich.console import Console
 
-    from convkit.errors import MissingExtra
+    from convkit.errors import ConvkitError, MissingExtra
     from convkit.progress import progress_bar, silent
     from convkit.train.config import resolve
 
@@ -78,9 +78,11 @@ def _train(
     )
     with world() as joined:
         result = bench(chosen, what, joined, progress_bar if chosen.tqdm else silent)
-    Console().print(table.render(result))
+    Console(soft_wrap=True).print(*table.render(result), sep="\n")
     if json_file:
         json_file.write_text(json.dumps(result.recorded(), indent=2) + "\n")
+    if result.failure:
+        raise ConvkitError(result.failure)
 
 
 def _own() -> dict[str, tuple[Any, Any]]:

@@ -41,6 +41,8 @@ class Figures:
     building_s: float
     warming_s: float
     losses: list[float]
+    preflight: list[str]
+    """What a run says before its first step."""
 
     def recorded(self) -> dict[str, Any]:
         """As JSON, in five digits."""
@@ -82,6 +84,7 @@ def figures(
         building_s=building,
         warming_s=seen.warming,
         losses=seen.losses,
+        preflight=seen.preflight,
     )
 
 

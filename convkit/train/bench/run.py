@@ -55,6 +55,8 @@ class Seen:
     """Seconds in which the GPU did anything in the profiled steps; None if there were none."""
     warming: float
     """Seconds that went before, from the first forward pass on."""
+    preflight: list[str]
+    """What a run says before its first step."""
 
 
 class Run:
@@ -89,7 +91,7 @@ class Run:
             self._timeline.begin()
             sections, peaks = self._timeline.steps()[steps.warm :], card.peaks(device)
             busy = card.busy(device, lambda: run(again)) if again else None
-        return Seen(sections, losses, peaks, busy, warming)
+        return Seen(sections, losses, peaks, busy, warming, list(preflight.lines(found)))
 
     def _stream(self, steps: Sequence[int]) -> Iterator[Batch]:
         order = (pack for step in steps for pack in self._trainer.packs(step))

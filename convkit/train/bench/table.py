@@ -9,8 +9,10 @@ from convkit.train.bench.figures import Figures
 from convkit.train.bench.train import RECIPE, Result
 
 
-def render(result: Result) -> RenderableType:
-    """One column for each contender, and how many times as much the first one is of the second."""
+def render(result: Result) -> Iterator[RenderableType]:
+    """What was said before the first step; then a column for each contender, and a ratio."""
+    for name, figures in result.figures.items():
+        yield "\n".join(f"{name}: {line}" for line in figures.preflight)
     about = result.about
     title = (
         f"{about['method']}, {about['workload']}, {about['geometry']} geometry, {about['hardware']['device']}; "
@@ -26,7 +28,7 @@ def render(result: Result) -> RenderableType:
         values = [column[label] for column in columns]
         ratio = [_ratio(*values)] if len(values) > 1 else []
         table.add_row(label, *(_number(value) for value in values), *ratio)
-    return table
+    yield table
 
 
 def _lines(figures: Figures) -> Iterator[tuple[str, float | None]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from convkit.errors import ConvkitError
 from convkit.progress import Bars, silent
 from convkit.train.bench import NOT_MEASURED, card, recipe
 from convkit.train.bench.contender import Contender
@@ -45,12 +46,20 @@ class Result:
     """Of square matrix products in this very process."""
     figures: dict[str, Figures]
     """By contenders."""
+    failure: str = ""
+    """Why the recipe's way could not be measured."""
 
     def recorded(self) -> dict[str, Any]:
         """As JSON."""
         measured = {name: figures.recorded() for name, figures in self.figures.items()}
         ratio = {"ratio": round(self.ratio, 3)} if self.ratio else {}
-        return {**self.about, "matmul_tflops": rounded(self.peak_tflops), **measured, **ratio}
+        return {
+            **self.about,
+            **({"failure": self.failure} if self.failure else {}),
+            "matmul_tflops": rounded(self.peak_tflops),
+            **measured,
+            **ratio,
+        }
 
     @property
     def ratio(self) -> float | None:
@@ -71,12 +80,16 @@ def bench(config: Config, what: Bench, world: World, bars: Bars = silent) -> Res
         peak = card.matmul_peak(world.device, dtype(config))
         ours = _contender(RandomPhi3V, config, what, world, folder / OURS, shard)
         data = _data(config, what, ours.adapter, folder, bars)
+        failure = ""
         found = {OURS: ours.measure(data, world, what.steps, peak, bars)}
         if what.baseline:
             theirs = recipe.configured(config)
             other = _contender(recipe.RecipeAdapter, theirs, what, world, folder / RECIPE, recipe.RecipeSharding)
-            found[RECIPE] = other.measure(data, world, what.baseline, peak, bars)
-    return Result(_about(config, what, world), peak / TERA, found)
+            try:
+                found[RECIPE] = other.measure(data, world, what.baseline, peak, bars)
+            except ConvkitError as error:  # what was measured before is kept
+                failure = f"The recipe's way could not be measured. {error}"
+    return Result(_about(config, what, world), peak / TERA, found, failure)
 
 
 def _contender(
