@@ -21,6 +21,8 @@ from convkit.train.bench.geometry import RandomPhi3V
 from convkit.train.bench.synthetic import write
 from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.data import Packs, batches
+from convkit.train.distributed import World
+from convkit.train.environment import hardware, versions
 from convkit.train.models.images import pictures
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.models.phi3_v.image_processing import cut, hd_size, scaled
@@ -44,6 +46,8 @@ class Feeding:
     def recorded(self) -> dict[str, Any]:
         """As JSON."""
         return {
+            "hardware": hardware(World(0, 1, torch.device("cpu"))).model_dump(),
+            "versions": versions(),
             "rows": self.rows,
             "images": self.images,
             "ms_an_image": {stage: round(ms, 3) for stage, ms in self.ms_an_image.items()},
