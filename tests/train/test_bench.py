@@ -12,10 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from convkit.cli import app
+from convkit.errors import ConvkitError
 from convkit.train import methods
 from convkit.train.bench import card, recipe
 from convkit.train.bench.data import Data
-from convkit.train.bench.flops import Flops, shape
+from convkit.train.bench.flops import Flops, Shape, shape
 from convkit.train.bench.geometry import RandomPhi3V
 from convkit.train.bench.synthetic import write
 from convkit.train.bench.timeline import DATA, LANGUAGE, SECTIONS, Timeline
@@ -24,8 +25,11 @@ from convkit.train.config import Config
 from convkit.train.data import Packs
 from convkit.train.distributed import World
 from convkit.train.loop import Trainer
+from convkit.train.models.phi3_v.configuration import Phi3VConfig
+from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.plan import Plan, PlanOptions
 from convkit.train.sharding.plain import Plain
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 SMALL = Workload(2, lambda random: Row(WORKLOADS["document"].row(random).images, "page", question=5, answer=3))
@@ -76,11 +80,16 @@ def attention(model: Any, tokens: int, name: str) -> Any:
     return reads * 3 + sees * (1 if "frozen" in name else 3)
 
 
-def test_the_full_size_is_what_it_is_said_to_be() -> None:
-    """Of a page of 17 crops and 2,559 tokens, all trained: by hand, without attention, which is less than a tenth."""
-    language, vision = 3_623_878_656, 23 * 12_582_912
-    assert 6 * language * 2559 / 1e12 == pytest.approx(55.6, abs=0.1)
-    assert 6 * vision * 17 * 577 / 1e12 == pytest.approx(17.0, abs=0.1)
+def test_the_work_of_a_page_in_the_full_size() -> None:
+    """By hand: 17 crops, 2,559 tokens, all weights trained."""
+    with torch.device("meta"):
+        work = Flops(Phi3VForCausalLM(Phi3VConfig())).row(Shape(tokens=2559, trained=8, image_tokens=2509, crops=17))
+    layer = 3072 * (9216 + 3072 + 16384) + 8192 * 3072
+    assert work["language"] == 32 * (6 * layer * 2559 + 3 * 2 * 3072 * 2559**2)
+    seen = 23 * 17 * (6 * 12 * 1024**2 * 577 + 3 * 4 * 1024 * 577**2)
+    patches, projection = 4 * 588 * 1024 * 576 * 17, 6 * (4096 + 3072) * 3072 * 2509
+    assert work["vision"] == seen + patches + projection
+    assert work["head"] == 6 * 3072 * 32064 * 8
 
 
 @pytest.mark.parametrize(("name", "tokens"), [("document", 2559), ("video", 6109)])
@@ -173,3 +182,30 @@ def test_bench_data(tmp_path: Path) -> None:
     assert (found["rows"], found["images"]) == (10, 80)
     assert found["workers_for"]["0.001"] == 1 < found["workers_for"]["1000000.0"]
     assert min(found["ms_an_image"][stage] for stage in ("decode", "scale", "tiles")) > 0
+
+
+COMMAND = (
+    "bench train --geometry tiny --num_crops 1 --batch_size 2 --steps 1 --warm 1 --no_tqdm --dataloader_num_workers 0"
+)
+
+
+def test_a_data_set_of_ones_own_needs_no_receipt(tmp_path: Path) -> None:
+    directory, file = ROOT / "tests/fixtures/datasets/valid/with_manifest", tmp_path / "result.json"
+    result = CliRunner().invoke(app, [*COMMAND.split(), "--data_dir", str(directory), "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    found = json.loads(file.read_text())
+    assert found["workload"] == "data set" and found["options"]["data_dir"] == str(directory)
+    assert len(found["convkit"]["losses"]) == 1
+
+
+def test_what_was_measured_is_kept_where_the_recipe_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConvkitError("It does not fit.")
+
+    monkeypatch.setattr(recipe.RecipeSharding, "forward", fail)
+    file = tmp_path / "result.json"
+    result = CliRunner().invoke(app, [*COMMAND.split(), "--baseline", "recipe", "--json", str(file)])
+    assert str(result.exception) == "The recipe's way could not be measured. It does not fit."
+    found = json.loads(file.read_text())
+    assert found["convkit"]["rows_a_second"] > 0 and "recipe" not in found
+    assert found["failure"] == str(result.exception)
