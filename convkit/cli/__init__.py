@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from convkit import __version__
+from convkit.cli.bench import app as bench_app
 from convkit.cli.convert import app as convert_app
 from convkit.cli.evaluate import evaluate
 from convkit.cli.init_vlm import init_vlm
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=SETTINGS,
 )
+app.add_typer(bench_app, name="bench")
 app.add_typer(convert_app, name="convert")
 app.command()(evaluate)
 app.command("init-vlm")(init_vlm)

@@ -2,6 +2,8 @@
 
 import inspect
 import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -104,15 +106,30 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     )
 
 
-def command() -> Any:
-    """The command, with an option for each field."""
-    from dataclasses import MISSING, fields
-
+def options(without: Collection[str] = ()) -> list[inspect.Parameter]:
+    """An option for each field of the configuration; None where it is not given."""
     hints = get_type_hints(Config, include_extras=True)
-    options = [
+    return [
         _option(field.name, hints[field.name], inspect.Parameter.empty if field.default is MISSING else field.default)
         for field in fields(Config)
+        if field.name not in without
     ]
+
+
+def signed(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """A command that takes these options and has the function's help."""
+
+    def command(**values: Any) -> None:
+        run(**values)
+
+    command.__doc__ = run.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def command() -> Any:
+    """The command, with an option for each field."""
     own: dict[str, tuple[Any, Any]] = {
         "config": (
             Annotated[Path | None, typer.Option("--config", help="A YAML file of options; those given win.")],
@@ -131,15 +148,8 @@ def command() -> Any:
             False,
         ),
     }
-    options += [
+    more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         for name, (annotation, default) in own.items()
     ]
-
-    def train(**values: Any) -> None:
-        _run(**values)
-
-    train.__doc__ = _run.__doc__
-    train.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    train.__annotations__ = {option.name: option.annotation for option in options}
-    return train
+    return signed(_run, [*options(), *more])

@@ -48,6 +48,16 @@ class Index:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def add(self, row: Conversation, length: Length, offset: int) -> None:
+        """Note a row that begins at a byte of the file."""
+        self.images.append(sum(len(turn.images) for turn in row.conversations))
+        shortest = self.shortest_with_images
+        if self.images[-1] and (shortest is None or length.tokens < self.tokens[shortest]):
+            self.shortest_with_images = len(self)
+        self.offsets.append(offset)
+        self.tokens.append(length.tokens)
+        self.trained.append(length.trained)
+
     @property
     def lightest(self) -> int:
         """The number of the row with the fewest tokens that goes through all of the model: one with images, if any."""
@@ -82,7 +92,7 @@ def build(
         if not length.trained:
             raise DatasetError(f"{path}:{line.number}: row {row.id!r} has nothing to train on. Leave it out.")
         if length.tokens <= max_tokens:
-            _add(index, row, length, offset)
+            index.add(row, length, offset)
         elif drop_overlong:
             index.dropped.append(Dropped(line.number, row.id, length.tokens))
         else:
@@ -99,13 +109,3 @@ def build(
             "--num_crops."
         )
     return index
-
-
-def _add(index: Index, row: Conversation, length: Length, offset: int) -> None:
-    index.images.append(sum(len(turn.images) for turn in row.conversations))
-    shortest = index.shortest_with_images
-    if index.images[-1] and (shortest is None or length.tokens < index.tokens[shortest]):
-        index.shortest_with_images = len(index)
-    index.offsets.append(offset)
-    index.tokens.append(length.tokens)
-    index.trained.append(length.trained)

@@ -37,6 +37,7 @@ def _size(row_id: str, images: Path, path: str) -> Size:
 def _open(row_id: str, images: Path, path: str) -> PIL.Image.Image:
     try:
         with PIL.Image.open(images / path, formats=FORMATS) as image:
-            return image.convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # whatever a decoder makes of hostile bytes
         raise RowError(row_id, f"has an image that does not decode: {path!r}: {error}", _REMEDY) from error

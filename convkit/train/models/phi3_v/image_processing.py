@@ -19,7 +19,7 @@ from convkit.errors import ConvkitError
 from convkit.profiles import ShapeRefused, phi3
 from convkit.profiles.phi3 import TILE, HdSize
 
-_WHITE = (255, 255, 255)
+_WHITE = 255
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -48,28 +48,33 @@ def hd_size(width: int, height: int, num_crops: int) -> HdSize:
 
 
 def to_tiles(image: PIL.Image.Image, num_crops: int) -> Tensor:
-    """An image's tiles row by row, (h * w, 3, 336, 336) uint8, and with them h * 336 and w * 336."""
-    padded = _padded(image, num_crops)
-    height, width, _ = padded.shape
-    tiles = padded.reshape(height // TILE, TILE, width // TILE, TILE, 3).permute(0, 2, 4, 1, 3)
-    return tiles.reshape(-1, 3, TILE, TILE)
-
-
-def _padded(image: PIL.Image.Image, num_crops: int) -> Tensor:
-    """The image scaled and padded with white, (H, W, 3) uint8."""
+    """An image's tiles row by row, (h * w, 3, 336, 336) uint8."""
     size = hd_size(image.width, image.height, num_crops)
-    rgb = image.convert("RGB")
-    upright = rgb.width < rgb.height
-    if upright:  # all is done on a lying image, as it was in the model's training
-        rgb = rgb.transpose(PIL.Image.Transpose.TRANSPOSE)
-    short, long = sorted(size.resized) if upright else size.resized
-    picture = rgb.resize((long, short), PIL.Image.Resampling.BILINEAR)
-    tall = size.padded[1] if upright else size.padded[0]
-    canvas = PIL.Image.new("RGB", (long, tall), _WHITE)
-    canvas.paste(picture, (0, (tall - short) // 2))
-    if upright:
-        canvas = canvas.transpose(PIL.Image.Transpose.TRANSPOSE)
-    return torch.from_numpy(np.array(canvas))
+    return cut(scaled(image, size), size)
+
+
+def cut(picture: PIL.Image.Image, size: HdSize) -> Tensor:
+    """The tiles of a scaled image; what it does not cover is white."""
+    height, width = size.padded
+    top, left = (height - picture.height) // 2, (width - picture.width) // 2
+    channels = np.full((3, height, width), _WHITE, np.uint8)
+    for channel, part in zip(channels, picture.split(), strict=True):
+        channel[top : top + picture.height, left : left + picture.width] = np.asarray(part)
+    tiles = channels.reshape(3, height // TILE, TILE, width // TILE, TILE).transpose(1, 3, 0, 2, 4)
+    return torch.from_numpy(np.ascontiguousarray(tiles)).view(-1, 3, TILE, TILE)
+
+
+def scaled(image: PIL.Image.Image, size: HdSize) -> PIL.Image.Image:
+    """An image in RGB, as large as it is laid on tiles, not yet padded.
+
+    In the model's training an upright image was mirrored on its diagonal, scaled, and mirrored back. Pillow scales rows
+    before columns and rounds in between: columns first gives the very pixels of that, without mirroring anything.
+    """
+    height, width = size.resized
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if rgb.width < rgb.height:
+        rgb = rgb.resize((rgb.width, height), PIL.Image.Resampling.BILINEAR)
+    return rgb.resize((width, height), PIL.Image.Resampling.BILINEAR)
 
 
 def normalised_crops(tiles: Tensor, height: int, width: int) -> Tensor:

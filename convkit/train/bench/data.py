@@ -1,0 +1,33 @@
+"""What is trained on in a measurement: a data set on the disk, or one that is made for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from convkit import layout
+from convkit.dataset import Dataset
+from convkit.progress import Bars
+from convkit.train import index
+from convkit.train.index import Index
+from convkit.train.models.base import Adapter
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the trainer reads."""
+
+    index: Index
+    images: Path
+
+
+def read(directory: Path, split: str, adapter: Adapter, max_tokens: int, drop_overlong: bool, bars: Bars) -> Data:
+    """A split of a dataset directory, which needs no receipt here.
+
+    Raises:
+        DatasetError: see `convkit.train.index.build`.
+    """
+    images = directory / layout.IMAGES
+    with bars("counting tokens", "rows") as update:
+        rows = index.build(
+            Dataset.open(directory), split, lambda row: adapter.length(row, images), max_tokens, update, drop_overlong
+        )
+    return Data(rows, images)

@@ -1,0 +1,105 @@
+"""The steps of a measurement: as in a run, with a timeline beside them."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from convkit.progress import Bars
+from convkit.train import preflight
+from convkit.train.bench import card
+from convkit.train.bench.data import Data
+from convkit.train.bench.timeline import Timeline
+from convkit.train.bench.watched import watched
+from convkit.train.data import Batch, Packs, batches
+from convkit.train.log import Log
+from convkit.train.loop import Trainer
+from convkit.train.meter import Meter
+from convkit.train.models.base import Adapter
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many of each kind, one after the other."""
+
+    warm: int
+    """Not measured: shapes are compiled, memory is taken."""
+    measured: int
+    profiled: int
+    """The last of them once more, on a GPU, for what it does in them; torch's profiler slows them down."""
+
+    @property
+    def total(self) -> int:
+        """Of the plan."""
+        return self.warm + self.measured
+
+    @property
+    def counted(self) -> range:
+        """The numbers of those that are measured."""
+        return range(self.warm, self.total)
+
+    @property
+    def again(self) -> range:
+        """The numbers of those that are profiled."""
+        return range(max(self.warm, self.total - self.profiled), self.total)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of the measured steps."""
+
+    sections: list[dict[str, float]]
+    """Milliseconds of each step."""
+    losses: list[float]
+    peaks: card.Peaks | None
+    busy: float | None
+    """Seconds in which the GPU did anything in the profiled steps; None if there were none."""
+    warming: float
+    """Seconds that went before, from the first forward pass on."""
+    preflight: list[str]
+    """What a run says before its first step."""
+
+
+class Run:
+    """Steps of a trainer, with everything that a run has around them but checkpoints."""
+
+    def __init__(self, trainer: Trainer, data: Data, adapter: Adapter, timeline: Timeline, steps: Steps) -> None:
+        self._trainer, self._data, self._timeline, self._steps = trainer, data, timeline, steps
+        self._packs, self._adapter = Packs(data.index, data.images, adapter), adapter
+
+    def __call__(self, bars: Bars) -> Seen:
+        """Warm up, measure, and profile."""
+        trainer, steps, device = self._trainer, self._steps, self._trainer.world.device
+        began = time.perf_counter()
+        found = preflight.preflight(trainer, self._packs, self._adapter)
+        meter = Meter(trainer.plan, trainer.index, trainer.config, trainer.world, found.flops_per_token)
+        again = steps.again if device.type == "cuda" else range(0)
+        stream = self._stream([*range(steps.total), *again])
+        with Log(trainer.config, 0, meter, trainer.world) as log, bars("training", "steps", meter.text) as update:
+
+            def run(numbers: range) -> list[float]:
+                losses = []
+                for step in numbers:
+                    losses.append(self._step(step, stream, log))
+                    update(step + 1, steps.total)
+                return losses
+
+            run(range(steps.warm))
+            card.wait(device)
+            warming = time.perf_counter() - began
+            card.forget_peaks(device)
+            losses = run(steps.counted)
+            self._timeline.begin()
+            sections, peaks = self._timeline.steps()[steps.warm :], card.peaks(device)
+            busy = card.busy(device, lambda: run(again)) if again else None
+        return Seen(sections, losses, peaks, busy, warming, list(preflight.lines(found)))
+
+    def _stream(self, steps: Sequence[int]) -> Iterator[Batch]:
+        order = (pack for step in steps for pack in self._trainer.packs(step))
+        return watched(batches(self._packs, order, self._trainer.config.dataloader_num_workers), self._timeline)
+
+    def _step(self, step: int, stream: Iterator[Batch], log: Log) -> float:
+        self._timeline.begin()
+        began = time.monotonic()
+        outcome = self._trainer.step(step, stream)
+        log.step(step, self._trainer.plan, self._trainer.index, outcome, time.monotonic() - began)
+        return outcome.loss

@@ -1,0 +1,124 @@
+"""`convkit bench train`: a method on a workload, and beside it the recipe's way."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from convkit.errors import ConvkitError
+from convkit.progress import Bars, silent
+from convkit.train.bench import NOT_MEASURED, card, recipe
+from convkit.train.bench.contender import Contender
+from convkit.train.bench.data import Data, read
+from convkit.train.bench.figures import TERA, Figures, rounded
+from convkit.train.bench.geometry import Geometry, RandomPhi3V
+from convkit.train.bench.run import Steps
+from convkit.train.bench.synthetic import write
+from convkit.train.bench.workloads import WORKLOADS
+from convkit.train.config import Config
+from convkit.train.distributed import World
+from convkit.train.environment import hardware, versions
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.train.precision import dtype
+from convkit.train.sharding import shard
+
+OURS, RECIPE = "convkit", "recipe"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured."""
+
+    workload: str
+    """One of `WORKLOADS`, or empty where the configuration names a data set."""
+    geometry: Geometry
+    steps: Steps
+    baseline: Steps | None
+    """Measure the recipe's way as well, with so many steps."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it."""
+
+    about: dict[str, Any]
+    peak_tflops: float
+    """Of square matrix products in this very process."""
+    figures: dict[str, Figures]
+    """By contenders."""
+    failure: str = ""
+    """Why the recipe's way could not be measured."""
+
+    def recorded(self) -> dict[str, Any]:
+        """As JSON."""
+        measured = {name: figures.recorded() for name, figures in self.figures.items()}
+        ratio = {"ratio": round(self.ratio, 3)} if self.ratio else {}
+        return {
+            **self.about,
+            **({"failure": self.failure} if self.failure else {}),
+            "matmul_tflops": rounded(self.peak_tflops),
+            **measured,
+            **ratio,
+        }
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as many rows a second as the recipe's way."""
+        if RECIPE not in self.figures:
+            return None
+        return self.figures[OURS].rows_a_second / self.figures[RECIPE].rows_a_second
+
+
+def bench(config: Config, what: Bench, world: World, bars: Bars = silent) -> Result:
+    """Measure.
+
+    Raises:
+        ConvkitError: see `Contender.measure`; or the data set cannot be read.
+    """
+    with TemporaryDirectory(prefix="convkit-bench-") as scratch:
+        folder = Path(scratch)
+        peak = card.matmul_peak(world.device, dtype(config))
+        ours = _contender(RandomPhi3V, config, what, world, folder / OURS, shard)
+        data = _data(config, what, ours.adapter, folder, bars)
+        failure = ""
+        found = {OURS: ours.measure(data, world, what.steps, peak, bars)}
+        if what.baseline:
+            theirs = recipe.configured(config)
+            other = _contender(recipe.RecipeAdapter, theirs, what, world, folder / RECIPE, recipe.RecipeSharding)
+            try:
+                found[RECIPE] = other.measure(data, world, what.baseline, peak, bars)
+            except ConvkitError as error:  # what was measured before is kept
+                failure = f"The recipe's way could not be measured. {error}"
+    return Result(_about(config, what, world), peak / TERA, found, failure)
+
+
+def _contender(
+    adapter: type[RandomPhi3V], config: Config, what: Bench, world: World, folder: Path, take: Any
+) -> Contender:
+    assert config.num_crops is not None
+    made = adapter(folder / "model", what.geometry, config.num_crops, world.device, config.seed)
+    run = folder / "run"
+    run.mkdir(parents=True)
+    return Contender(replace(config, output_dir=run), made, take)
+
+
+def _data(config: Config, what: Bench, adapter: Phi3VAdapter, folder: Path, bars: Bars) -> Data:
+    if not what.workload:
+        return read(config.data_dir, config.split, adapter, config.max_tokens, config.drop_overlong, bars)
+    most = max(what.steps.total, what.baseline.total if what.baseline else 0)
+    return write(WORKLOADS[what.workload], config.batch_size * most, adapter, folder / "data", config.seed)
+
+
+def _about(config: Config, what: Bench, world: World) -> dict[str, Any]:
+    hidden = NOT_MEASURED | ({"data_dir", "split"} if what.workload else set())
+    options = {name: value for name, value in config.recorded().items() if name not in hidden}
+    return {
+        "workload": what.workload or "data set",
+        "method": config.method,
+        "geometry": what.geometry,
+        "hardware": hardware(world).model_dump(),
+        "versions": versions(),
+        "steps": asdict(what.steps),
+        **({"baseline_steps": asdict(what.baseline)} if what.baseline else {}),
+        "options": options,
+    }

@@ -1,0 +1,64 @@
+"""What is trained on in a measurement: how many images of which sizes a row has, and how much text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from convkit.profiles import Size
+
+
+@dataclass(frozen=True)
+class Row:
+    """A conversation of one turn."""
+
+    images: tuple[Size, ...]
+    kind: Literal["page", "picture"]
+    """Pages are black text on white, pictures coloured noise."""
+    question: int
+    """Words of the user's text."""
+    answer: int
+    """Words that are learnt."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Rows without end, the same for the same seed."""
+
+    num_crops: int
+    row: Callable[[Random], Row]
+
+
+PAGE = Size(1700, 2200)
+FRAME = Size(320, 240)
+_PAGES = [PAGE, Size(1692, 2245), Size(1700, 2203), Size(1701, 2265), Size(2162, 1695), Size(1695, 1392)]
+_PHOTOS = [Size(640, 480), Size(480, 640), Size(640, 427), Size(1024, 768), Size(600, 400), Size(512, 512)]
+
+
+def _document(random: Random) -> Row:
+    return Row((PAGE,), "page", question=30, answer=4)
+
+
+def _video(random: Random) -> Row:
+    return Row((FRAME,) * 8, "picture", question=28, answer=2)
+
+
+def _mixed(random: Random) -> Row:
+    question, answer = random.randint(6, 60), random.randint(1, 30)
+    chosen = random.random()
+    if chosen < 0.35:
+        return Row((random.choice(_PAGES),), "page", question, answer)
+    if chosen < 0.65:
+        return Row((random.choice(_PHOTOS),), "picture", question, answer)
+    if chosen < 0.75:
+        return Row((FRAME,) * 8, "picture", question, answer)
+    if chosen < 0.9:
+        return Row(tuple(random.choices(_PHOTOS, k=random.randint(2, 4))), "picture", question, answer)
+    return Row((), "picture", 8 * question, 6 * answer)
+
+
+WORKLOADS = {
+    "document": Workload(16, _document),
+    "video": Workload(4, _video),
+    "mixed": Workload(4, _mixed),
+}
