@@ -59,7 +59,7 @@ def data(adapter: RandomPhi3V, tmp_path_factory: pytest.TempPathFactory) -> Data
 @pytest.mark.parametrize("name", METHODS)
 def test_work_is_counted_as_torch_counts_it(name: str, adapter: RandomPhi3V, data: Data, tmp_path: Path) -> None:
     """All products with weights; attention, which torch counts in full, by hand."""
-    config = configured(tmp_path, gradient_checkpointing=False, **METHODS[name])
+    config = configured(tmp_path, checkpointing="none", **METHODS[name])
     model = methods.load(adapter, config).train()
     batch = Packs(data.index, data.images, adapter).batch((0,))
     with FlopCounterMode(display=False) as counted:

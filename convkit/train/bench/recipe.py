@@ -15,15 +15,16 @@ from torch import Tensor
 from convkit.train.bench.geometry import RandomPhi3V
 from convkit.train.config import Config
 from convkit.train.distributed import World
+from convkit.train.lora import Fused
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.vision import ImageEmbedding
-from convkit.train.optimizer import BETAS, EPSILON
+from convkit.train.optimizer import BETAS, EPSILON, AdamW
 from convkit.train.sharding.plain import Plain
 
 
 def configured(config: Config) -> Config:
     """The same run, the recipe's way."""
-    return replace(config, batch_size_per_gpu=1, gradient_checkpointing=True)
+    return replace(config, batch_size_per_gpu=1, checkpointing="all", compile=False, optim="adamw")
 
 
 class FilledUp(ImageEmbedding):
@@ -56,13 +57,17 @@ class RecipeSharding(Plain):
     def __init__(self, model: Any, config: Config, world: World) -> None:
         if config.precision == "bfloat16" and not config.use_lora:
             model = model.to(torch.bfloat16)
+        for module in model.modules():
+            if isinstance(module, Fused):  # as peft computes them
+                module.__class__ = type(module).__bases__[1]
         super().__init__(model, config, world)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             list(self._trained.values()), lr=config.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=config.wd
         )
 
     def forward(self, **batch: Any) -> Any:
         labels, total = batch.pop("labels"), batch.pop("num_items_in_batch")
+        batch.pop("logits_to_keep", None)
         output = self.model(**batch)
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         output.loss = base.loss_function(
