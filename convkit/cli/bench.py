@@ -22,8 +22,12 @@ _METHODS: dict[str, dict[str, Any]] = {
     "lora": {"use_lora": True},
     "qlora": {"use_qlora": True},
 }
-_DEFAULTS: dict[str, Any] = {"lora_rank": 32, "lora_alpha_ratio": 0.5}
-"""The recipe's adapters for DocVQA."""
+_USUAL: dict[str, Any] = {
+    "lora_rank": 32,
+    "lora_alpha_ratio": 0.5,
+    "dataloader_num_workers": min(8, os.cpu_count() or 1),
+}
+"""The recipe's adapters for DocVQA; and 8 workers, or as many as there are cores."""
 
 
 def _train(
@@ -61,8 +65,7 @@ def _train(
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Measuring") from None
     usual = {
-        **_DEFAULTS,
-        "dataloader_num_workers": min(8, os.cpu_count() or 1),
+        **_USUAL,
         "num_crops": WORKLOADS[workload].num_crops,
         "bf16": geometry == "full" and not given.get("fp16"),
         "data_dir": Path(),
@@ -96,10 +99,16 @@ def _own() -> dict[str, tuple[Any, Any]]:
                 Literal["document", "video", "mixed"],
                 typer.Option(
                     "--workload",
-                    help="A page of 17 crops a row; 8 frames of a video; or a mixture. --data_dir takes a data set.",
+                    help="A page of 17 crops a row; 8 frames of a video; or a mixture.",
                 ),
             ],
             "document",
+        ),
+        "data_dir": (
+            Annotated[
+                Path | None, typer.Option("--data_dir", help="A dataset directory instead; it needs no receipt.")
+            ],
+            None,
         ),
         "geometry": (
             Annotated[
@@ -190,6 +199,6 @@ app.command("train")(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
             for name, (annotation, default) in _own().items()
         ]
-        + options(without={*NOT_MEASURED, "use_lora", "use_qlora"}),
+        + options({*NOT_MEASURED, "data_dir", "use_lora", "use_qlora"}, _USUAL),
     )
 )

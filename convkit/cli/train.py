@@ -2,9 +2,10 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
@@ -106,11 +107,21 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     )
 
 
-def options(without: Collection[str] = ()) -> list[inspect.Parameter]:
-    """An option for each field of the configuration; None where it is not given."""
+def options(
+    without: Collection[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})
+) -> list[inspect.Parameter]:
+    """An option for each field of the configuration; None where it is not given.
+
+    Args:
+        without: fields that get none.
+        defaults: what help says instead of the configuration's.
+    """
     hints = get_type_hints(Config, include_extras=True)
+    usual = {
+        field.name: inspect.Parameter.empty if field.default is MISSING else field.default for field in fields(Config)
+    }
     return [
-        _option(field.name, hints[field.name], inspect.Parameter.empty if field.default is MISSING else field.default)
+        _option(field.name, hints[field.name], defaults.get(field.name, usual[field.name]))
         for field in fields(Config)
         if field.name not in without
     ]

@@ -192,6 +192,8 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
         "report --help",
         "score --help",
         "train --help",
+        "bench train --help",
+        "bench data --help",
         "merge --help",
     ],
 )
