@@ -5,9 +5,7 @@ the arguments a document attends to itself alone: on a GPU in half precision by 
 by a loop of plain causal attention. Without, it is transformers' sdpa.
 """
 
-import inspect
 from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -98,15 +96,6 @@ def packed_sdpa(query: Tensor, key: Tensor, value: Tensor, cu_seq_lens: Tensor, 
 def _kernel(query: Tensor, key: Tensor, value: Tensor, cu: Tensor, longest: int, scaling: float | None) -> Tensor:
     # Compiled, the turned halves are written so in the first place.
     tokens = [query[0].transpose(0, 1).contiguous(), key[0].transpose(0, 1).contiguous(), value[0].transpose(0, 1)]
-    causal, takes_scale = _signature()
-    options: dict[str, Any] = {**causal, **({"scale": scaling} if takes_scale else {})}
     attend: Callable[..., Any] = varlen.varlen_attn
-    output: Tensor = attend(*tokens, cu, cu, longest, longest, **options)
+    output: Tensor = attend(*tokens, cu, cu, longest, longest, window_size=(-1, 0), scale=scaling)
     return output.unsqueeze(0)
-
-
-@cache
-def _signature() -> tuple[dict[str, Any], bool]:
-    """How "causal" is said, and whether a scale is taken: both changed between torch 2.10 and 2.11."""
-    known = inspect.signature(varlen.varlen_attn).parameters
-    return {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}, "scale" in known
