@@ -16,6 +16,8 @@ from convkit.train.sharding.base import MOMENTS
 
 BETAS = (0.9, 0.95)
 EPSILON = 1e-7
+_AT_ONCE = 2**26
+"""Weights of an update: compiled code is tried out on copies of them first."""
 
 
 class AdamW(torch.optim.AdamW):
@@ -77,7 +79,8 @@ class CompactAdamW(torch.optim.Optimizer):
         self._steps += 1
         for group, flat in zip(self.param_groups, self._flat, strict=True):
             numbers = _numbers(group["lr"], group["weight_decay"], self._steps, self._scale, flat.weight.device)
-            self._update(flat.weight, flat.low, flat.gradient, flat.mean, flat.square, numbers)
+            for start in range(0, len(flat.weight), _AT_ONCE):
+                self._update(*(tensor[start : start + _AT_ONCE] for tensor in flat.tensors), numbers)
         self._scale = 1.0
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -122,6 +125,7 @@ class _Flat:
         self.gradient = torch.zeros_like(self.weight)
         self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.low = torch.zeros_like(self.weight, dtype=torch.int16)
+        self.tensors = (self.weight, self.low, self.gradient, self.mean, self.square)
         self.places: dict[nn.Parameter, slice] = {}
         start = 0
         for parameter in parameters:
