@@ -72,6 +72,26 @@ def test_answers_and_their_ends_are_learnt_and_nothing_else(adapter: HuggingFace
     assert torch.equal(sample.labels[kept], sample.input_ids[kept])
 
 
+ODD_ANSWERS = (
+    *("  Yes", "\n\nYes", " \n Yes", "\r\nYes", "Yes \n", "assistant\n", ": no", "USER: a ASSISTANT: b"),
+    *("\u3000\u00e9\u6f22\U0001f389\u200b", "\x00\x1c-", "</s><|im_end|>\n<end_of_turn>", "\ue0000\ue001"),
+)
+"""They would join the template's line end or blank before them, or look like what it writes."""
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS)
+def test_answers_are_learnt_to_the_letter(adapter: HuggingFaceAdapter, images: Path, answer: str) -> None:
+    encoder, history = adapter._encoder, OTHER_HISTORY in (adapter._encoder._template or "")
+    chosen = [{**turn, "assistant": answer} for turn in turns(adapter)]
+    sample = adapter.sample(row(*chosen), images)
+    between = encoder._lead if adapter.family.processor.endswith(":LlavaProcessor") else encoder.end + encoder._lead
+    assert _learnt(adapter, sample.labels) == encoder._lead + between.join([answer] * len(chosen)) + encoder.end
+    for last in range(len(chosen) if history else 1, len(chosen) + 1):
+        prompt = adapter.prompt(row(*chosen[:last]), images).input_ids
+        assert torch.equal(sample.input_ids[: len(prompt)], prompt)
+        assert sample.labels[len(prompt) - 1] == IGNORED != sample.labels[len(prompt)]
+
+
 def test_training_reads_what_the_prompt_of_each_turn_is(adapter: HuggingFaceAdapter, images: Path) -> None:
     history = OTHER_HISTORY in (adapter._encoder._template or "")
     for last in range(len(TURNS) if history else 1, len(TURNS) + 1):
@@ -129,6 +149,11 @@ def profile_size(path: Path) -> Any:
 
     with PIL.Image.open(path) as image:
         return Size(*image.size)
+
+
+def test_the_character_that_convkit_keeps_is_refused_by_row(adapter: HuggingFaceAdapter, tmp_path: Path) -> None:
+    with pytest.raises(RowError, match=r"'r1' has the character '\\ue002', which convkit keeps for itself"):
+        adapter.length(row({"user": "a \ue002"}), tmp_path)
 
 
 def test_control_tokens_in_data_are_plain_text(adapter: HuggingFaceAdapter, images: Path) -> None:
