@@ -10,7 +10,6 @@ import PIL.Image
 from rich.text import Text
 from torch import Tensor
 
-from convkit.reporters.words import counted, printable
 from convkit.train.inspect import Kind, Token, View
 
 _FEW = 3
@@ -42,8 +41,8 @@ def summary(view: View) -> Iterator[str]:
     trained, images = view.count("trained"), view.count("image")
     turns, pictures = len(view.row.conversations), sum(len(turn.images) for turn in view.row.conversations)
     tiles, tokens = len(view.tiles), len(view.tokens)
-    yield f"{view.place}: {counted(turns, 'turn')}, {counted(pictures, 'image')} in {counted(tiles, 'tile')}"
-    yield f"{counted(tokens, 'token')}: {trained:,} trained on, {images:,} of images; positions 0 to {tokens - 1:,}"
+    yield f"{view.place}: {_counted(turns, 'turn')}, {_counted(pictures, 'image')} in {_counted(tiles, 'tile')}"
+    yield f"{_counted(tokens, 'token')}: {trained:,} trained on, {images:,} of images; positions 0 to {tokens - 1:,}"
     if not view.answered:
         yield "without its last answer: this is the prompt for generation"
 
@@ -80,8 +79,17 @@ def _same(tokens: Sequence[Token]) -> Iterator[list[Token]]:
 
 def _repeated(tokens: Sequence[Token]) -> Iterator[str]:
     for same in _same(tokens):
-        shown = printable(same[0].text)
+        shown = _visible(same[0].text)
         yield shown if len(same) == 1 else f"{shown} x{len(same):,}"
+
+
+def _visible(text: str) -> str:
+    """Control characters are written out, so that data cannot steer the terminal."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _run(kind: Kind, tokens: Sequence[Token]) -> str:
@@ -93,7 +101,7 @@ def _run(kind: Kind, tokens: Sequence[Token]) -> str:
 def _span(same: Sequence[Token]) -> str:
     """One token, or many of a kind at once."""
     token, times = same[0], f" x{len(same):,}" if len(same) > 1 else ""
-    shown = html.escape(printable(token.text)) + ("\n" if token.text.endswith("\n") else "") + times
+    shown = html.escape(_visible(token.text)) + ("\n" if token.text.endswith("\n") else "") + times
     return f'<span class="{token.kind}" title="position {_positions(same)}, id {token.id}">{shown}</span>'
 
 
