@@ -1,11 +1,14 @@
 """Families of transformers through the adapter: what is read is what a prompt is, answers are learnt, data is text."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
 
 from convkit.errors import ConvkitError
 from convkit.profiles import get_profile
@@ -179,7 +182,7 @@ def test_padded_rows_have_the_logits_of_single_ones(adapter: HuggingFaceAdapter,
             for number, sample in enumerate(samples):
                 alone = model(**_inputs(adapter.collate([sample], packed=False))).logits[0]
                 real = batch["attention_mask"][number].bool()
-                torch.testing.assert_close(together[number][real], alone, rtol=1e-4, atol=1e-5)
+                assert_close(together[number][real], alone, rtol=1e-4, atol=1e-5)
 
 
 def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
@@ -285,15 +288,32 @@ def test_a_template_that_drops_a_message_is_refused(smolvlm: HuggingFaceAdapter,
         encoder.encode(row({"user": "a"}, {"user": "b"}), [])
 
 
-def test_missing_tensors_are_named(smolvlm: HuggingFaceAdapter, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+@pytest.mark.parametrize("family", ["phi3_v", "smolvlm", "qwen2_5_vl"])
+def test_tensors_that_are_amiss_are_named(family: str, tmp_path: Path) -> None:
+    tiny.BUILDERS[family](tmp_path, TEXTS)
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+    missing, other = [name for name in tensors if name.endswith("down_proj.weight")][-2:]
+    del tensors[missing]
+    save_file({**tensors, "model.alien": torch.ones(2), other: torch.ones(3, 3)}, weights, {"format": "pt"})
+    name = r"model\.(language_model\.|text_model\.|visual\.)?"
+    with pytest.raises(ConvkitError) as refused:
+        adapter_of(tmp_path).load(torch.float32, "sdpa")
+    pattern = rf"1 missing: {name}.*1 not of this model: {name}alien; 1 of another shape: {name}\S+down_proj"
+    assert re.search(pattern, str(refused.value))
 
-    tensors = load_file(smolvlm.directory / "model.safetensors")
-    smolvlm.save_processor(tmp_path)
-    (tmp_path / "config.json").write_bytes((smolvlm.directory / "config.json").read_bytes())
-    save_file({k: v for k, v in tensors.items() if "connector" not in k}, tmp_path / "model.safetensors")
-    with pytest.raises(ConvkitError, match=r"not a whole checkpoint: missing keys: model\.connector"):
-        HuggingFaceAdapter(tmp_path).load(torch.float32)
+
+def test_saving_gives_the_same_checkpoint(adapter: HuggingFaceAdapter, tmp_path: Path) -> None:
+    model = adapter.load(torch.float32)
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    adapter.save_processor(tmp_path)
+    files = sorted(tmp_path.glob("*.safetensors"))
+    saved = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    assert len(files) > 1
+    assert_close(saved, load_file(adapter.directory / "model.safetensors"), rtol=0, atol=0)
+    again = adapter_of(tmp_path)
+    assert again.profile == adapter.profile
+    assert_close(again.load(torch.float32, "sdpa").state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 def test_an_unknown_family_is_refused_with_the_list(tmp_path: Path) -> None:
