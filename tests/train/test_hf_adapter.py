@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
+from transformers import AutoTokenizer
 
 from convkit.errors import ConvkitError
 from convkit.profiles import get_profile
@@ -273,6 +274,27 @@ def test_images_that_are_not_there_or_broken_are_refused(smolvlm: HuggingFaceAda
 def test_packing_is_refused(smolvlm: HuggingFaceAdapter, images: Path) -> None:
     with pytest.raises(ValueError, match="padded, not packed"):
         smolvlm.collate([smolvlm.sample(row({"user": "a"}), images)], packed=True)
+
+
+@pytest.mark.parametrize("answer", ["True.", "  Yes", "\n\nYes", ": no", "\u6f22"])
+def test_a_tokenizer_of_llamas_kind(checkpoint: Path, answer: str) -> None:
+    """It puts a space sign before each text between control tokens: what is encoded in parts would get too many."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    template = (
+        "{% for m in messages %}{{ m['role'] + ': ' }}{% for c in m['content'] %}{{ c['text'] or '<|image|>\n' }}"
+    )
+    template += "{% endfor %}{{ ' ' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    encoder = TemplateEncoder(tokenizer, template, "<|image|>")
+    chosen = [{**turn, "assistant": answer} for turn in TURNS]
+    encoded = encoder.encode(row(*chosen), ["<|image|>" * 3] * 3)
+    learnt = str(tokenizer.decode([label for label in encoded.labels if label != IGNORED]))
+    assert learnt == f"{answer} {answer} {answer}<|endoftext|>"
+    for last in (1, 2, 3):
+        images = sum(len(turn["images"]) for turn in chosen[:last])
+        prompt = encoder.encode_prompt(row(*chosen[:last]), ["<|image|>" * 3] * images).input_ids
+        assert encoded.input_ids[: len(prompt)] == prompt
+    whole = "".join(piece.text for piece in encoder._prompt(row(*chosen), ["<|image|>" * 3] * 3))
+    assert prompt == tokenizer(whole).input_ids
 
 
 def test_a_checkpoint_without_template_is_refused(smolvlm: HuggingFaceAdapter) -> None:
