@@ -86,8 +86,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool) -> Tensor:
     """(B, T, H, D); where queries are fewer than keys, the last of both stand side by side."""
     mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(k.shape[1] - q.shape[1]) if causal else None
-    heads = (tensor.transpose(1, 2) for tensor in (q, k, v))
-    return F.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale).transpose(1, 2)
+    q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
 def test_a_pack_is_told_by_its_bounds(adapter: Phi3VAdapter, calls: Calls) -> None:
