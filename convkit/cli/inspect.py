@@ -22,8 +22,10 @@ def inspect(
 ) -> None:
     """Show what a model will see of a row: tokens, which of them are trained on, positions, tiles."""
     from convkit.cli.train import quiet
-    from convkit.errors import MissingExtra
+    from convkit.errors import ConvkitError, MissingExtra
 
+    if out is not None and out.suffix != ".html":
+        raise ConvkitError(f"--out writes a page, which {str(out)!r} is no name for. Give one that ends in .html.")
     quiet()
     try:
         from convkit.train import inspect_views, models
@@ -38,5 +40,6 @@ def inspect(
     if out is None:
         Console(highlight=False).print(inspect_views.text(view), soft_wrap=True)
         return
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, inspect_views.page(view).encode(), out.parent)
     typer.echo("\n".join([*inspect_views.summary(view), f"written to {out}"]))

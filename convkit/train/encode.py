@@ -53,6 +53,8 @@ class _Piece:
     control: str | None = None
     image: bool = False
     trained: bool = False
+    answer: bool = False
+    """It follows upon a prompt for generation, and is encoded by itself as what is generated is."""
 
 
 @dataclass
@@ -139,6 +141,8 @@ class Encoder:
             sequence.add(self._tokenizer.convert_tokens_to_ids(piece.control), piece.trained)
             sequence.strips = self._controls[piece.control].rstrip
         else:
+            if piece.answer:
+                self._flush(sequence)
             sequence.section += piece.text
             sequence.trained += [piece.trained] * len(piece.text)
 
@@ -158,7 +162,7 @@ class Encoder:
         contents: list[tuple[str, list[_Piece]]] = [("system", [_Piece(row.system)])] if row.system else []
         for turn in row.conversations:
             contents.append(("user", list(_user_pieces(row.id, turn))))
-            contents.append(("assistant", [_Piece(turn.assistant or "", trained=True)]))
+            contents.append(("assistant", [_Piece(turn.assistant or "", trained=True, answer=True)]))
         if not answered:
             contents.pop()
         messages = [{"role": role, "content": STAND_IN.format(i)} for i, (role, _) in enumerate(contents)]

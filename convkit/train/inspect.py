@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from convkit import layout
 from convkit.dataset import Dataset
@@ -14,6 +15,8 @@ from convkit.schema import Conversation
 from convkit.train.encode import IGNORED
 from convkit.train.models.base import Adapter
 
+_BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
+"""How byte-level tokenizers write what is no letter by itself."""
 Kind = Literal["context", "trained", "image"]
 
 
@@ -95,4 +98,7 @@ def _text(adapter: Adapter, id: int) -> str:
     if "\u2581" in token:
         return token.replace("\u2581", " ")
     text = str(adapter.tokenizer.decode([id]))
-    return token if "\ufffd" in text else text
+    if "\ufffd" not in text:
+        return text
+    byte_level = not token.isascii() and set(token) <= _BYTES.keys()
+    return bytes(_BYTES[letter] for letter in token).decode(errors="backslashreplace") if byte_level else token

@@ -12,10 +12,14 @@ from torch import Tensor
 
 from convkit.train.inspect import Kind, Token, View
 
+_FEW = 3
+"""Tokens that are repeated more often are shown once, with their number."""
 _STYLES: dict[Kind, str] = {"context": "", "trained": "bold green", "image": "cyan"}
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 15px/1.7 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; }}
+table {{ border-spacing: 0 4px; }} td {{ vertical-align: top; }}
+td.where {{ color: #666; text-align: right; padding-right: 1em; white-space: nowrap; user-select: none; }}
 .tokens {{ font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }}
 .tokens span {{ border-radius: 3px; outline: 1px solid #0002; }}
 .trained {{ background: #b7ebc0; }} .image {{ background: #bfe3f7; }} .context {{ background: #f1f1f1; }}
@@ -24,7 +28,9 @@ img {{ margin: 4px; border: 1px solid #0004; max-width: 336px; image-rendering: 
 <h1>{title}</h1>
 <p>{summary}</p>
 <p><span class="trained">trained on</span> <span class="context">read only</span> <span class="image">image</span></p>
-<div class="tokens">{tokens}</div>
+<table>
+{runs}
+</table>
 {tiles}
 </body></html>
 """
@@ -34,9 +40,9 @@ def summary(view: View) -> Iterator[str]:
     """What there is, in words."""
     trained, images = view.count("trained"), view.count("image")
     turns, pictures = len(view.row.conversations), sum(len(turn.images) for turn in view.row.conversations)
-    yield f"{view.place}: {turns:,} turns, {pictures:,} images in {len(view.tiles):,} tiles"
-    last = len(view.tokens) - 1
-    yield f"{last + 1:,} tokens: {trained:,} trained on, {images:,} of images; positions 0 to {last:,}"
+    tiles, tokens = len(view.tiles), len(view.tokens)
+    yield f"{view.place}: {_counted(turns, 'turn')}, {_counted(pictures, 'image')} in {_counted(tiles, 'tile')}"
+    yield f"{_counted(tokens, 'token')}: {trained:,} trained on, {images:,} of images; positions 0 to {tokens - 1:,}"
     if not view.answered:
         yield "without its last answer: this is the prompt for generation"
 
@@ -56,19 +62,25 @@ def text(view: View) -> Text:
 
 
 def page(view: View) -> str:
-    """One file with everything in it: each token with its position and id, and the tiles."""
+    """One file with everything in it: runs of tokens of one kind with their positions, and the tiles."""
     return _PAGE.format(
         title=html.escape(f"Row {view.row.id}"),
         summary="<br>".join(map(html.escape, summary(view))),
-        tokens="".join(map(_span, view.tokens)),
-        tiles="\n".join(map(_img, view.tiles)),
+        runs="\n".join(_run(kind, tokens) for kind, tokens in view.runs()),
+        tiles="\n".join(_img(number, tile) for number, tile in enumerate(view.tiles)),
     )
 
 
+def _same(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+    """Tokens that are repeated side by side."""
+    for _, group in groupby(tokens, key=lambda token: token.id):
+        yield list(group)
+
+
 def _repeated(tokens: Sequence[Token]) -> Iterator[str]:
-    for shown, group in groupby(_visible(token.text) for token in tokens):
-        times = len(list(group))
-        yield shown if times == 1 else f"{shown} x{times:,}"
+    for same in _same(tokens):
+        shown = _visible(same[0].text)
+        yield shown if len(same) == 1 else f"{shown} x{len(same):,}"
 
 
 def _visible(text: str) -> str:
@@ -76,12 +88,30 @@ def _visible(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def _span(token: Token) -> str:
-    shown = html.escape(_visible(token.text)) + ("\n" if token.text.endswith("\n") else "")
-    return f'<span class="{token.kind}" title="position {token.position}, id {token.id}">{shown}</span>'
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _img(tile: Tensor) -> str:
+def _run(kind: Kind, tokens: Sequence[Token]) -> str:
+    spans = "".join(_span(shown) for same in _same(tokens) for shown in ([same] if len(same) > _FEW else zip(same)))
+    where = _positions(tokens)
+    return f'<tr class="run"><td class="where">{where}</td><td class="tokens {kind}">{spans}</td></tr>'
+
+
+def _span(same: Sequence[Token]) -> str:
+    """One token, or many of a kind at once."""
+    token, times = same[0], f" x{len(same):,}" if len(same) > 1 else ""
+    shown = html.escape(_visible(token.text)) + ("\n" if token.text.endswith("\n") else "") + times
+    return f'<span class="{token.kind}" title="position {_positions(same)}, id {token.id}">{shown}</span>'
+
+
+def _positions(tokens: Sequence[Token]) -> str:
+    first, last = tokens[0].position, tokens[-1].position
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _img(number: int, tile: Tensor) -> str:
     png = io.BytesIO()
     PIL.Image.fromarray(tile.permute(1, 2, 0).contiguous().numpy()).save(png, "PNG")
-    return f'<img alt="tile" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'
+    name = f"tile {number}: {tile.shape[2]} x {tile.shape[1]} pixels"
+    return f'<img alt="{name}" title="{name}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}">'

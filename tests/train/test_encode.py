@@ -91,8 +91,18 @@ def test_control_tokens_in_data_are_plain_text(adapter: Phi3VAdapter, encoder: E
     assert tokenizer.decode(hostile).count(control) >= 3  # nothing is lost
 
 
-def test_white_space_after_the_assistant_token_is_swallowed_as_in_a_prompt(encoder: Encoder) -> None:
-    assert encoder.encode(_row({"user": "a", "assistant": "  Yes."}), []) == encoder.encode(_row({"user": "a"}), [])
+@pytest.mark.parametrize(
+    "answer", ["  Yes.", "\n\nYes.", "\u3000Yes.", "Yes. \n", "\r\n\t-", "<|end|>\n", "assistant\n"]
+)
+def test_answers_are_learnt_to_the_letter(adapter: Phi3VAdapter, encoder: Encoder, answer: str) -> None:
+    """The token that begins an answer swallows the template's line end, and nothing of the answer."""
+    tokenizer = adapter.processor.tokenizer
+    for turns in ([{"user": "a", "assistant": answer}], [{"user": "a", "assistant": answer}, {"user": "b"}]):
+        encoded, prompt = encoder.encode(_row(*turns), []), encoder.encode_prompt(_row(turns[0]), []).input_ids
+        alone = tokenizer(answer, add_special_tokens=False, split_special_tokens=True).input_ids
+        assert encoded.input_ids[: len(prompt) + len(alone)] == prompt + alone
+        assert encoded.labels[: len(prompt) + len(alone)] == [IGNORED] * len(prompt) + alone
+        assert tokenizer.decode(alone) == answer
 
 
 def test_long_rows_are_refused_by_name(encoder: Encoder) -> None:

@@ -1,11 +1,15 @@
 """Families of transformers through the adapter: what is read is what a prompt is, answers are learnt, data is text."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+from transformers import AutoTokenizer
 
 from convkit.errors import ConvkitError
 from convkit.profiles import get_profile
@@ -72,6 +76,26 @@ def test_answers_and_their_ends_are_learnt_and_nothing_else(adapter: HuggingFace
     assert torch.equal(sample.labels[kept], sample.input_ids[kept])
 
 
+ODD_ANSWERS = (
+    *("  Yes", "\n\nYes", " \n Yes", "\r\nYes", "Yes \n", "assistant\n", ": no", "USER: a ASSISTANT: b"),
+    *("\u3000\u00e9\u6f22\U0001f389\u200b", "\x00\x1c-", "</s><|im_end|>\n<end_of_turn>", "\ue0000\ue001"),
+)
+"""They would join the template's line end or blank before them, or look like what it writes."""
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS)
+def test_answers_are_learnt_to_the_letter(adapter: HuggingFaceAdapter, images: Path, answer: str) -> None:
+    encoder, history = adapter._encoder, OTHER_HISTORY in (adapter._encoder._template or "")
+    chosen = [{**turn, "assistant": answer} for turn in turns(adapter)]
+    sample = adapter.sample(row(*chosen), images)
+    between = encoder._lead if adapter.family.processor.endswith(":LlavaProcessor") else encoder.end + encoder._lead
+    assert _learnt(adapter, sample.labels) == encoder._lead + between.join([answer] * len(chosen)) + encoder.end
+    for last in range(len(chosen) if history else 1, len(chosen) + 1):
+        prompt = adapter.prompt(row(*chosen[:last]), images).input_ids
+        assert torch.equal(sample.input_ids[: len(prompt)], prompt)
+        assert sample.labels[len(prompt) - 1] == IGNORED != sample.labels[len(prompt)]
+
+
 def test_training_reads_what_the_prompt_of_each_turn_is(adapter: HuggingFaceAdapter, images: Path) -> None:
     history = OTHER_HISTORY in (adapter._encoder._template or "")
     for last in range(len(TURNS) if history else 1, len(TURNS) + 1):
@@ -131,6 +155,11 @@ def profile_size(path: Path) -> Any:
         return Size(*image.size)
 
 
+def test_the_character_that_convkit_keeps_is_refused_by_row(adapter: HuggingFaceAdapter, tmp_path: Path) -> None:
+    with pytest.raises(RowError, match=r"'r1' has the character '\\ue002', which convkit keeps for itself"):
+        adapter.length(row({"user": "a \ue002"}), tmp_path)
+
+
 def test_control_tokens_in_data_are_plain_text(adapter: HuggingFaceAdapter, images: Path) -> None:
     tokenizer = adapter.processor.tokenizer
     controls = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items()}
@@ -154,7 +183,7 @@ def test_padded_rows_have_the_logits_of_single_ones(adapter: HuggingFaceAdapter,
             for number, sample in enumerate(samples):
                 alone = model(**_inputs(adapter.collate([sample], packed=False))).logits[0]
                 real = batch["attention_mask"][number].bool()
-                torch.testing.assert_close(together[number][real], alone, rtol=1e-4, atol=1e-5)
+                assert_close(together[number][real], alone, rtol=1e-4, atol=1e-5)
 
 
 def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
@@ -247,6 +276,27 @@ def test_packing_is_refused(smolvlm: HuggingFaceAdapter, images: Path) -> None:
         smolvlm.collate([smolvlm.sample(row({"user": "a"}), images)], packed=True)
 
 
+@pytest.mark.parametrize("answer", ["True.", "  Yes", "\n\nYes", ": no", "\u6f22"])
+def test_a_tokenizer_of_llamas_kind(checkpoint: Path, answer: str) -> None:
+    """It puts a space sign before each text between control tokens: what is encoded in parts would get too many."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    template = (
+        "{% for m in messages %}{{ m['role'] + ': ' }}{% for c in m['content'] %}{{ c['text'] or '<|image|>\n' }}"
+    )
+    template += "{% endfor %}{{ ' ' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    encoder = TemplateEncoder(tokenizer, template, "<|image|>")
+    chosen = [{**turn, "assistant": answer} for turn in TURNS]
+    encoded = encoder.encode(row(*chosen), ["<|image|>" * 3] * 3)
+    learnt = str(tokenizer.decode([label for label in encoded.labels if label != IGNORED]))
+    assert learnt == f"{answer} {answer} {answer}<|endoftext|>"
+    for last in (1, 2, 3):
+        images = sum(len(turn["images"]) for turn in chosen[:last])
+        prompt = encoder.encode_prompt(row(*chosen[:last]), ["<|image|>" * 3] * images).input_ids
+        assert encoded.input_ids[: len(prompt)] == prompt
+    whole = "".join(piece.text for piece in encoder._prompt(row(*chosen), ["<|image|>" * 3] * 3))
+    assert prompt == tokenizer(whole).input_ids
+
+
 def test_a_checkpoint_without_template_is_refused(smolvlm: HuggingFaceAdapter) -> None:
     with pytest.raises(ConvkitError, match="no chat template"):
         TemplateEncoder(smolvlm.processor.tokenizer, None, "<image>")
@@ -260,15 +310,32 @@ def test_a_template_that_drops_a_message_is_refused(smolvlm: HuggingFaceAdapter,
         encoder.encode(row({"user": "a"}, {"user": "b"}), [])
 
 
-def test_missing_tensors_are_named(smolvlm: HuggingFaceAdapter, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+@pytest.mark.parametrize("family", ["phi3_v", "smolvlm", "qwen2_5_vl"])
+def test_tensors_that_are_amiss_are_named(family: str, tmp_path: Path) -> None:
+    tiny.BUILDERS[family](tmp_path, TEXTS)
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+    missing, other = [name for name in tensors if name.endswith("down_proj.weight")][-2:]
+    del tensors[missing]
+    save_file({**tensors, "model.alien": torch.ones(2), other: torch.ones(3, 3)}, weights, {"format": "pt"})
+    name = r"model\.(language_model\.|text_model\.|visual\.)?"
+    with pytest.raises(ConvkitError) as refused:
+        adapter_of(tmp_path).load(torch.float32, "sdpa")
+    pattern = rf"1 missing: {name}.*1 not of this model: {name}alien; 1 of another shape: {name}\S+down_proj"
+    assert re.search(pattern, str(refused.value))
 
-    tensors = load_file(smolvlm.directory / "model.safetensors")
-    smolvlm.save_processor(tmp_path)
-    (tmp_path / "config.json").write_bytes((smolvlm.directory / "config.json").read_bytes())
-    save_file({k: v for k, v in tensors.items() if "connector" not in k}, tmp_path / "model.safetensors")
-    with pytest.raises(ConvkitError, match=r"not a whole checkpoint: missing keys: model\.connector"):
-        HuggingFaceAdapter(tmp_path).load(torch.float32)
+
+def test_saving_gives_the_same_checkpoint(adapter: HuggingFaceAdapter, tmp_path: Path) -> None:
+    model = adapter.load(torch.float32)
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    adapter.save_processor(tmp_path)
+    files = sorted(tmp_path.glob("*.safetensors"))
+    saved = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    assert len(files) > 1
+    assert_close(saved, load_file(adapter.directory / "model.safetensors"), rtol=0, atol=0)
+    again = adapter_of(tmp_path)
+    assert again.profile == adapter.profile
+    assert_close(again.load(torch.float32, "sdpa").state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 def test_an_unknown_family_is_refused_with_the_list(tmp_path: Path) -> None:

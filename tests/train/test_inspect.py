@@ -15,7 +15,7 @@ from convkit.cli import main
 from convkit.errors import DatasetError
 from convkit.schema import Conversation
 from convkit.train import inspect_views
-from convkit.train.inspect import look
+from convkit.train.inspect import _text, look
 from convkit.train.models import adapter as adapter_of
 from convkit.train.models import tiny
 from tests.train import runs
@@ -74,6 +74,12 @@ def _is(seen: Any, colour: tuple[int, int, int]) -> bool:
     return bool(np.abs(seen.float().numpy() - np.array(colour)).max() < 12)
 
 
+def test_letters_of_several_tokens_are_shown_as_bytes(adapter: Any, dataset: Path) -> None:
+    ids = adapter.tokenizer("\u6f22", add_special_tokens=False).input_ids
+    shown = "".join(_text(adapter, id) for id in ids).strip()
+    assert shown in ("\\xe6\\xbc\\xa2", "<0xE6><0xBC><0xA2>")
+
+
 def test_a_row_without_answer_is_a_prompt(adapter: Any, dataset: Path) -> None:
     view = look(dataset, "r2", adapter)
     assert not view.answered
@@ -84,7 +90,9 @@ def test_a_row_without_answer_is_a_prompt(adapter: Any, dataset: Path) -> None:
 def test_the_page_holds_everything_and_no_markup_of_the_data(adapter: Any, dataset: Path) -> None:
     view = look(dataset, "r1", adapter)
     page = inspect_views.page(view)
-    assert len(re.findall(r'<span class="(?:trained|image|context)" title=', page)) == len(view.tokens)
+    shown = re.findall(r'<span class="(trained|image|context)" title="position (\d+)(?:-(\d+))?, id (\d+)">', page)
+    places = [(kind, n, int(id)) for kind, a, b, id in shown for n in range(int(a), int(b or a) + 1)]
+    assert places == [(token.kind, token.position, token.id) for token in view.tokens]
     assert "<b>" not in page
     assert "\x1b" not in page
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
@@ -115,11 +123,13 @@ def test_the_command(
     options = (dataset, "--model", checkpoint, "--row", "r1", "--num_crops", "1")
     assert _run(monkeypatch, *options) == 0
     shown = capsys.readouterr().out
-    assert "pets_train.jsonl:1: 1 turns, 1 images in 1 tiles" in shown
+    assert "pets_train.jsonl:1: 1 turn, 1 image in 1 tile" in shown
     assert re.search(r"\d+-\d+ +trained +.*T", shown)
     assert "<|image|> x313" in shown
     assert "\x1b" not in shown
-    assert _run(monkeypatch, *options, "--out", tmp_path / "row.html") == 0
-    assert (tmp_path / "row.html").read_text().startswith("<!doctype html>")
+    assert _run(monkeypatch, *options, "--out", tmp_path / "row.png") == 2
+    assert "Give one that ends in .html" in capsys.readouterr().err
+    assert _run(monkeypatch, *options, "--out", tmp_path / "new/row.html") == 0
+    assert (tmp_path / "new/row.html").read_text().startswith("<!doctype html>")
     assert _run(monkeypatch, *options[:-3], "r9") == 2
     assert "has no row 'r9'" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from convkit.train.models import images as row_images
 from convkit.train.models.hf.encode import TemplateEncoder
 from convkit.train.models.hf.families import LANGUAGE, family_of
 from convkit.train.models.hf.processor import Processor
+from convkit.train.models.tensors import refuse_gaps
 from convkit.train.pack import Sample, pad
 
 
@@ -68,13 +69,10 @@ class HuggingFaceAdapter:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
-        amiss = [
-            f"{kind.replace('_', ' ')}: {', '.join(map(str, sorted(seen[kind])[:5]))}" for kind in seen if seen[kind]
-        ]
-        if amiss:
-            raise ConvkitError(f"{self.directory} is not a whole checkpoint: {'; '.join(amiss)}.")
+        refuse_gaps(self.directory, seen)
         unused = self.family.unused(model.config)
         for name, parameter in model.named_parameters():
             if name.startswith(unused):

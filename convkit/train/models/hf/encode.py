@@ -1,12 +1,13 @@
 """A row to token ids and labels by any chat template, images already written out as their processor writes them.
 
 The template is rendered with stand-ins for the row's texts, so that it alone decides where control tokens stand. The
-prompt of a row's last answer is encoded as it is for generation, and the answer follows upon it.
+prompt of an answer is encoded as it is for generation, and the answer follows upon it.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from convkit.errors import ConvkitError
@@ -71,7 +72,6 @@ class TemplateEncoder:
         self._plain = without_controls(tokenizer)
         self._plain.add_tokens([token for token in added.values() if str(token) not in self._controls])
         self._plain.add_special_tokens([_FENCE])
-        self._fence = self._plain.token_to_id(_FENCE)
         self._bos = self._added_bos()
         self._lead, self.end = self._around()
 
@@ -87,12 +87,7 @@ class TemplateEncoder:
             RowError: an answer is missing or empty, or markers, images and `images` do not match.
         """
         refuse_empty_answers(row)
-        prompt, answer = self._prompt(row, images), self._answer(row)
-        alone = self._tokens(prompt)
-        tokens = self._tokens([*prompt, *answer])
-        if [token.id for token in tokens[: len(alone)]] != [token.id for token in alone]:
-            # The answer's first letters would have joined the prompt's last token; no prompt ends so.
-            tokens = alone + self._tokens(answer, begins=False)
+        tokens = self._tokens([*self._prompt(row, images), *self._answer(row)])
         refuse_too_long(row, len(tokens), max_length)
         return Encoded(
             [token.id for token in tokens],
@@ -152,6 +147,8 @@ class TemplateEncoder:
         texts: list[_Piece] = []
 
         def stand_in(text: str, trained: bool = False) -> str:
+            if _FENCE in text:
+                raise RowError(row.id, f"has the character {_FENCE!r}, which convkit keeps for itself", "Remove it.")
             texts.append(_Piece(text, data=True, trained=trained))
             return STAND_IN.format(len(texts) - 1)
 
@@ -227,15 +224,11 @@ class TemplateEncoder:
         bos = self._tokenizer.bos_token_id
         return [bos] if bos is not None and self._tokenizer("").input_ids[:1] == [bos] else []
 
-    def _tokens(self, pieces: Sequence[_Piece], begins: bool = True) -> list[_Token]:
-        """Encode pieces, the text between two control tokens as one.
-
-        Args:
-            begins: they are the beginning of the whole.
-        """
+    def _tokens(self, pieces: Sequence[_Piece]) -> list[_Token]:
+        """Encode pieces, the text between two control tokens as one."""
         tokens: list[_Token] = []
-        section = _Section(fenced=not begins)
-        if begins and self._bos and not "".join(p.text for p in pieces[:2]).startswith(self._tokenizer.bos_token):
+        section = _Section(fenced=False)
+        if self._bos and not "".join(p.text for p in pieces[:2]).startswith(self._tokenizer.bos_token):
             tokens.append(_Token(self._bos[0], False))
             section.fenced = True
         for piece in pieces:
@@ -247,16 +240,23 @@ class TemplateEncoder:
                 tokens += self._encoded(section.stripped(right=control.lstrip))
                 tokens.append(_Token(id, piece.trained))
                 section = _Section(fenced=True, strips=control.rstrip)
-        return tokens + list(self._encoded(section.stripped()))
+        return tokens + self._encoded(section.stripped())
 
-    def _encoded(self, section: "_Section") -> Iterator[_Token]:
+    def _encoded(self, section: "_Section") -> list[_Token]:
+        """Encode as one, unless an answer's first letters would join its prompt's last token: no prompt ends so."""
+        tokens = list(self._together(section))
+        for start in section.answers():
+            prompt = list(self._together(section[:start]))
+            if tokens[: len(prompt)] != prompt:
+                return self._encoded(section[:start]) + self._encoded(section[start:])
+        return tokens
+
+    def _together(self, section: "_Section") -> Iterator[_Token]:
         if not section.text:
             return
         fence = _FENCE if section.fenced else ""
         encoding = self._plain.encode(fence + section.text, add_special_tokens=False)
         for id, (start, end) in list(zip(encoding.ids, encoding.offsets, strict=True))[len(fence) :]:
-            if id == self._fence:
-                raise ConvkitError(f"A text has the character {_FENCE!r}, which convkit keeps for itself. Remove it.")
             yield _Token(id, section.trained[max(start, end - 1, len(fence)) - len(fence)])
 
 
@@ -275,6 +275,13 @@ class _Section:
     def add(self, text: str, trained: bool) -> None:
         self.text += text
         self.trained += [trained] * len(text)
+
+    def answers(self) -> list[int]:
+        """Where they begin within the section."""
+        return [i for i, (before, now) in enumerate(pairwise(self.trained), 1) if now and not before]
+
+    def __getitem__(self, part: slice) -> "_Section":
+        return _Section(self.fenced or bool(part.start), text=self.text[part], trained=self.trained[part])
 
     def stripped(self, right: bool = False) -> "_Section":
         """Without the white space that control tokens swallow."""

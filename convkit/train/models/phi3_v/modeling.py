@@ -16,13 +16,13 @@ from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer, Phi3RMSNorm
 
 from convkit.errors import ConvkitError
 from convkit.train.attention import VARLEN
-from convkit.train.models.phi3_v import checkpoint
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.generation import Generation, placeholders
 from convkit.train.models.phi3_v.image_processing import Sizes
 from convkit.train.models.phi3_v.loss import loss_at
 from convkit.train.models.phi3_v.rotary import Rotary
 from convkit.train.models.phi3_v.vision import ImageEmbedding
+from convkit.train.models.tensors import refuse_gaps
 
 
 class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
@@ -35,7 +35,8 @@ class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["Phi3DecoderLayer", "ImageEmbedding"]
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = checkpoint.DROPPED
+    # Copies of the token embedding, and numbers that count up, which re-saved checkpoints hold.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"(^|\.)wte\.weight$", r"(^|\.)position_ids$"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -193,10 +194,11 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
         """Load a checkpoint in the official layout.
 
         Raises:
-            ConvkitError: tensors are missing, or do not belong to this model; they are named.
+            ConvkitError: tensors are missing, have other shapes, or do not belong to this model; they are named.
         """
+        kwargs["ignore_mismatched_sizes"] = True  # as refused as the others, but by name
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        checkpoint.refuse_gaps(str(args[0]) if args else str(kwargs.get("pretrained_model_name_or_path")), info)
+        refuse_gaps(str(args[0]) if args else str(kwargs.get("pretrained_model_name_or_path")), info)
         model.model.vision_embed_tokens.img_processor.vision_model.freeze_unused()  # loading makes new parameters
         return (model, info) if output_loading_info else model
 
