@@ -36,7 +36,9 @@ def logits(model: torch.nn.Module, adapter: Phi3VAdapter, folder: Path) -> Tenso
     config = runs.config(folder / "pets", adapter.directory, folder)
     trainer, packs = runs.parts(config, adapter)
     with torch.no_grad():
-        outcome: Tensor = model.eval()(**packs.batch(trainer.plan.packs(0)[0]), use_cache=False).logits
+        batch = packs.batch(trainer.plan.packs(0)[0])
+        del batch["logits_to_keep"]  # of all
+        outcome: Tensor = model.eval()(**batch, use_cache=False).logits
     return outcome
 
 
