@@ -40,7 +40,8 @@ class Config:
     gradient_checkpointing: Annotated[bool, "Compute activations twice instead of keeping them."] = True
 
     deepspeed: Annotated[
-        Literal["zero2"] | None, "Share out gradients and moments by DeepSpeed; for full training on several GPUs."
+        Literal["zero2", "zero3"] | None,
+        "Share out gradients and moments by DeepSpeed, with zero3 weights too; for full training on several GPUs.",
     ] = None
     fsdp: Annotated[bool, "Share out weights, gradients and moments by FSDP2; likewise."] = False
 
@@ -155,12 +156,31 @@ def _consistent(config: Config) -> Config:
         raise ConvkitError(f"--fp16 cannot be had with {other}. Leave one of them out; bfloat16 is the safer one.")
     if config.eval_split is None and (config.eval_steps or config.eval_limit):
         raise ConvkitError("--eval_steps and --eval_limit need to know what is evaluated on. Add --eval_split val.")
-    if config.eval_split is not None and config.fsdp:
-        raise ConvkitError(
-            "--eval_split does not go with --fsdp: answers are of many lengths, and a model in pieces must go through "
-            "each token on all processes. Leave it out, and run `convkit evaluate` on final/model."
-        )
+    if config.fsdp and config.deepspeed:
+        raise ConvkitError(f"--fsdp cannot be had with --deepspeed {config.deepspeed}. Leave one of them out.")
+    if config.sharding:
+        _require_shareable(config)
     return replace(config, use_lora=config.use_lora or config.use_qlora)
+
+
+def _require_shareable(config: Config) -> None:
+    """Refuse what does not go with a model that several processes share."""
+    if config.use_lora or config.use_qlora:
+        option = "--use_qlora" if config.use_qlora else "--use_lora"
+        raise ConvkitError(
+            f"{config.sharding} does not go with {option}: adapters are small, and every process has the whole "
+            f"model. Leave {config.sharding} out."
+        )
+    if config.fp16:
+        raise ConvkitError(
+            f"{config.sharding} does not go with --fp16: all gradients must fit or none, and each process has a part "
+            f"of them. Compute in bfloat16 with --bf16, or leave {config.sharding} out."
+        )
+    if config.eval_split is not None and (config.fsdp or config.deepspeed == "zero3"):
+        raise ConvkitError(
+            f"--eval_split does not go with {config.sharding}: answers are of many lengths, and a model in pieces must "
+            "go through each token on all processes. Leave it out, and run `convkit evaluate` on final/model."
+        )
 
 
 def _recipe(name: str, values: dict[str, Any]) -> dict[str, Any]:
