@@ -180,12 +180,13 @@ def test_several_processes_are_started_and_end_with_their_exit_code(checkpoint: 
     assert "Traceback" not in again.stderr
 
 
-def test_accelerate_starts_it_too(checkpoint: Path, tmp_path: Path) -> None:
+def test_accelerate_starts_several_too(checkpoint: Path, tmp_path: Path) -> None:
     data, out = runs.write_dataset(tmp_path / "pets"), tmp_path / "run"
     options = ("--data_dir", data, "--model", checkpoint, "--output_dir", out, "--num_crops", "1", "--no-tqdm")
-    more = ("--use_lora", "--lora_rank", "2", "--batch_size", "16", "--dataloader_num_workers", "0")
-    launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1")
+    more = ("--use_lora", "--lora_rank", "2", "--batch_size", "8", "--dataloader_num_workers", "0")
+    launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
     settings = ("--mixed_precision", "no", "--dynamo_backend", "no")
     done = spawn(*launcher, *settings, "-m", "convkit", "train", *options, *more)
     assert done.returncode == 0, done.stderr
-    assert "10 rows planned = 10 trained" in done.stdout
+    assert done.stdout.count("10 rows planned = 10 trained") == 1
+    assert json.loads((out / "checkpoints/step-00000002/state.json").read_bytes())["processes"] == 2
