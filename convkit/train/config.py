@@ -14,6 +14,18 @@ from convkit.train.recipes import hyper_parameters
 
 ALIASES = {"model": "model_name_or_path"}
 """The recipe's name of an option that is called otherwise here."""
+SECTIONS = {
+    "data_dir": "Data, model and run",
+    "use_lora": "What is trained",
+    "bf16": "How it is computed",
+    "deepspeed": "Several processes",
+    "num_crops": "Batches",
+    "num_train_epochs": "Optimization",
+    "eval_split": "Evaluating on the way",
+    "save_steps": "Checkpoints",
+    "dataloader_num_workers": "Reading and showing",
+}
+"""Of the help: the option that each begins with."""
 Method = Literal["full", "frozen vision", "LoRA", "QLoRA"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
