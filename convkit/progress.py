@@ -21,6 +21,8 @@ class Bars(Protocol):
 
 
 PATIENCE_S = 2.0
+_OTHERS = 52
+"""Columns of the terminal that all but the note takes, with a short bar."""
 
 
 @contextmanager
@@ -53,7 +55,10 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
         TransferSpeedColumn,
     )
     from rich.progress import Progress as Bar
+    from rich.table import Column
     from rich.text import Text
+
+    console = Console(stderr=True)
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
@@ -61,7 +66,9 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
 
     class Words(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(note())
+            text = Text(note())
+            text.truncate(max(0, console.width - _OTHERS), overflow="ellipsis")
+            return text
 
     counted = DownloadColumn() if unit == "B" else MofNCompleteColumn()
     bar = Bar(
@@ -69,10 +76,11 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
         BarColumn(),
         counted,
         TextColumn("{task.fields[unit]}"),
-        TransferSpeedColumn() if unit == "B" else Rate(),
+        TransferSpeedColumn() if unit == "B" else Rate(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(),
-        Words(),
-        console=Console(stderr=True),
+        # Where there is too little room, the bar becomes shorter.
+        Words(table_column=Column(no_wrap=True)),
+        console=console,
         transient=True,
     )
     task = bar.add_task(description, total=None, unit="" if unit == "B" else unit)

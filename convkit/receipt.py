@@ -110,21 +110,28 @@ def write(directory: Path, receipt: Receipt) -> Path:
     return path
 
 
-def read(directory: Path) -> Receipt:
+def read(directory: Path, profile: str | None = None) -> Receipt:
     """The receipt of a dataset directory, as it stands there: nothing is compared with the data.
+
+    Args:
+        profile: the model that the remedy of an error names.
 
     Raises:
         DatasetError: there is none, it was edited, or it is not a receipt that this version knows.
     """
-    path = directory / layout.RECEIPT
+    path, run = directory / layout.RECEIPT, _run(directory, profile)
+    if not directory.is_dir():
+        raise DatasetError(f"There is no directory {directory}. Name a dataset directory, as convkit convert makes it.")
     try:
         receipt = Receipt.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise DatasetError(f"{directory} has no receipt: it was not validated, or has errors. {run}") from None
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror}). {_run(directory)}") from None
+        raise DatasetError(f"{path} cannot be read ({error.strerror}). {run}") from None
     except ValidationError:
-        raise DatasetError(f"{path} is not a receipt of this version. {_run(directory)}") from None
+        raise DatasetError(f"{path} is not a receipt of this version. {run}") from None
     if not receipt.whole:
-        raise DatasetError(f"{path} was edited: its own digest is not that of its content. {_run(directory)}")
+        raise DatasetError(f"{path} was edited: its own digest is not that of its content. {run}")
     return receipt
 
 
@@ -139,7 +146,7 @@ def require(directory: Path, profile: str | None = None) -> Receipt:
     Raises:
         DatasetError: it may not; the message says why, and the command that mends it.
     """
-    receipt, dataset = read(directory), Dataset.open(directory)
+    receipt, dataset = read(directory, profile), Dataset.open(directory)
     why = _other_question(receipt, profile) or _other_rows(receipt, dataset)
     if why is None and _media(dataset) != receipt.media:
         why = "images have changed since it was validated"

@@ -16,6 +16,7 @@ from convkit.cli.merge import merge
 from convkit.cli.report import report
 from convkit.cli.rule import rule
 from convkit.cli.score import score
+from convkit.cli.sections import SectionedCommand
 from convkit.cli.split import split
 from convkit.cli.stats import stats
 from convkit.cli.train import command as train_command
@@ -49,7 +50,7 @@ app.command()(report)
 app.command()(score)
 app.command()(split)
 app.command()(stats)
-app.command("train")(train_command())
+app.command("train", cls=SectionedCommand)(train_command())
 app.command()(validate)
 app.command()(rule)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from convkit.cli.report import at_the_end
-from convkit.train.config import ALIASES, Config
+from convkit.train.config import ALIASES, SECTIONS, Config
 from convkit.train.recipes import RECIPES
 
 
@@ -92,7 +92,7 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def _option(name: str, annotation: Any, default: Any, section: str) -> inspect.Parameter:
     """A field as an option that is None where it is not given: then a file may say it."""
     kind, text, *_ = get_args(annotation)
     if get_origin(kind) is not Literal and get_args(kind):
@@ -100,8 +100,12 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     names = [f"--{name}", *(f"--{alias}" for alias in [ALIASES.get(name)] if alias)]
     if kind is bool:
         names = [f"--{name}/--no_{name}"]
-    shown = "" if default in (None, False, inspect.Parameter.empty) else f" Default: {default}."
-    option = typer.Option(*names, help=text + shown)
+    shown = f" Default: {default}."
+    if default is inspect.Parameter.empty:
+        shown = " Required."
+    elif default is None or default is False:
+        shown = ""
+    option = typer.Option(*names, help=text + shown, rich_help_panel=section)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, option], default=None
     )
@@ -120,11 +124,12 @@ def options(
     usual = {
         field.name: inspect.Parameter.empty if field.default is MISSING else field.default for field in fields(Config)
     }
-    return [
-        _option(field.name, hints[field.name], defaults.get(field.name, usual[field.name]))
-        for field in fields(Config)
-        if field.name not in without
-    ]
+    found, section = [], ""
+    for name, default in usual.items():
+        section = SECTIONS.get(name, section)
+        if name not in without:
+            found.append(_option(name, hints[name], defaults.get(name, default), section))
+    return found
 
 
 def signed(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
@@ -141,21 +146,41 @@ def signed(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) ->
 
 def command() -> Any:
     """The command, with an option for each field."""
+    first = SECTIONS["data_dir"]
     own: dict[str, tuple[Any, Any]] = {
         "config": (
-            Annotated[Path | None, typer.Option("--config", help="A YAML file of options; those given win.")],
+            Annotated[
+                Path | None,
+                typer.Option("--config", help="A YAML file of options; those given win.", rich_help_panel=first),
+            ],
             None,
         ),
         "recipe": (
-            Annotated[str | None, typer.Option("--recipe", help=f"The recipe's options for: {', '.join(RECIPES)}.")],
+            Annotated[
+                str | None,
+                typer.Option(
+                    "--recipe", help=f"The recipe's options for: {', '.join(RECIPES)}.", rich_help_panel=first
+                ),
+            ],
             None,
         ),
         "nproc": (
-            Annotated[int, typer.Option("--nproc", min=1, help="Start so many processes here, one for each GPU.")],
+            Annotated[
+                int,
+                typer.Option(
+                    "--nproc",
+                    min=1,
+                    help="Start so many processes here, one for each GPU.",
+                    rich_help_panel=SECTIONS["deepspeed"],
+                ),
+            ],
             1,
         ),
         "validate": (
-            Annotated[bool, typer.Option("--validate", help="Run `convkit validate` for the model first.")],
+            Annotated[
+                bool,
+                typer.Option("--validate", help="Run `convkit validate` for the model first.", rich_help_panel=first),
+            ],
             False,
         ),
     }

@@ -25,6 +25,7 @@ from convkit.errors import ConvkitError
 from convkit.files import sync_folder
 from convkit.train.fingerprint import write_base
 from convkit.train.models.base import Adapter
+from convkit.train.shapes import shape
 from convkit.train.sharding.base import KINDS, Sharding
 
 FOLDER = "checkpoints"
@@ -164,7 +165,7 @@ def load(directory: Path, sharding: Sharding) -> None:
                 raise ConvkitError(f"{directory / _TENSORS} is of a model with other tensors. {_remove(directory)}")
             for name, parameter in trained.items():
                 weight = file.get_slice(f"weight/{name}")
-                if tuple(weight.get_shape()) != parameter.shape:
+                if tuple(weight.get_shape()) != shape(parameter):
                     raise ConvkitError(f"{directory / _TENSORS}: {name} has another shape. {_remove(directory)}")
             sharding.restore(lambda kind, name: file.get_tensor(f"{kind}/{name}"))
     except (OSError, SafetensorError) as error:

@@ -14,6 +14,18 @@ from convkit.train.recipes import hyper_parameters
 
 ALIASES = {"model": "model_name_or_path"}
 """The recipe's name of an option that is called otherwise here."""
+SECTIONS = {
+    "data_dir": "Data, model and run",
+    "use_lora": "What is trained",
+    "bf16": "How it is computed",
+    "deepspeed": "Several processes",
+    "num_crops": "Batches",
+    "num_train_epochs": "Optimization",
+    "eval_split": "Evaluating on the way",
+    "save_steps": "Checkpoints",
+    "dataloader_num_workers": "Reading and showing",
+}
+"""Of the help: the option that each begins with."""
 Method = Literal["full", "frozen vision", "LoRA", "QLoRA"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -49,7 +61,8 @@ class Config:
     ] = "adamw"
 
     deepspeed: Annotated[
-        Literal["zero2"] | None, "Share out gradients and moments by DeepSpeed; for full training on several GPUs."
+        Literal["zero2", "zero3"] | None,
+        "Share out gradients and moments by DeepSpeed, with zero3 weights too; for full training on several GPUs.",
     ] = None
     fsdp: Annotated[bool, "Share out weights, gradients and moments by FSDP2; likewise."] = False
 
@@ -172,12 +185,31 @@ def _consistent(config: Config) -> Config:
         )
     if config.eval_split is None and (config.eval_steps or config.eval_limit):
         raise ConvkitError("--eval_steps and --eval_limit need to know what is evaluated on. Add --eval_split val.")
-    if config.eval_split is not None and config.fsdp:
-        raise ConvkitError(
-            "--eval_split does not go with --fsdp: answers are of many lengths, and a model in pieces must go through "
-            "each token on all processes. Leave it out, and run `convkit evaluate` on final/model."
-        )
+    if config.fsdp and config.deepspeed:
+        raise ConvkitError(f"--fsdp cannot be had with --deepspeed {config.deepspeed}. Leave one of them out.")
+    if config.sharding:
+        _require_shareable(config)
     return replace(config, use_lora=config.use_lora or config.use_qlora)
+
+
+def _require_shareable(config: Config) -> None:
+    """Refuse what does not go with a model that several processes share."""
+    if config.use_lora or config.use_qlora:
+        option = "--use_qlora" if config.use_qlora else "--use_lora"
+        raise ConvkitError(
+            f"{config.sharding} does not go with {option}: adapters are small, and every process has the whole "
+            f"model. Leave {config.sharding} out."
+        )
+    if config.fp16:
+        raise ConvkitError(
+            f"{config.sharding} does not go with --fp16: all gradients must fit or none, and each process has a part "
+            f"of them. Compute in bfloat16 with --bf16, or leave {config.sharding} out."
+        )
+    if config.eval_split is not None and (config.fsdp or config.deepspeed == "zero3"):
+        raise ConvkitError(
+            f"--eval_split does not go with {config.sharding}: answers are of many lengths, and a model in pieces must "
+            "go through each token on all processes. Leave it out, and run `convkit evaluate` on final/model."
+        )
 
 
 def _recipe(name: str, values: dict[str, Any]) -> dict[str, Any]:

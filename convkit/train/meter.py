@@ -64,7 +64,7 @@ class Meter:
             figures["mfu"] = round(tokens_a_second * self._share, 4)
         self._text = (
             f"loss {loss:.3f} · {images / seconds:.2f} img/s · {tokens_a_second:,.0f} tokens/s · "
-            f"{figures['memory_gib']:.1f} GiB"
+            f"{figures['memory_gib']:.1f} GiB" + (f" · MFU {figures['mfu']:.0%}" if "mfu" in figures else "")
         )
         return figures
 

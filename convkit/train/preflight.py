@@ -20,7 +20,7 @@ from convkit.train.meter import GIB, peak_memory
 from convkit.train.methods import own_name
 from convkit.train.models.base import Adapter
 from convkit.train.plan import Pack
-from convkit.train.quantize import numel
+from convkit.train.shapes import numel
 
 
 @dataclass
@@ -158,7 +158,7 @@ def _towers(model: Any, adapter: Adapter, reached: dict[str, bool]) -> dict[str,
         tower = towers[tower_of(own_name(name), adapter)]
         tower.parameters += numel(parameter)
         if parameter.requires_grad:
-            tower.trained += parameter.numel()
+            tower.trained += numel(parameter)
             tower.tensors += 1
             tower.unconnected += name not in reached
             tower.reached += reached.get(name, False)

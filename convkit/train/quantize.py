@@ -39,12 +39,6 @@ def quantize(model: Any, compute: torch.dtype) -> None:
     model.is_loaded_in_4bit = True  # peft asks for this
 
 
-def numel(parameter: nn.Parameter) -> int:
-    """Numbers in a parameter, also where several share a byte."""
-    packed = getattr(parameter, "quant_state", None)
-    return int(packed.shape.numel()) if packed is not None else parameter.numel()
-
-
 def _probe(linear: Any) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -33,7 +33,7 @@ def main() -> None:
         child = os.fork()
         if not child:
             count_events(counter, kill_at)
-            chosen = config(dataset, checkpoint, scratch / name, save_steps=2, resume=resume, **options)
+            chosen = config(dataset, checkpoint, scratch / name, resume=resume, **options)
             run.train(chosen, adapter, ONE, say=lambda text: None)
             os._exit(0)
         _, status = os.waitpid(child, 0)

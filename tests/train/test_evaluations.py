@@ -122,6 +122,7 @@ def test_curves_go_where_those_of_training_go(
     [
         ({"eval_steps": 5}, "Add --eval_split val"),
         ({"eval_split": "train", "fsdp": True}, "--eval_split does not go with --fsdp"),
+        ({"eval_split": "train", "deepspeed": "zero3"}, "--eval_split does not go with --deepspeed zero3"),
         ({"eval_split": "test"}, "has no split 'test'"),
     ],
 )

@@ -1,6 +1,9 @@
 """Families that are padded, not packed, through the whole of training."""
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from convkit.cli import main
+from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError
 from convkit.train.methods import own_name
 from convkit.train.models import adapter as adapter_of
@@ -153,3 +157,42 @@ def test_the_command(
         main()
     assert end.value.code == 0, capsys.readouterr().err
     assert (tmp_path / "run/final/model/chat_template.jinja").is_file()
+
+
+ELSEWHERE = """
+import json, sys
+import PIL.Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+directory, image, question = sys.argv[1:]
+model, processor = AutoModelForImageTextToText.from_pretrained(directory), AutoProcessor.from_pretrained(directory)
+content = [{"type": "image"}, {"type": "text", "text": question}]
+text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+inputs = processor(text=text, images=[PIL.Image.open(image).convert("RGB")], return_tensors="pt")
+answer = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+ours = [name for name in sys.modules if name.startswith("convkit")]
+print(json.dumps([inputs["input_ids"].tolist(), answer.tolist(), ours]))
+"""
+
+
+def test_what_was_trained_is_used_by_transformers_alone(tmp_path: Path) -> None:
+    """Of a family whose processor needs Pillow only."""
+    tiny.BUILDERS["llava"](tmp_path / "model", TEXTS)
+    adapter = adapter_of(tmp_path / "model")
+    data, run = _dataset(tmp_path / "pets", adapter.profile), tmp_path / "run"
+    train(_config(data, adapter, run), adapter, runs.ONE)
+    trained = adapter_of(run / "final/model")
+    row = next(row for _, row in Dataset.open(data).rows("train"))
+    prompt = trained.collate([trained.prompt(row, data / "images")], packed=False)
+    model = trained.load(torch.float32, "sdpa").eval()
+    del prompt["labels"]
+    expected = model.generate(**prompt, max_new_tokens=4, do_sample=False)
+
+    (turn,) = row.conversations
+    command = [sys.executable, "-c", ELSEWHERE, run / "final/model", data / "images" / turn.images[0], turn.user]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ids, answer, ours = json.loads(done.stdout.splitlines()[-1])
+    assert ids == prompt["input_ids"].tolist()
+    assert answer == expected.tolist()
+    assert not ours

@@ -53,6 +53,22 @@ def test_packing_and_accumulation_do_not_change_the_gradient(dataset: Path, adap
             torch.testing.assert_close(other[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_nor_do_they_change_losses_and_weights(dataset: Path, adapter: Phi3VAdapter, method: str) -> None:
+    found = []
+    for layout in ({}, {"max_tokens": 400}, {"batch_size_per_gpu": 1}):
+        config = runs.config(dataset, adapter.directory, dataset, num_train_epochs=2, **layout, **METHODS[method])
+        trainer, packs = runs.parts(config, adapter)
+        steps = range(trainer.plan.steps)
+        losses = [trainer.step(step, map(packs.batch, trainer.plan.packs(step))).loss for step in steps]
+        found.append((losses, dict(trainer.sharding.model.named_parameters())))
+    losses, weights = found[0]
+    for other_losses, other in found[1:]:
+        assert other_losses == pytest.approx(losses, abs=1e-6)
+        for name, weight in weights.items():
+            torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_trained(dataset: Path, adapter: Phi3VAdapter, method: str) -> None:
     trainer, _ = runs.parts(runs.config(dataset, adapter.directory, dataset, **METHODS[method]), adapter)

@@ -59,7 +59,7 @@ def test_the_share_of_what_the_card_could_do(
     seen = of_four.step(0, 1.5, 2.0)
     assert seen["mfu"] == pytest.approx(tokens / 2 / (4 * 989), abs=1e-4)
     assert of_four.text().startswith("loss 1.500 · ")
-    assert of_four.text().endswith(" tokens/s · 2.0 GiB")
+    assert of_four.text().endswith(f" tokens/s · 2.0 GiB · MFU {seen['mfu']:.0%}")
 
 
 def test_what_a_token_costs_follows_what_is_trained() -> None:

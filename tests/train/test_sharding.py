@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from convkit.errors import ConvkitError
 from convkit.train import checkpoint as checkpoints
 from convkit.train import run
+from convkit.train.config import resolve
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from convkit.train.sharding import shard
 from tests.conftest import ROOT
 from tests.train import runs
 
@@ -30,6 +30,7 @@ EVALUATED = {"eval_split": "train", "eval_batch_size": 2, "eval_max_new_tokens":
 SHARDINGS: dict[str, dict[str, Any]] = {
     "plain": EVALUATED,
     "zero2": {"deepspeed": "zero2", **EVALUATED},
+    "zero3": {"deepspeed": "zero3"},
     "fsdp": {"fsdp": True, "checkpointing": "all"},
 }
 Told = list[list[dict[str, Any]]]
@@ -128,7 +129,7 @@ def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
     assert all(torch.equal(saved[name], tensor) for name, tensor in trained.items())
 
 
-@pytest.mark.parametrize("sharding", ["zero2", "fsdp"])
+@pytest.mark.parametrize("sharding", ["zero2", "zero3", "fsdp"])
 def test_a_frozen_tower_stays_and_a_run_goes_on_in_one_process(
     dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
 ) -> None:
@@ -142,7 +143,7 @@ def test_a_frozen_tower_stays_and_a_run_goes_on_in_one_process(
 
     shutil.rmtree(checkpoints.checkpoints(shared)[-1])
     said = one_process(dataset, adapter, shared, **options, resume="auto")
-    option = "--fsdp" if sharding == "fsdp" else "--deepspeed zero2"
+    option = "--fsdp" if sharding == "fsdp" else f"--deepspeed {sharding}"
     assert any(f"begun on 2 processes with {option} and goes on on 1 processes" in text for text in said), said
     same(tensors(shared), tensors(tmp_path / "one"))
 
@@ -181,13 +182,17 @@ def test_the_failure_of_one_process_ends_both_and_both_name_it(
         assert re.search(message, process["said"].split("error: ")[1]), process["said"]
 
 
-@pytest.mark.parametrize("sharding", ["zero2", "fsdp"])
+PATHS = {"data_dir": "d", "model": "m", "output_dir": "r"}
+
+
+@pytest.mark.parametrize("sharding", [{"deepspeed": "zero2"}, {"deepspeed": "zero3"}, {"fsdp": True}])
 @pytest.mark.parametrize("option", ["use_lora", "use_qlora", "fp16"])
-def test_neither_adapters_nor_float16_are_shared_out(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str, option: str
-) -> None:
-    chosen = runs.config(dataset, adapter.directory, tmp_path, **{**SHARDINGS[sharding], option: True})
-    with pytest.raises(
-        ConvkitError, match=f"{chosen.sharding} does not go with --{option}: .* [Ll]eave {chosen.sharding} out"
-    ):
-        shard(None, chosen, runs.ONE)
+def test_neither_adapters_nor_float16_are_shared_out(sharding: dict[str, Any], option: str) -> None:
+    name = resolve({**PATHS, **sharding}).sharding
+    with pytest.raises(ConvkitError, match=f"{name} does not go with --{option}: .* [Ll]eave {name} out"):
+        resolve({**PATHS, **sharding, option: True})
+
+
+def test_a_model_is_shared_out_in_one_way() -> None:
+    with pytest.raises(ConvkitError, match=r"--fsdp cannot be had with --deepspeed zero2\. Leave one of them out"):
+        resolve({**PATHS, "fsdp": True, "deepspeed": "zero2"})

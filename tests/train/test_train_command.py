@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.train import recipes
-from convkit.train.config import resolve
+from convkit.train.config import SECTIONS, Config, resolve
 from tests.conftest import ROOT
 from tests.train import runs
 
@@ -180,12 +182,51 @@ def test_several_processes_are_started_and_end_with_their_exit_code(checkpoint: 
     assert "Traceback" not in again.stderr
 
 
-def test_accelerate_starts_it_too(checkpoint: Path, tmp_path: Path) -> None:
+def test_accelerate_starts_several_too(checkpoint: Path, tmp_path: Path) -> None:
     data, out = runs.write_dataset(tmp_path / "pets"), tmp_path / "run"
     options = ("--data_dir", data, "--model", checkpoint, "--output_dir", out, "--num_crops", "1", "--no-tqdm")
-    more = ("--use_lora", "--lora_rank", "2", "--batch_size", "16", "--dataloader_num_workers", "0")
-    launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1")
+    more = ("--use_lora", "--lora_rank", "2", "--batch_size", "8", "--dataloader_num_workers", "0")
+    launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
     settings = ("--mixed_precision", "no", "--dynamo_backend", "no")
     done = spawn(*launcher, *settings, "-m", "convkit", "train", *options, *more)
     assert done.returncode == 0, done.stderr
-    assert "10 rows planned = 10 trained" in done.stdout
+    assert done.stdout.count("10 rows planned = 10 trained") == 1
+    assert json.loads((out / "checkpoints/step-00000002/state.json").read_bytes())["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "remedy"),
+    [
+        ("microsoft/Phi-3.5-vision-instruct", "run: hf download microsoft/Phi-3.5-vision-instruct --local-dir P"),
+        ("nowhere", "Name the directory of a checkpoint with --model"),
+    ],
+)
+def test_a_model_that_is_not_there_is_not_downloaded(convkit: Run, tmp_path: Path, model: str, remedy: str) -> None:
+    code, _, errors = convkit("--data_dir", tmp_path, "--model", model, "--output_dir", tmp_path / "run")
+    assert code == 2
+    assert errors.startswith(f"convkit: error: There is no directory {model}. ")
+    assert remedy in errors
+
+
+def test_data_that_was_not_validated_is_refused_with_the_command_for_the_model(
+    convkit: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    data = runs.write_dataset(tmp_path / "pets", validated=False)
+    options = ("--model", checkpoint, "--num_crops", "1", "--output_dir", tmp_path / "run")
+    code, _, errors = convkit("--data_dir", data, *options)
+    assert (code, errors.strip().endswith(f"Run: convkit validate {data} --model {runs.PROFILE}")) == (2, True), errors
+    code, _, errors = convkit("--data_dir", tmp_path / "nowhere", *options)
+    assert (code, f"There is no directory {tmp_path / 'nowhere'}." in errors) == (2, True), errors
+
+
+def test_the_help_has_every_option_in_the_section_where_it_stands(convkit: Run) -> None:
+    _, text, _ = convkit("--help")
+    found = dict(re.findall(r"^([A-Z][^\n]*):\n((?:  .*\n)+)", text, re.MULTILINE))
+    assert list(found) == [*SECTIONS.values(), "Options"]
+    section = ""
+    for field in fields(Config):
+        section = SECTIONS.get(field.name, section)
+        assert re.search(rf"^  --(\[no_\])?{field.name}\b", found[section], re.MULTILINE), field.name
+    assert "--nproc" in found["Several processes"]
+    assert "Required." in found["Data, model and run"]
+    assert "Default: 0." in found["Optimization"]

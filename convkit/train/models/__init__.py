@@ -1,5 +1,6 @@
 """Model families. Importing this makes Phi-3-vision known to transformers' Auto classes, without remote code."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def adapter(directory: Path, num_crops: int | None = None) -> Adapter:
     Raises:
         ConvkitError: there is no checkpoint, or its family is not known.
     """
+    if not directory.is_dir():
+        raise ConvkitError(f"There is no directory {directory}. {_how_to_get(str(directory))}")
     file = directory / "config.json"
     model_type = files.read(file).get("model_type")
     if not isinstance(model_type, str):
@@ -49,6 +52,16 @@ def adapter(directory: Path, num_crops: int | None = None) -> Adapter:
             f"{file} has model_type {model_type!r}, which convkit cannot train. It can train: {', '.join(ADAPTERS)}."
         )
     return ADAPTERS[model_type](directory, num_crops)
+
+
+def _how_to_get(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return "Name the directory of a checkpoint with --model."
+    folder = name.partition("/")[2]
+    return (
+        "A model of the Hugging Face hub is not downloaded unasked. If this is the name of one, run: "
+        f"hf download {name} --local-dir {folder}; and then say --model {folder}."
+    )
 
 
 _FIRST, _BEYOND = (5, 17), (5, 24)

@@ -6,7 +6,6 @@ another number of processes, or shared out otherwise.
 
 from typing import Any
 
-from convkit.errors import ConvkitError
 from convkit.train.config import Config
 from convkit.train.distributed import World
 from convkit.train.sharding.base import Sharding
@@ -18,19 +17,8 @@ def shard(model: Any, config: Config, world: World) -> Sharding:
     """Take a model from the CPU to where it is trained; a single process has nothing to share.
 
     Raises:
-        ConvkitError: what was asked for is not installed, or shares out neither adapters nor float16's gradients.
+        ConvkitError: what was asked for is not installed.
     """
-    if config.sharding and config.use_lora:
-        option = "--use_qlora" if config.use_qlora else "--use_lora"
-        raise ConvkitError(
-            f"{config.sharding} does not go with {option}: adapters are small, and every process has the whole "
-            f"model. Leave {config.sharding} out."
-        )
-    if config.sharding and config.precision == "float16":
-        raise ConvkitError(
-            f"{config.sharding} does not go with --fp16: all gradients must fit or none, and each process has a part "
-            f"of them. Compute in bfloat16 with --bf16, or leave {config.sharding} out."
-        )
     if world.size == 1 or not config.sharding:
         from convkit.train.sharding.plain import Plain
 
@@ -39,6 +27,10 @@ def shard(model: Any, config: Config, world: World) -> Sharding:
         from convkit.train.sharding.fsdp import Fsdp
 
         return Fsdp(model, config, world)
+    if config.deepspeed == "zero3":
+        from convkit.train.sharding.zero3 import Zero3
+
+        return Zero3(model, config, world)
     from convkit.train.sharding.zero import Zero
 
     return Zero(model, config, world)

@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO: stage 2 shares out gradients and moments."""
+"""DeepSpeed ZeRO: stage 2 shares out gradients and moments, stage 3 weights too."""
 
 import logging
 import warnings
@@ -21,10 +21,11 @@ class Zero:
 
     name = "--deepspeed zero2"
     in_step = True
+    stage = 2
 
     def __init__(self, model: Any, config: Config, world: World) -> None:
         self.model, self._world = model, world
-        self._engine = _engine(model, config, world)
+        self._engine = _engine(model, config, world, self.stage)
         self._optimizer = self._engine.optimizer
         self.scale = LossScale(config, world.device)
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -76,9 +77,7 @@ class Zero:
             safe_set_full_fp32_param(parameter, weight)
             for kind in MOMENTS[1:]:
                 safe_set_full_optimizer_state(parameter, read(kind, name).to(self._world.device), kind)
-        step = read("step", next(iter(self._trained)))
-        for state in self._states():
-            state["step"].copy_(step)
+        self._set_step(read)
 
     def weights(self) -> dict[str, Tensor]:
         # Copies: parameters are windows into one flat tensor, which no file of tensors takes.
@@ -87,13 +86,18 @@ class Zero:
     def _states(self) -> Iterator[dict[str, Tensor]]:
         return iter(self._optimizer.optimizer.state.values())
 
+    def _set_step(self, read: Callable[[str, str], Tensor]) -> None:
+        step = read("step", next(iter(self._trained)))
+        for state in self._states():
+            state["step"].copy_(step)
+
     def _link(self) -> None:
         """Show each parameter its moments: DeepSpeed does so after the first group's first update, for all groups."""
         self._optimizer._hp_optimizer_states_linked = False
         self._optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def _engine(model: Any, config: Config, world: World) -> Any:
+def _engine(model: Any, config: Config, world: World, stage: int) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     try:
         import deepspeed
@@ -104,20 +108,25 @@ def _engine(model: Any, config: Config, world: World) -> Any:
         # It would compile a kernel of its own that adds in another order; gloo is there.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     engine, *_ = deepspeed.initialize(
-        model=model.to(world.device),
+        model=model if stage == 3 else model.to(world.device),
         optimizer=make_optimizer(model, config),
-        config=_options(config),
+        config=_options(config, stage),
         dist_init_required=False,
     )
     return engine
 
 
-def _options(config: Config) -> dict[str, Any]:
+def _options(config: Config, stage: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.max_grad_norm,
-        "zero_optimization": {"stage": 2, "reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET},
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": BUCKET,
+            "allgather_bucket_size": BUCKET,
+            "stage3_param_persistence_threshold": 0,
+        },
         # Only what is computed: gradients are added up in the type of their weights.
         "torch_autocast": {
             "enabled": config.precision == "bfloat16",
