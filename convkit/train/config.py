@@ -30,6 +30,9 @@ class Config:
     use_lora: Annotated[bool, "Train adapters of low rank instead of the weights."] = False
     use_qlora: Annotated[bool, "Likewise, on weights in 4 bits; implies --use_lora."] = False
     freeze_vision_model: Annotated[bool, "Leave everything that makes embeddings of images as it is."] = False
+    full_vision_model: Annotated[
+        bool, "With adapters: train what makes embeddings of images in full, as a fresh vision tower needs it."
+    ] = False
     lora_rank: Annotated[int, "Width of the adapters.", Ge(1)] = 64
     lora_alpha_ratio: Annotated[float, "The adapters' alpha is their rank times this.", Gt(0)] = 2.0
     lora_dropout: Annotated[float, "Dropout before the adapters.", Ge(0), Lt(1)] = 0.0
@@ -153,6 +156,10 @@ def _consistent(config: Config) -> Config:
     if config.fp16 and (config.bf16 or config.use_flash_attention):
         other = "--bf16" if config.bf16 else "--use_flash_attention, which implies --bf16"
         raise ConvkitError(f"--fp16 cannot be had with {other}. Leave one of them out; bfloat16 is the safer one.")
+    config = replace(config, use_lora=config.use_lora or config.use_qlora)
+    if config.full_vision_model and (config.freeze_vision_model or not config.use_lora):
+        other = "contradicts --freeze_vision_model" if config.freeze_vision_model else "is the case without --use_lora"
+        raise ConvkitError(f"--full_vision_model {other}. Leave it out.")
     if config.eval_split is None and (config.eval_steps or config.eval_limit):
         raise ConvkitError("--eval_steps and --eval_limit need to know what is evaluated on. Add --eval_split val.")
     if config.eval_split is not None and config.fsdp:
@@ -160,7 +167,7 @@ def _consistent(config: Config) -> Config:
             "--eval_split does not go with --fsdp: answers are of many lengths, and a model in pieces must go through "
             "each token on all processes. Leave it out, and run `convkit evaluate` on final/model."
         )
-    return replace(config, use_lora=config.use_lora or config.use_qlora)
+    return config
 
 
 def _recipe(name: str, values: dict[str, Any]) -> dict[str, Any]:
