@@ -110,7 +110,7 @@ def test_a_run_trains_what_it_should_and_its_result_can_be_used(
     assert f"{2 * runs.ROWS} rows planned = {2 * runs.ROWS} trained" in said[-1]
     result = tmp_path / "run/final/model"
     if "lora" in method:
-        merge(smolvlm, smolvlm.directory, tmp_path / "run/final/adapter", result)
+        merge(smolvlm, config.model, tmp_path / "run/final/adapter", result)
     after = adapter_of(result)
     assert after.profile == smolvlm.profile
     before, trained = (dict(a.load(torch.float32, "sdpa").named_parameters()) for a in (smolvlm, after))
