@@ -27,13 +27,13 @@ from convkit.train.models import tiny
 from convkit.train.models.tiny.idefics3 import Geometry
 
 GEOMETRY = Geometry(
-    hidden_size=256, layers=4, heads=8, vision_hidden_size=256, vision_layers=4, patch_size=4, scale_factor=4
+    hidden_size=384, layers=4, heads=6, vision_hidden_size=384, vision_layers=6, patch_size=4, scale_factor=2
 )
 TRAINING = {
-    "num_train_epochs": 14,
-    "batch_size": 256,
-    "learning_rate": 1e-3,
-    "warmup_steps": 200,
+    "num_train_epochs": 8,
+    "batch_size": 128,
+    "learning_rate": 3e-4,
+    "warmup_steps": 100,
     "max_tokens": 32768,
     "dataloader_num_workers": 12,
     "save_steps": 10_000,
