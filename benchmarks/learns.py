@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def main() -> None:
     result = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "torch": torch.__version__,
+        "geometry": None if told.start else asdict(GEOMETRY),
         "config": {name: value for name, value in config.items() if name not in ("data_dir", "model", "output_dir")},
         "without looking": without_looking(opened),
         "training seconds": seconds,

@@ -108,7 +108,7 @@ def test_methods(options: dict[str, bool], method: str) -> None:
 @pytest.mark.parametrize("others", [{}, {"use_lora": True, "freeze_vision_model": True}])
 def test_vision_in_full_is_for_adapters_alone(others: dict[str, bool]) -> None:
     assert resolve({**PATHS, "use_qlora": True, "full_vision_model": True}).method == "QLoRA"
-    with pytest.raises(ConvkitError, match="--full_vision_model .* Leave it out"):
+    with pytest.raises(ConvkitError, match=r"--full_vision_model .* Leave it out"):
         resolve({**PATHS, **others, "full_vision_model": True})
 
 
