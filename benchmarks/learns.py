@@ -1,45 +1,56 @@
-"""Does training teach anything? A small SmolVLM, from scratch, on easy-VQA, by the commands that a user types.
+"""Does training teach anything? A small vision-language model on easy-VQA, by the commands that a user types.
 
-Run: python -m benchmarks.learns FOLDER [EPOCHS [OPTION OF TRAIN...]] > benchmarks/results/learns.json
+Run: python -m benchmarks.learns FOLDER [--start CHECKPOINT] [OPTION OF TRAIN...] > benchmarks/results/learns.json
 
-Its own test split is asked, one question at a time, before (its first 1,000
-questions) and after. `blind` is what can be had without looking: for
-each question its most frequent answer in the training split. `majority` is one answer to everything.
+Without --start, a small SmolVLM from scratch; its patches are of 4 pixels, for the smallest shapes have 8. The data
+set's own test split is asked in the end, one question at a time; on the way, the first 1,000 questions of the
+validation split. `blind` is what can be had without looking: for each question its most frequent answer in the training
+split. `majority` is one answer to everything.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from convkit.dataset import Dataset
+from convkit.metrics.classes import confusions
+from convkit.metrics.scores import Scores, SourceScores
 from convkit.train.models import adapter as adapter_of
 from convkit.train.models import tiny
 from convkit.train.models.tiny.idefics3 import Geometry
 
 GEOMETRY = Geometry(
-    hidden_size=256, layers=4, heads=8, vision_hidden_size=256, vision_layers=4, patch_size=8, scale_factor=2
+    hidden_size=384, layers=4, heads=6, vision_hidden_size=384, vision_layers=6, patch_size=4, scale_factor=2
 )
 TRAINING = {
-    "batch_size": 256,
-    "learning_rate": 1e-3,
-    "warmup_steps": 200,
+    "num_train_epochs": 8,
+    "batch_size": 128,
+    "learning_rate": 3e-4,
+    "warmup_steps": 100,
     "max_tokens": 32768,
-    "save_steps": 500,
     "dataloader_num_workers": 12,
+    "save_steps": 10_000,
+    "eval_split": "val",
+    "eval_limit": 1000,
+    "eval_steps": 400,
+    "eval_batch_size": 500,
+    "eval_max_new_tokens": 8,
 }
 
 
-def command(*arguments: object, check: bool = True) -> float:
+def command(*arguments: object) -> float:
     """Run convkit; returns seconds."""
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "convkit", *map(str, arguments)], stdout=sys.stderr)
-    if done.returncode and check:
+    if done.returncode:
         sys.exit(f"{arguments[0]}: exit code {done.returncode}")
     return time.perf_counter() - begun
 
@@ -63,54 +74,64 @@ def without_looking(data: Dataset) -> dict[str, float]:
     }
 
 
-def score(folder: Path, data: Path, model: Path, bf16: bool, *limit: object) -> dict[str, Any]:
-    """Accuracy of a checkpoint on the test split."""
+def accuracy(folder: Path) -> tuple[SourceScores, dict[str, float | None]]:
+    """The scores of an evaluation, and its accuracy with the ends of the interval."""
+    (found,) = Scores.model_validate_json((folder / "scores.json").read_bytes()).sources
+    measure = next(metric for metric in found.metrics if metric.name == "accuracy")
+    return found, {"value": measure.value, "low": measure.low, "high": measure.high}
+
+
+def tested(folder: Path, data: Path, start: Path, final: Path, workers: int) -> dict[str, Any]:
+    """What came of a run, on the test split."""
+    adapter = final / "adapter"
     seconds = command(
-        *("evaluate", "--data_dir", data, "--split", "test", "--model", model, "--output_dir", folder),
-        *("--batch_size", 512, "--max_new_tokens", 8, "--dataloader_num_workers", TRAINING["dataloader_num_workers"]),
-        *(["--bf16"] if bf16 else []),
-        *limit,
+        *("evaluate", "--data_dir", data, "--split", "test", "--output_dir", folder),
+        *(("--model", start, "--adapter", adapter) if adapter.exists() else ("--model", final / "model")),
+        *("--batch_size", 512, "--max_new_tokens", 8, "--dataloader_num_workers", workers),
+        *(["--bf16"] if torch.cuda.is_available() else []),
     )
-    found = json.loads((folder / "scores.json").read_text())["sources"][0]
-    accuracy = next(metric for metric in found["metrics"] if metric["name"] == "accuracy")
-    return {"turns": found["turns"], "seconds": seconds, **{k: accuracy[k] for k in ("value", "low", "high")}}
+    found, value = accuracy(folder)
+    classes = found.classes or []
+    return {
+        "turns": found.turns,
+        "seconds": seconds,
+        **value,
+        "right by answer": {c.name: f"{c.correct} of {c.support}" for c in classes},
+        "most frequent mistakes": [f"{turns} {gold} as {other}" for turns, gold, other in confusions(classes)[:8]],
+    }
 
 
 def main() -> None:
     """Do it, and print JSON."""
-    work, epochs, extra = Path(sys.argv[1]), int((sys.argv[2:3] or ["10"])[0]), sys.argv[3:]
-    work.mkdir(parents=True, exist_ok=True)
-    data, start, run = work / "easy-vqa", work / "start", work / "run"
-    gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--start", type=Path)
+    told, extra = parser.parse_known_args()
+    told.folder.mkdir(parents=True, exist_ok=True)
+    data, run = told.folder / "easy-vqa", told.folder / "run"
     command("convert", "easy-vqa", "--out_dir", data, "--one_question_per_row")
     opened = Dataset.open(data)
-    tiny.smolvlm(start, {text for pair in pairs(opened, "train") for text in pair}, GEOMETRY)
+    start = told.start or told.folder / "start"
+    if not told.start:
+        tiny.smolvlm(start, {text for pair in pairs(opened, "train") for text in pair}, GEOMETRY)
     command("validate", data, "--model", adapter_of(start).profile)
-    before = score(work / "before", data, start, gpu, "--limit", 1000)
-    options = [part for name, value in TRAINING.items() for part in (f"--{name}", value)]
-    seconds = command(
-        *("train", "--data_dir", data, "--model", start, "--output_dir", run, "--num_train_epochs", epochs),
-        *(*options, "--checkpointing", "none", *(["--bf16"] if gpu else []), *extra),
-    )
-    after = score(work / "after", data, run / "final" / "model", gpu)
+    usual = [part for name, value in TRAINING.items() for part in (f"--{name}", str(value))]
+    options = [*usual, "--checkpointing", "none", *(["--bf16"] if torch.cuda.is_available() else []), *extra]
+    seconds = command("train", "--data_dir", data, "--model", start, "--output_dir", run, *options)
+    config = json.loads((run / "config.json").read_bytes())
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    every = max(1, len(log) // 40)
-    print(
-        json.dumps(
-            {
-                "device": torch.cuda.get_device_name() if gpu else "CPU",
-                "torch": torch.__version__,
-                "epochs": epochs,
-                "options": [*map(str, options), *extra],
-                "without looking": without_looking(opened),
-                "before": before,
-                "training seconds": seconds,
-                "after": after,
-                "log": log[::every],
-            },
-            indent=1,
-        )
-    )
+    result = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "torch": torch.__version__,
+        "geometry": None if told.start else asdict(GEOMETRY),
+        "config": {name: value for name, value in config.items() if name not in ("data_dir", "model", "output_dir")},
+        "without looking": without_looking(opened),
+        "training seconds": seconds,
+        "validation": {folder.name: accuracy(folder)[1] for folder in sorted((run / "evaluations").iterdir())},
+        "test": tested(told.folder / "test", data, start, run / "final", config["dataloader_num_workers"]),
+        "log": log[:: max(1, len(log) // 40)],
+    }
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

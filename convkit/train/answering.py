@@ -46,9 +46,9 @@ class Answering:
         self._asked, self._adapter = asked, adapter
         self._size, self._max_new_tokens, self._workers = batch_size, max_new_tokens, workers
         self._prompts = Prompts(asked, images, adapter, history, max_tokens)
-        self._pairs = {
-            source: [first_token(adapter, answer) for answer in pair]
-            for source, pair in two_answers(asked, POSITIVE).items()
+        self._pairs = two_answers(asked, POSITIVE)
+        self._first = {
+            source: [first_token(adapter, answer) for answer in pair] for source, pair in self._pairs.items()
         }
 
     def __call__(self, model: Any, file: Path, done: int, world: World, bars: Bars = silent) -> None:
@@ -72,22 +72,31 @@ class Answering:
         with shown("answering", "questions") as update, _appending(file, world) as lines:
             for first in rounds:
                 own = order[first + world.rank] if first + world.rank < len(order) else ()
-                answers = self._lines(own, *generator(next(stream))) if own else b""
+                answers = self._lines(own, next(stream), generator) if own else b""
                 for part in _gathered(answers, world):
                     lines.write(part)
                     lines.flush()
                 update(min((first + world.size) * self._size, len(self._asked)), len(self._asked))
 
-    def _lines(self, numbers: Sequence[int], texts: Sequence[str], probabilities: torch.Tensor) -> bytes:
-        found = zip(numbers, texts, probabilities, strict=True)
-        return b"".join(self._line(self._asked[number], text, probability) for number, text, probability in found)
+    def _lines(self, numbers: Sequence[int], batch: dict[str, Any], generator: Generator) -> bytes:
+        texts, probabilities = generator(batch)
+        lines = bytearray()
+        for number, text, probability in zip(numbers, texts, probabilities, strict=True):
+            question, score = self._asked[number], self._score(number, probability, generator)
+            lines += Prediction.of(question.row, question.turn, text, score).to_line() + b"\n"
+        return bytes(lines)
 
-    def _line(self, question: Question, text: str, probability: torch.Tensor) -> bytes:
-        score = None
-        if pair := self._pairs.get(question.row.source):
-            yes, no = pair
-            score = float(probability[yes] - probability[no]) if yes != no else None
-        return Prediction.of(question.row, question.turn, text, score).to_line() + b"\n"
+    def _score(self, number: int, probability: torch.Tensor, generator: Generator) -> float | None:
+        """How much more probable the positive answer of two is, from the probabilities (vocabulary) of first tokens."""
+        source = self._asked[number].row.source
+        if source not in self._pairs:
+            return None
+        yes, no = self._first[source]
+        if yes != no:
+            return float(probability[yes] - probability[no])
+        # The answers begin alike. What is learnt of earlier turns is the same with both.
+        positive, other = generator.likelihoods(self._prompts.answered(number, self._pairs[source])).tolist()
+        return float(positive - other)
 
 
 def questions_of(data_dir: Path, split: str, limit: int | None) -> list[Question]:

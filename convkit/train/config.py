@@ -42,6 +42,9 @@ class Config:
     use_lora: Annotated[bool, "Train adapters of low rank instead of the weights."] = False
     use_qlora: Annotated[bool, "Likewise, on weights in 4 bits; implies --use_lora."] = False
     freeze_vision_model: Annotated[bool, "Leave everything that makes embeddings of images as it is."] = False
+    full_vision_model: Annotated[
+        bool, "With adapters: train what makes embeddings of images in full, as a fresh vision tower needs it."
+    ] = False
     lora_rank: Annotated[int, "Width of the adapters.", Ge(1)] = 64
     lora_alpha_ratio: Annotated[float, "The adapters' alpha is their rank times this.", Gt(0)] = 2.0
     lora_dropout: Annotated[float, "Dropout before the adapters.", Ge(0), Lt(1)] = 0.0
@@ -177,6 +180,10 @@ def _consistent(config: Config) -> Config:
     if config.fp16 and (config.bf16 or config.use_flash_attention):
         other = "--bf16" if config.bf16 else "--use_flash_attention, which implies --bf16"
         raise ConvkitError(f"--fp16 cannot be had with {other}. Leave one of them out; bfloat16 is the safer one.")
+    config = replace(config, use_lora=config.use_lora or config.use_qlora)
+    if config.full_vision_model and (config.freeze_vision_model or not config.use_lora):
+        other = "contradicts --freeze_vision_model" if config.freeze_vision_model else "is the case without --use_lora"
+        raise ConvkitError(f"--full_vision_model {other}. Leave it out.")
     if config.optim == "adamw_bf16" and (config.precision != "bfloat16" or config.sharding):
         other = config.sharding or "another type than bfloat16"
         raise ConvkitError(
@@ -189,7 +196,7 @@ def _consistent(config: Config) -> Config:
         raise ConvkitError(f"--fsdp cannot be had with --deepspeed {config.deepspeed}. Leave one of them out.")
     if config.sharding:
         _require_shareable(config)
-    return replace(config, use_lora=config.use_lora or config.use_qlora)
+    return config
 
 
 def _require_shareable(config: Config) -> None:

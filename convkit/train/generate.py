@@ -33,6 +33,14 @@ class Prompts(Dataset[Any]):
             return ConvkitError(str(error))
         return self._adapter.collate(samples, packed=False)
 
+    def answered(self, number: int, answers: Sequence[str]) -> dict[str, Any]:
+        """A batch of one question with these answers in turn; raises ConvkitError."""
+        row = self._asked[number].asked(self._history)
+        *earlier, last = row.conversations
+        turns = [(*earlier, last.model_copy(update={"assistant": answer})) for answer in answers]
+        rows = [row.model_copy(update={"conversations": conversation}) for conversation in turns]
+        return self._adapter.collate([self._adapter.sample(row, self._images) for row in rows], packed=False)
+
 
 class Generator:
     """Answers prompts.
@@ -57,13 +65,26 @@ class Generator:
     @torch.no_grad()  # and no inference mode: what a model keeps of it could not be trained on afterwards
     def __call__(self, batch: dict[str, Any]) -> tuple[list[str], Tensor]:
         """The answers to B prompts, and the log-probabilities (B, vocabulary) of their first tokens, on the CPU."""
-        device = self._model.device
-        inputs = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        inputs = self._on_device(batch)
         del inputs["labels"]
         first = _First()
         made = self._model.generate(**inputs, generation_config=self._options, logits_processor=[first])
         answers = made[:, batch["input_ids"].shape[1] :].tolist()
         return [self._text(ids) for ids in answers], first.probabilities.cpu()
+
+    @torch.no_grad()
+    def likelihoods(self, batch: dict[str, Any]) -> Tensor:
+        """The log-probabilities (B) of all labels of each of B samples, on the CPU."""
+        inputs = self._on_device(batch)
+        labels = inputs.pop("labels")[:, 1:]
+        logits = self._model(**inputs, use_cache=False).logits[:, :-1]
+        each = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        found: Tensor = each.where(labels != IGNORED, 0).sum(-1)
+        return found.cpu()
+
+    def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        device = self._model.device
+        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
     def _text(self, ids: list[int]) -> str:
         end = next((place for place, id in enumerate(ids) if id in self._stops), len(ids))

@@ -16,6 +16,9 @@ from convkit.train.models.base import Adapter
 from convkit.train.precision import dtype, narrow
 from convkit.train.quantize import quantize
 
+_IN_FULL, _ORIGINAL = ".modules_to_save.default.", ".original_module."
+"""In the names of what peft trains in full, and of what it keeps beside it as it was."""
+
 
 def load(adapter: Adapter, config: Config) -> Any:
     """The model on the CPU, ready for training.
@@ -39,7 +42,7 @@ def load(adapter: Adapter, config: Config) -> Any:
 
 def loaded_dtype(config: Config) -> torch.dtype:
     """The type that weights are loaded in."""
-    small = config.use_lora or config.optim == "adamw_bf16"
+    small = (config.use_lora and not config.full_vision_model) or config.optim == "adamw_bf16"
     return dtype(config) if small and config.precision != "float16" else torch.float32
 
 
@@ -81,25 +84,44 @@ def _with_lora(model: nn.Module, adapter: Adapter, config: Config) -> Any:
 
     from convkit.train.lora import fuse
 
-    ends = [*adapter.lora_targets, *adapter.vision_lora_targets]
+    targets = lora_targets(model, [*adapter.lora_targets, *adapter.vision_lora_targets])
+    in_full = _modules_that_see(model, adapter) if config.full_vision_model else []
+    unused = {name for name, p in model.named_parameters() if not p.requires_grad}
     chosen = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_rank,
         lora_alpha=config.lora_rank * config.lora_alpha_ratio,
         lora_dropout=config.lora_dropout,
         init_lora_weights="gaussian",
-        target_modules=lora_targets(model, ends),
+        target_modules=[name for name in targets if not _inside(name, in_full)],
+        modules_to_save=in_full,
     )
     if config.use_qlora:
-        quantize(model, dtype(config))
+        quantize(model, dtype(config), leave=in_full)
     torch.manual_seed(config.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks for attributes by names that transformers gave up
-        adapted = get_peft_model(model, chosen)
-    fuse(adapted)
-    return adapted
+        wrapped = get_peft_model(model, chosen)
+    for name, parameter in wrapped.named_parameters():
+        if own_name(name) in unused and _IN_FULL in name:
+            parameter.requires_grad_(False)  # peft trains all of a module
+    fuse(wrapped)
+    return wrapped
+
+
+def _modules_that_see(model: nn.Module, adapter: Adapter) -> list[str]:
+    return [name for name, _ in model.named_modules() if name in adapter.vision_modules]
+
+
+def _inside(name: str, modules: Sequence[str]) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
 
 
 def own_name(name: str) -> str:
     """A parameter's name in the model itself, whatever is wrapped around it."""
-    return name.removeprefix("base_model.model.")
+    return name.removeprefix("base_model.model.").replace(_IN_FULL, ".")
+
+
+def is_replaced(name: str) -> bool:
+    """Whether the model computes with a trained copy in a parameter's place."""
+    return _ORIGINAL in name

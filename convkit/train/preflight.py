@@ -17,7 +17,7 @@ from convkit.train import checkpointing
 from convkit.train.data import Packs
 from convkit.train.loop import Trainer
 from convkit.train.meter import GIB, peak_memory
-from convkit.train.methods import own_name
+from convkit.train.methods import is_replaced, own_name
 from convkit.train.models.base import Adapter
 from convkit.train.plan import Pack
 from convkit.train.shapes import numel
@@ -155,6 +155,8 @@ def _watched(trainer: Trainer) -> Iterator[dict[str, bool]]:
 def _towers(model: Any, adapter: Adapter, reached: dict[str, bool]) -> dict[str, Tower]:
     towers: dict[str, Tower] = defaultdict(Tower)
     for name, parameter in model.named_parameters():
+        if is_replaced(name):
+            continue
         tower = towers[tower_of(own_name(name), adapter)]
         tower.parameters += numel(parameter)
         if parameter.requires_grad:

@@ -1,5 +1,6 @@
 """Frozen weights in 4 bits (nf4), for adapters on top of them: QLoRA."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ KIND, BLOCK = "nf4", 64
 """How four bits are read, and how many numbers share a scale."""
 
 
-def quantize(model: Any, compute: torch.dtype) -> None:
+def quantize(model: Any, compute: torch.dtype, leave: Sequence[str] = ()) -> None:
     """Exchange all linear layers but the head for ones of 4 bits, which come to be when the model goes to its device.
 
     Args:
         compute: the type that weights are unpacked to for a product.
+        leave: modules, by their names, whose layers stay as they are.
 
     Raises:
         ConvkitError: bitsandbytes is not installed, or does not work on this machine.
@@ -26,7 +28,8 @@ def quantize(model: Any, compute: torch.dtype) -> None:
         raise MissingExtra("bitsandbytes", "qlora", "--use_qlora") from None
     _probe(Linear4bit)
     head = model.get_output_embeddings()
-    chosen = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    left = {m for name in leave for m in model.get_submodule(name).modules()} | {head}
+    chosen = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m not in left}
     for name, linear in chosen.items():
         packed = Linear4bit(
             linear.in_features, linear.out_features, linear.bias is not None, compute, quant_type=KIND, device="meta"

@@ -219,6 +219,25 @@ def test_the_score_is_what_the_model_holds_of_the_first_token(options: Options) 
     assert found["r2", 1] == pytest.approx(float(logits[ids[0][0]] - logits[ids[1][0]]), abs=1e-4)
 
 
+def test_answers_that_begin_alike_are_compared_whole(options: Options, tmp_path: Path) -> None:
+    rows = json.loads(json.dumps(_rows()).replace('"No"', '"Yes not"'))
+    data = _dataset(tmp_path / "alike", options.model, rows)
+    _run(replace(options, data_dir=data))
+    adapter = adapter_of(options.model)
+    model = adapter.load(torch.float32, "sdpa").eval()
+
+    def likelihood(answer: str) -> float:
+        prompt = adapter.prompt(Conversation.model_validate(rows[2]), data / "images")
+        ids = adapter.tokenizer(f" {answer}<end_of_utterance>", add_special_tokens=False).input_ids
+        whole = torch.cat([prompt.input_ids, torch.tensor(ids)])[None]
+        with torch.inference_mode():
+            logits = model(input_ids=whole, **prompt.media).logits[0].log_softmax(-1)
+        return sum(float(logits[len(prompt.input_ids) - 1 + place, id]) for place, id in enumerate(ids))
+
+    found = {(p.id, p.turn): p.score for p in read_predictions(options.output_dir / evaluate.PREDICTIONS)}
+    assert found["r2", 1] == pytest.approx(likelihood("Yes") - likelihood("Yes not"), abs=1e-4)
+
+
 def test_adapters_are_added(options: Options, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 

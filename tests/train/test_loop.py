@@ -18,6 +18,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "frozen": {"freeze_vision_model": True},
     "lora": {"use_lora": True},
     "lora frozen": {"use_lora": True, "freeze_vision_model": True},
+    "lora, vision in full": {"use_lora": True, "full_vision_model": True},
 }
 
 
@@ -75,7 +76,8 @@ def test_what_is_trained(dataset: Path, adapter: Phi3VAdapter, method: str) -> N
     names = {own_name(n) for n, p in trainer.sharding.model.named_parameters() if p.requires_grad}
     sees = {name for name in names if name.startswith("model.vision_embed_tokens")}
     assert bool(sees) == ("frozen" not in method)
-    assert all("lora_" in name for name in names) == ("lora" in method)
+    assert all("lora_" in name for name in names - (sees if "in full" in method else set())) == ("lora" in method)
+    assert "full" not in method or not any("lora_" in name for name in sees)
     assert not any("encoder.layers.3." in name for name in names)  # the last one is never run
     if method == "lora":
         for part in ("lm_head", "layers.1.mlp.gate_up_proj", "layers.2.mlp.fc1", "img_projection.2"):

@@ -119,6 +119,17 @@ def test_qlora_trains_adapters_on_weights_of_four_bits(dataset: Path, adapter: P
     assert all("lora_" in name for name in load_file(step / "state.safetensors"))
 
 
+def test_qlora_leaves_a_tower_that_is_trained_in_full_as_it_is(dataset: Path, adapter: Phi3VAdapter) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
+    trainer, _ = first_step(dataset, adapter, use_qlora=True, full_vision_model=True, bf16=True)
+    model = trainer.sharding.model
+    packed = {own_name(name) for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
+    assert packed
+    assert not any(name.startswith(adapter.vision_modules) for name in packed)
+    trained = {own_name(name): p for name, p in model.named_parameters() if p.requires_grad}
+    assert {p.dtype for name, p in trained.items() if name.startswith(adapter.vision_modules)} == {torch.float32}
+
+
 def test_without_bitsandbytes_it_is_said_how_to_get_it(
     dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

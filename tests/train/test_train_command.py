@@ -107,6 +107,13 @@ def test_methods(options: dict[str, bool], method: str) -> None:
     assert resolve({**PATHS, **options}).use_lora == ("LoRA" in method)
 
 
+@pytest.mark.parametrize("others", [{}, {"use_lora": True, "freeze_vision_model": True}])
+def test_vision_in_full_is_for_adapters_alone(others: dict[str, bool]) -> None:
+    assert resolve({**PATHS, "use_qlora": True, "full_vision_model": True}).method == "QLoRA"
+    with pytest.raises(ConvkitError, match=r"--full_vision_model .* Leave it out"):
+        resolve({**PATHS, **others, "full_vision_model": True})
+
+
 @pytest.mark.parametrize(
     ("option", "precision"), [("use_flash_attention", "bfloat16"), ("bf16", "bfloat16"), ("fp16", "float16")]
 )

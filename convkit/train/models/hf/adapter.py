@@ -125,7 +125,9 @@ class HuggingFaceAdapter:
     def _sample(
         self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
     ) -> Sample:
-        encode(row, self._stand_ins(row, images), max_length)  # refuses what does not fit, before pixels are read
+        stand_ins = self._stand_ins(row, images)  # refuses images that cannot be read
+        if max_length is not None:
+            encode(row, stand_ins, max_length)  # refuses what does not fit, before pixels are read
         found = row_images.pictures(row, images)
         with files.blamed(self.directory, *files.IMAGES):
             try:
