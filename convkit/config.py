@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convkit.errors import ConvkitError
 from convkit.findings import Finding, Severity
-from convkit.rules import RULES
+from convkit.rules.registry import RULES
 
 FILE = "convkit.toml"
 PYPROJECT = "pyproject.toml"

@@ -23,7 +23,7 @@ from convkit.digests import DigestSet, from_bytes, new_key, packed_digests
 from convkit.errors import DatasetError
 from convkit.files import write_atomic
 from convkit.media.cache import MediaCache, stamp_of
-from convkit.rules import codes
+from convkit.rules.registry import codes
 from convkit.schema import Count, Sha256
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from convkit import __version__
 from convkit.findings import Finding, Report
 from convkit.reporters.words import statement
-from convkit.rules import RULES
 from convkit.rules.base import Rule
+from convkit.rules.registry import RULES
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 FINGERPRINT = "convkit/v1"

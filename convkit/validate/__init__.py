@@ -22,12 +22,12 @@ from convkit.media.cache import MediaCache
 from convkit.media.images import Image, ImageProblem
 from convkit.profiles import Target
 from convkit.progress import Bars, Progress, silent
-from convkit.rules import codes
+from convkit.rows.parse import Job, Parsed, parse
+from convkit.rows.pieces import PIECE_BYTES, Piece, cut
 from convkit.rules.base import Mention
+from convkit.rules.registry import codes
 from convkit.validate import media as media_pass
 from convkit.validate import model as model_pass
-from convkit.validate.pieces import PIECE_BYTES, Piece, cut
-from convkit.validate.rows import Parsed, parse
 from convkit.validate.scan import Scan
 from convkit.validate.targets import data_sets
 
@@ -106,13 +106,13 @@ def _read_rows(scans: Sequence[Scan], workers: int, progress: Progress) -> None:
         done += count
         progress(done, total if plain else None)
 
-    def jobs() -> Iterator[tuple[Piece, int]]:
+    def jobs() -> Iterator[Job]:
         for scan, number in sources:
             for piece in _pieces(scan, number, watch):
                 waiting.append((scan, number))
                 yield piece, scan.corpus.key
 
-    task = partial(_parse, MAX_LINE_BYTES, any(scan.corpus.media for scan in scans))
+    task = partial(parse, max_line=MAX_LINE_BYTES, mentions=any(scan.corpus.media for scan in scans))
     # What is read in a moment is not worth the start of a process.
     for parsed in local.run(task, jobs(), workers if total > 2 * PIECE_BYTES else 0, _crashed):
         scan, number = waiting.popleft()
@@ -121,12 +121,7 @@ def _read_rows(scans: Sequence[Scan], workers: int, progress: Progress) -> None:
         scan.file_ends(number)
 
 
-def _parse(max_line: int, mentions: bool, job: tuple[Piece, int]) -> Parsed:
-    piece, key = job
-    return parse(piece, max_line=max_line, key=key, mentions=mentions)
-
-
-def _crashed(job: tuple[Piece, int]) -> Parsed:
+def _crashed(job: Job) -> Parsed:
     path, line = job[0].path, job[0].first_line
     raise ConvkitError(f"The process that read {path} from line {line} on died, probably for lack of memory.")
 

@@ -11,13 +11,13 @@ from convkit.dataset import Dataset
 from convkit.digests import from_bytes
 from convkit.findings import Finding
 from convkit.media.images import Image, ImageProblem
-from convkit.rules import CHECKS, RULES
+from convkit.rows.parse import FirstMention, Parsed
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts, shown
 from convkit.rules.lookup import not_listed
+from convkit.rules.registry import CHECKS, RULES
 from convkit.validate.model import Sizes
-from convkit.validate.rows import FirstMention, Parsed
 
 MOST_KEPT = 100_000
 """Findings of one rule; the rest is counted. Each takes more than a kilobyte, and nobody mends a million one by one."""

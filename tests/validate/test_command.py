@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convkit.rules import RULES
+from convkit.rules.registry import RULES
 from tests.conftest import ROOT
 from tests.fixtures.make_datasets import DIRECTORY, lines, row
 from tests.validate.helpers import copy_of

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from convkit.config import EVERYTHING, Selection, Settings, load
 from convkit.errors import ConvkitError
 from convkit.findings import Severity
-from convkit.rules import RULES
+from convkit.rules.registry import RULES
 from convkit.validate import validate
 from tests.validate.helpers import codes, copy_of, write_rows
 from tests.validate.test_reporters import finding

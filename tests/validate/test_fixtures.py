@@ -7,8 +7,9 @@ import pytest
 
 from convkit.errors import ConvkitError
 from convkit.findings import Severity
-from convkit.rules import RULES, corpus, file, get_rule, media, model, row
+from convkit.rules import corpus, file, media, model, row
 from convkit.rules.base import Rule
+from convkit.rules.registry import RULES, get_rule
 from tests.fixtures.make_datasets import DIRECTORY, MAX_LINE_BYTES, build
 from tests.validate.helpers import copy_of, flat, report_of, target_for
 

@@ -12,8 +12,8 @@ from convkit.cli import app
 from convkit.findings import Finding
 from convkit.profiles import TABLE, Size, Target
 from convkit.receipt import read
-from convkit.rules import codes
 from convkit.rules.model import problems
+from convkit.rules.registry import codes
 from convkit.schema import Conversation
 from tests.validate.helpers import copy_of, report_of
 

@@ -9,7 +9,7 @@ import pytest
 
 from convkit import __version__, receipt
 from convkit.errors import DatasetError
-from convkit.rules import codes
+from convkit.rules.registry import codes
 from convkit.validate import Result, validate
 from tests.validate.helpers import copy_of
 

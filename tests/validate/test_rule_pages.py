@@ -6,8 +6,8 @@ import pytest
 
 from convkit import generated, rule_pages
 from convkit.findings import Severity
-from convkit.rules import RULES
 from convkit.rules.base import Rule
+from convkit.rules.registry import RULES
 
 
 def test_the_pages_are_what_the_rules_say() -> None:

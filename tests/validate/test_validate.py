@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convkit.validate.pieces.open_rows", refuse)
+    monkeypatch.setattr("convkit.rows.pieces.open_rows", refuse)
     with pytest.raises(ConvkitError, match=r"x_train\.jsonl cannot be read: Permission denied"):
         validate([write_rows(tmp_path, lines(row()))])
 

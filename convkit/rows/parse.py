@@ -7,13 +7,13 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from convkit.digests import digest, packed_digests
+from convkit.rows.pieces import Piece
+from convkit.rows.plain import PlainRow, PlainTurn, keys_of, read_row
 from convkit.rules import file as file_rules
 from convkit.rules import row as row_rules
 from convkit.rules import texts as text_rules
 from convkit.rules.base import Problem
 from convkit.schema import IMAGE_MARKER, Conversation
-from convkit.validate.pieces import Piece
-from convkit.validate.plain import PlainRow, PlainTurn, keys_of, read_row
 
 _MASK = 2**64 - 1
 _NO_JSON = {rule.code for rule in (file_rules.NOT_UTF8, file_rules.INVALID_JSON, file_rules.TRUNCATED_LINE)}
@@ -85,14 +85,18 @@ class _NotSoundError(Exception):
     """The row breaks one of the rules that the plain schema does not know."""
 
 
-def parse(piece: Piece, *, max_line: int, key: int, mentions: bool) -> Parsed:
+Job = tuple[Piece, int]
+"""A piece, and the key of its digests."""
+
+
+def parse(job: Job, *, max_line: int, mentions: bool) -> Parsed:
     """Read the rows of a piece.
 
     Args:
         max_line: the most bytes of a line, without its line end.
-        key: of the digests.
         mentions: collect the images that rows name.
     """
+    piece, key = job
     return _Parser(max_line, key, mentions).parse(piece)
 
 
@@ -119,7 +123,7 @@ class _Parser:
             if not unended:
                 raws.pop()
             self._rows(raws, piece.first_line, unended)
-            self._duplicate_keys(content, raws, piece.first_line)
+            self._duplicate_keys(piece, raws)
         self._found.sort(key=lambda found: found.line)
         lines, ids, groups, inputs, answers, accepted, _ = zip(*self._sound, strict=True) if self._sound else _NOTHING
         return Parsed(
@@ -251,12 +255,12 @@ class _Parser:
                 if path not in mentions:
                     mentions[path] = FirstMention(path, line, row["id"], turn, image)
 
-    def _duplicate_keys(self, content: bytes, raws: list[bytes], first: int) -> None:
+    def _duplicate_keys(self, piece: Piece, raws: list[bytes]) -> None:
         """Look closely at sound rows that may spell more keys than they have; mostly none of a piece does."""
-        if file_rules.most_keys(content) == sum(sound[-1] for sound in self._sound):
+        if piece.most_keys == sum(sound[-1] for sound in self._sound):
             return
         for line, row_id, *_, keys in self._sound:
-            raw = file_rules.without_marks(raws[line - first])
+            raw = file_rules.without_marks(raws[line - piece.first_line])
             if file_rules.most_keys(raw) > keys and (problem := file_rules.duplicate_key(raw, line)):
                 self._tell(line, row_id, problem)
 
