@@ -26,6 +26,10 @@ TABLE = {
     "llava-next": "convkit.profiles.llava:LlavaNext",
     "llava-onevision": "convkit.profiles.llava:LlavaOnevision",
     "internvl3": "convkit.profiles.internvl:InternVL",
+    "gemma-3": "convkit.profiles.gemma:Gemma3",
+    "paligemma": "convkit.profiles.gemma:PaliGemma",
+    "pixtral": "convkit.profiles.pixtral:Pixtral",
+    "mistral-3": "convkit.profiles.pixtral:Mistral3",
 }
 _DIGITS = 8
 """Of an option's value: a number of tiles or pixels, which is counted up to."""

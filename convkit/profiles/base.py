@@ -72,6 +72,10 @@ class Template:
     """Before the last answer, where a prompt does not end as earlier answers begin."""
     default_system: str | None = None
     """What stands in for a system prompt where the row has none."""
+    system_within: bool = False
+    """The system prompt is the beginning of the first user message."""
+    image_start: str = ""
+    """Before each image."""
     image_end: str = ""
     """After each image that stands before the text."""
     marked_image_end: str = ""
@@ -89,11 +93,11 @@ class Template:
     def pieces(self, row: Conversation) -> list[str]:
         """The text before, between and after the images: one piece more than the row has images."""
         pieces: list[list[str]] = [[]]
-        system = self.default_system if row.system is None else row.system
-        if system is not None:
-            pieces[-1] += [self.system[0], system, self.system[1]]
+        said = self.default_system if row.system is None else row.system
+        system = [] if said is None else [self.system[0], said, self.system[1]]
         for turn in row.conversations:
-            pieces[-1].append(self.user[0])
+            pieces[-1] += [self.user[0], *system] if self.system_within else [*system, self.user[0]]
+            system = []
             self._user(turn, pieces)
             last = self.last_assistant if turn is row.conversations[-1] else None
             pieces[-1] += [self.user[1], last or self.assistant[0]]
@@ -107,9 +111,13 @@ class Template:
         marked = turn.user.split(IMAGE_MARKER)
         if len(marked) > 1:
             pieces[-1].append((self.text_first if marked[0] else "") + marked[0])
-            pieces += ([self.marked_image_end + text] for text in marked[1:])
+            for text in marked[1:]:
+                pieces[-1].append(self.image_start)
+                pieces.append([self.marked_image_end, text])
             return
-        pieces += ([self.image_end] for _ in turn.images)
+        for _ in turn.images:
+            pieces[-1].append(self.image_start)
+            pieces.append([self.image_end])
         pieces[-1] += [self.images_end if turn.images else self.text_first, turn.user]
 
 
