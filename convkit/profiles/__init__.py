@@ -3,8 +3,9 @@
 Nothing here imports torch or transformers; the tests compare every family with its real processor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def get_profile(spec: str) -> Profile:
     return profile(**values)
 
 
+@lru_cache
 def load_tokenizer(path: Path) -> Encode:
     """Count with a model's own tokenizer.json; nothing is fetched and nothing in it is run.
 
@@ -82,7 +84,21 @@ def load_tokenizer(path: Path) -> Encode:
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    return _Counter(path, lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """Goes to workers by its file, which each of them reads once."""
+
+    path: Path
+    count: Encode
+
+    def __call__(self, text: str) -> int:
+        return self.count(text)
+
+    def __reduce__(self) -> tuple[Callable[[Path], Encode], tuple[Path]]:
+        return load_tokenizer, (self.path,)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ configuration and with the values of the reference checkpoint, and the closed fo
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
@@ -59,6 +60,27 @@ def estimate(text: str, control: re.Pattern[str]) -> Count:
             low += len(_RUN.sub(r"\1", piece).encode(errors="replace")) // BYTES_PER_TOKEN
             high += len(piece.encode(errors="replace")) + 1  # a blank may be put before a piece
     return Count(low, high)
+
+
+def _text(text: str, encode: Encode | None, control: re.Pattern[str]) -> Count:
+    if encode is None:
+        return estimate(text, control)
+    return Count(tokens := encode(text) if text else 0, tokens)
+
+
+# Most rows repeat a prompt, an answer, and a size.
+_SHORT = 2000
+_short_text = lru_cache(8192)(_text)
+
+
+@lru_cache(8192)
+def _image_tokens(profile: "Profile", size: Size, images: int, encode: Encode | None) -> Count:
+    parts = profile.image(size, images)
+    return _sum([Count(p, p) if isinstance(p, int) else _text(p, encode, profile.control) for p in parts])
+
+
+def _sum(counts: Sequence[Count]) -> Count:
+    return Count(sum([count.low for count in counts]), sum([count.high for count in counts]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +170,7 @@ class Profile:
         Raises:
             ShapeRefused: the model's processor fails on this shape.
         """
-        parts = self.image(size, images)
-        return self._sum([Count(p, p) if isinstance(p, int) else self._text(p, encode) for p in parts])
+        return _image_tokens(self, size, images, encode)
 
     def row_tokens(self, row: Conversation, sizes: Sequence[Size], encode: Encode | None = None) -> Count:
         """The length of a row, answers and template included.
@@ -165,13 +186,7 @@ class Profile:
         bos = self.template.bos * (len(pieces) if self.template.bos_each_piece else 1)
         counts = [Count(bos, bos), *(self._text(piece, encode) for piece in pieces)]
         counts += (self.image_tokens(size, len(sizes), encode) for size in islice(sizes, len(pieces) - 1))
-        return self._sum(counts)
+        return _sum(counts)
 
     def _text(self, text: str, encode: Encode | None) -> Count:
-        if encode is None:
-            return estimate(text, self.control)
-        return Count(tokens := encode(text) if text else 0, tokens)
-
-    @staticmethod
-    def _sum(counts: Sequence[Count]) -> Count:
-        return Count(sum(count.low for count in counts), sum(count.high for count in counts))
+        return (_short_text if len(text) <= _SHORT else _text)(text, encode, self.control)

@@ -86,7 +86,8 @@ def cut(file: RowFile, max_line: int, watch: Callable[[int], object], *, with_di
             yield Piece(path, start, len(rest), line, None if plain and rest else rest, most_keys(rest), overlong)
         if _identity(os.stat(path)) != _identity(before):
             raise ConvkitError(f"{file.name} has changed while it was read. Run the same command again.")
-    file.sha256 = digest.hexdigest() if with_digest else ""
+    if with_digest:
+        file.sha256 = digest.hexdigest()
 
 
 def _line_ends(lines: bytes) -> int:

@@ -435,7 +435,7 @@ def test_a_worker_that_dies_over_rows_ends_the_run(tmp_path: Path) -> None:
     from convkit.validate import _crashed
 
     with pytest.raises(ConvkitError, match=r"x\.jsonl from line 7 on died"):
-        _crashed((Piece("x.jsonl", 0, 0, 7, b"", 0), 0))
+        _crashed(Piece("x.jsonl", 0, 0, 7, b"", 0))
 
 
 def test_a_full_cache_object_survives_closing_twice(tmp_path: Path) -> None:
