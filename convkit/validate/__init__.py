@@ -209,7 +209,10 @@ def _result(scans: Sequence[Scan], media: Media, target: Target | None, selectio
                 if hidden := selection.hidden_errors(scan.findings):
                     notes.append(f"receipt not written: {path}: {told(hidden)}")
             elif media == "decode":
-                receipts.append(receipt.write(scan.corpus.directory, _receipt(scan, scan.dataset, target)))
+                new = _receipt(scan, scan.dataset, target)
+                if receipt.vouches_for_other_media(scan.corpus.directory, new):
+                    notes.append(f"other images than at the last validation, in the same rows: {scan.images}")
+                receipts.append(receipt.write(scan.corpus.directory, new))
         except OSError as error:
             notes.append(f"receipt not written or removed: {path}: {error.strerror}")
     findings = selection.apply(finding for scan in scans for finding in scan.findings)
