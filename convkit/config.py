@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convkit.errors import ConvkitError
-from convkit.findings import Finding, Severity
+from convkit.findings import Finding, Severity, by_code
 from convkit.rules.registry import RULES
 
 FILE = "convkit.toml"
@@ -62,7 +62,7 @@ class Selection:
         """Errors by rule that would not be errors any more: they keep a receipt from being written all the same."""
         errors = [finding for finding in findings if finding.severity is Severity.ERROR]
         kept = (finding for finding in self.apply(errors) if finding.severity is Severity.ERROR)
-        return Counter(finding.code for finding in errors) - Counter(finding.code for finding in kept)
+        return by_code(errors) - by_code(kept)
 
     def refuses(self, findings: Sequence[Finding]) -> bool:
         """Whether findings keep a receipt from being written: errors by the rules, and what is an error here."""

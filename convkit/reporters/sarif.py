@@ -58,6 +58,7 @@ def _result(finding: Finding, seen: Counter[tuple[str, str]]) -> dict[str, Any]:
         "level": finding.severity.value,
         "message": {"text": _message(statement(finding))},
         "locations": [location],
+        "occurrenceCount": finding.count,
         # Equal findings of a file are told apart by their order.
         "partialFingerprints": {FINGERPRINT: f"{content}:{seen[finding.file, content]}"},
     }

@@ -5,7 +5,7 @@ and, where a model is named, a third one over the rows. Memory is
 taken by findings, by some 16 bytes for each row and 8 for each image; beyond some hundred megabytes these lie on disk.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from convkit.config import EVERYTHING, Selection, told
 from convkit.dataset import MAX_LINE_BYTES, Dataset
 from convkit.engines import local
 from convkit.errors import ConvkitError
-from convkit.findings import Report, report_of
+from convkit.findings import Report, by_code, report_of
 from convkit.media.cache import MediaCache
 from convkit.media.images import Image, ImageProblem
 from convkit.profiles import Target
@@ -221,7 +221,7 @@ def _result(scans: Sequence[Scan], media: Media, target: Target | None, selectio
 
 
 def _receipt(scan: Scan, dataset: Dataset, target: Target | None) -> receipt.Receipt:
-    warnings = Counter(finding.code for finding in scan.findings)
+    warnings = by_code(scan.findings)
     return receipt.Receipt(
         manifest=dataset.manifest_sha256,
         rows={file.path.name: receipt.RowsReceipt(rows=file.rows, sha256=file.sha256) for file in scan.corpus.files},
