@@ -5,6 +5,7 @@ Nothing here imports torch or transformers; the tests compare every family with 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +46,8 @@ def get_profile(spec: str) -> Profile:
     """
     name, _, options = spec.partition(":")
     if name not in TABLE:
-        raise ConvkitError(f"There is no model profile {name!r}. Choose one of: {', '.join(TABLE)}.")
+        near = "".join(f"Did you mean {meant!r}? " for meant in get_close_matches(name.lower(), TABLE, 1))
+        raise ConvkitError(f"There is no model profile {name!r}. {near}Choose one of: {', '.join(TABLE)}.")
     module, cls = TABLE[name].split(":")
     profile: type[Profile] = getattr(import_module(module), cls)
     known = [field.name for field in fields(profile)]
