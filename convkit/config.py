@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convkit.errors import ConvkitError
-from convkit.findings import Finding, Severity
-from convkit.rules import RULES
+from convkit.findings import Finding, Severity, by_code
+from convkit.rules.registry import RULES, meant
 
 FILE = "convkit.toml"
 PYPROJECT = "pyproject.toml"
@@ -30,7 +30,7 @@ class Selection:
     All rules always run, so what is ignored can be counted, and no receipt is written on the strength of not looking.
 
     Raises:
-        ConvkitError: a name is none of a rule; the message lists the known ones.
+        ConvkitError: a name is none of a rule; the message has those that are meant perhaps.
     """
 
     select: tuple[str, ...] = ("CK",)
@@ -40,9 +40,8 @@ class Selection:
     def __post_init__(self) -> None:
         for name in (*self.select, *self.ignore, *self.severity):
             if not any(_fit(name, code) for code in RULES):
-                known = ", ".join(f"{rule.code} {rule.slug}" for rule in RULES.values())
                 raise ConvkitError(
-                    f"{name!r} is neither a rule nor the beginning of rules' codes, such as CK2. Known are: {known}."
+                    f"{name!r} is neither a rule nor the beginning of rules' codes, such as CK2. {meant(name)}"
                 )
 
     def selects(self, code: str) -> bool:
@@ -62,7 +61,7 @@ class Selection:
         """Errors by rule that would not be errors any more: they keep a receipt from being written all the same."""
         errors = [finding for finding in findings if finding.severity is Severity.ERROR]
         kept = (finding for finding in self.apply(errors) if finding.severity is Severity.ERROR)
-        return Counter(finding.code for finding in errors) - Counter(finding.code for finding in kept)
+        return by_code(errors) - by_code(kept)
 
     def refuses(self, findings: Sequence[Finding]) -> bool:
         """Whether findings keep a receipt from being written: errors by the rules, and what is an error here."""

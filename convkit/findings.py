@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -38,6 +39,11 @@ class Finding(BaseModel):
     )
     message: str = Field(description="What is wrong, in one sentence.")
     hint: str = Field(description="How to mend it.")
+    count: int = Field(
+        default=1,
+        ge=1,
+        description="How many findings this stands for: more than 1 where a rule has too many to list them all.",
+    )
 
     def content(self) -> str:
         """A digest of what is wrong, without where: it stays when rows are put before this one, or files elsewhere."""
@@ -51,8 +57,8 @@ class Summary(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int = Field(ge=0, description="Rows read, sound or not.")
-    errors: int = Field(ge=0, description="Findings of severity error.")
-    warnings: int = Field(ge=0, description="Findings of severity warning.")
+    errors: int = Field(ge=0, description="Findings of severity error, listed or not.")
+    warnings: int = Field(ge=0, description="Findings of severity warning, listed or not.")
 
 
 class Report(BaseModel):
@@ -67,11 +73,19 @@ class Report(BaseModel):
 
     report_version: Literal[1] = Field(default=1, description="The version of this format.")
     summary: Summary
-    findings: list[Finding] = Field(description="All findings, in the order of files and lines.")
+    findings: list[Finding] = Field(description="Findings in the order of files and lines; see their `count`.")
 
 
 def report_of(rows: int, findings: Sequence[Finding]) -> Report:
     """The report of findings, counted."""
-    errors = sum(finding.severity is Severity.ERROR for finding in findings)
-    summary = Summary(rows=rows, errors=errors, warnings=len(findings) - errors)
+    errors = by_code(finding for finding in findings if finding.severity is Severity.ERROR).total()
+    summary = Summary(rows=rows, errors=errors, warnings=by_code(findings).total() - errors)
     return Report(summary=summary, findings=list(findings))
+
+
+def by_code(findings: Iterable[Finding]) -> Counter[str]:
+    """How many findings each rule has, those that are not listed included."""
+    counts: Counter[str] = Counter()
+    for finding in findings:
+        counts[finding.code] += finding.count
+    return counts

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from convkit import generated
 from convkit.reporters.words import markdown, printable
-from convkit.rules import RULES
 from convkit.rules.base import Rule
+from convkit.rules.registry import RULES
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = "examples.json"

@@ -13,7 +13,7 @@ def rule(
 ) -> None:
     """Explain a rule of convkit validate, or list them all."""
     from convkit.rule_pages import examples, page
-    from convkit.rules import RULES, get_rule
+    from convkit.rules.registry import RULES, get_rule
 
     if name is not None:
         found = get_rule(name)

@@ -37,7 +37,13 @@ def validate(
         typer.Option("--media", help="How far image files are read. Only decode finds truncated ones."),
     ] = "decode",
     model: Annotated[
-        str, typer.Option("--model", metavar="PROFILE", help="The model that is to be trained; adds rules CK4xx.")
+        str,
+        typer.Option(
+            "--model",
+            metavar="PROFILE",
+            help="The model that is to be trained, such as qwen2.5-vl or phi-3.5-vision:num_crops=16 (all are in "
+            "docs/profiles.md); adds rules CK4xx.",
+        ),
     ] = "",
     max_length: Annotated[
         int | None, typer.Option("--max_length", min=1, help="With --model: the most tokens that a row may have.")

@@ -5,6 +5,7 @@ neighbours' items with it: the items that were in flight run again one by one, a
 again is answered by `on_crash`.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -186,6 +187,8 @@ def _run_chunk(task: Callable[[T], R], chunk: Sequence[T]) -> tuple[list[R], flo
 
 def _end_with_parent() -> None:
     """Let this worker die with its parent: the queue alone would keep it alive, and writing, after a SIGKILL."""
+    # The parent waits for its workers, and an interpreter takes a tenth of a second to take all modules apart.
+    atexit.register(os._exit, 0)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -3,8 +3,10 @@
 Nothing here imports torch or transformers; the tests compare every family with its real processor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
@@ -26,6 +28,10 @@ TABLE = {
     "llava-next": "convkit.profiles.llava:LlavaNext",
     "llava-onevision": "convkit.profiles.llava:LlavaOnevision",
     "internvl3": "convkit.profiles.internvl:InternVL",
+    "gemma-3": "convkit.profiles.gemma:Gemma3",
+    "paligemma": "convkit.profiles.gemma:PaliGemma",
+    "pixtral": "convkit.profiles.pixtral:Pixtral",
+    "mistral-3": "convkit.profiles.pixtral:Mistral3",
 }
 _DIGITS = 8
 """Of an option's value: a number of tiles or pixels, which is counted up to."""
@@ -40,7 +46,8 @@ def get_profile(spec: str) -> Profile:
     """
     name, _, options = spec.partition(":")
     if name not in TABLE:
-        raise ConvkitError(f"There is no model profile {name!r}. Choose one of: {', '.join(TABLE)}.")
+        near = "".join(f"Did you mean {meant!r}? " for meant in get_close_matches(name.lower(), TABLE, 1))
+        raise ConvkitError(f"There is no model profile {name!r}. {near}Choose one of: {', '.join(TABLE)}.")
     module, cls = TABLE[name].split(":")
     profile: type[Profile] = getattr(import_module(module), cls)
     known = [field.name for field in fields(profile)]
@@ -57,6 +64,7 @@ def get_profile(spec: str) -> Profile:
     return profile(**values)
 
 
+@lru_cache
 def load_tokenizer(path: Path) -> Encode:
     """Count with a model's own tokenizer.json; nothing is fetched and nothing in it is run.
 
@@ -78,7 +86,21 @@ def load_tokenizer(path: Path) -> Encode:
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    return _Counter(path, lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """Goes to workers by its file, which each of them reads once."""
+
+    path: Path
+    count: Encode
+
+    def __call__(self, text: str) -> int:
+        return self.count(text)
+
+    def __reduce__(self) -> tuple[Callable[[Path], Encode], tuple[Path]]:
+        return load_tokenizer, (self.path,)
 
 
 @dataclass(frozen=True)

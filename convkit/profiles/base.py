@@ -7,6 +7,7 @@ configuration and with the values of the reference checkpoint, and the closed fo
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
@@ -61,6 +62,27 @@ def estimate(text: str, control: re.Pattern[str]) -> Count:
     return Count(low, high)
 
 
+def _text(text: str, encode: Encode | None, control: re.Pattern[str]) -> Count:
+    if encode is None:
+        return estimate(text, control)
+    return Count(tokens := encode(text) if text else 0, tokens)
+
+
+# Most rows repeat a prompt, an answer, and a size.
+_SHORT = 2000
+_short_text = lru_cache(8192)(_text)
+
+
+@lru_cache(8192)
+def _image_tokens(profile: "Profile", size: Size, images: int, encode: Encode | None) -> Count:
+    parts = profile.image(size, images)
+    return _sum([Count(p, p) if isinstance(p, int) else _text(p, encode, profile.control) for p in parts])
+
+
+def _sum(counts: Sequence[Count]) -> Count:
+    return Count(sum([count.low for count in counts]), sum([count.high for count in counts]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Template:
     """How a conversation becomes one text: what stands around each message."""
@@ -72,6 +94,10 @@ class Template:
     """Before the last answer, where a prompt does not end as earlier answers begin."""
     default_system: str | None = None
     """What stands in for a system prompt where the row has none."""
+    system_within: bool = False
+    """The system prompt is the beginning of the first user message."""
+    image_start: str = ""
+    """Before each image."""
     image_end: str = ""
     """After each image that stands before the text."""
     marked_image_end: str = ""
@@ -89,11 +115,11 @@ class Template:
     def pieces(self, row: Conversation) -> list[str]:
         """The text before, between and after the images: one piece more than the row has images."""
         pieces: list[list[str]] = [[]]
-        system = self.default_system if row.system is None else row.system
-        if system is not None:
-            pieces[-1] += [self.system[0], system, self.system[1]]
+        said = self.default_system if row.system is None else row.system
+        system = [] if said is None else [self.system[0], said, self.system[1]]
         for turn in row.conversations:
-            pieces[-1].append(self.user[0])
+            pieces[-1] += [self.user[0], *system] if self.system_within else [*system, self.user[0]]
+            system = []
             self._user(turn, pieces)
             last = self.last_assistant if turn is row.conversations[-1] else None
             pieces[-1] += [self.user[1], last or self.assistant[0]]
@@ -107,9 +133,13 @@ class Template:
         marked = turn.user.split(IMAGE_MARKER)
         if len(marked) > 1:
             pieces[-1].append((self.text_first if marked[0] else "") + marked[0])
-            pieces += ([self.marked_image_end + text] for text in marked[1:])
+            for text in marked[1:]:
+                pieces[-1].append(self.image_start)
+                pieces.append([self.marked_image_end, text])
             return
-        pieces += ([self.image_end] for _ in turn.images)
+        for _ in turn.images:
+            pieces[-1].append(self.image_start)
+            pieces.append([self.image_end])
         pieces[-1] += [self.images_end if turn.images else self.text_first, turn.user]
 
 
@@ -140,8 +170,7 @@ class Profile:
         Raises:
             ShapeRefused: the model's processor fails on this shape.
         """
-        parts = self.image(size, images)
-        return self._sum([Count(p, p) if isinstance(p, int) else self._text(p, encode) for p in parts])
+        return _image_tokens(self, size, images, encode)
 
     def row_tokens(self, row: Conversation, sizes: Sequence[Size], encode: Encode | None = None) -> Count:
         """The length of a row, answers and template included.
@@ -157,13 +186,7 @@ class Profile:
         bos = self.template.bos * (len(pieces) if self.template.bos_each_piece else 1)
         counts = [Count(bos, bos), *(self._text(piece, encode) for piece in pieces)]
         counts += (self.image_tokens(size, len(sizes), encode) for size in islice(sizes, len(pieces) - 1))
-        return self._sum(counts)
+        return _sum(counts)
 
     def _text(self, text: str, encode: Encode | None) -> Count:
-        if encode is None:
-            return estimate(text, self.control)
-        return Count(tokens := encode(text) if text else 0, tokens)
-
-    @staticmethod
-    def _sum(counts: Sequence[Count]) -> Count:
-        return Count(sum(count.low for count in counts), sum(count.high for count in counts))
+        return (_short_text if len(text) <= _SHORT else _text)(text, encode, self.control)

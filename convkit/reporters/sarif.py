@@ -9,8 +9,8 @@ from urllib.parse import quote
 from convkit import __version__
 from convkit.findings import Finding, Report
 from convkit.reporters.words import statement
-from convkit.rules import RULES
 from convkit.rules.base import Rule
+from convkit.rules.registry import RULES
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 FINGERPRINT = "convkit/v1"
@@ -58,6 +58,7 @@ def _result(finding: Finding, seen: Counter[tuple[str, str]]) -> dict[str, Any]:
         "level": finding.severity.value,
         "message": {"text": _message(statement(finding))},
         "locations": [location],
+        "occurrenceCount": finding.count,
         # Equal findings of a file are told apart by their order.
         "partialFingerprints": {FINGERPRINT: f"{content}:{seen[finding.file, content]}"},
     }

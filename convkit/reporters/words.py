@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from convkit.findings import Finding, Report
+from convkit.findings import Finding, Report, by_code
 
 
 def printable(text: str) -> str:
@@ -49,7 +49,7 @@ def totals(report: Report) -> str:
 
 def by_rule(report: Report) -> list[tuple[Finding, int]]:
     """The first finding of each rule and how many there are, the most frequent first."""
-    counts = Counter(finding.code for finding in report.findings)
+    counts = by_code(report.findings)
     first = {finding.code: finding for finding in reversed(report.findings)}
     return [(first[code], count) for code, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 

@@ -68,8 +68,10 @@ class RepeatedRows(Check):
     def end(self) -> Iterator[Finding]:
         """Name the second row of each set, and in its message the first one."""
         inputs = self._by_content()
-        yield from self._duplicates(*self._suspects(inputs, self._answers))
-        yield from self._conflicts(*self._suspects(inputs, self._accepted))
+        repeated = inputs.repeated()
+        if len(repeated):
+            yield from self._duplicates(*self._suspects(repeated, inputs, self._answers))
+            yield from self._conflicts(*self._suspects(repeated, inputs, self._accepted))
 
     def _by_content(self) -> Column:
         """The inputs of all rows, with names of images replaced by pixels in rows that show one of several copies."""
@@ -110,14 +112,13 @@ class RepeatedRows(Check):
         texts = (digest(text.encode(), self.corpus.key) for text in _asked(row))
         return hash((*shown, *texts)) & _MASK
 
-    def _suspects(self, inputs: Column, answers: Column) -> "tuple[Digests, Digests, Digests]":
-        """Input, answer and place of the rows whose input is not theirs alone, sorted so."""
+    def _suspects(self, repeated: "Digests", inputs: Column, answers: Column) -> "tuple[Digests, Digests, Digests]":
+        """Input, answer and place of the rows whose input is one of `repeated`, sorted so."""
         import numpy as np
 
-        repeated = inputs.repeated()
         found: list[list[Digests]] = [[], [], []]
         for blocks in zip(inputs.blocks(), answers.blocks(), self._places.blocks(), strict=True):
-            chosen = contains(repeated, blocks[0]) if len(repeated) else np.zeros(len(blocks[0]), np.bool_)
+            chosen = contains(repeated, blocks[0])
             for column, block in zip(found, blocks, strict=True):
                 column.append(block[chosen])
         keys, says, places = (np.concatenate([np.zeros(0, np.uint64), *column]) for column in found)

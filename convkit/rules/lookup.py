@@ -109,8 +109,8 @@ def not_listed(corpus: Corpus, rule: Rule, count: int, most: int | None = None) 
     """A last finding that counts what is not listed, if anything is not; `MOST_LISTED` are if not given."""
     most = MOST_LISTED if most is None else most
     if count > most:
-        place = Place(corpus.files[0].name)
-        yield place.finding(Problem(rule, f"{count - most:,} more findings of this rule are not listed"))
+        problem = Problem(rule, f"{count - most:,} more findings of this rule are not listed")
+        yield Place(corpus.files[0].name).finding(problem).model_copy(update={"count": count - most})
 
 
 def runs(*columns: "Digests") -> "tuple[Indices, Indices]":

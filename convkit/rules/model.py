@@ -93,7 +93,7 @@ def _refused_shapes(row: Conversation, sizes: Sequence[Size | None], target: Tar
     for pointer, size in zip(pointers, sizes, strict=True):
         try:
             if size is not None:
-                target.profile.image(size, len(sizes))
+                target.profile.image_tokens(size, len(sizes))
         except ShapeRefused as refusal:
             yield Problem(REFUSED_SHAPE, str(refusal), pointer)
 

@@ -5,29 +5,31 @@ and, where a model is named, a third one over the rows. Memory is
 taken by findings, by some 16 bytes for each row and 8 for each image; beyond some hundred megabytes these lie on disk.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 from convkit import layout, receipt
 from convkit.config import EVERYTHING, Selection, told
 from convkit.dataset import MAX_LINE_BYTES, Dataset
 from convkit.engines import local
 from convkit.errors import ConvkitError
-from convkit.findings import Report, report_of
+from convkit.findings import Report, by_code, report_of
 from convkit.media.cache import MediaCache
 from convkit.media.images import Image, ImageProblem
 from convkit.profiles import Target
 from convkit.progress import Bars, Progress, silent
-from convkit.rules import codes
+from convkit.rows import model
+from convkit.rows.parse import Job, parse
+from convkit.rows.pieces import PIECE_BYTES, Piece, cut
 from convkit.rules.base import Mention
+from convkit.rules.lookup import is_training, split_names
+from convkit.rules.registry import codes
 from convkit.validate import media as media_pass
-from convkit.validate import model as model_pass
-from convkit.validate.pieces import PIECE_BYTES, Piece, cut
-from convkit.validate.rows import Parsed, parse
 from convkit.validate.scan import Scan
 from convkit.validate.targets import data_sets
 
@@ -83,10 +85,10 @@ def validate(
         if media != "none":
             with bars("looking at images", "images") as update:
                 _look_at_images(scans, media == "decode", count, update, keep_sizes=target is not None)
+        if target:
+            with bars(f"counting tokens for {target.spec}", "rows") as update, TemporaryDirectory() as scratch:
+                _count_tokens(scans, target, count, update, Path(scratch))
         for scan in scans:
-            if target:
-                with bars(f"counting tokens for {target.spec}", "rows") as update:
-                    scan.add(model_pass.findings(scan.corpus, target, scan.sizes, update))
             scan.end()
     return _result(scans, media, target, selection)
 
@@ -106,29 +108,53 @@ def _read_rows(scans: Sequence[Scan], workers: int, progress: Progress) -> None:
         done += count
         progress(done, total if plain else None)
 
-    def jobs() -> Iterator[tuple[Piece, int]]:
+    def jobs() -> Iterator[Job]:
         for scan, number in sources:
-            for piece in _pieces(scan, number, watch):
+            # There is nothing else that the digest is compared with, or bound to.
+            for piece in _pieces(scan, number, watch, with_digest=scan.corpus.manifest is not None):
                 waiting.append((scan, number))
                 yield piece, scan.corpus.key
 
-    task = partial(_parse, MAX_LINE_BYTES, any(scan.corpus.media for scan in scans))
-    # What is read in a moment is not worth the start of a process.
-    for parsed in local.run(task, jobs(), workers if total > 2 * PIECE_BYTES else 0, _crashed):
+    task = partial(parse, max_line=MAX_LINE_BYTES, mentions=any(scan.corpus.media for scan in scans))
+    for parsed in local.run(task, jobs(), _worth(workers, total), lambda job: _crashed(job[0])):
         scan, number = waiting.popleft()
         scan.take_rows(number, parsed)
     for scan, number in sources:
         scan.file_ends(number)
 
 
-def _parse(max_line: int, mentions: bool, job: tuple[Piece, int]) -> Parsed:
-    piece, key = job
-    return parse(piece, max_line=max_line, key=key, mentions=mentions)
+def _count_tokens(scans: Sequence[Scan], target: Target, workers: int, progress: Progress, scratch: Path) -> None:
+    sources = [(scan, number) for scan in scans for number, _ in enumerate(scan.corpus.files)]
+    total = sum(file.rows - file.bad_rows for scan in scans for file in scan.corpus.files)
+    waiting: deque[Source] = deque()
+    done = 0
+
+    def jobs() -> Iterator[model.Job]:
+        for index, scan in enumerate(scans):
+            sizes = scratch / f"{index}.npy"
+            scan.sizes.save(sizes)
+            for number, split in enumerate(split_names(scan.corpus)):
+                for piece in _pieces(scan, number, lambda count: None):
+                    waiting.append((scan, number))
+                    yield model.Job(piece, scan.corpus.key, is_training(split), str(sizes))
+
+    task = partial(model.judge, target=target, max_line=MAX_LINE_BYTES)
+    for judged in local.run(task, jobs(), _worth(workers, _size(sources)[0]), lambda job: _crashed(job.piece)):
+        scan, number = waiting.popleft()
+        scan.take_judged(number, judged)
+        done += judged.rows
+        progress(done, total)
 
 
-def _crashed(job: tuple[Piece, int]) -> Parsed:
-    path, line = job[0].path, job[0].first_line
-    raise ConvkitError(f"The process that read {path} from line {line} on died, probably for lack of memory.")
+def _worth(workers: int, size: int) -> int:
+    """What is read in a moment is not worth the start of a process."""
+    return workers if size > 2 * PIECE_BYTES else 0
+
+
+def _crashed(piece: Piece) -> Any:
+    raise ConvkitError(
+        f"The process that read {piece.path} from line {piece.first_line} on died, probably for lack of memory."
+    )
 
 
 def _size(sources: Sequence[Source]) -> tuple[int, bool]:
@@ -138,14 +164,13 @@ def _size(sources: Sequence[Source]) -> tuple[int, bool]:
     return sum(path.stat().st_size for path in files), all(path.suffix not in layout.COMPRESSED for path in files)
 
 
-def _pieces(scan: Scan, number: int, watch: Callable[[int], None]) -> Iterator[Piece]:
+def _pieces(scan: Scan, number: int, watch: Callable[[int], None], *, with_digest: bool = False) -> Iterator[Piece]:
     file = scan.corpus.files[number]
     if not file.path.is_file():
         file.missing = True
         return
     try:
-        # There is nothing else that the digest is compared with, or bound to.
-        yield from cut(file, MAX_LINE_BYTES, watch, with_digest=scan.corpus.manifest is not None)
+        yield from cut(file, MAX_LINE_BYTES, watch, with_digest=with_digest)
     except OSError as error:
         raise ConvkitError(f"{file.path} cannot be read: {error.strerror}. Check its permissions.") from None
 
@@ -184,7 +209,10 @@ def _result(scans: Sequence[Scan], media: Media, target: Target | None, selectio
                 if hidden := selection.hidden_errors(scan.findings):
                     notes.append(f"receipt not written: {path}: {told(hidden)}")
             elif media == "decode":
-                receipts.append(receipt.write(scan.corpus.directory, _receipt(scan, scan.dataset, target)))
+                new = _receipt(scan, scan.dataset, target)
+                if receipt.vouches_for_other_media(scan.corpus.directory, new):
+                    notes.append(f"other images than at the last validation, in the same rows: {scan.images}")
+                receipts.append(receipt.write(scan.corpus.directory, new))
         except OSError as error:
             notes.append(f"receipt not written or removed: {path}: {error.strerror}")
     findings = selection.apply(finding for scan in scans for finding in scan.findings)
@@ -193,7 +221,7 @@ def _result(scans: Sequence[Scan], media: Media, target: Target | None, selectio
 
 
 def _receipt(scan: Scan, dataset: Dataset, target: Target | None) -> receipt.Receipt:
-    warnings = Counter(finding.code for finding in scan.findings)
+    warnings = by_code(scan.findings)
     return receipt.Receipt(
         manifest=dataset.manifest_sha256,
         rows={file.path.name: receipt.RowsReceipt(rows=file.rows, sha256=file.sha256) for file in scan.corpus.files},

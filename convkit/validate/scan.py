@@ -11,13 +11,13 @@ from convkit.dataset import Dataset
 from convkit.digests import from_bytes
 from convkit.findings import Finding
 from convkit.media.images import Image, ImageProblem
-from convkit.rules import CHECKS, RULES
+from convkit.rows.model import Judged, Sizes
+from convkit.rows.parse import FirstMention, Found, Parsed
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts, shown
 from convkit.rules.lookup import not_listed
-from convkit.validate.model import Sizes
-from convkit.validate.rows import FirstMention, Parsed
+from convkit.rules.registry import CHECKS, RULES
 
 MOST_KEPT = 100_000
 """Findings of one rule; the rest is counted. Each takes more than a kilobyte, and nobody mends a million one by one."""
@@ -69,8 +69,7 @@ class Scan:
         file.bad_rows += parsed.bad_rows
         file.turns += parsed.turns
         file.images += parsed.images
-        for line, row_id, code, message, pointer in parsed.found:
-            self._found(Place(file.name, line, row_id), Problem(RULES[code], message, pointer))
+        self._found_in_rows(file.name, parsed.found)
         columns = (parsed.at, parsed.ids, parsed.groups, parsed.inputs, parsed.answers, parsed.accepted, parsed.paths)
         facts = RowFacts(number, *map(from_bytes, columns))
         for check in self._checks:
@@ -78,6 +77,14 @@ class Scan:
         for first, new in zip(parsed.mentions, self.corpus.mentioned.add(facts.images), strict=True):
             if new:
                 self.mentions.add(number, first)
+
+    def take_judged(self, number: int, judged: Judged) -> None:
+        """Take in what a model makes of a piece of the file of this number."""
+        self._found_in_rows(self.corpus.files[number].name, judged.found)
+
+    def _found_in_rows(self, file: str, several: Iterable[Found]) -> None:
+        for line, row_id, code, message, pointer in several:
+            self._found(Place(file, line, row_id), Problem(RULES[code], message, pointer))
 
     def file_ends(self, number: int) -> None:
         """Say what is to say of a file whose rows were all read."""

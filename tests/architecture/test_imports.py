@@ -35,6 +35,7 @@ NEVER: list[tuple[str, set[str]]] = [
     ("engines/", {"convkit.convert", "convkit.converters", "convkit.cli"}),
     ("rules/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters"}),
     ("validate/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters"}),
+    ("rows/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
     ("reporters/", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.validate"}),
     ("config", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
     ("baseline", {"convkit.cli", "convkit.convert", "convkit.converters", "convkit.reporters", "convkit.validate"}),
@@ -176,6 +177,24 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
     loaded = _loaded(*arguments)
     assert "convkit" in loaded
     assert loaded & (HEAVY | {"pydantic", "rich", "huggingface_hub"}) == set()
+
+
+WORKER = """
+import json, sys
+from convkit.rows.parse import parse
+from convkit.rows.pieces import Piece
+line = b'{"id":"1","source":"s","conversations":[{"images":[],"user":"Hi","assistant":"Hello"}]}\\n'
+assert parse((Piece("", 0, len(line), 1, line, 6), 0), max_line=1000, mentions=True).lines == 1
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_a_worker_loads_little_before_its_first_row() -> None:
+    loaded = set(json.loads(subprocess.check_output([sys.executable, "-c", WORKER], cwd=ROOT)))
+    assert "convkit.rows.parse" in loaded
+    assert (
+        loaded & {*HEAVY, "convkit.receipt", "convkit.profiles", "convkit.validate", "convkit.rules.registry"} == set()
+    )
 
 
 @pytest.mark.parametrize(

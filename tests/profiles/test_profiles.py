@@ -27,7 +27,7 @@ def test_options_follow_the_name() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("phi", r"no model profile 'phi'\. Choose one of: phi-3\.5-vision, .*internvl3\."),
+        ("phi", r"no model profile 'phi'\. Choose one of: phi-3\.5-vision, .*internvl3, .*mistral-3\."),
         ("phi-3.5-vision:crops=4", r"phi-3\.5-vision has no option 'crops'\. Choose one of: num_crops, num_img_tokens"),
         ("phi-3.5-vision:num_crops", r"num_crops must be a whole number of 1 or more, not ''"),
         ("phi-3.5-vision:num_crops=0", "whole number"),
@@ -80,12 +80,25 @@ def test_the_text_around_images() -> None:
         ("llava-1.5", "USER: @\nHi ASSISTANT: Yo "),
         ("llava-next", "[INST] @\nHi [/INST] Yo</s>"),
         ("llava-onevision", "<|im_start|>user @\nHi<|im_end|><|im_start|>assistant\nYo<|im_end|>"),
+        ("gemma-3", "<start_of_turn>user\n\n\n@\n\nHi<end_of_turn>\n<start_of_turn>model\nYo<end_of_turn>\n"),
+        ("paligemma", "@Hi\nYo<eos>"),
+        ("pixtral", "[INST]@Hi[/INST]Yo</s>"),
+        ("mistral-3", "[INST]@Hi[/INST]Yo</s>"),
         ("internvl3", "<|im_start|>user\n@\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"),
     ],
 )
 def test_the_template_of_a_family(name: str, expected: str) -> None:
     turn = {"images": ["a"], "user": "Hi", "assistant": "Yo"}
     assert "@".join(get_profile(name).template.pieces(row(turn))) == expected
+
+
+def test_a_system_prompt_within_the_first_message() -> None:
+    turns = [{"images": [], "user": "Hi", "assistant": "Yo"}, {"images": ["a"], "user": "And <image>?"}]
+    assert get_profile("gemma-3").template.pieces(row(*turns, system="Be kind.")) == [
+        "<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n<start_of_turn>model\nYo<end_of_turn>\n"
+        "<start_of_turn>user\nAnd \n\n",
+        "\n\n?<end_of_turn>\n<start_of_turn>model\n",
+    ]
 
 
 def test_a_text_without_an_image_first() -> None:

@@ -139,13 +139,13 @@ def test_lengths_from_headers_are_those_of_samples(adapter: HuggingFaceAdapter, 
 
 
 def test_validation_counts_what_the_adapter_makes(adapter: HuggingFaceAdapter, images: Path) -> None:
-    if adapter.profile is None:
-        pytest.skip("validation knows nothing of this family")
     profile = get_profile(adapter.profile)
-    sizes = [profile_size(images / name) for name in SIZES]
-    count = profile.row_tokens(row(*TURNS), sizes, adapter._encoder.count)
-    assert count.exact
-    assert count.low == len(adapter.sample(row(*TURNS), images))
+    for chosen, keys in ((turns(adapter), {}), (turns(adapter), {"system": "Be true."}), (TURNS[:1], {})):
+        found = row(*chosen, **keys)
+        sizes = [profile_size(images / name) for turn in chosen for name in turn["images"]]
+        count = profile.row_tokens(found, sizes, adapter._encoder.count)
+        assert count.exact
+        assert count.low == len(adapter.sample(found, images))
 
 
 def profile_size(path: Path) -> Any:

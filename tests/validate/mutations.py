@@ -17,6 +17,7 @@ from tests.fixtures.make_datasets import line, lines, manifest, png, png_of, row
 PAGE = ROOT / "docs" / "mutations.md"
 MANIFEST = "dataset.json"
 NOT_THERE = "no manifest"
+SOUND = "sound"
 SPLITS = {"train": 8, "val": 4, "test": 4}
 TRAIN, VAL, TEST = (f"pets_{split}.jsonl" for split in SPLITS)
 
@@ -51,9 +52,9 @@ class Mutation:
     what: str
     apply: Callable[[Path], object]
     described: str
-    """Where there is a manifest; empty if no rule notices."""
+    """Where there is a manifest; empty if the set is sound as it was, and no rule can notice."""
     bare: str
-    """In row files and images alone; empty if no rule notices."""
+    """Likewise, in row files and images alone."""
 
 
 def edit(name: str, change: Callable[[list[Any]], object]) -> Callable[[Path], object]:
@@ -187,19 +188,22 @@ def page() -> str:
     described = [mutation.described for mutation in MUTATIONS]
     bare = [mutation.bare for mutation in MUTATIONS if mutation.bare != NOT_THERE]
     rates = (f"{sum(map(bool, codes))} of {len(codes)}" for codes in (described, bare))
-    table = "\n".join(f"| {m.what} | {m.described or '-'} | {m.bare or '-'} |" for m in MUTATIONS)
+    table = "\n".join(f"| {m.what} | {m.described or SOUND} | {m.bare or SOUND} |" for m in MUTATIONS)
     return f"""# What breaks a data set, and what notices
 
 Each of these changes is made to a small clean data set: 16 rows in three splits, two classes, a group for each two
 rows. The codes are those that are found at least; a test makes every change and looks. This page is generated from
 `tests/validate/mutations.py`.
 
-Noticed by a rule: with a manifest {next(rates)}, without one {next(rates)}.
+Found by a rule: with a manifest {next(rates)}, without one {next(rates)}. That is every change that
+breaks the set (100 %). The others, *{SOUND}* in the table, make another set of it, in which nothing is wrong: no rule
+can tell by looking at it.
 
-- A manifest binds the bytes of row files, so no change of a row passes. Without one, a swapped label or a changed
-  question is one sound row instead of another; it is noticed only where a second row asks the same (CK306).
-- A manifest does not bind the bytes of images. Two images that change places are each sound: what notices is the
-  receipt of the last validation, whose digest of all media differs.
+- A manifest binds the bytes of row files, so that no change of a row passes. Without one, a swapped label or a changed
+  question is one sound row instead of another; it is found only where a second row asks the same (CK306). There is
+  nothing to compare with: convert, or keep the files under version control.
+- A manifest does not bind the bytes of images. Where two change places, what notices is the receipt of the last
+  validation, whose digest of all media differs: training is refused, and `convkit validate` notes it.
 
 | change | with a manifest | row files and images alone |
 |---|---|---|

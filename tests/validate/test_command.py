@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convkit.rules import RULES
+from convkit.rules.registry import RULES
 from tests.conftest import ROOT
 from tests.fixtures.make_datasets import DIRECTORY, lines, row
 from tests.validate.helpers import copy_of
@@ -153,5 +153,5 @@ def test_a_rule_explains_itself(tmp_path: Path) -> None:
     assert run([*command, "ck102"], text=True).stdout == by_code.stdout
     near = run([*command, "CK20"], text=True)
     assert near.returncode == 2 and "CK201 missing-image" in near.stderr and "CK211" not in near.stderr
-    unknown = run([*command, "CK9"], text=True)
-    assert unknown.returncode == 2 and "CK201 missing-image" in unknown.stderr
+    unknown = run([*command, "nothing"], text=True)
+    assert unknown.returncode == 2 and "CK405 nothing-to-train-on?" in unknown.stderr

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from convkit import fix as fixing
 from convkit.cli import app
 from convkit.fix import FIXERS, fix
-from convkit.rules import RULES
+from convkit.rules.registry import RULES
 from tests.fixtures.make_datasets import line, lines, row
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 

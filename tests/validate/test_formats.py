@@ -20,7 +20,7 @@ from convkit.findings import Finding, Report, Severity, report_of
 from convkit.reporters import get_reporter
 from convkit.reporters.sarif import FINGERPRINT
 from convkit.reporters.words import place, printable, statement
-from convkit.rules import RULES
+from convkit.rules.registry import RULES
 from convkit.schemas import DIRECTORY as SCHEMAS
 from tests.fixtures.make_datasets import DIRECTORY
 from tests.validate.helpers import copy_of

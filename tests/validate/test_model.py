@@ -12,9 +12,13 @@ from convkit.cli import app
 from convkit.findings import Finding
 from convkit.profiles import TABLE, Size, Target
 from convkit.receipt import read
-from convkit.rules import codes
 from convkit.rules.model import problems
+from convkit.rules.registry import codes
 from convkit.schema import Conversation
+from convkit.validate import validate
+from tests.fixtures.make_datasets import lines, png, turn
+from tests.fixtures.make_datasets import row as make_row
+from tests.profiles.test_profiles import tokenizer
 from tests.validate.helpers import copy_of, report_of
 
 
@@ -53,7 +57,7 @@ def test_a_model_has_its_own_control_tokens() -> None:
 
 def test_the_marker_of_an_image_is_none() -> None:
     for spec in TABLE:
-        assert found(row("this: <image> here", images=1), [Size(10, 10)], spec) == []
+        assert found(row("this: <image> here", images=1), [Size(60, 60)], spec) == []
 
 
 def test_the_limit_itself_is_allowed() -> None:
@@ -128,6 +132,33 @@ def test_headers_alone_are_enough_and_no_media_means_no_lengths(tmp_path: Path) 
 
     assert codes_of(report_of(directory, media="header", **options).findings) == ["CK401"]
     assert codes_of(report_of(directory, media="none", **options).findings) == []
+
+
+ANSWERS = ("Yes.", "x <|end|>")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_any_number_of_processes_counts_the_same(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tokenizers", reason="needs the extra tokens: pip install 'convkit-vlm[tokens]'")
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        (tmp_path / "images" / f"{number}.png").write_bytes(png(300 * number + 10, 40))
+    content = [
+        make_row(str(k), conversations=[turn("a word " * k, images=[f"{k % 5}.png"], assistant=ANSWERS[k % 11 == 0])])
+        for k in range(90)
+    ]
+    path = tmp_path / f"x_train.jsonl{suffix}"
+    written = b"{\n" + lines(*content)
+    path.write_bytes(gzip.compress(written) if suffix else written)
+    for module in ("convkit.rows.pieces", "convkit.validate"):
+        monkeypatch.setattr(f"{module}.PIECE_BYTES", 2048)
+    target = Target.of("phi-3.5-vision", tokenizer(tmp_path / "tokenizer.json"), max_length=760)
+    reports = [validate([path], workers=workers, target=target).report for workers in (0, 2)]
+    assert reports[0] == reports[1]
+    control = [finding.line for finding in reports[0].findings if finding.code == "CK403"]
+    assert control == [k + 2 for k in range(0, 90, 11)]
+    long = [finding.message for finding in reports[0].findings if finding.code == "CK401"]
+    assert long and not any("estimated" in message for message in long)
 
 
 @pytest.mark.parametrize("name", ["x_train.jsonl.gz", "x_train-00000-of-00002.jsonl"])

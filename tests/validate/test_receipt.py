@@ -9,7 +9,7 @@ import pytest
 
 from convkit import __version__, receipt
 from convkit.errors import DatasetError
-from convkit.rules import codes
+from convkit.rules.registry import codes
 from convkit.validate import Result, validate
 from tests.validate.helpers import copy_of
 
@@ -124,7 +124,9 @@ def test_an_interrupted_writing_leaves_the_old_receipt(tmp_path: Path, monkeypat
 
 
 def test_reading_one_that_is_missing_or_foreign(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"has no receipt.*Run: convkit validate"):
+    with pytest.raises(
+        DatasetError, match=r"has no receipt\.json: it was not validated, or did not pass\. Run: convkit validate"
+    ):
         receipt.read(tmp_path)
     for content in (b"{", b"{}", b'{"receipt_version": 2}'):
         (tmp_path / "receipt.json").write_bytes(content)

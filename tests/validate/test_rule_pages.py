@@ -6,8 +6,8 @@ import pytest
 
 from convkit import generated, rule_pages
 from convkit.findings import Severity
-from convkit.rules import RULES
 from convkit.rules.base import Rule
+from convkit.rules.registry import RULES
 
 
 def test_the_pages_are_what_the_rules_say() -> None:
@@ -32,7 +32,9 @@ def test_a_new_rule_gets_its_page_without_a_change_here(monkeypatch: pytest.Monk
     page = files[rule_pages.ROOT / "docs" / "rules" / "CK399_new_rule.md"]
     assert page.startswith("# CK399 new-rule\n\nSeverity: error.\n\nIt finds \\<image>.\n")
     assert "[CK399](CK399_new_rule.md)" in files[rule_pages.ROOT / "docs" / "rules" / "README.md"]
-    monkeypatch.delitem(RULES, "CK201")
+    # Not delitem, whose undoing would put the rule at the end for the tests that follow.
+    fewer = {code: rule for code, rule in RULES.items() if code != "CK201"}
+    monkeypatch.setattr(rule_pages, "RULES", fewer)
     assert [path.name for path in rule_pages.extra()] == ["CK201_missing_image.md"]
 
 

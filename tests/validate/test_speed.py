@@ -26,12 +26,12 @@ from convkit.errors import ConvkitError, MissingExtra
 from convkit.media import images
 from convkit.media.cache import MediaCache
 from convkit.profiles import Target
+from convkit.rows.pieces import Piece, cut
+from convkit.rows.plain import keys_of, read_row
 from convkit.rules import file as file_rules
 from convkit.rules.base import RowFile
 from convkit.schema import IMAGE_MARKER, Conversation
 from convkit.validate import validate
-from convkit.validate.pieces import Piece, cut
-from convkit.validate.plain import keys_of, read_row
 from tests.fixtures.make_datasets import DIRECTORY, line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 from tests.validate.test_hostile import documents
@@ -40,7 +40,7 @@ INVALID = sorted(path.name for path in (DIRECTORY / "invalid").iterdir())
 
 
 def small_pieces(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    for module in ("convkit.validate.pieces", "convkit.validate"):
+    for module in ("convkit.rows.pieces", "convkit.validate"):
         monkeypatch.setattr(f"{module}.PIECE_BYTES", size)
 
 
@@ -137,8 +137,8 @@ def test_the_plain_schema_is_the_schema_of_rows(document: Any) -> None:
 
 
 def test_the_plain_schema_has_the_keys_of_the_model() -> None:
+    from convkit.rows.plain import PlainRow, PlainTurn
     from convkit.schema import Turn
-    from convkit.validate.plain import PlainRow, PlainTurn
 
     for plain, model in ((PlainRow, Conversation), (PlainTurn, Turn)):
         assert list(plain.__annotations__) == list(model.model_fields)
@@ -435,7 +435,7 @@ def test_a_worker_that_dies_over_rows_ends_the_run(tmp_path: Path) -> None:
     from convkit.validate import _crashed
 
     with pytest.raises(ConvkitError, match=r"x\.jsonl from line 7 on died"):
-        _crashed((Piece("x.jsonl", 0, 0, 7, b""), 0))
+        _crashed(Piece("x.jsonl", 0, 0, 7, b"", 0))
 
 
 def test_a_full_cache_object_survives_closing_twice(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from convkit.errors import ConvkitError, DatasetError
 from convkit.media.images import Job
 from convkit.progress import Note, Progress
+from convkit.reporters.words import by_rule
 from convkit.validate import validate
 from tests.fixtures.make_datasets import line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
@@ -85,7 +86,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convkit.validate.pieces.open_rows", refuse)
+    monkeypatch.setattr("convkit.rows.pieces.open_rows", refuse)
     with pytest.raises(ConvkitError, match=r"x_train\.jsonl cannot be read: Permission denied"):
         validate([write_rows(tmp_path, lines(row()))])
 
@@ -290,8 +291,11 @@ def test_an_id_that_comes_again_behind_byte_order_marks_is_found(tmp_path: Path)
 def test_findings_beyond_what_memory_should_hold_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convkit.validate.scan.MOST_KEPT", 3)
     path = write_rows(tmp_path, b"x\n" * 5 + b"\n" * 3)
-    findings = report_of(path).findings
+    report = report_of(path)
+    findings = report.findings
     assert [finding.code for finding in findings].count("CK002") == 4
     assert [finding.code for finding in findings].count("CK004") == 3
     (counted,) = (finding for finding in findings if finding.line is None)
     assert (counted.code, counted.message) == ("CK002", "2 more findings of this rule are not listed")
+    assert (counted.count, report.summary.errors) == (2, 8)
+    assert [(finding.code, count) for finding, count in by_rule(report)] == [("CK002", 5), ("CK004", 3)]

@@ -33,11 +33,8 @@ class Adapter(Protocol):
     """Whether samples may be laid end to end; if not, they are padded."""
 
     @property
-    def profile(self) -> str | None:
-        """The model as `convkit validate --model` calls it, with its options: what a receipt must be for.
-
-        None where validation does not know the model: then any receipt will do, and the adapter alone measures rows.
-        """
+    def profile(self) -> str:
+        """The model as `convkit validate --model` calls it, with its options: what a receipt must be for."""
 
     def load(self, dtype: torch.dtype, attention: str) -> Any:
         """The model with its weights, on the CPU."""

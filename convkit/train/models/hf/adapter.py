@@ -56,7 +56,7 @@ class HuggingFaceAdapter:
         self._encoder = TemplateEncoder(
             self.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
         )
-        self._profile: Profile | None = get_profile(self.profile) if self.profile else None
+        self._profile: Profile = get_profile(self.profile)
         self.stop_token_ids = self._stops()
 
     def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = "sdpa") -> Any:
@@ -154,13 +154,9 @@ class HuggingFaceAdapter:
                 raise RowError(row.id, problem, "Crop it, or leave it out.") from None
 
     def _stand_in(self, size: Size, images: int) -> str:
-        if self._profile is None:
-            written = self.processor.written(size, images)
-            if written.count(self.processor.image_token) < self.family.least_tokens:
-                raise ShapeRefused(f"{size.width} x {size.height} pixels are too few")
-            return written
         tokens = self._profile.image_tokens(size, images, self._encoder.count).low
-        return self.processor.image_token * (tokens - self.family.wrappers)
+        before, after = self.family.image_frame
+        return before + self.processor.image_token * (tokens - self.family.wrappers) + after
 
     def _stops(self) -> tuple[int, ...]:
         """The end of an answer, and what the checkpoint says."""
@@ -170,10 +166,8 @@ class HuggingFaceAdapter:
         return tuple(dict.fromkeys(id for id in ids if id is not None))
 
 
-def _spec(profile: str | None, options: dict[str, int]) -> str | None:
+def _spec(profile: str, options: dict[str, int]) -> str:
     """As `--model` names it: options only where they differ from the profile's."""
-    if profile is None:
-        return None
     usual = get_profile(profile)
     if odd := [name for name, value in options.items() if isinstance(value, bool) or not isinstance(value, int)]:
         raise ValueError(f"{', '.join(odd)} should be whole numbers")

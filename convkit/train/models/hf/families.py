@@ -21,12 +21,14 @@ class Family:
     owners of torchvision only."""
     images: str
     """The module of the image processor that works with Pillow alone."""
-    profile: str | None
-    """See `convkit.profiles`; None where validation knows nothing of the model."""
+    profile: str
+    """See `convkit.profiles`."""
     profile_options: Callable[[Any], Options] = lambda processor: {}
     """The profile's options, from the processor."""
     wrappers: int = 0
     """Tokens that the profile counts for an image, and the chat template writes."""
+    image_frame: tuple[str, str] = ("", "")
+    """Text that the processor writes around an image, and the profile's template counts."""
     image_options: dict[str, Any] = field(default_factory=dict)
     """What the image processor is asked for beside its configuration."""
     vision_modules: tuple[str, ...]
@@ -40,8 +42,6 @@ class Family:
     """The input that is 1 where an image is; suffix: `token_type_ids`, 1 from the answer on."""
     template: str | None = None
     """A chat template for checkpoints that have none."""
-    least_tokens: int = 1
-    """Of an image; transformers fails on fewer."""
     single_turn: bool = False
     """The model reads all that stands before the last answer in both directions: no other answer can be learnt."""
 
@@ -101,6 +101,18 @@ def _internvl(processor: Any) -> Options:
     }
 
 
+def _gemma(processor: Any) -> Options:
+    return {"image_seq_length": processor.image_seq_length}
+
+
+def _pixtral(processor: Any) -> Options:
+    return {
+        "patch_size": processor.patch_size,
+        "spatial_merge_size": processor.spatial_merge_size,
+        "longest_edge": processor.image_processor.size["longest_edge"],
+    }
+
+
 def _last_layers(config: Any) -> tuple[str, ...]:
     """Features are taken before the end of the tower; what comes after it is never run."""
     layer, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
@@ -126,7 +138,7 @@ _QWEN: dict[str, Any] = {
 _PIXTRAL: dict[str, Any] = {
     "processor": "convkit.train.models.hf.pixtral:PixtralProcessor",
     "images": "pixtral",
-    "profile": None,
+    "profile_options": _pixtral,
     "vision_modules": _TOWER,
 }
 FAMILIES: dict[str, Family] = {
@@ -180,7 +192,10 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family(
         processor="transformers.models.gemma3.processing_gemma3:Gemma3Processor",
         images="gemma3",
-        profile=None,
+        profile="gemma-3",
+        profile_options=_gemma,
+        image_frame=("\n\n", "\n\n"),
+        image_options={"do_pan_and_scan": False},
         vision_modules=_TOWER,
         vision_lora_targets=_SIGLIP,
         unused=_no_head,
@@ -189,7 +204,8 @@ FAMILIES: dict[str, Family] = {
     "paligemma": Family(
         processor="transformers.models.paligemma.processing_paligemma:PaliGemmaProcessor",
         images="siglip",
-        profile=None,
+        profile="paligemma",
+        profile_options=_gemma,
         vision_modules=_TOWER,
         vision_lora_targets=(*_SIGLIP, "multi_modal_projector.linear"),
         unused=_no_head,
@@ -202,8 +218,10 @@ FAMILIES: dict[str, Family] = {
         ),
         single_turn=True,
     ),
-    "mistral3": Family(least_tokens=2, vision_lora_targets=("patch_merger.merging_layer", *_PROJECTOR), **_PIXTRAL),
-    "pixtral": Family(vision_lora_targets=_PROJECTOR, **_PIXTRAL),
+    "mistral3": Family(
+        profile="mistral-3", vision_lora_targets=("patch_merger.merging_layer", *_PROJECTOR), **_PIXTRAL
+    ),
+    "pixtral": Family(profile="pixtral", vision_lora_targets=_PROJECTOR, **_PIXTRAL),
 }
 """By the `model_type` of config.json; see `family_of`."""
 

@@ -25,6 +25,7 @@ class PixtralProcessor:
         self.image_token, self._break, self._end = image_token, image_break_token, image_end_token
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.image_token_ids = tokenizer.convert_tokens_to_ids([image_token, image_break_token, image_end_token])
+        self.patch_size, self.spatial_merge_size = patch_size, spatial_merge_size
         self._cell = patch_size * spatial_merge_size
 
     def _process_images(self, images: Any, **options: Any) -> tuple[Any, list[str]]:

@@ -3,7 +3,6 @@
 import inspect
 import shutil
 from collections.abc import Sequence
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, ProcessorMixin
 
-from convkit.profiles import Size
 from convkit.train.models import files
 from convkit.train.models.hf.families import Family
 
@@ -48,7 +46,6 @@ class Processor:
             self.image_processor = _image_processor(family, options)
             self._processor = _images_only(family, self.image_processor, self.tokenizer, options)
         self.chat_template = self.tokenizer.chat_template or _template(directory)
-        self.written = lru_cache(4096)(self._written)
 
     @property
     def image_token(self) -> str:
@@ -75,11 +72,6 @@ class Processor:
             [list(images)], return_tensors="pt", input_data_format="channels_last", **self._family.image_options
         )
         return {name: torch.as_tensor(value) for name, value in inputs.items() if name not in _ONLY_FOR_TEXT}, texts
-
-    def _written(self, size: Size, images: int) -> str:
-        """The text for an image of a size among several, without its pixels; raises ValueError."""
-        blank = PIL.Image.new("RGB", size)
-        return self.process([blank] * min(images, 2))[1][0]
 
     def pictures(self, media: dict[str, Tensor]) -> list[Tensor]:
         """Model inputs as they look, (3, H, W) uint8; tiles that only fill up are left out."""

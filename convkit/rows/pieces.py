@@ -15,6 +15,7 @@ from convkit import layout
 from convkit.dataset import open_rows
 from convkit.errors import ConvkitError
 from convkit.rules.base import RowFile
+from convkit.rules.file import most_keys
 
 PIECE_BYTES = 2**20
 
@@ -29,6 +30,9 @@ class Piece(NamedTuple):
     """The number of the first line, from 1."""
     data: bytes | None
     """The lines themselves, where they cannot be read from the file."""
+    most_keys: int
+    """See `convkit.rules.file.most_keys`. Counted where NumPy is in use: to load it costs a worker as much as 10 MB of
+    rows."""
     overlong: bool = False
     """A single line that is too long to be read."""
 
@@ -68,28 +72,29 @@ def cut(file: RowFile, max_line: int, watch: Callable[[int], object], *, with_di
                 end = block.find(b"\n") + 1
                 if not end:
                     continue
-                yield Piece(path, start, 0, line, b"", overlong=True)
+                yield Piece(path, start, 0, line, b"", 0, overlong=True)
                 start, line, block, overlong = after - len(block) + end, line + 1, block[end:], False
             if end := block.rfind(b"\n") + 1:
-                size = len(rest) + end
-                yield Piece(path, start, size, line, None if plain else rest + block[:end])
-                start, line, rest = start + size, line + _line_ends(block), block[end:]
+                lines = rest + block[:end]
+                yield Piece(path, start, len(lines), line, None if plain else lines, most_keys(lines))
+                start, line, rest = start + len(lines), line + _line_ends(lines), block[end:]
             else:
                 rest += block
             if len(rest) > max_line:
                 rest, overlong = b"", True
         if overlong or rest:
-            yield Piece(path, start, len(rest), line, None if plain and rest else rest, overlong)
+            yield Piece(path, start, len(rest), line, None if plain and rest else rest, most_keys(rest), overlong)
         if _identity(os.stat(path)) != _identity(before):
             raise ConvkitError(f"{file.name} has changed while it was read. Run the same command again.")
-    file.sha256 = digest.hexdigest() if with_digest else ""
+    if with_digest:
+        file.sha256 = digest.hexdigest()
 
 
-def _line_ends(block: bytes) -> int:
+def _line_ends(lines: bytes) -> int:
     import numpy as np
 
     # A quarter of the time of bytes.count, in the process that all workers wait for.
-    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+    return int(np.count_nonzero(np.frombuffer(lines, np.uint8) == ord("\n")))
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
