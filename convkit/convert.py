@@ -152,7 +152,8 @@ class _Run:
                 yield entry
 
         task = partial(process, self.converter, self._scratch)
-        with closing(local.run(task, chained(), workers, crashed)) as results:
+        imports = ("convkit.process", type(self.converter).__module__, *self.converter.imports)
+        with closing(local.run(task, chained(), workers, crashed, imports)) as results:
             for converted in results:
                 self.digest, entry = in_flight.popleft()
                 outcomes = tuple(self._claims.settle(part, address_of(entry)) for part in converted)

@@ -120,6 +120,8 @@ class Converter(ABC, Generic[I]):
     """Where the data comes from without `--source`: see `convkit.sources`. None: `--source` is required."""
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Lower-case suffixes of the files that an archive is unpacked for."""
+    imports: ClassVar[tuple[str, ...]] = ()
+    """Modules that `convert` imports where it needs them; workers start sooner with these loaded."""
 
     @classmethod
     def default_source_for(cls, options: Any) -> str | None:

@@ -79,10 +79,11 @@ class Cauldron(Converter[Rows]):
 
     name = "cauldron"
     unit = "row"
-    version = 1
+    version = 2
     Options = CauldronOptions
     default_source = "hub:HuggingFaceM4/the_cauldron/CONFIG/*.parquet"
     suffixes = frozenset([parquet.SUFFIX, *IMAGE_SUFFIXES])
+    imports = ("pyarrow.parquet", *pictures.IMPORTS)
     options: CauldronOptions
 
     @classmethod

@@ -118,10 +118,11 @@ class DocVQA(AnnotatedPictures[Question]):
 
     name = "docvqa"
     unit = "question"
-    version = 1
+    version = 2
     Options = DocVQAOptions
     default_source = "hub:nielsr/docvqa_1200_examples/data/*.parquet"
     suffixes = IMAGE_SUFFIXES | {".json", parquet.SUFFIX}
+    imports = pictures.IMPORTS
     split_names: ClassVar = {"train": "train", "val": "val", "test": "test"}
     file_names = ("{split}_v1.0_withQT.json", "{split}_v1.0.json")
     other_layouts = f"Parquet files (*{parquet.SUFFIX}) with the columns image, query and answers"

@@ -24,9 +24,10 @@ class ImageFolder(Converter[Classed]):
 
     name = "image-folder"
     unit = "image"
-    version = 1
+    version = 2
     Options = ImageFolderOptions
     suffixes = IMAGE_SUFFIXES
+    imports = pictures.IMPORTS
     options: ImageFolderOptions
 
     @property

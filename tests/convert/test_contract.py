@@ -230,8 +230,8 @@ def test_what_was_read_is_accounted_for(made: Made) -> None:
 
 def test_units_are_counted_without_reading_a_picture(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     converter = load(made.case.converter)
-    for reads in ("sha256", "file_digest"):
-        monkeypatch.setattr(hashlib, reads, None)
+    for reads in ("hashlib.sha256", "hashlib.file_digest", "convkit.converters.pictures.digest_of"):
+        monkeypatch.setattr(reads, None)
     assert converter(made.source, converter.Options()).count() == made.manifest.accounting.read
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from convkit.engines import local
+from tests.conftest import ROOT
 from tests.engines import tasks
 
 
@@ -105,6 +106,23 @@ def test_a_crash_among_quick_items_does_not_cost_a_process_for_each() -> None:
     ids = list(local.run(tasks.die_at_1500, range(2000), 2, _crash))
     assert ids[1500] == -1500
     assert len(set(ids)) < 10
+
+
+LOADED = """
+import sys
+from tests.engines import tasks
+from convkit.engines import local
+
+loaded = list(local.run(tasks.is_loaded, ["colorsys", "chunk"], 1, print, imports=["colorsys"]))
+print(loaded, "colorsys" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are started anew")
+def test_workers_start_with_what_the_task_needs() -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run([sys.executable, "-c", LOADED], env=env, capture_output=True, text=True, check=True).stdout
+    assert said == "[True, False] False\n"
 
 
 @pytest.mark.parametrize("started", [False, True])
