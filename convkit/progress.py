@@ -23,10 +23,14 @@ class Bars(Protocol):
 PATIENCE_S = 2.0
 
 
+def nothing(done: int, total: int | None) -> None:
+    """Tells nobody."""
+
+
 @contextmanager
 def silent(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
     """No progress bar."""
-    yield lambda done, total: None
+    yield nothing
 
 
 @contextmanager
@@ -38,8 +42,7 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
         note: stands at the end.
     """
     if not sys.stderr.isatty():
-        with silent(description, unit) as nothing:
-            yield nothing
+        yield nothing
         return
     from rich.console import Console
     from rich.progress import (
@@ -77,8 +80,11 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
     )
     task = bar.add_task(description, total=None, unit="" if unit == "B" else unit)
     begun = time.monotonic()
+    ended = False
 
     def update(done: int, total: int | None) -> None:
+        if ended:
+            return
         if not bar.live.is_started and time.monotonic() - begun > PATIENCE_S:
             bar.start()
         bar.update(task, completed=done, total=total)
@@ -86,4 +92,5 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
     try:
         yield update
     finally:
+        ended = True
         bar.stop()

@@ -14,6 +14,7 @@ from convkit.cli.inspect import inspect
 from convkit.cli.merge import merge
 from convkit.cli.report import report
 from convkit.cli.rule import rule
+from convkit.cli.schema import schema
 from convkit.cli.score import score
 from convkit.cli.split import split
 from convkit.cli.stats import stats
@@ -50,6 +51,7 @@ app.command()(stats)
 app.command("train")(train_command())
 app.command()(validate)
 app.command()(rule)
+app.command()(schema)
 
 
 def _version(wanted: bool) -> None:
