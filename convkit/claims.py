@@ -6,7 +6,7 @@ rejected leaves nothing behind, and no image is ever replaced by another one's.
 
 import filecmp
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sys import hash_info
@@ -38,24 +38,25 @@ class Names:
     def __bool__(self) -> bool:
         return bool(self._recent) or len(self._older) > 0
 
+    def recall(self, names: Iterable[str]) -> None:
+        """Look names up among the older ones, many at once; to be called before `taken` is asked about them."""
+        if len(self._recent) <= RECENT and not len(self._older):
+            return
+        import numpy as np  # here: small conversions do without
+
+        if len(self._recent) > RECENT:
+            self._older.add(np.fromiter(self._recent, np.uint64))
+            self._recent.clear()
+        hashes = np.fromiter(map(_hash, names), np.uint64)
+        self._recent.update(hashes[self._older.contains(hashes)].tolist())
+
+    def taken(self, names: Iterable[str]) -> list[str]:
+        """Those that are taken already, in order."""
+        return [name for name in names if _hash(name) in self._recent]
+
     def add(self, names: Iterable[str]) -> None:
         """Take them."""
         self._recent.update(map(_hash, names))
-        if len(self._recent) > RECENT:
-            import numpy as np  # here: small conversions do without
-
-            self._older.add(np.fromiter(self._recent, np.uint64, len(self._recent)))
-            self._recent.clear()
-
-    def taken(self, names: Collection[str]) -> list[str]:
-        """Those that are taken already, in order."""
-        hashes = list(map(_hash, names))
-        known = [value in self._recent for value in hashes]
-        if len(self._older) and names:
-            import numpy as np
-
-            known = list(self._older.contains(np.array(hashes, np.uint64)) | known)
-        return [name for name, is_known in zip(names, known, strict=True) if is_known]
 
 
 def _hash(name: str) -> int:
@@ -77,19 +78,32 @@ class Claims:
 
     def take(self, outcome: Outcome) -> None:
         """Note the names of an outcome that has them already."""
+        self._recall([outcome])
+        self._add(outcome)
+
+    def settle(self, parts: Sequence[Converted], address: str) -> tuple[Outcome, ...]:
+        """Put the media of an item's outcomes in place, or reject those of which something else has a name.
+
+        Args:
+            address: where the item stands in the source.
+
+        Returns:
+            What the journal is to hold: of the media, those that no earlier outcome has brought.
+        """
+        self._recall([part.outcome for part in parts])
+        return tuple(self._settle(part, address) for part in parts)
+
+    def _recall(self, outcomes: Sequence[Outcome]) -> None:
+        written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
+        self._ids.recall(row_id for outcome in written for row_id in outcome.ids)
+        self._media.recall(path for outcome in written for path, _ in outcome.media)
+
+    def _add(self, outcome: Outcome) -> None:
         if isinstance(outcome, Written):
             self._ids.add(outcome.ids)
             self._media.add(path for path, _ in outcome.media)
 
-    def settle(self, converted: Converted, address: str) -> Outcome:
-        """Put an outcome's media in place, or reject it where a name of its is taken by something else.
-
-        Args:
-            address: where its item stands in the source.
-
-        Returns:
-            What the journal is to hold: of the media, those that no earlier item has brought.
-        """
+    def _settle(self, converted: Converted, address: str) -> Outcome:
         outcome = converted.outcome
         if not isinstance(outcome, Written):
             return outcome
@@ -103,7 +117,7 @@ class Claims:
             outcome = replace(outcome, media=tuple(media for media in outcome.media if media[0] in staged))
         for path, temporary in staged.items():
             move(temporary, os.path.join(self._images, path))
-        self.take(outcome)
+        self._add(outcome)
         return outcome
 
     def _conflict(self, outcome: Written, present: dict[str, str]) -> tuple[str, str] | None:

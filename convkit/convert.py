@@ -165,7 +165,7 @@ class _Run:
         with closing(local.run(task, chained(), workers, crashed, imports)) as results:
             for converted in results:
                 self.digest, entry = in_flight.popleft()
-                outcomes = tuple(self._claims.settle(part, address_of(entry)) for part in converted)
+                outcomes = self._claims.settle(converted, address_of(entry))
                 self.journal.append(self.digest, outcomes)
                 self._count(outcomes)
                 progress()

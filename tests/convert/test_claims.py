@@ -15,17 +15,36 @@ def test_names_are_told_from_others_however_many_there_are(monkeypatch: pytest.M
     names = Names()
     assert not names
     for number in range(0, 100, 2):
+        names.recall([str(number)])
         assert names.taken([str(number)]) == []
         names.add([str(number)])
     assert names
-    assert names.taken([str(number) for number in range(100)]) == [str(number) for number in range(0, 100, 2)]
+    every = [str(number) for number in range(100)]
+    names.recall(every)
+    assert names.taken(every) == every[::2]
+
+
+def test_names_are_forgotten_neither_within_an_item_nor_of_an_earlier_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "RECENT", 2)
+    to = Claims(tmp_path)
+
+    def outcomes(*ids: str) -> list[Outcome]:
+        return [Written("train", ("{}",), (row_id,), 1, 0, (), (), 1) for row_id in ids]
+
+    for outcome in outcomes(*"abcdefg"):
+        to.take(outcome)
+    found = to.settle([Converted(outcome) for outcome in outcomes("h", "c", "i", "j", "k", "h")], "item")
+    assert [isinstance(outcome, Reject) for outcome in found] == [False, True, False, False, False, True]
+    assert to.rows
 
 
 def _settle(to: Claims, scratch: Path, row_id: str, content: bytes) -> Outcome:
     staged = scratch / row_id
     staged.write_bytes(content)
     outcome = Written("train", ("{}",), (row_id,), 1, 1, (("a.png", len(content)),), (), 1)
-    settled = to.settle(Converted(outcome, (str(staged),)), row_id)
+    (settled,) = to.settle([Converted(outcome, (str(staged),))], row_id)
     assert not staged.exists()
     return settled
 
