@@ -137,11 +137,12 @@ def test_there_is_a_worker_for_each_processor_by_default() -> None:
     assert local.default_workers() == len(os.sched_getaffinity(0))
 
 
-def test_workers_that_cannot_start_are_not_blamed_on_the_items(tmp_path: Path) -> None:
+@pytest.mark.parametrize("imports", [[], ["__main__"]])
+def test_workers_that_cannot_start_are_not_blamed_on_the_items(imports: list[str], tmp_path: Path) -> None:
+    """The script starts workers in each worker that reads it."""
+    run = f"local.run(abs, [1, 2], 1, lambda item: 'blamed', {imports})"
     script = tmp_path / "unguarded.py"
-    script.write_text(
-        "from convkit.engines import local\nprint(list(local.run(abs, [1, 2], 1, lambda item: 'blamed')))\n"
-    )
+    script.write_text(f"from convkit.engines import local\nprint(list({run}))\n")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
