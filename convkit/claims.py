@@ -17,6 +17,7 @@ from convkit.files import move
 from convkit.journal import Outcome, Written
 
 RECENT = 2**16
+"""Names that are kept in a set of Python, in some 80 bytes each."""
 _UNSIGNED = (1 << hash_info.width) - 1
 
 
