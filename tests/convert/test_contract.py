@@ -318,7 +318,7 @@ def drop_a_row(file: Path) -> None:
 
 def test_another_converter_is_refused_by_name(made: Made) -> None:
     other = "easy-vqa" if made.case.converter != "easy-vqa" else "video-folder"
-    with pytest.raises(DatasetError, match=f"converter '{made.case.converter}' there, '{other}' here"):
+    with pytest.raises(DatasetError, match=f"set: converter '{made.case.converter}' there, '{other}' here. Choose"):
         run(other, made.source, made.out_dir)
 
 
