@@ -52,7 +52,11 @@ def peak_mib(pid: int | None = None) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
-def children() -> list[int]:
-    """The processes that this one has started and that have not ended (Linux only)."""
-    lists = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for path in lists for pid in path.read_text().split()]
+def children(pid: int | str = "self") -> list[int]:
+    """The processes that one has started, itself or through others, and that have not ended (Linux only)."""
+    try:
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except (FileNotFoundError, ProcessLookupError):  # it ended a moment ago
+        return []
+    own = [int(child) for each in lists for child in each.split()]
+    return own + [below for child in own for below in children(child)]

@@ -4,14 +4,21 @@ Workers leave media in the scratch folder; only what keeps its names is moved in
 rejected leaves nothing behind, and no image is ever replaced by another one's.
 """
 
+import filecmp
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from sys import hash_info
 
 from convkit.converters.base import Reject
+from convkit.digests import DigestSet
 from convkit.files import move
 from convkit.journal import Outcome, Written
+
+RECENT = 2**16
+"""Names that are kept in a set of Python, in some 80 bytes each."""
+_UNSIGNED = (1 << hash_info.width) - 1
 
 
 @dataclass(frozen=True)
@@ -22,57 +29,108 @@ class Converted:
     staged: tuple[str, ...] = ()
 
 
+class Names:
+    """A set of names, as hashes: the latest as Python has them, all before in eight bytes each."""
+
+    def __init__(self) -> None:
+        self._recent: set[int] = set()
+        self._older = DigestSet()
+
+    def __bool__(self) -> bool:
+        return bool(self._recent) or len(self._older) > 0
+
+    def recall(self, names: Iterable[str]) -> None:
+        """Look names up among the older ones, many at once; to be called before `taken` is asked about them."""
+        if len(self._recent) <= RECENT and not len(self._older):
+            return
+        import numpy as np  # here: small conversions do without
+
+        if len(self._recent) > RECENT:
+            self._older.add(np.fromiter(self._recent, np.uint64))
+            self._recent.clear()
+        hashes = np.fromiter(map(_hash, names), np.uint64)
+        self._recent.update(hashes[self._older.contains(hashes)].tolist())
+
+    def taken(self, names: Iterable[str]) -> list[str]:
+        """Those that are taken already, in order."""
+        return [name for name in names if _hash(name) in self._recent]
+
+    def add(self, names: Iterable[str]) -> None:
+        """Take them."""
+        self._recent.update(map(_hash, names))
+
+
+def _hash(name: str) -> int:
+    return hash(name) & _UNSIGNED
+
+
 class Claims:
-    """The names taken so far; hashes of them, since a large data set has millions."""
+    """The names taken so far."""
 
     def __init__(self, images: Path) -> None:
         self._images = images
-        self._ids: set[int] = set()
-        self._media: dict[int, int] = {}
+        self._ids = Names()
+        self._media = Names()
 
     @property
-    def rows(self) -> int:
-        """How many row ids are taken."""
-        return len(self._ids)
+    def rows(self) -> bool:
+        """Whether there is any."""
+        return bool(self._ids)
 
     def take(self, outcome: Outcome) -> None:
         """Note the names of an outcome that has them already."""
-        if isinstance(outcome, Written):
-            self._ids.update(map(hash, outcome.ids))
-            self._media.update((hash(path), hash(digest)) for path, _, digest in outcome.media)
+        self._recall([outcome])
+        self._add(outcome)
 
-    def settle(self, converted: Converted, address: str) -> Outcome:
-        """Put an outcome's media in place, or reject it where a name of its is taken by something else.
+    def settle(self, parts: Sequence[Converted], address: str) -> tuple[Outcome, ...]:
+        """Put the media of an item's outcomes in place, or reject those of which something else has a name.
 
         Args:
-            address: where its item stands in the source.
+            address: where the item stands in the source.
 
         Returns:
-            What the journal is to hold: of the media, those that no earlier item has brought.
+            What the journal is to hold: of the media, those that no earlier outcome has brought.
         """
+        self._recall([part.outcome for part in parts])
+        return tuple(self._settle(part, address) for part in parts)
+
+    def _recall(self, outcomes: Sequence[Outcome]) -> None:
+        written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
+        self._ids.recall(row_id for outcome in written for row_id in outcome.ids)
+        self._media.recall(path for outcome in written for path, _ in outcome.media)
+
+    def _add(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Written):
+            self._ids.add(outcome.ids)
+            self._media.add(path for path, _ in outcome.media)
+
+    def _settle(self, converted: Converted, address: str) -> Outcome:
         outcome = converted.outcome
         if not isinstance(outcome, Written):
             return outcome
-        if conflict := self._conflict(outcome):
-            _remove(converted.staged)
+        staged = dict(zip((path for path, _ in outcome.media), converted.staged, strict=True))
+        present = self._media.taken(staged)
+        if conflict := self._conflict(outcome, {path: staged[path] for path in present}):
+            _remove(staged.values())
             return Reject(address, *conflict, outcome.units)
-        brought = []
-        for temporary, media in zip(converted.staged, outcome.media, strict=True):
-            if hash(media[0]) in self._media:
-                os.unlink(temporary)
-            else:
-                move(temporary, os.path.join(self._images, media[0]))
-                brought.append(media)
-        outcome = replace(outcome, media=tuple(brought))
-        self.take(outcome)
+        if present:
+            _remove(staged.pop(path) for path in present)
+            outcome = replace(outcome, media=tuple(media for media in outcome.media if media[0] in staged))
+        for path, temporary in staged.items():
+            move(temporary, os.path.join(self._images, path))
+        self._add(outcome)
         return outcome
 
-    def _conflict(self, outcome: Written) -> tuple[str, str] | None:
-        """Rule and reason."""
-        if taken := next((i for i in outcome.ids if hash(i) in self._ids), None):
-            return "duplicate-id", f"an earlier row has its row id {taken}"
-        for path, _, digest in outcome.media:
-            if self._media.get(hash(path), hash(digest)) != hash(digest):
+    def _conflict(self, outcome: Written, present: dict[str, str]) -> tuple[str, str] | None:
+        """Rule and reason.
+
+        Args:
+            present: the scratch files of those of its media whose names are taken.
+        """
+        if taken := self._ids.taken(outcome.ids):
+            return "duplicate-id", f"an earlier row has its row id {taken[0]}"
+        for path, temporary in present.items():
+            if not filecmp.cmp(temporary, os.path.join(self._images, path), shallow=False):
                 return "media-conflict", f"an earlier item has another image of the name {path}"
         return None
 

@@ -5,12 +5,14 @@ quarantine and, last of all, the manifest are written when the journal is comple
 therefore complete, one with a work directory can be gone on with, and any other is not ours.
 """
 
+import itertools
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,8 +111,7 @@ def convert(
         claim(work, instance, opened)
         run = _Run(instance, opened, out_dir, work, policy)
         try:
-            with bars("converting", f"{converter.unit}s") as progress:
-                run.fill_journal(workers, progress)
+            run.fill_journal(workers, bars)
             return finish(instance, opened, run.journal, run.digest, out_dir, work)
         finally:
             run.journal.close()
@@ -131,11 +132,19 @@ class _Run:
         self._first: dict[str, Reject] = {}
         self._read = 0
 
-    def fill_journal(self, workers: int, progress: Progress) -> None:
+    def fill_journal(self, workers: int, bars: Bars) -> None:
         """Run every entry that the journal does not hold yet."""
         self._scratch.mkdir(exist_ok=True)
         total = self.converter.count()
-        entries = self._entries()
+        with bars("reading", f"{self.converter.unit}s") as progress:
+            entries = self._entries(progress)
+        with bars("converting", f"{self.converter.unit}s") as progress:
+            self._fill(entries, workers, lambda: progress(self._read, total))
+        self._check_budget(complete=True)
+        if not self._claims.rows:
+            raise SourceError(f"nothing in the source became a row. {self._account()}")
+
+    def _fill(self, entries: Iterator[Entry], workers: int, progress: Callable[[], None]) -> None:
         for digest, outcomes in self.journal.recover():
             self._skip(entries, digest)
             for outcome in outcomes:
@@ -152,20 +161,20 @@ class _Run:
                 yield entry
 
         task = partial(process, self.converter, self._scratch)
-        with closing(local.run(task, chained(), workers, crashed)) as results:
+        imports = ("convkit.process", type(self.converter).__module__, *self.converter.imports)
+        with closing(local.run(task, chained(), workers, crashed, imports)) as results:
             for converted in results:
                 self.digest, entry = in_flight.popleft()
-                outcomes = tuple(self._claims.settle(part, address_of(entry)) for part in converted)
+                outcomes = self._claims.settle(converted, address_of(entry))
                 self.journal.append(self.digest, outcomes)
                 self._count(outcomes)
-                progress(self._read, total)
-        self._check_budget(complete=True)
-        if not self._claims.rows:
-            raise SourceError(f"nothing in the source became a row. {self._account()}")
+                progress()
 
-    def _entries(self) -> Iterator[Entry]:
-        yield from self._refused
-        yield from self.converter.items()
+    def _entries(self, progress: Progress) -> Iterator[Entry]:
+        """All entries, behind the reading that some converters do before they have the first."""
+        listed: Iterator[Entry] = self.converter.listed(progress)
+        first = list(islice(listed, 1))
+        return itertools.chain(self._refused, first, listed)
 
     def _skip(self, entries: Iterator[Entry], digest: str) -> None:
         entry = next(entries, None)

@@ -1,6 +1,5 @@
 """Writing files such that a reader sees the old one or the new one, never a part."""
 
-import hashlib
 import os
 import shutil
 import stat
@@ -100,12 +99,6 @@ def _put_new(path: str, content: bytes | Path) -> None:
 def size_of(content: bytes | Path) -> int:
     """Bytes of what `put` takes."""
     return content.stat().st_size if isinstance(content, Path) else len(content)
-
-
-def digest_of(content: bytes | Path) -> str:
-    """A short digest of what `put` takes, to tell whether two files are the same."""
-    data = content.read_bytes() if isinstance(content, Path) else content
-    return hashlib.sha256(data).hexdigest()[:16]  # processors have instructions for this one
 
 
 def move(path: str, target: str) -> None:

@@ -89,7 +89,7 @@ class _Accounting:
     def add(self, outcome: Outcome) -> None:
         self._counts["read"] += outcome.units
         if isinstance(outcome, Written):
-            sizes = [size for _, size, _ in outcome.media]
+            sizes = [size for _, size in outcome.media]
             self._counts.update(written=outcome.units, media_files=len(sizes), media_bytes=sum(sizes))
             self._notes.update(outcome.notes)
         elif isinstance(outcome, Exclude):

@@ -31,8 +31,8 @@ class Written:
     ids: tuple[str, ...]
     turns: int
     images: int
-    media: tuple[tuple[str, int, str], ...]
-    """(image path, bytes, digest) of each file that it brings; in the journal, without what an earlier item brought."""
+    media: tuple[tuple[str, int], ...]
+    """(image path, bytes) of each file that it brings; in the journal, without what an earlier item brought."""
     notes: tuple[str, ...]
     units: int
 
@@ -83,7 +83,7 @@ class Journal:
                 yield len(line), parsed
 
     def _in_place(self, outcome: Outcome) -> bool:
-        return not isinstance(outcome, Written) or all(_has_size(self._images / p, n) for p, n, _ in outcome.media)
+        return not isinstance(outcome, Written) or all(_has_size(self._images / p, n) for p, n in outcome.media)
 
     def append(self, digest: str, outcomes: tuple[Outcome, ...]) -> None:
         """Add one entry; it survives the process at once, and the machine within seconds."""

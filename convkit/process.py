@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from convkit.claims import Converted
 from convkit.converters.base import Converter, Exclude, Item, Record, Reject
 from convkit.errors import ItemError
-from convkit.files import digest_of, put, size_of
+from convkit.files import put, size_of
 from convkit.journal import Entry, Written
 
 MAX_NAME_BYTES = 255
@@ -86,7 +86,7 @@ def _written(record: Record) -> Written:
         ids=tuple(row.id for row in record.rows),
         turns=sum(len(row.conversations) for row in record.rows),
         images=sum(len(turn.images) for row in record.rows for turn in row.conversations),
-        media=tuple((path, size_of(content), digest_of(content)) for path, content in record.media.items()),
+        media=tuple((path, size_of(content)) for path, content in record.media.items()),
         notes=record.notes,
         units=record.units,
     )

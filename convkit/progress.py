@@ -25,10 +25,14 @@ _OTHERS = 52
 """Columns of the terminal that all but the note takes, with a short bar."""
 
 
+def nothing(done: int, total: int | None) -> None:
+    """Tells nobody."""
+
+
 @contextmanager
 def silent(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
     """No progress bar."""
-    yield lambda done, total: None
+    yield nothing
 
 
 @contextmanager
@@ -40,8 +44,7 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
         note: stands at the end.
     """
     if not sys.stderr.isatty():
-        with silent(description, unit) as nothing:
-            yield nothing
+        yield nothing
         return
     from rich.console import Console
     from rich.progress import (
@@ -85,8 +88,11 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
     )
     task = bar.add_task(description, total=None, unit="" if unit == "B" else unit)
     begun = time.monotonic()
+    ended = False
 
     def update(done: int, total: int | None) -> None:
+        if ended:
+            return
         if not bar.live.is_started and time.monotonic() - begun > PATIENCE_S:
             bar.start()
         bar.update(task, completed=done, total=total)
@@ -94,4 +100,5 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
     try:
         yield update
     finally:
+        ended = True
         bar.stop()

@@ -20,6 +20,7 @@ from convkit import layout
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError, ItemError, SourceError
+from convkit.progress import Progress, nothing
 from convkit.schema import Conversation
 from convkit.union_find import UnionFind
 
@@ -125,11 +126,20 @@ class Split(Converter[Row]):
         Raises:
             SourceError: the source is not sound, or too much of it belongs together for these ratios.
         """
+        return self.listed(nothing)
+
+    def listed(self, progress: Progress) -> Iterator[Row | Reject | Exclude]:
+        """The same."""
+        read, total = 0, sum(split.rows for split in self._source.manifest.splits.values())
         pooled: list[Pooled] = []
         digests: dict[str, str] = {}
         left_out = dict.fromkeys(self._source.manifest.splits, "is not in --splits")
         for name in self._wanted():
-            rows = list(self._rows(name, digests))
+            rows = []
+            for row in self._rows(name, digests):
+                rows.append(row)
+                read += 1
+                progress(read, total)
             if self.options.splits or any(row.answer is not None for row in rows):
                 pooled += rows
                 del left_out[name]

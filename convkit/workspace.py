@@ -75,6 +75,8 @@ def _refuse_other(out_dir: Path, found: dict[str, Any], wanted: dict[str, Any], 
         for key in [*found, *(k for k in wanted if k not in found)]
         if found.get(key) != wanted.get(key)
     ]
+    if found["converter"] != wanted["converter"]:
+        del differences[1:]  # of course it has other options
     if differences:
         raise DatasetError(f"{out_dir} {what}: {'; '.join(differences)}. Choose another --out_dir, or remove this one.")
 

@@ -15,6 +15,7 @@ from convkit.cli.inspect import inspect
 from convkit.cli.merge import merge
 from convkit.cli.report import report
 from convkit.cli.rule import rule
+from convkit.cli.schema import schema
 from convkit.cli.score import score
 from convkit.cli.sections import SectionedCommand
 from convkit.cli.split import split
@@ -53,6 +54,7 @@ app.command()(stats)
 app.command("train", cls=SectionedCommand)(train_command())
 app.command()(validate)
 app.command()(rule)
+app.command()(schema)
 
 
 def _version(wanted: bool) -> None:

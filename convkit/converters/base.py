@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from convkit.progress import Progress
 from convkit.schema import Conversation
 
 
@@ -120,6 +121,8 @@ class Converter(ABC, Generic[I]):
     """Where the data comes from without `--source`: see `convkit.sources`. None: `--source` is required."""
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Lower-case suffixes of the files that an archive is unpacked for."""
+    imports: ClassVar[tuple[str, ...]] = ()
+    """Modules that `convert` imports where it needs them; workers start sooner with these loaded."""
 
     @classmethod
     def default_source_for(cls, options: Any) -> str | None:
@@ -146,6 +149,10 @@ class Converter(ABC, Generic[I]):
         Raises:
             SourceError: the source is not in a layout that the converter knows; the message names the layouts.
         """
+
+    def listed(self, progress: Progress) -> Iterator[I | Reject | Exclude]:
+        """`items`, for a converter that reads much of the source before the first one and tells how far it is."""
+        return self.items()
 
     @abstractmethod
     def convert(self, item: I) -> Record | Iterable[Record | Reject]:

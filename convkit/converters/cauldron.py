@@ -12,7 +12,7 @@ different image of a row with several.
 import hashlib
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -25,6 +25,7 @@ from convkit.converters.chats import Example
 from convkit.converters.parquet import RowGroup
 from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
 from convkit.errors import ConvkitError, ItemError, SourceError
+from convkit.progress import Progress, nothing
 from convkit.schema import Conversation, Turn
 from convkit.union_find import UnionFind
 
@@ -79,10 +80,11 @@ class Cauldron(Converter[Rows]):
 
     name = "cauldron"
     unit = "row"
-    version = 1
+    version = 2
     Options = CauldronOptions
     default_source = "hub:HuggingFaceM4/the_cauldron/CONFIG/*.parquet"
     suffixes = frozenset([parquet.SUFFIX, *IMAGE_SUFFIXES])
+    imports = ("pyarrow.parquet", *pictures.IMPORTS)
     options: CauldronOptions
 
     @classmethod
@@ -110,25 +112,32 @@ class Cauldron(Converter[Rows]):
 
     def items(self) -> Iterator[Rows | Exclude]:
         """Row groups in the order of file names; those beyond the limit are left out, or cut."""
+        return self.listed(nothing)
+
+    def listed(self, progress: Progress) -> Iterator[Rows | Exclude]:
+        """The same."""
         parts = list(self._parts())
         groups = [part.group for part in parts if isinstance(part, Rows)]
         if not any(group.several for group in groups):
             yield from parts
             return
-        bound = iter(self._bound(groups))
+        bound = iter(self._bound(groups, progress))
         for part in parts:
             yield replace(part, images=next(bound)) if isinstance(part, Rows) else part
 
-    def _bound(self, groups: Iterable[RowGroup]) -> Iterator[tuple[int, ...]]:
+    def _bound(self, groups: Sequence[RowGroup], progress: Progress) -> Iterator[tuple[int, ...]]:
         """For each row group, what `Rows.images` says."""
         sets = UnionFind[int]()
         firsts = []
+        read, total = 0, sum(group.rows for group in groups)
         for group in groups:
             first = array("Q")
             for digests in self._digests(group):
                 first.append(digests[0] if digests else 0)
                 sets.join(first[-1], digests[1:])
             firsts.append(first)
+            read += group.rows
+            progress(read, total)
         return (tuple(map(sets.find, first)) for first in firsts)
 
     def _digests(self, group: RowGroup) -> Iterator[list[int]]:

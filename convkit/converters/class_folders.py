@@ -143,8 +143,9 @@ def _class_members(
 
     found = False
     stems: dict[str, str] = {}
+    place = folder.relative_to(root).as_posix()
     for entry in _entries(folder):
-        path = Path(entry.path).relative_to(root).as_posix()
+        path = f"{place}/{entry.name}"
         stem, suffix = os.path.splitext(entry.name)
         if entry.is_dir():
             continue
@@ -167,8 +168,7 @@ def _class_members(
             stems[stem] = entry.name
             yield Member(path, split, folder.name, stem, entry.stat().st_size)
     if not found:
-        address = printable(folder.relative_to(root).as_posix()) + "/"
-        yield unusable(address, "empty-class", f"the class folder holds no {kind}", units=0)
+        yield unusable(f"{printable(place)}/", "empty-class", f"the class folder holds no {kind}", units=0)
 
 
 def _misplaced(root: Path, classes: set[Path], suffixes: frozenset[str], kind: str) -> Iterator[Reject]:

@@ -5,9 +5,10 @@ Layouts: `{train,val,test}_v1.0_withQT.json`, or the older names without `_withQ
 with the columns image, query (a struct of languages, of which English is read), answers and id.
 """
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from convkit.converters.picture_index import files_below, stem_of
 from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.errors import ItemError, SourceError
 from convkit.files import printable
+from convkit.progress import Progress, nothing
 from convkit.schema import Conversation, Turn
 
 UNLABELLED = "test"
@@ -118,10 +120,11 @@ class DocVQA(AnnotatedPictures[Question]):
 
     name = "docvqa"
     unit = "question"
-    version = 1
+    version = 2
     Options = DocVQAOptions
     default_source = "hub:nielsr/docvqa_1200_examples/data/*.parquet"
     suffixes = IMAGE_SUFFIXES | {".json", parquet.SUFFIX}
+    imports = pictures.IMPORTS
     split_names: ClassVar = {"train": "train", "val": "val", "test": "test"}
     file_names = ("{split}_v1.0_withQT.json", "{split}_v1.0.json")
     other_layouts = f"Parquet files (*{parquet.SUFFIX}) with the columns image, query and answers"
@@ -141,13 +144,22 @@ class DocVQA(AnnotatedPictures[Question]):
 
     def items(self) -> Iterator[Item | Reject | Exclude]:
         """Split by split: what is refused, then the pages in the order in which they are first shown."""
+        return self.listed(nothing)
+
+    def listed(self, progress: Progress) -> Iterator[Item | Reject | Exclude]:
+        """The same."""
         tables: dict[str, list[str]] = {}
         for table in self._tables():
             tables.setdefault(parquet.split_of(table), []).append(table)
-        for split, files in tables.items():
-            yield from self._pages(split, files)
         if not tables:
             yield from super().items()
+            return
+        read, total = itertools.count(1), self.count()
+
+        def reading() -> None:
+            progress(next(read), total)
+
+        yield from [entry for split, files in tables.items() for entry in self._pages(split, files, reading)]
 
     def _tables(self) -> list[str]:
         tables = parquet.files(self.root)
@@ -160,12 +172,13 @@ class DocVQA(AnnotatedPictures[Question]):
                 )
         return tables
 
-    def _pages(self, split: str, files: list[str]) -> Iterator[Pages | Reject | Exclude]:
+    def _pages(self, split: str, files: list[str], reading: Callable[[], None]) -> Iterator[Pages | Reject | Exclude]:
         """All rows are read once more for it: questions about a page may stand far apart."""
         page_of: dict[str, Page] = {}
 
         def asked() -> Iterator[Question | Reject]:
             for position, fact in enumerate(docvqa_parquet.facts(self.root, self._pictures_root, files)):
+                reading()
                 if isinstance(fact, Reject):
                     yield fact
                     continue

@@ -21,7 +21,7 @@ from convkit.converters.annotated import (
 )
 from convkit.converters.base import Reject
 from convkit.converters.picture_index import stem_of
-from convkit.converters.pictures import IMAGE_SUFFIXES
+from convkit.converters.pictures import IMAGE_SUFFIXES, IMPORTS
 from convkit.schema import Conversation, Turn
 
 ID_DIGITS = 5
@@ -68,6 +68,7 @@ class HatefulMemes(AnnotatedPictures[Meme]):
     version = 1
     Options = HatefulMemesOptions
     suffixes = IMAGE_SUFFIXES | {".jsonl"}
+    imports = IMPORTS
     split_names: ClassVar = {
         "train": "train",
         "dev": "val",

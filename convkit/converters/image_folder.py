@@ -1,11 +1,13 @@
 """Folders of images by class: one row an image, its class as the answer."""
 
+import itertools
 from collections.abc import Iterator
 
 from convkit.converters import class_folders, pictures
 from convkit.converters.base import Converter, Exclude, Record, Reject
 from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, Entry, Member
 from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
+from convkit.progress import Progress, nothing
 from convkit.schema import Conversation, Turn
 
 
@@ -24,9 +26,10 @@ class ImageFolder(Converter[Classed]):
 
     name = "image-folder"
     unit = "image"
-    version = 1
+    version = 2
     Options = ImageFolderOptions
     suffixes = IMAGE_SUFFIXES
+    imports = pictures.IMPORTS
     options: ImageFolderOptions
 
     @property
@@ -40,7 +43,17 @@ class ImageFolder(Converter[Classed]):
 
     def items(self) -> Iterator[Classed | Reject | Exclude]:
         """Images in the order train, val, test, then by class and name."""
-        return class_folders.arrange(self._members(), self.options, self._group)
+        return self.listed(nothing)
+
+    def listed(self, progress: Progress) -> Iterator[Classed | Reject | Exclude]:
+        """The same."""
+        number = itertools.count(1)
+
+        def group(member: Member) -> str:
+            progress(next(number), None)
+            return self._group(member)
+
+        return class_folders.arrange(self._members(), self.options, group)
 
     def _members(self) -> Iterator[Entry]:
         return class_folders.members(self.root, IMAGE_SUFFIXES, "image")

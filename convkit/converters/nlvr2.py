@@ -22,7 +22,7 @@ from convkit.converters.annotated import (
     two_words,
 )
 from convkit.converters.base import Reject
-from convkit.converters.pictures import IMAGE_SUFFIXES
+from convkit.converters.pictures import IMAGE_SUFFIXES, IMPORTS
 from convkit.schema import Conversation, Turn
 
 _DEFAULT_WORDS = ("True", "False")
@@ -70,6 +70,7 @@ class NLVR2(AnnotatedPictures[Statement]):
     version = 1
     Options = NLVR2Options
     suffixes = IMAGE_SUFFIXES | {".json"}
+    imports = IMPORTS
     split_names: ClassVar = {"train": "train", "dev": "val", "test1": "test1", "test2": "test2"}
     file_names = ("{split}.json",)
     options: NLVR2Options

@@ -47,6 +47,7 @@ class VideoFolder(Converter[Classed]):
     version = 1
     Options: ClassVar[type[VideoOptions]] = VideoFolderOptions
     suffixes = VIDEO_SUFFIXES
+    imports = ("cv2",)
     options: VideoOptions
 
     @property

@@ -26,9 +26,10 @@ CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,as
 """FFmpeg's names of the formats that are read."""
 MAX_FRAME_PIXELS = 64_000_000
 """Larger frames (8K is 33 million) are refused before one is decoded."""
-
 MAX_FRAMES = 3_000_000
 """Longer clips are refused: more than a day at 30 frames a second, while a few bytes can claim frames without end."""
+MAX_PIXELS = 500_000_000_000
+"""Of all frames of a clip: two hours of full HD at 30 frames a second, which take minutes to decode and not days."""
 
 
 def sample_indices(total: int, count: int) -> list[int]:
@@ -47,7 +48,8 @@ def sample_frames(path: Path, count: int, keep: "Callable[[MatLike], K]", *, all
         allow_truncated: use a damaged or cut clip as far as it decodes, if one frame does.
 
     Raises:
-        ItemError: no frame decodes, more than `MAX_FRAMES` do, or the clip is damaged and `allow_truncated` is false.
+        ItemError: no frame decodes, they are more than `MAX_FRAMES` or `MAX_PIXELS`, or the clip is damaged and
+            `allow_truncated` is false.
     """
     with _open(path) as capture:
         claimed = _claimed(capture)
@@ -87,7 +89,7 @@ def _open(path: Path, *options: int) -> "Iterator[cv2.VideoCapture]":
     try:
         if not capture.isOpened():
             raise ItemError("unreadable-video", f"not a video that OpenCV's FFmpeg can open{_why_not(path)}")
-        width, height = (int(capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        width, height = _size(capture)
         if width * height > MAX_FRAME_PIXELS:
             raise ItemError("huge-frames", f"frames of {width}x{height} pixels; the limit is {MAX_FRAME_PIXELS:,}")
         yield capture
@@ -99,14 +101,23 @@ def _decode(capture: "cv2.VideoCapture", wanted: set[int], keep: "Callable[[MatL
     """Decode to the end: how many frames there are, and those wanted, by index."""
     kept: dict[int, K] = {}
     total = 0
+    width, height = _size(capture)
+    most = min(MAX_FRAMES, MAX_PIXELS // max(1, width * height))
     while capture.grab():
         if total in wanted:
             _, frame = capture.retrieve()
             kept[total] = keep(frame)
         total += 1
-        if total > MAX_FRAMES:
-            raise ItemError("endless-video", f"more than {MAX_FRAMES:,} frames decode; cut it into shorter clips")
+        if total > most:
+            what = f"more than {most:,} frames of {width}x{height} pixels decode"
+            raise ItemError("endless-video", f"{what}; cut it into shorter clips")
     return total, kept
+
+
+def _size(capture: "cv2.VideoCapture") -> tuple[int, int]:
+    """Width and height of the frames, in pixels."""
+    cv2 = _cv2()
+    return int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
 def _claimed(capture: "cv2.VideoCapture") -> int:

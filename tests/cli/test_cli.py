@@ -11,6 +11,7 @@ from pydantic import field_validator
 from convkit.cli.convert import _options
 from convkit.converters import load
 from convkit.errors import ConvkitError
+from tests.conftest import ROOT
 from tests.fixtures.make_clips import write_clip
 
 
@@ -38,6 +39,15 @@ def test_version_and_help() -> None:
         done = convkit(*arguments, "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout
+
+
+def test_schemas_are_listed_and_printed_as_the_repository_has_them() -> None:
+    listed = [line.split()[0] for line in convkit("schema").stdout.splitlines()]
+    assert sorted(f"{name}.json" for name in listed) == sorted(path.name for path in (ROOT / "schemas").iterdir())
+    assert convkit("schema", "row").stdout == (ROOT / "schemas/row.json").read_text(encoding="utf-8")
+    unknown = convkit("schema", "rows")
+    assert unknown.returncode == 2
+    assert "There is no schema 'rows'. Choose one of: row, manifest," in unknown.stderr
 
 
 def test_converters_are_listed_with_what_they_read() -> None:

@@ -313,7 +313,7 @@ def test_what_is_wrong_with_a_class_that_is_wanted_is_named(source: Path) -> Non
 def test_a_clip_that_decodes_for_ever(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(source / "train/Run/endless.avi", 30)
     monkeypatch.setattr("convkit.media.frames.MAX_FRAMES", 29)
-    _left_out(source, {"train/Run/endless.avi": ("endless-video", "more than 29 frames decode; cut it into shorter")})
+    _left_out(source, {"train/Run/endless.avi": ("endless-video", "more than 29 frames of 160x120 pixels")})
 
 
 # Converters with defects

@@ -230,8 +230,8 @@ def test_what_was_read_is_accounted_for(made: Made) -> None:
 
 def test_units_are_counted_without_reading_a_picture(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     converter = load(made.case.converter)
-    for reads in ("sha256", "file_digest"):
-        monkeypatch.setattr(hashlib, reads, None)
+    for reads in ("hashlib.sha256", "hashlib.file_digest", "convkit.converters.pictures.digest_of"):
+        monkeypatch.setattr(reads, None)
     assert converter(made.source, converter.Options()).count() == made.manifest.accounting.read
 
 
@@ -318,7 +318,7 @@ def drop_a_row(file: Path) -> None:
 
 def test_another_converter_is_refused_by_name(made: Made) -> None:
     other = "easy-vqa" if made.case.converter != "easy-vqa" else "video-folder"
-    with pytest.raises(DatasetError, match=f"converter '{made.case.converter}' there, '{other}' here"):
+    with pytest.raises(DatasetError, match=f"set: converter '{made.case.converter}' there, '{other}' here. Choose"):
         run(other, made.source, made.out_dir)
 
 

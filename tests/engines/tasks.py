@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 
@@ -40,3 +41,8 @@ def die_at_1500(item: int) -> int:
     if item == 1500:
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid()
+
+
+def is_loaded(item: str) -> bool:
+    """Whether a module is."""
+    return item in sys.modules

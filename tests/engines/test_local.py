@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from convkit.engines import local
+from tests.conftest import ROOT
 from tests.engines import tasks
 
 
@@ -107,6 +108,23 @@ def test_a_crash_among_quick_items_does_not_cost_a_process_for_each() -> None:
     assert len(set(ids)) < 10
 
 
+LOADED = """
+import sys
+from tests.engines import tasks
+from convkit.engines import local
+
+loaded = list(local.run(tasks.is_loaded, ["colorsys", "chunk"], 1, print, imports=["colorsys"]))
+print(loaded, "colorsys" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are started anew")
+def test_workers_start_with_what_the_task_needs() -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run([sys.executable, "-c", LOADED], env=env, capture_output=True, text=True, check=True).stdout
+    assert said == "[True, False] False\n"
+
+
 @pytest.mark.parametrize("started", [False, True])
 def test_results_that_nobody_wants_leave_no_process(started: bool) -> None:
     results = local.run(tasks.process_id, range(100), 2, _never)
@@ -119,11 +137,12 @@ def test_there_is_a_worker_for_each_processor_by_default() -> None:
     assert local.default_workers() == len(os.sched_getaffinity(0))
 
 
-def test_workers_that_cannot_start_are_not_blamed_on_the_items(tmp_path: Path) -> None:
+@pytest.mark.parametrize("imports", [[], ["__main__"]])
+def test_workers_that_cannot_start_are_not_blamed_on_the_items(imports: list[str], tmp_path: Path) -> None:
+    """The script starts workers in each worker that reads it."""
+    run = f"local.run(abs, [1, 2], 1, lambda item: 'blamed', {imports})"
     script = tmp_path / "unguarded.py"
-    script.write_text(
-        "from convkit.engines import local\nprint(list(local.run(abs, [1, 2], 1, lambda item: 'blamed')))\n"
-    )
+    script.write_text(f"from convkit.engines import local\nprint(list({run}))\n")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -233,14 +233,15 @@ def test_frames_that_are_too_large_are_refused(clip: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("allow_truncated", [False, True])
-def test_decoding_ends_soon_behind_the_most_frames(
-    allow_truncated: bool, clip: Path, counted: type["Counted"], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "each"), [("MAX_FRAMES", 1), ("MAX_PIXELS", 160 * 120)])
+def test_decoding_ends_soon_behind_the_most_frames_and_pixels(
+    limit: str, each: int, allow_truncated: bool, clip: Path, counted: type["Counted"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "MAX_FRAMES", CLIP_FRAMES)
+    monkeypatch.setattr(frames, limit, CLIP_FRAMES * each)
     assert len(sample_frames(clip, 8, _copy)) == 8
-    monkeypatch.setattr(frames, "MAX_FRAMES", 10)
+    monkeypatch.setattr(frames, limit, 10 * each)
     counted.grabbed = 0
-    with pytest.raises(ItemError, match="more than 10 frames decode") as caught:
+    with pytest.raises(ItemError, match="more than 10 frames of 160x120 pixels decode") as caught:
         sample_frames(clip, 8, _copy, allow_truncated=allow_truncated)
     assert (caught.value.rule, counted.grabbed) == ("endless-video", 11)
 

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from convkit.convert import Policy, convert
 from convkit.dataset import Dataset
 from convkit.errors import DatasetError, SourceError
+from convkit.progress import Progress
 from convkit.schema import Accounting, Conversation, ConverterInfo, Manifest, SourceInfo, Turn
 from convkit.schema import Split as SplitInfo
 from convkit.split import Split, SplitOptions, assign
@@ -398,18 +399,15 @@ def test_what_changes_while_it_is_split_ends_it(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(source, copy)
-    items = Split.items
+    listed = Split.listed
 
-    def then_changed(self: Split) -> Iterator[Any]:
-        yield from list(items(self))
-
-    def changed(self: Split) -> Iterator[Any]:
-        found = list(then_changed(self))
+    def changed(self: Split, progress: Progress) -> Iterator[Any]:
+        found = list(listed(self, progress))
         path = copy / ("images/train/0-0.png" if change == "image" else "made_train.jsonl")
         path.write_bytes(path.read_bytes().replace(b"What?", b"Who??") + b"!")
         yield from found
 
-    monkeypatch.setattr(Split, "items", changed)
+    monkeypatch.setattr(Split, "listed", changed)
     with pytest.raises(SourceError, match=f"changed-{change}"):
         split(copy, tmp_path / "out", link=link)
 

@@ -1,0 +1,24 @@
+"""`convkit schema [NAME]`: the JSON Schemas of the files that convkit reads and writes."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def schema(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Such as row; all names if absent.")] = None,
+) -> None:
+    """Print the JSON Schema of rows, manifests or reports, or list them all."""
+    from convkit.errors import ConvkitError
+    from convkit.schemas import MODELS, generate
+
+    models = {file.removesuffix(".json"): model for file, model in MODELS.items()}
+    if name is None:
+        width = max(map(len, models))
+        for known, model in models.items():
+            typer.echo(f"{known:<{width}}  {model.model_config.get('title')}")
+    elif name in models:
+        sys.stdout.write(generate(models[name]))
+    else:
+        raise ConvkitError(f"There is no schema {name!r}. Choose one of: {', '.join(models)}.")
