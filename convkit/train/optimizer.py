@@ -6,6 +6,7 @@ bytes. Put together, both halves of a weight are exactly the float32 number that
 steps. The moments can do with 8 bits of precision because they forget fast, with betas of 0.9 and 0.95.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class CompactAdamW(torch.optim.Optimizer):
         super().__init__(groups, {"lr": rate})
         self._flat = [_Flat(group["params"]) for group in self.param_groups]
         self._of = {p: (flat, place) for flat in self._flat for p, place in flat.places.items()}
-        self._update = torch.compile(_update, dynamic=True) if _on_gpu(groups) else _update
+        self._update: Callable[..., None] = torch.compile(_update, dynamic=True) if _on_gpu(groups) else _update
         self._scale = 1.0
         self._steps = 0
 

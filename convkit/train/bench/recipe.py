@@ -16,6 +16,7 @@ from convkit.train.bench.geometry import RandomPhi3V
 from convkit.train.config import Config
 from convkit.train.distributed import World
 from convkit.train.lora import Fused
+from convkit.train.models.phi3_v.image_processing import Sizes
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.vision import ImageEmbedding
 from convkit.train.optimizer import BETAS, EPSILON, AdamW
@@ -32,7 +33,7 @@ class FilledUp(ImageEmbedding):
 
     crops: int
 
-    def _crops(self, pixel_values: Tensor, image_sizes: Tensor) -> list[Tensor]:
+    def _crops(self, pixel_values: Tensor, image_sizes: Sizes) -> list[Tensor]:
         real = super()._crops(pixel_values, image_sizes)
         return [F.pad(image, (0, 0) * 3 + (0, self.crops - len(image))) for image in real]
 
