@@ -22,7 +22,7 @@ def load(adapter: Adapter, config: Config) -> Any:
     bits.
 
     Raises:
-        ConvkitError: the checkpoint is not whole, or flash-attn or bitsandbytes cannot be had.
+        ConvkitError: the checkpoint is not whole, or flash-attn cannot be had.
     """
     computed = dtype(config)
     whole = computed if config.use_lora and computed is not torch.float16 else torch.float32

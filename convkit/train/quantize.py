@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convkit.errors import ConvkitError, MissingExtra
+from convkit.errors import ConvkitError
 
 
 def quantize(model: Any, compute: torch.dtype) -> None:
@@ -15,12 +15,10 @@ def quantize(model: Any, compute: torch.dtype) -> None:
         compute: the type that weights are unpacked to for a product.
 
     Raises:
-        ConvkitError: bitsandbytes is not installed, or does not work on this machine.
+        ConvkitError: bitsandbytes does not work on this machine.
     """
-    try:
-        from bitsandbytes.nn import Linear4bit, Params4bit
-    except ImportError:
-        raise MissingExtra("bitsandbytes", "qlora", "--use_qlora") from None
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
     _probe(Linear4bit)
     head = model.get_output_embeddings()
     chosen = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
