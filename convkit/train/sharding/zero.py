@@ -105,7 +105,7 @@ def _engine(model: Any, config: Config, world: World, stage: int) -> Any:
         # It would compile a kernel of its own that adds in another order; gloo is there.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     engine, *_ = deepspeed.initialize(
-        model=model if stage == 3 else model.to(world.device),
+        model=model.to(world.device),
         optimizer=make_optimizer(model, config),
         config=_options(config, stage),
         dist_init_required=False,
