@@ -61,7 +61,8 @@ def _start(config: Config, validate: bool) -> None:
         try:
             run.train(config, adapter, joined, progress_bar, typer.echo)
         except run.Stopped as stopped:
-            typer.echo(f"convkit: {stopped}", err=True)
+            if joined.first:  # all stop after the same step
+                typer.echo(f"convkit: {stopped}", err=True)
             raise typer.Exit(143) from None
         if joined.first:
             at_the_end(config.output_dir)

@@ -27,7 +27,7 @@ def load(adapter: Adapter, config: Config) -> Any:
     that is computed in, or in 4 bits.
 
     Raises:
-        ConvkitError: the checkpoint is not whole, or flash-attn or bitsandbytes cannot be had.
+        ConvkitError: the checkpoint is not whole, or flash-attn cannot be had.
     """
     attention = "flash_attention_2" if config.use_flash_attention else VARLEN
     try:

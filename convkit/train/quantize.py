@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convkit.errors import ConvkitError, MissingExtra
+from convkit.errors import ConvkitError
 
 KIND, BLOCK = "nf4", 64
 """How four bits are read, and how many numbers share a scale."""
@@ -20,12 +20,10 @@ def quantize(model: Any, compute: torch.dtype, leave: Sequence[str] = ()) -> Non
         leave: modules, by their names, whose layers stay as they are.
 
     Raises:
-        ConvkitError: bitsandbytes is not installed, or does not work on this machine.
+        ConvkitError: bitsandbytes does not work on this machine.
     """
-    try:
-        from bitsandbytes.nn import Linear4bit, Params4bit
-    except ImportError:
-        raise MissingExtra("bitsandbytes", "qlora", "--use_qlora") from None
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
     _probe(Linear4bit)
     head = model.get_output_embeddings()
     left = {m for name in leave for m in model.get_submodule(name).modules()} | {head}

@@ -15,7 +15,7 @@ from convkit.errors import ConvkitError
 from convkit.files import write_atomic
 from convkit.progress import Bars, silent
 from convkit.record import Planned, Record
-from convkit.train import checkpoint, index, methods, preflight
+from convkit.train import checkpoint, extras, index, methods, preflight, reporters
 from convkit.train.config import Config
 from convkit.train.data import Packs, batches
 from convkit.train.determinism import deterministic
@@ -30,7 +30,6 @@ from convkit.train.meter import Meter
 from convkit.train.models.base import Adapter
 from convkit.train.plan import Plan, PlanOptions
 from convkit.train.precision import dtype
-from convkit.train.reporters import require
 from convkit.train.sharding import shard
 from convkit.train.trial import trial
 
@@ -53,7 +52,8 @@ def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, s
         ConvkitError: the data may not be trained on, the run directory holds another run, or training fails.
         Stopped: SIGTERM came; a checkpoint was written after the step.
     """
-    require(config)
+    reporters.require(config)
+    extras.require(config)
     with deterministic(config.deterministic):
         _train(config, adapter, world, bars, say)
 
@@ -95,6 +95,7 @@ def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt
     """The gate, and then every row once."""
     seen = receipt.require(config.data_dir, adapter.profile)
     dataset, images = Dataset.open(config.data_dir), config.data_dir / layout.IMAGES
+    dataset.path(config.eval_split or config.split)  # that there is such a split, before all rows are read
     with bars("counting tokens", "rows") as update:
         return seen, index.build(
             dataset,

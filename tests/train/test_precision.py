@@ -1,7 +1,6 @@
 """float16 and weights of 4 bits: what is kept in which type, which steps are skipped, what is said without them."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from safetensors.torch import load_file
 
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.train import checkpoint as checkpoints
-from convkit.train import loop, precision, run
+from convkit.train import extras, loop, precision, run
 from convkit.train.methods import own_name
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.sharding.plain import Plain
@@ -130,14 +129,19 @@ def test_qlora_leaves_a_tower_that_is_trained_in_full_as_it_is(dataset: Path, ad
     assert {p.dtype for name, p in trained.items() if name.startswith(adapter.vision_modules)} == {torch.float32}
 
 
-def test_without_bitsandbytes_it_is_said_how_to_get_it(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_qlora": True}, r"--use_qlora needs the package bitsandbytes.*pip install 'convkit-vlm\[qlora\]'"),
+        ({"deepspeed": "zero2"}, r"--deepspeed zero2 needs the package deepspeed.*'convkit-vlm\[deepspeed\]'"),
+    ],
+)
+def test_what_is_not_installed_is_missed_before_anything_is_read(
+    adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "bitsandbytes.nn", None)
-    with pytest.raises(
-        MissingExtra, match=r"--use_qlora needs the package bitsandbytes.*pip install 'convkit-vlm\[qlora\]'"
-    ):
-        first_step(dataset, adapter, use_qlora=True)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=message):
+        run.train(runs.config(tmp_path / "no data", adapter.directory, tmp_path, **options), adapter, runs.ONE)
 
 
 def test_where_bitsandbytes_does_not_work_it_is_said(

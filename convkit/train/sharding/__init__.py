@@ -14,11 +14,7 @@ __all__ = ["Sharding", "shard"]
 
 
 def shard(model: Any, config: Config, world: World) -> Sharding:
-    """Take a model from the CPU to where it is trained; a single process has nothing to share.
-
-    Raises:
-        ConvkitError: what was asked for is not installed.
-    """
+    """Take a model from the CPU to where it is trained; a single process has nothing to share."""
     if world.size == 1 or not config.sharding:
         from convkit.train.sharding.plain import Plain
 

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from convkit.errors import MissingExtra
 from convkit.train.config import Config
 from convkit.train.distributed import BUCKET, World
 from convkit.train.optimizer import make_optimizer
@@ -99,16 +98,14 @@ class Zero:
 
 def _engine(model: Any, config: Config, world: World, stage: int) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-    try:
-        import deepspeed
-    except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "deepspeed", "deepspeed", "--deepspeed") from None
+    import deepspeed
+
     deepspeed.utils.logger.setLevel(logging.ERROR)
     if world.device.type == "cpu":
         # It would compile a kernel of its own that adds in another order; gloo is there.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     engine, *_ = deepspeed.initialize(
-        model=model if stage == 3 else model.to(world.device),
+        model=model.to(world.device),
         optimizer=make_optimizer(model, config),
         config=_options(config, stage),
         dist_init_required=False,
