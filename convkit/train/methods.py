@@ -94,7 +94,7 @@ def _with_lora(model: nn.Module, adapter: Adapter, config: Config) -> Any:
         lora_dropout=config.lora_dropout,
         init_lora_weights="gaussian",
         target_modules=[name for name in targets if not _inside(name, in_full)],
-        modules_to_save=in_full,
+        modules_to_save=in_full or None,
     )
     if config.use_qlora:
         quantize(model, dtype(config), leave=in_full)
