@@ -133,3 +133,5 @@ def test_the_command(
     assert (tmp_path / "new/row.html").read_text().startswith("<!doctype html>")
     assert _run(monkeypatch, *options[:-3], "r9") == 2
     assert "has no row 'r9'" in capsys.readouterr().err
+    assert _run(monkeypatch, dataset, "--model", "owner/name", "--row", "r1") == 2
+    assert "hf download owner/name --local-dir name; and then say --model name." in capsys.readouterr().err
