@@ -14,7 +14,7 @@ from convkit.train.encode import IGNORED, Encoded, Encoder, RowError
 from convkit.train.index import Length
 from convkit.train.models import files
 from convkit.train.models.images import paths, pictures, sizes
-from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size, pairs
+from convkit.train.models.phi3_v.image_processing import ImageRatioError, checked_crops, hd_size, pairs
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
 from convkit.train.pack import Sample, pack, pad
@@ -33,7 +33,7 @@ class Phi3VAdapter:
         num_crops: at most so many tiles an image; the checkpoint's number if not given.
 
     Raises:
-        ConvkitError: a file of the checkpoint is damaged, or not of this family; it is named.
+        ConvkitError: a file of the checkpoint is damaged, or not of this family; it is named. Or num_crops is odd.
     """
 
     vision_modules: tuple[str, ...] = ("model.vision_embed_tokens",)
@@ -52,9 +52,10 @@ class Phi3VAdapter:
         with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
             self.processor = Phi3VProcessor.from_pretrained(directory, local_files_only=True)
             _refuse_other(directory, self.processor.tokenizer)
-        self.num_crops = num_crops or self.processor.image_processor.num_crops
-        usual = get_profile(PROFILE).num_crops  # type: ignore[attr-defined]
-        self.profile = PROFILE if self.num_crops == usual else f"{PROFILE}:num_crops={self.num_crops}"
+        usual = self.processor.image_processor.num_crops
+        self.num_crops = usual if num_crops is None else checked_crops(num_crops)
+        profiled = get_profile(PROFILE).num_crops  # type: ignore[attr-defined]
+        self.profile = PROFILE if self.num_crops == profiled else f"{PROFILE}:num_crops={self.num_crops}"
         self.tokenizer = tokenizer = self.processor.tokenizer
         self.image_token_ids = (self.processor.image_token_id,)
         self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
@@ -70,6 +71,7 @@ class Phi3VAdapter:
                 local_files_only=True,
                 use_safetensors=True,
             )
+        files.agree(self.directory, model.config.image_token_id, self.image_token_ids[0])
         return model
 
     def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
