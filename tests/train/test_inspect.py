@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_the_page_holds_everything_and_no_markup_of_the_data(adapter: Any, datas
     assert len(found) == len(view.tiles)
     with PIL.Image.open(io.BytesIO(base64.b64decode(found[0]))) as first:
         assert np.array_equal(np.array(first), view.tiles[0].permute(1, 2, 0).numpy())
+
+
+def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None:
+    view = look(dataset, "r1", adapter_of(checkpoint, 4))
+    lines = [
+        inspect_views.text(replace(view, tiles=tiles)).plain.splitlines()[-1 - odd :]
+        for tiles, odd in ((view.tiles, 0), (view.tiles[:1], 0), ([*view.tiles, view.tiles[0][:, :9, :7]], 1))
+    ]
+    last = len(view.tiles) - 1
+    every = f"tiles 0-{last}: 336 x 336 pixels"
+    assert last and lines == [[every], ["tile 0: 336 x 336 pixels"], [every, f"tile {last + 1}: 7 x 9 pixels"]]
 
 
 def test_a_row_that_is_not_there(dataset: Path, checkpoint: Path) -> None:
