@@ -17,6 +17,7 @@ from convkit.errors import ConvkitError
 from convkit.schema import Conversation
 from convkit.train import models
 from convkit.train.models import tiny
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train import runs
 from tests.train.conftest import TEXTS
 
@@ -164,6 +165,8 @@ def test_a_number_of_tiles_that_no_model_has_room_for_is_refused(checkpoint: Pat
     """Of such a number of tiles an image would take all memory before anything was said of its length."""
     with pytest.raises(ConvkitError, match=rf"num_crops must be a whole number from 1 to 910, not {num_crops}\. Give"):
         models.adapter(checkpoint, num_crops)
+    with pytest.raises(ConvkitError, match="num_crops must be a whole number from 1 to 910"):
+        Phi3VAdapter(checkpoint).processor.image_processor(PIL.Image.new("RGB", (9, 9)), num_crops=num_crops)
     assert models.adapter(checkpoint, 910).profile == "phi-3.5-vision:num_crops=910"
 
 

@@ -37,7 +37,7 @@ def check(directory: Path, *names: str) -> None:
         read(directory / name)
 
 
-def agree(directory: Path, image_token_id: int, of_tokenizer: int) -> None:
+def refuse_other_tokenizer(directory: Path, image_token_id: int, of_tokenizer: int) -> None:
     """Raises ConvkitError where the model looks for images at another token than the tokenizer has for them."""
     if image_token_id != of_tokenizer:
         raise ConvkitError(

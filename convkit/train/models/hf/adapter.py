@@ -73,7 +73,7 @@ class HuggingFaceAdapter:
                 output_loading_info=True,
             )
         refuse_gaps(self.directory, seen)
-        files.agree(self.directory, model.config.image_token_id, self.image_token_ids[0])
+        files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
         unused = self.family.unused(model.config)
         for name, parameter in model.named_parameters():
             if name.startswith(unused):

@@ -71,7 +71,7 @@ class Phi3VAdapter:
                 local_files_only=True,
                 use_safetensors=True,
             )
-        files.agree(self.directory, model.config.image_token_id, self.image_token_ids[0])
+        files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
         return model
 
     def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:

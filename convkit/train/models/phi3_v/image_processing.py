@@ -178,9 +178,10 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
             `num_img_tokens`: the tokens of each image.
 
         Raises:
+            ConvkitError: num_crops is odd.
             ImageRatioError: an image is too long and thin.
         """
-        crops = self.num_crops if num_crops is None else num_crops
+        crops = self.num_crops if num_crops is None else checked_crops(num_crops)
         pictures = [images] if isinstance(images, PIL.Image.Image) else list(images)
         sizes = [hd_size(image.width, image.height, crops) for image in pictures]
         tiles = [to_tiles(image, crops) for image in pictures]
