@@ -91,11 +91,7 @@ class Phi3VAdapter:
         """A batch, packed or padded on the right."""
         if not packed:
             return pad(samples, self.processor.tokenizer.pad_token_id)
-        batch = pack(samples)
-        if "image_sizes" in batch:  # what can be known here need not be asked of a GPU
-            batch["image_sizes"] = pairs(batch["image_sizes"])
-            batch["image_places"] = (batch["input_ids"].flatten() == self.processor.image_token_id).nonzero()[:, 0]
-        return batch
+        return packed_batch(samples, self.processor.image_token_id)
 
     def tiles(self, sample: Sample) -> list[torch.Tensor]:
         """The tiles of all images, (3, 336, 336) uint8; the view of the whole is made by the model."""
@@ -132,6 +128,15 @@ class Phi3VAdapter:
             except ImageRatioError as error:
                 raise RowError(row.id, f"has an unusable image {path!r}", str(error)) from None
         return found
+
+
+def packed_batch(samples: Sequence[Sample], image_token_id: int) -> dict[str, Any]:
+    """A pack, with what can be known of its images here and need not be asked of a GPU."""
+    batch = pack(samples)
+    if "image_sizes" in batch:
+        batch["image_sizes"] = pairs(batch["image_sizes"])
+        batch["image_places"] = (batch["input_ids"].flatten() == image_token_id).nonzero()[:, 0]
+    return batch
 
 
 def _refuse_other(directory: Path, tokenizer: Any) -> None:
