@@ -66,7 +66,7 @@ def text(view: View) -> Text:
 def page(view: View) -> str:
     """One file with everything in it: runs of tokens of one kind with their positions, and the tiles."""
     return _PAGE.format(
-        title=html.escape(f"Row {view.row.id}"),
+        title=html.escape(f"Row {_visible(view.row.id)}"),
         summary="<br>".join(map(html.escape, summary(view))),
         runs="\n".join(_run(kind, tokens) for kind, tokens in view.runs()),
         tiles="\n".join(_img(number, tile) for number, tile in enumerate(view.tiles)),

@@ -113,6 +113,13 @@ def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None
     assert last and lines == [[every], ["tile 0: 336 x 336 pixels"], [every, f"tile {last + 1}: 7 x 9 pixels"]]
 
 
+def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(adapter: Any, dataset: Path) -> None:
+    view = look(dataset, "r2", adapter)
+    view = replace(view, row=view.row.model_copy(update={"id": "<i>\x1b[31m\u202e"}))
+    assert "<h1>Row &lt;i&gt;\\x1b[31m\\u202e</h1>" in inspect_views.page(view)
+    assert r"row '<i>\x1b[31m\u202e'" in inspect_views.text(view).plain
+
+
 def test_a_row_that_is_not_there(dataset: Path, checkpoint: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no row 'r9' in train. Take an id"):
         look(dataset, "r9", adapter_of(checkpoint))
