@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from convkit.errors import ConvkitError
-from convkit.profiles import Profile, ShapeRefused, Size, get_profile
+from convkit.profiles import Profile, ShapeRefused, Size, canonical, get_profile
 from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
 from convkit.train.encode import IGNORED, Encoded, RowError
@@ -172,13 +172,11 @@ class HuggingFaceAdapter:
 
 
 def _spec(profile: str, options: dict[str, int]) -> str:
-    """As `--model` names it: options only where they differ from the profile's."""
-    usual = get_profile(profile)
+    """As `--model` names it."""
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{name} should be a whole number for {profile}")
-    changed = [f"{name}={value}" for name, value in options.items() if value != getattr(usual, name)]
-    return f"{profile}:{','.join(changed)}" if changed else profile
+    return canonical(f"{profile}:{','.join(f'{name}={value}' for name, value in options.items())}")
 
 
 def _ids(name: str, values: list[Any]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from convkit.errors import ConvkitError
-from convkit.profiles import get_profile
+from convkit.profiles import canonical
 from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
 from convkit.train.encode import IGNORED, Encoded, Encoder, RowError
@@ -54,8 +54,7 @@ class Phi3VAdapter:
             _refuse_other(directory, self.processor.tokenizer)
         usual = self.processor.image_processor.num_crops
         self.num_crops = usual if num_crops is None else checked_crops(num_crops)
-        profiled = get_profile(PROFILE).num_crops  # type: ignore[attr-defined]
-        self.profile = PROFILE if self.num_crops == profiled else f"{PROFILE}:num_crops={self.num_crops}"
+        self.profile = canonical(f"{PROFILE}:num_crops={self.num_crops}")
         self.tokenizer = tokenizer = self.processor.tokenizer
         self.image_token_ids = (self.processor.image_token_id,)
         self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
