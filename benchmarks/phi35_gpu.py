@@ -17,6 +17,7 @@ import torch
 from convkit.profiles.phi3 import TILE, hd_tokens
 from convkit.train import attention
 from convkit.train.encode import IGNORED
+from convkit.train.models.phi3_v.adapter import packed_batch
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.pack import Sample, pack
@@ -97,7 +98,7 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 @torch.no_grad()
 def _losses(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
-    """Each document's loss in a pack and by itself, in eval mode."""
+    """Each document's loss in a pack and by itself, in eval mode; that of the pack by either way to compute it."""
     model.eval()
     packed = _on_device(pack(samples))
     model(**packed)  # warm
@@ -109,7 +110,16 @@ def _losses(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
         "loss_packed": ours,
         "loss_alone": alone,
         "largest_difference": max(abs(a - b) for a, b in zip(ours, alone, strict=True)),
+        "loss_of_all_logits": float(output.loss),
+        "loss_as_trained": float(model(**_as_trained(model, samples)).loss),
     }
+
+
+def _as_trained(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
+    """A pack as the trainer's workers hand it over: places of images, and of what is learnt, are known."""
+    packed = packed_batch(samples, model.config.image_token_id)
+    packed["logits_to_keep"] = (packed["labels"][0, 1:] != IGNORED).nonzero()[:, 0]
+    return _on_device(packed)
 
 
 def _split(logits: torch.Tensor, samples: list[Sample]) -> tuple[torch.Tensor, ...]:

@@ -8,9 +8,7 @@ import typer
 
 def inspect(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A dataset directory.", exists=True, file_okay=False)],
-    model: Annotated[
-        Path, typer.Option("--model", help="A checkpoint's directory; its weights are not loaded.", exists=True)
-    ],
+    model: Annotated[Path, typer.Option("--model", help="A checkpoint's directory; its weights are not loaded.")],
     row: Annotated[str, typer.Option("--row", metavar="ID", help="The row's id.")],
     split: Annotated[str, typer.Option("--split", help="Where the row is. Default: all splits are searched.")] = "",
     num_crops: Annotated[

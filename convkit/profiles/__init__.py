@@ -14,7 +14,18 @@ from convkit.errors import ConvkitError, MissingExtra
 from convkit.profiles.base import Count, Encode, Profile, ShapeRefused, Size
 from convkit.schema import Conversation
 
-__all__ = ["TABLE", "Count", "Encode", "Profile", "ShapeRefused", "Size", "Target", "get_profile", "load_tokenizer"]
+__all__ = [
+    "TABLE",
+    "Count",
+    "Encode",
+    "Profile",
+    "ShapeRefused",
+    "Size",
+    "Target",
+    "canonical",
+    "get_profile",
+    "load_tokenizer",
+]
 
 TABLE = {
     "phi-3.5-vision": "convkit.profiles.phi3:Phi35Vision",
@@ -62,6 +73,19 @@ def get_profile(spec: str) -> Profile:
             raise ConvkitError(f"{key} must be at most {'9' * _DIGITS}, not {value[:20]}.")
         values[key] = int(value)
     return profile(**values)
+
+
+def canonical(spec: str) -> str:
+    """The one way to spell a profile: options in its own order, and only those that are not what they are anyway.
+
+    Raises:
+        ConvkitError: see `get_profile`.
+    """
+    name = spec.partition(":")[0]
+    usual, profile = get_profile(name), get_profile(spec)
+    values = {field.name: getattr(profile, field.name) for field in fields(profile)}
+    changed = [f"{option}={value}" for option, value in values.items() if value != getattr(usual, option)]
+    return f"{name}:{','.join(changed)}" if changed else name
 
 
 @lru_cache
@@ -113,7 +137,7 @@ class Target:
     max_length: int | None = None
     """The longest row in tokens that training takes."""
     spec: str = ""
-    """The profile as it was named, with its options."""
+    """The profile's name and options, see `canonical`: a receipt is for it."""
 
     @classmethod
     def of(cls, spec: str, tokenizer: Path | None = None, max_length: int | None = None) -> "Target":
@@ -122,7 +146,7 @@ class Target:
         Raises:
             ConvkitError: there is no such profile, option or tokenizer.
         """
-        return cls(get_profile(spec), load_tokenizer(tokenizer) if tokenizer else None, max_length, spec)
+        return cls(get_profile(spec), load_tokenizer(tokenizer) if tokenizer else None, max_length, canonical(spec))
 
     def options(self) -> dict[str, int | bool | None]:
         """What has a bearing on the findings, beside the profile."""

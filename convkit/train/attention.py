@@ -44,7 +44,7 @@ def varlen_attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend (B, H, T, D); packed only with B = 1 and without a cache. Returns (B, T, H, D)."""
-    if cu_seq_lens_q is None and attention_mask is None and _is_whole(module, query):
+    if cu_seq_lens_q is None and attention_mask is None and not dropout and _is_whole(module, query):
         return _cudnn(query, key, value, scaling).transpose(1, 2).contiguous(), None
     if cu_seq_lens_q is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
@@ -75,7 +75,8 @@ def _is_whole(module: nn.Module, query: Tensor) -> bool:
 def _cudnn(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Attention without a mask, by kernels that take two thirds of the time of those that torch would choose.
 
-    They are prepared for each shape anew, which takes a tenth of a second.
+    They are prepared for each shape anew, which takes a tenth of a second. Called by name, since `register` leaves
+    them out of torch's choice.
     """
     attend = torch.ops.aten._scaled_dot_product_cudnn_attention
     output: Tensor = attend(query, key, value, None, True, 0.0, False, False, scale=scaling)[0]

@@ -159,7 +159,7 @@ class Encoder:
 
     def _pieces(self, row: Conversation, answered: bool) -> Iterator[_Piece]:
         """The conversation as the template writes it, with the row's texts in their places."""
-        contents: list[tuple[str, list[_Piece]]] = [("system", [_Piece(row.system)])] if row.system else []
+        contents: list[tuple[str, list[_Piece]]] = [("system", [_Piece(row.system)])] if row.system is not None else []
         for turn in row.conversations:
             contents.append(("user", list(_user_pieces(row.id, turn))))
             contents.append(("assistant", [_Piece(turn.assistant or "", trained=True, answer=True)]))

@@ -56,15 +56,17 @@ def text(view: View) -> Text:
         shown.append(f"{first:>{width}}-{last:<{width}}  {kind:<8} ")
         shown.append("|".join(_repeated(tokens)), style=_STYLES[kind])
         shown.append("\n")
-    for number, tile in enumerate(view.tiles):
-        shown.append(f"tile {number}: {tile.shape[2]} x {tile.shape[1]} pixels\n")
+    for shape, group in groupby(enumerate(view.tiles), key=lambda numbered: numbered[1].shape):
+        numbers = [number for number, _ in group]
+        name = f"tile {numbers[0]}" if len(numbers) == 1 else f"tiles {numbers[0]}-{numbers[-1]}"
+        shown.append(f"{name}: {shape[2]} x {shape[1]} pixels\n")
     return shown
 
 
 def page(view: View) -> str:
     """One file with everything in it: runs of tokens of one kind with their positions, and the tiles."""
     return _PAGE.format(
-        title=html.escape(f"Row {view.row.id}"),
+        title=html.escape(f"Row {_visible(view.row.id)}"),
         summary="<br>".join(map(html.escape, summary(view))),
         runs="\n".join(_run(kind, tokens) for kind, tokens in view.runs()),
         tiles="\n".join(_img(number, tile) for number, tile in enumerate(view.tiles)),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convkit.errors import ConvkitError
-from convkit.profiles import TABLE, Count, Size, Target, get_profile, load_tokenizer
+from convkit.profiles import TABLE, Count, Size, Target, canonical, get_profile, load_tokenizer
 from convkit.profiles.base import estimate
 from convkit.profiles.phi3 import Phi35Vision
 from convkit.schema import Conversation
@@ -40,6 +40,21 @@ def test_options_follow_the_name() -> None:
 def test_a_wrong_model_is_refused_with_what_there_is(spec: str, message: str) -> None:
     with pytest.raises(ConvkitError, match=message):
         get_profile(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("phi-3.5-vision:num_crops=4", "phi-3.5-vision"),
+        ("phi-3.5-vision:", "phi-3.5-vision"),
+        ("phi-3.5-vision:num_crops=016,num_img_tokens=144", "phi-3.5-vision:num_crops=16"),
+        ("phi-3-vision:num_crops=4", "phi-3-vision:num_crops=4"),
+        ("qwen2-vl:max_pixels=9000,min_pixels=4000", "qwen2-vl:min_pixels=4000,max_pixels=9000"),
+    ],
+)
+def test_a_receipt_is_for_a_model_however_it_was_spelled(spec: str, expected: str) -> None:
+    assert Target.of(spec).spec == canonical(expected) == expected
+    assert get_profile(spec) == get_profile(expected)
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -17,6 +17,7 @@ from convkit.errors import ConvkitError
 from convkit.schema import Conversation
 from convkit.train import models
 from convkit.train.models import tiny
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train import runs
 from tests.train.conftest import TEXTS
 
@@ -129,6 +130,44 @@ def test_tokens_that_are_missed_are_named(checkpoint: Path, tmp_path: Path, toke
     file.write_text(json.dumps(content))
     with pytest.raises(ConvkitError, match=rf"has no {token}\. Take tokenizer\.json and tokenizer_config\.json"):
         models.adapter(directory)
+
+
+def test_a_tokenizer_of_another_checkpoint_is_refused(damaged: Path) -> None:
+    """The weights were trained with images at another token: nothing would be seen there."""
+    file = damaged / "config.json"
+    content = json.loads(file.read_bytes())
+    file.write_text(json.dumps(content | {"image_token_id": 7}))
+    with pytest.raises(ConvkitError, match=r"of two checkpoints: images are token 7 to its config\.json, but \d+ "):
+        models.adapter(damaged).load(torch.float32, "sdpa")
+
+
+def test_without_the_sizes_of_images_none_are_made_up(damaged: Path) -> None:
+    for name in IMAGES.values():
+        (damaged / name).unlink(missing_ok=True)
+    with pytest.raises(ConvkitError, match=r"preprocessor_config\.json.* Take the file from the official checkpoint"):
+        models.adapter(damaged)
+
+
+@pytest.mark.parametrize("said", ["x", [2, "x"], True, 2.0])
+def test_ends_of_generation_that_are_no_tokens_are_refused(tmp_path: Path, said: Any) -> None:
+    tiny.smolvlm(tmp_path, TEXTS)
+    file = tmp_path / "generation_config.json"
+    usual = models.adapter(tmp_path).stop_token_ids
+    file.write_text(json.dumps({"eos_token_id": [*usual, 2, None]}))
+    assert models.adapter(tmp_path).stop_token_ids == (*usual, 2)
+    file.write_text(json.dumps({"eos_token_id": said}))
+    with pytest.raises(ConvkitError, match=r"generation_config\.json: eos_token_id should be whole numbers, not"):
+        models.adapter(tmp_path)
+
+
+@pytest.mark.parametrize("num_crops", [0, -1, 911, 10**9])
+def test_a_number_of_tiles_that_no_model_has_room_for_is_refused(checkpoint: Path, num_crops: int) -> None:
+    """Of such a number of tiles an image would take all memory before anything was said of its length."""
+    with pytest.raises(ConvkitError, match=rf"num_crops must be a whole number from 1 to 910, not {num_crops}\. Give"):
+        models.adapter(checkpoint, num_crops)
+    with pytest.raises(ConvkitError, match="num_crops must be a whole number from 1 to 910"):
+        Phi3VAdapter(checkpoint).processor.image_processor(PIL.Image.new("RGB", (9, 9)), num_crops=num_crops)
+    assert models.adapter(checkpoint, 910).profile == "phi-3.5-vision:num_crops=910"
 
 
 def test_pickled_weights_are_not_opened(checkpoint: Path, tmp_path: Path) -> None:

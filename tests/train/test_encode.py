@@ -45,6 +45,11 @@ CASES: dict[str, tuple[Conversation, str, list[int]]] = {
         "<|system|>\nBe true.<|end|>\n<|user|>\nIn <|image_1|> what?<|end|>\n<|assistant|>\n",
         [5],
     ),
+    "empty system": (  # it is in the row, and so it is in the prompt: nobody guesses
+        _row({"user": "Is it?"}, system=""),
+        "<|system|>\n<|end|>\n<|user|>\nIs it?<|end|>\n<|assistant|>\n",
+        [],
+    ),
     "several turns": (
         _row(*MULTI),
         "<|user|>\n<|image_1|><|image_2|>\nIs it true?<|end|>\n<|assistant|>\nTrue.<|end|>\n"

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from convkit.errors import ConvkitError
-from convkit.train import checkpointing, methods
+from convkit.train import attention, checkpointing, methods
 from convkit.train.compilation import compile_layers
 from convkit.train.lora import Fused
 from convkit.train.models.phi3_v import loss as losses
+from convkit.train.models.phi3_v import vision
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.optimizer import BETAS, EPSILON, AdamW, CompactAdamW, _joined, _split
 from tests.train import runs
@@ -81,6 +82,36 @@ def test_the_loss_at_learnt_places_is_the_loss(
     everywhere = gradients(trainer, batch)
     assert_same(ours, everywhere)
     assert_same(in_parts, everywhere)
+
+
+def test_places_are_those_of_one_sequence() -> None:
+    hidden, labels = torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long)
+    with pytest.raises(ValueError, match="one sequence, not of 2: leave logits_to_keep out"):
+        losses.loss_at(hidden, labels, torch.tensor([0]), nn.Linear(4, 5), None)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_crops_are_seen_alike_however_many_at_once(
+    adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    embed = adapter.load(torch.float32).model.vision_embed_tokens
+    tiles = torch.randint(0, 256, (5, 3, 336, 336), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sizes = [(672, 672), (336, 336)]
+    whole = embed(tiles, sizes)
+    seen: list[int] = []
+    embed.img_processor.vision_model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    monkeypatch.setattr(vision, "_AT_ONCE", at_once)
+    torch.testing.assert_close(embed(tiles, sizes), whole, rtol=1e-5, atol=1e-6)
+    assert sum(seen) == 5 + 2 and max(seen) <= at_once
+
+
+def test_kernels_without_dropout_are_not_for_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_is_whole", lambda module, query: True)
+    monkeypatch.setattr(attention, "_cudnn", lambda query, key, value, scaling: query)
+    states = torch.randn(1, 2, 3, 4)
+    for dropout, is_theirs in ((0.0, True), (0.9, False)):
+        output, _ = attention.varlen_attention_forward(nn.Identity(), states, states, states, None, dropout)
+        assert torch.equal(output.transpose(1, 2), states) == is_theirs
 
 
 def test_a_pack_in_which_nothing_is_learnt_has_a_loss_of_zero(dataset: Path, adapter: Phi3VAdapter) -> None:

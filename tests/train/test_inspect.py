@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,24 @@ def test_the_page_holds_everything_and_no_markup_of_the_data(adapter: Any, datas
         assert np.array_equal(np.array(first), view.tiles[0].permute(1, 2, 0).numpy())
 
 
+def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None:
+    view = look(dataset, "r1", adapter_of(checkpoint, 4))
+    lines = [
+        inspect_views.text(replace(view, tiles=tiles)).plain.splitlines()[-1 - odd :]
+        for tiles, odd in ((view.tiles, 0), (view.tiles[:1], 0), ([*view.tiles, view.tiles[0][:, :9, :7]], 1))
+    ]
+    last = len(view.tiles) - 1
+    every = f"tiles 0-{last}: 336 x 336 pixels"
+    assert last and lines == [[every], ["tile 0: 336 x 336 pixels"], [every, f"tile {last + 1}: 7 x 9 pixels"]]
+
+
+def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(adapter: Any, dataset: Path) -> None:
+    view = look(dataset, "r2", adapter)
+    view = replace(view, row=view.row.model_copy(update={"id": "<i>\x1b[31m\u202e"}))
+    assert "<h1>Row &lt;i&gt;\\x1b[31m\\u202e</h1>" in inspect_views.page(view)
+    assert r"row '<i>\x1b[31m\u202e'" in inspect_views.text(view).plain
+
+
 def test_a_row_that_is_not_there(dataset: Path, checkpoint: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no row 'r9' in train. Take an id"):
         look(dataset, "r9", adapter_of(checkpoint))
@@ -133,3 +152,5 @@ def test_the_command(
     assert (tmp_path / "new/row.html").read_text().startswith("<!doctype html>")
     assert _run(monkeypatch, *options[:-3], "r9") == 2
     assert "has no row 'r9'" in capsys.readouterr().err
+    assert _run(monkeypatch, dataset, "--model", "owner/name", "--row", "r1") == 2
+    assert "hf download owner/name --local-dir name; and then say --model name." in capsys.readouterr().err

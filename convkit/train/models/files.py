@@ -37,6 +37,16 @@ def check(directory: Path, *names: str) -> None:
         read(directory / name)
 
 
+def refuse_other_tokenizer(directory: Path, image_token_id: int, of_tokenizer: int) -> None:
+    """Raises ConvkitError where the model looks for images at another token than the tokenizer has for them."""
+    if image_token_id != of_tokenizer:
+        raise ConvkitError(
+            f"{directory} is made of two checkpoints: images are token {image_token_id} to its config.json, but "
+            f"{of_tokenizer} to its tokenizer. Take {' and '.join(TOKENIZER[:2])} from the checkpoint that the weights "
+            "are from."
+        )
+
+
 @contextmanager
 def blamed(directory: Path | str, *names: str) -> Iterator[None]:
     """Whatever a library raises over odd values in files becomes an error that names them.

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from convkit.errors import ConvkitError
-from convkit.profiles import Profile, ShapeRefused, Size, get_profile
+from convkit.profiles import Profile, ShapeRefused, Size, canonical, get_profile
 from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
 from convkit.train.encode import IGNORED, Encoded, RowError
@@ -49,7 +49,7 @@ class HuggingFaceAdapter:
         self.vision_lora_targets = self.family.vision_lora_targets
         self.processor = Processor(directory, self.family)
         self.tokenizer = self.processor.tokenizer
-        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
+        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER, "config.json"):
             self.image_token_ids = tuple(self.processor.image_token_ids)
             options = self.family.profile_options(self.processor)
             self.profile = _spec(self.family.profile, options)
@@ -73,6 +73,7 @@ class HuggingFaceAdapter:
                 output_loading_info=True,
             )
         refuse_gaps(self.directory, seen)
+        files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
         unused = self.family.unused(model.config)
         for name, parameter in model.named_parameters():
             if name.startswith(unused):
@@ -147,14 +148,17 @@ class HuggingFaceAdapter:
             )
         sizes = row_images.sizes(row, images)
         with files.blamed(self.directory, *files.IMAGES):
-            try:
-                return [self._stand_in(size, len(sizes)) for size in sizes]
-            except (ShapeRefused, ValueError, ZeroDivisionError) as error:
-                problem = f"has an image of a shape that this model does not take: {error}"
-                raise RowError(row.id, problem, "Crop it, or leave it out.") from None
+            return [
+                self._stand_in(row.id, path, size, len(sizes))
+                for path, size in zip(row_images.paths(row), sizes, strict=True)
+            ]
 
-    def _stand_in(self, size: Size, images: int) -> str:
-        tokens = self._profile.image_tokens(size, images, self._encoder.count).low
+    def _stand_in(self, row_id: str, path: str, size: Size, images: int) -> str:
+        try:
+            tokens = self._profile.image_tokens(size, images, self._encoder.count).low
+        except (ShapeRefused, ValueError, ZeroDivisionError) as error:
+            problem = f"has an image of a shape that this model does not take: {path!r}: {error}"
+            raise RowError(row_id, problem, "Crop it, or leave it out.") from None
         before, after = self.family.image_frame
         return before + self.processor.image_token * (tokens - self.family.wrappers) + after
 
@@ -162,14 +166,21 @@ class HuggingFaceAdapter:
         """The end of an answer, and what the checkpoint says."""
         said = files.read(self.directory / "generation_config.json").get("eos_token_id")
         ids = [self.tokenizer.convert_tokens_to_ids(self._encoder.end), self.tokenizer.eos_token_id]
-        ids += said if isinstance(said, list) else [said]
+        with files.blamed(self.directory, "generation_config.json"):
+            ids += _ids("eos_token_id", said if isinstance(said, list) else [said])
         return tuple(dict.fromkeys(id for id in ids if id is not None))
 
 
 def _spec(profile: str, options: dict[str, int]) -> str:
-    """As `--model` names it: options only where they differ from the profile's."""
-    usual = get_profile(profile)
-    if odd := [name for name, value in options.items() if isinstance(value, bool) or not isinstance(value, int)]:
-        raise ValueError(f"{', '.join(odd)} should be whole numbers")
-    changed = [f"{name}={value}" for name, value in options.items() if value != getattr(usual, name)]
-    return f"{profile}:{','.join(changed)}" if changed else profile
+    """As `--model` names it."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name} should be a whole number for {profile}")
+    return canonical(f"{profile}:{','.join(f'{name}={value}' for name, value in options.items())}")
+
+
+def _ids(name: str, values: list[Any]) -> list[int]:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | None):
+            raise ValueError(f"{name} should be whole numbers, not {value!r}")
+    return [value for value in values if value is not None]

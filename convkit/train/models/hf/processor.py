@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, ProcessorMixin
 
+from convkit.errors import ConvkitError
 from convkit.train.models import files
 from convkit.train.models.hf.families import Family
 
@@ -39,11 +40,18 @@ class Processor:
     def __init__(self, directory: Path, family: Family) -> None:
         self.directory, self._family = directory, family
         files.check(directory, *files.IMAGES, *files.TOKENIZER, *files.MODEL)
-        with files.blamed(directory, *files.TOKENIZER):
+        with files.blamed(directory, *files.TOKENIZER, "config.json"):
             self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        options = {key: value for name in files.IMAGES for key, value in files.read(directory / name).items()}
+        if not (directory / files.IMAGES[0]).is_file() and "image_processor" not in options:
+            # transformers would go on, with sizes that are its own
+            raise ConvkitError(
+                f"{directory} has no {files.IMAGES[0]}, so that nobody can say how images are cut and scaled for this "
+                "model. Take the file from the official checkpoint."
+            )
         with files.blamed(directory, *files.IMAGES):
-            options = {key: value for name in files.IMAGES for key, value in files.read(directory / name).items()}
             self.image_processor = _image_processor(family, options)
+        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
             self._processor = _images_only(family, self.image_processor, self.tokenizer, options)
         self.chat_template = self.tokenizer.chat_template or _template(directory)
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from convkit.errors import ConvkitError
-from convkit.profiles import get_profile
+from convkit.profiles import canonical
 from convkit.schema import Conversation
 from convkit.train.attention import VARLEN
 from convkit.train.encode import IGNORED, Encoded, Encoder, RowError
 from convkit.train.index import Length
 from convkit.train.models import files
 from convkit.train.models.images import paths, pictures, sizes
-from convkit.train.models.phi3_v.image_processing import ImageRatioError, hd_size, pairs
+from convkit.train.models.phi3_v.image_processing import ImageRatioError, checked_crops, hd_size, pairs
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
 from convkit.train.pack import Sample, pack, pad
@@ -33,7 +33,7 @@ class Phi3VAdapter:
         num_crops: at most so many tiles an image; the checkpoint's number if not given.
 
     Raises:
-        ConvkitError: a file of the checkpoint is damaged, or not of this family; it is named.
+        ConvkitError: a file of the checkpoint is damaged, or not of this family; it is named. Or num_crops is odd.
     """
 
     vision_modules: tuple[str, ...] = ("model.vision_embed_tokens",)
@@ -52,9 +52,9 @@ class Phi3VAdapter:
         with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
             self.processor = Phi3VProcessor.from_pretrained(directory, local_files_only=True)
             _refuse_other(directory, self.processor.tokenizer)
-        self.num_crops = num_crops or self.processor.image_processor.num_crops
-        usual = get_profile(PROFILE).num_crops  # type: ignore[attr-defined]
-        self.profile = PROFILE if self.num_crops == usual else f"{PROFILE}:num_crops={self.num_crops}"
+        usual = self.processor.image_processor.num_crops
+        self.num_crops = usual if num_crops is None else checked_crops(num_crops)
+        self.profile = canonical(f"{PROFILE}:num_crops={self.num_crops}")
         self.tokenizer = tokenizer = self.processor.tokenizer
         self.image_token_ids = (self.processor.image_token_id,)
         self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
@@ -70,6 +70,7 @@ class Phi3VAdapter:
                 local_files_only=True,
                 use_safetensors=True,
             )
+        files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
         return model
 
     def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
@@ -89,11 +90,7 @@ class Phi3VAdapter:
         """A batch, packed or padded on the right."""
         if not packed:
             return pad(samples, self.processor.tokenizer.pad_token_id)
-        batch = pack(samples)
-        if "image_sizes" in batch:  # what can be known here need not be asked of a GPU
-            batch["image_sizes"] = pairs(batch["image_sizes"])
-            batch["image_places"] = (batch["input_ids"].flatten() == self.processor.image_token_id).nonzero()[:, 0]
-        return batch
+        return packed_batch(samples, self.processor.image_token_id)
 
     def tiles(self, sample: Sample) -> list[torch.Tensor]:
         """The tiles of all images, (3, 336, 336) uint8; the view of the whole is made by the model."""
@@ -130,6 +127,15 @@ class Phi3VAdapter:
             except ImageRatioError as error:
                 raise RowError(row.id, f"has an unusable image {path!r}", str(error)) from None
         return found
+
+
+def packed_batch(samples: Sequence[Sample], image_token_id: int) -> dict[str, Any]:
+    """A pack, with what can be known of its images here and need not be asked of a GPU."""
+    batch = pack(samples)
+    if "image_sizes" in batch:
+        batch["image_sizes"] = pairs(batch["image_sizes"])
+        batch["image_places"] = (batch["input_ids"].flatten() == image_token_id).nonzero()[:, 0]
+    return batch
 
 
 def _refuse_other(directory: Path, tokenizer: Any) -> None:

@@ -32,6 +32,16 @@ class ImageRatioError(ConvkitError):
     """An image is so long and thin that nothing of its short side would be left."""
 
 
+def checked_crops(num_crops: Any) -> int:
+    """What may be a number of tiles; raises ConvkitError."""
+    if isinstance(num_crops, bool) or not isinstance(num_crops, int) or not 1 <= num_crops <= _MOST_CROPS:
+        raise ConvkitError(
+            f"num_crops must be a whole number from 1 to {_MOST_CROPS}, not {num_crops!r}. Give another --num_crops, "
+            "or mend it in the preprocessor_config.json."
+        )
+    return num_crops
+
+
 def hd_size(width: int, height: int, num_crops: int) -> HdSize:
     """Lay an image on at most `num_crops` tiles, as `convkit.profiles.phi3.hd_size` does.
 
@@ -142,12 +152,7 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
                 "The preprocessor_config.json is not Phi-3-vision's: image_mean and image_std must be CLIP's, "
                 "num_img_tokens 144, do_convert_rgb true. Take the file that came with the checkpoint."
             )
-        if isinstance(num_crops, bool) or not isinstance(num_crops, int) or not 1 <= num_crops <= _MOST_CROPS:
-            raise ConvkitError(
-                f"num_crops must be a whole number from 1 to {_MOST_CROPS}, not {num_crops!r}. Mend it in the "
-                "preprocessor_config.json."
-            )
-        self.num_crops = num_crops
+        self.num_crops = checked_crops(num_crops)
         self.num_img_tokens = num_img_tokens
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
@@ -173,9 +178,10 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
             `num_img_tokens`: the tokens of each image.
 
         Raises:
+            ConvkitError: num_crops is odd.
             ImageRatioError: an image is too long and thin.
         """
-        crops = self.num_crops if num_crops is None else num_crops
+        crops = self.num_crops if num_crops is None else checked_crops(num_crops)
         pictures = [images] if isinstance(images, PIL.Image.Image) else list(images)
         sizes = [hd_size(image.width, image.height, crops) for image in pictures]
         tiles = [to_tiles(image, crops) for image in pictures]

@@ -22,7 +22,12 @@ def loss_at(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.Module, ite
         labels: (1, T), unshifted.
         places: (L), those whose next token is learnt.
         items: what the sum is divided by; L if not given.
+
+    Raises:
+        ValueError: there are several sequences, for which places would say too little.
     """
+    if len(hidden) != 1:
+        raise ValueError(f"the loss at places is taken of one sequence, not of {len(hidden)}: leave logits_to_keep out")
     rows, targets = hidden[0].index_select(0, places), labels[0, places + 1]
     parts = list(zip(torch.split(rows, _AT_ONCE), torch.split(targets, _AT_ONCE), strict=True))
     if len(parts) == 1:

@@ -180,6 +180,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         )
 
 
+# transformers looks for GenerationMixin's name among the bases themselves before it generates.
 class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """The model with its head: loss, logits and generation."""
 
