@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from convkit.errors import ConvkitError
 from convkit.train import attention, checkpointing, methods
 from convkit.train.compilation import compile_layers
+from convkit.train.generate import Generator
 from convkit.train.lora import Fused
 from convkit.train.models.phi3_v import loss as losses
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
@@ -125,6 +126,22 @@ def test_compiled_layers_compute_the_same(dataset: Path, adapter: Phi3VAdapter, 
     try:
         for batch, expected in zip(batches, plain, strict=True):
             assert_same(gradients(trainer, batch), expected)
+    finally:
+        torch._dynamo.reset()
+
+
+def test_evaluating_compiles_nothing(dataset: Path, adapter: Phi3VAdapter) -> None:
+    """Prompts are padded, and of many lengths: layers would be compiled anew for them."""
+    trainer, _ = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    model = trainer.sharding.model
+    samples = [adapter.sample(trainer.index.row(number), dataset / "images") for number in (1, 2)]
+    compile_layers(model, adapter.compiled_layers, backend="aot_eager")
+    torch._dynamo.utils.counters.clear()
+    try:
+        generator = Generator(model, adapter, max_new_tokens=2)
+        generator(adapter.collate(samples, packed=False))
+        generator.likelihoods(adapter.collate(samples, packed=False))
+        assert not torch._dynamo.utils.counters["stats"]["unique_graphs"]
     finally:
         torch._dynamo.reset()
 
@@ -314,8 +331,13 @@ def test_cudnn_attends_where_it_gives_what_is_asked_for(
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: options.get("deterministic", False))
     calls: list[str] = []
     output = torch.zeros(1, 4, 6, 8)
-    monkeypatch.setattr(attention, "_cudnn", lambda *_: calls.append("cudnn") or output)
-    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *_, **__: (calls.append("sdpa"), None))
+
+    def called(name: str) -> Any:
+        calls.append(name)
+        return output
+
+    monkeypatch.setattr(attention, "_cudnn", lambda *_: called("cudnn"))
+    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *_, **__: (called("sdpa"), None))
     module: Any = SimpleNamespace(is_causal=options.get("is_causal", False))
     query: Any = SimpleNamespace(is_cuda=True, device="cuda", dtype=torch.bfloat16, shape=output.shape)
     key: Any = SimpleNamespace(shape=(1, 4 // options.get("groups", 1), 6, 8))
