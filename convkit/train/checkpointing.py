@@ -61,7 +61,8 @@ def fit(
         if _fits(step, last=not share):
             break
         torch.cuda.empty_cache()  # only now: the error held the step's tensors
-    return f"checkpointing: {len(order) - len(kept)} of {len(order)} layers compute twice"
+    told = f"checkpointing: {len(order) - len(kept)} of {len(order)} layers compute twice"
+    return told if room >= 0 or not limit else f"{told}, and still --memory_limit {limit:g} is exceeded"
 
 
 def _fits(step: Callable[[], Any], last: bool) -> bool:

@@ -192,6 +192,12 @@ def _consistent(config: Config) -> Config:
             f"--optim adamw_bf16 does not go with {other}. Add --bf16 and leave out --deepspeed and --fsdp, or take "
             "--optim adamw."
         )
+    if config.memory_limit and (config.checkpointing != "auto" or config.sharding):
+        other = config.sharding or f"--checkpointing {config.checkpointing}"
+        raise ConvkitError(
+            f"--memory_limit does not go with {other}: it is what --checkpointing auto fills, on one GPU or with "
+            "adapters. Leave one of them out."
+        )
     if config.eval_split is None and (config.eval_steps or config.eval_limit):
         raise ConvkitError("--eval_steps and --eval_limit need to know what is evaluated on. Add --eval_split val.")
     if config.fsdp and config.deepspeed:

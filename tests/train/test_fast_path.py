@@ -263,6 +263,22 @@ def test_layers_keep_what_was_measured_of_them(
     assert checkpointing._kept(forward, device) - base == pytest.approx(room, rel=0.05)
 
 
+def test_a_limit_that_nothing_can_keep_is_told(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    _count_on_cpu(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2**30)
+    told = checkpointing.fit(model, torch.device("cpu"), 0.5, lambda: torch.zeros(()), lambda: None)
+    assert told == "checkpointing: 5 of 5 layers compute twice, and still --memory_limit 0.5 is exceeded"
+
+
+@pytest.mark.parametrize("other", [{"checkpointing": "all"}, {"checkpointing": "none"}, {"fsdp": True}])
+def test_a_limit_is_for_auto(dataset: Path, other: dict[str, Any]) -> None:
+    with pytest.raises(ConvkitError, match=r"--memory_limit does not go with --(checkpointing (all|none)|fsdp): "):
+        runs.config(dataset, dataset, dataset, **{"checkpointing": "auto", "memory_limit": 9, **other})
+
+
 def _of_one_more(layers: list[Any], forward: Any, base: int) -> int:
     layers[1].gradient_checkpointing = False
     kept = checkpointing._kept(forward, torch.device("cpu")) - base
