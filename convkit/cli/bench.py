@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from convkit.cli.train import options, quiet, signed
+from convkit.errors import ConvkitError
 from convkit.train.bench import NOT_MEASURED
 
 app = typer.Typer(
@@ -49,10 +50,11 @@ def _train(
     options below are those of `convkit train`.
     """
     given = {name: value for name, value in values.items() if value is not None}
+    _require_folder(json_file)
     quiet()
     from rich.console import Console
 
-    from convkit.errors import ConvkitError, MissingExtra
+    from convkit.errors import MissingExtra
     from convkit.progress import progress_bar, silent
     from convkit.train.config import resolve
 
@@ -86,6 +88,12 @@ def _train(
         json_file.write_text(json.dumps(result.recorded(), indent=2) + "\n")
     if result.failure:
         raise ConvkitError(result.failure)
+
+
+def _require_folder(json_file: Path | None) -> None:
+    """Refuse before minutes of measuring what could not be written after them."""
+    if json_file and not json_file.absolute().parent.is_dir():
+        raise ConvkitError(f"--json {json_file}: there is no folder {json_file.parent}. Make it first.")
 
 
 def _own() -> dict[str, tuple[Any, Any]]:
@@ -169,6 +177,7 @@ def data(
     Reading headers and making tokens, decoding, scaling, and cutting into tiles are timed in one process; whole
     batches with as many worker processes as said.
     """
+    _require_folder(json_file)
     quiet()
     from rich.console import Console
 

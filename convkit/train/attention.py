@@ -44,7 +44,7 @@ def varlen_attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend (B, H, T, D); packed only with B = 1 and without a cache. Returns (B, T, H, D)."""
-    if cu_seq_lens_q is None and attention_mask is None and not dropout and _is_whole(module, query):
+    if cu_seq_lens_q is None and attention_mask is None and not dropout and _is_whole(module, query, key):
         return _cudnn(query, key, value, scaling).transpose(1, 2).contiguous(), None
     if cu_seq_lens_q is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
@@ -62,11 +62,13 @@ def varlen_attention_forward(
     return packed_sdpa(query, key, value, cu_seq_lens_q, scaling), None
 
 
-def _is_whole(module: nn.Module, query: Tensor) -> bool:
-    """Whether everything attends to everything, on a GPU that cuDNN's kernels were made for."""
+def _is_whole(module: nn.Module, query: Tensor, key: Tensor) -> bool:
+    """Whether everything attends to everything, and cuDNN's kernels were made for it; their sums come in any order."""
     return (
         not getattr(module, "is_causal", True)
         and query.is_cuda
+        and query.shape[1] == key.shape[1]
+        and not torch.are_deterministic_algorithms_enabled()
         and query.dtype in _HALF
         and torch.cuda.get_device_capability(query.device) >= _HOPPER
     )

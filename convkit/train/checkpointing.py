@@ -40,36 +40,48 @@ def fit(
     total = torch.cuda.get_device_properties(device).total_memory
     most = limit * 2**30 if limit else _USUAL_SHARE * total
     layers = _by_kind(model)
+    if not layers:
+        return ""
     torch.cuda.reset_peak_memory_stats(device)
     step()
     room = most - torch.cuda.max_memory_allocated(device)
     base = _kept(forward, device)
     order: list[tuple[Any, int]] = []
     for kind in sorted(layers.values(), key=_size, reverse=True):  # the larger the layer, the more work a byte saves
-        kind[-1].gradient_checkpointing = False
+        usual = kind[len(kind) // 2]  # the first may need no gradient of its input, of the last nothing may be used
+        usual.gradient_checkpointing = False
         each = max(0, _kept(forward, device) - base)
-        kind[-1].gradient_checkpointing = True
+        usual.gradient_checkpointing = True
         order += [(layer, each) for layer in reversed(kind)]  # what is kept last is given back first
     chosen = _affordable(order, room)
     for share in _RETREATS:
         kept = set(chosen[: int(share * len(chosen))])
         for layer, _ in order:
             layer.gradient_checkpointing = layer not in kept
-        try:
-            step()
+        if _fits(step, last=not share):
             break
-        except torch.OutOfMemoryError:
-            if not share:
-                raise
-            torch.cuda.empty_cache()
-    return f"checkpointing: {len(order) - len(kept)} of {len(order)} layers compute twice"
+        torch.cuda.empty_cache()  # only now: the error held the step's tensors
+    told = f"checkpointing: {len(order) - len(kept)} of {len(order)} layers compute twice"
+    return told if room >= 0 or not limit else f"{told}, and still --memory_limit {limit:g} is exceeded"
+
+
+def _fits(step: Callable[[], Any], last: bool) -> bool:
+    """Whether there is memory for a step; raises OutOfMemoryError if this was the last way to take it."""
+    try:
+        step()
+    except torch.OutOfMemoryError:
+        if last:
+            raise
+        return False
+    return True
 
 
 def _by_kind(model: nn.Module) -> dict[type, list[Any]]:
-    """The layers that run, in their order."""
+    """The layers in which something is trained, in their order; others never run, or keep nothing."""
     found: dict[type, list[Any]] = defaultdict(list)
     for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing:
+        able = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        if able and any(parameter.requires_grad for parameter in module.parameters()):
             found[type(module)].append(module)
     return found
 

@@ -49,7 +49,7 @@ class Config:
     lora_alpha_ratio: Annotated[float, "The adapters' alpha is their rank times this.", Gt(0)] = 2.0
     lora_dropout: Annotated[float, "Dropout before the adapters.", Ge(0), Lt(1)] = 0.0
 
-    bf16: Annotated[bool, "Compute in bfloat16; weights that are trained stay in float32."] = False
+    bf16: Annotated[bool, "Compute in bfloat16; weights that are trained stay in float32, see --optim."] = False
     fp16: Annotated[bool, "Compute in float16, for GPUs without bfloat16; what is trained stays in float32."] = False
     use_flash_attention: Annotated[bool, "Attend by the package flash-attn; implies --bf16."] = False
     checkpointing: Annotated[
@@ -57,7 +57,9 @@ class Config:
         "Compute activations twice instead of keeping them: in all layers, none, or as many as memory asks for.",
     ] = "auto"
     memory_limit: Annotated[float | None, "GiB of a GPU that auto fills. Default: most of it.", Gt(0)] = None
-    compile: Annotated[bool, "Compile the layers of models that are known to gain by it, on a GPU."] = True
+    compile: Annotated[
+        bool, "On a GPU, compile layers of models known to gain by it, and the update of adamw_bf16."
+    ] = True
     optim: Annotated[
         Literal["adamw", "adamw_bf16"],
         "adamw_bf16: weights as exact as in adamw, gradients and moments in bfloat16; 10 bytes a weight, not 16.",
@@ -189,6 +191,12 @@ def _consistent(config: Config) -> Config:
         raise ConvkitError(
             f"--optim adamw_bf16 does not go with {other}. Add --bf16 and leave out --deepspeed and --fsdp, or take "
             "--optim adamw."
+        )
+    if config.memory_limit and (config.checkpointing != "auto" or config.sharding):
+        other = config.sharding or f"--checkpointing {config.checkpointing}"
+        raise ConvkitError(
+            f"--memory_limit does not go with {other}: it is what --checkpointing auto fills, on one GPU or with "
+            "adapters. Leave one of them out."
         )
     if config.eval_split is None and (config.eval_steps or config.eval_limit):
         raise ConvkitError("--eval_steps and --eval_limit need to know what is evaluated on. Add --eval_split val.")

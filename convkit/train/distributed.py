@@ -72,14 +72,17 @@ class World:
         self.sum(torch.zeros(1, device=self.device)).item()
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Add up gradients of all processes; a process that has none of a parameter adds zero."""
+        """Add up gradients of all processes, in place; a process that has none of a parameter adds zero."""
         if self.size == 1:
             return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         for bucket in _buckets(parameters):
-            grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
+            grads = [parameter.grad for parameter in bucket if parameter.grad is not None]
             flat = self.sum(torch.cat([grad.flatten() for grad in grads]))
-            for parameter, part in zip(bucket, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
-                parameter.grad = part.view_as(parameter)
+            for grad, part in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
+                grad.copy_(part.view_as(grad))  # where it lies: an optimizer may hold it as a part of its own tensor
 
 
 def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:

@@ -72,6 +72,7 @@ class Generator:
         answers = made[:, batch["input_ids"].shape[1] :].tolist()
         return [self._text(ids) for ids in answers], first.probabilities.cpu()
 
+    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def likelihoods(self, batch: dict[str, Any]) -> Tensor:
         """The log-probabilities (B) of all labels of each of B samples, on the CPU."""

@@ -120,8 +120,7 @@ class Trainer:
         """Names a pack's rows, and what can be done."""
         return ConvkitError(
             f"{what}, of {self.plan.tokens(pack):,} tokens (rows {self._names(pack)}), does not fit into memory: "
-            f"{str(error).splitlines()[0]} Lower --max_tokens or --num_crops, share the model out with --deepspeed "
-            "zero2 or --fsdp, or train adapters with --use_lora."
+            f"{str(error).splitlines()[0]} {_remedies(self.config)}."
         )
 
     def _names(self, rows: Sequence[int]) -> str:
@@ -139,3 +138,19 @@ class Trainer:
             "saved. Look at these rows; if there is nothing wrong with them, lower --learning_rate and start again "
             "with --resume auto, or in another --output_dir."
         )
+
+
+def _remedies(config: Config) -> str:
+    """What would need less memory, and is not done yet."""
+    found = ["Lower --max_tokens or --num_crops"]
+    if config.checkpointing != "all":
+        found.append("keep no activations with --checkpointing all")
+    if not config.use_lora:
+        if config.optim == "adamw" and not config.sharding:
+            found.append("keep less of each weight with --bf16 --optim adamw_bf16")
+        if not config.sharding:
+            found.append("share the model out with --deepspeed zero2 or --fsdp")
+        found.append("train adapters with --use_lora")
+    elif not config.use_qlora:
+        found.append("keep weights in 4 bits with --use_qlora")
+    return f"{', '.join(found[:-1])}, or {found[-1]}" if len(found) > 1 else found[0]

@@ -97,7 +97,7 @@ def _lora(
     rows = x.reshape(-1, x.shape[-1])
     image = rows @ narrow.t()
     output = F.linear(rows, _unpacked(weight, scales, narrow, wide), bias).addmm_(image, wide.t(), alpha=scaling)
-    return output.view(*x.shape[:-1], -1), image
+    return output.view(*x.shape[:-1], len(wide)), image
 
 
 @_lora.register_fake

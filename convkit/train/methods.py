@@ -54,9 +54,7 @@ def prepare(model: Any, adapter: Adapter, config: Config) -> Any:
         checkpointing.enable(model)
     if config.use_lora:
         model = _with_lora(model, adapter, config)
-    narrow(model, dtype(config))
-    if config.optim == "adamw_bf16":
-        model.to(torch.bfloat16)
+    narrow(model, dtype(config), trained=config.optim == "adamw_bf16")
     if config.compile and torch.cuda.is_available() and not config.deterministic and not config.sharding:
         compile_layers(model, adapter.compiled_layers)
     return model

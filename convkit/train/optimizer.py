@@ -19,6 +19,8 @@ BETAS = (0.9, 0.95)
 EPSILON = 1e-7
 _AT_ONCE = 2**26
 """Weights of an update: compiled code is tried out on copies of them first."""
+_ALIGNED = 8
+"""Numbers of bfloat16 in 16 bytes."""
 
 
 class AdamW(torch.optim.AdamW):
@@ -41,12 +43,10 @@ class AdamW(torch.optim.AdamW):
         return {"weight": parameter.data, **{kind: self.state[parameter][kind] for kind in MOMENTS}}
 
     def put(self, parameter: nn.Parameter, whole: dict[str, Tensor]) -> None:
-        """Take over what `whole` gave."""
+        """Take over what `whole` gave; after at least one update."""
         parameter.data.copy_(whole["weight"])
-        # The count of steps stays where torch makes it, on the CPU.
-        self.state[parameter] = {
-            kind: whole[kind] if kind == "step" else whole[kind].to(parameter.device) for kind in MOMENTS
-        }
+        for kind in MOMENTS:  # into what torch made: kernels want the count of steps where they run, others do not
+            self.state[parameter][kind].copy_(whole[kind])
 
 
 class CompactAdamW(torch.optim.Optimizer):
@@ -57,13 +57,14 @@ class CompactAdamW(torch.optim.Optimizer):
     Args:
         groups: as torch takes them, `weight_decay` in each; the parameters are moved into the group's tensor.
         rate: the learning rate, which each step may have another one of.
+        compiled: make one kernel of an update; without, as many as it has operations.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], rate: float) -> None:
+    def __init__(self, groups: list[dict[str, Any]], rate: float, compiled: bool = False) -> None:
         super().__init__(groups, {"lr": rate})
         self._flat = [_Flat(group["params"]) for group in self.param_groups]
         self._of = {p: (flat, place) for flat in self._flat for p, place in flat.places.items()}
-        self._update: Callable[..., None] = torch.compile(_update, dynamic=True) if _on_gpu(groups) else _update
+        self._update: Callable[..., None] = torch.compile(_update, dynamic=True) if compiled else _update
         self._scale = 1.0
         self._steps = 0
 
@@ -121,8 +122,8 @@ class _Flat:
     """Parameters laid end to end, with all that belongs to them."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
-        count, first = sum(parameter.numel() for parameter in parameters), parameters[0]
-        self.weight = torch.empty(count, dtype=first.dtype, device=first.device)
+        count, first = sum(_room(parameter) for parameter in parameters), parameters[0]
+        self.weight = torch.zeros(count, dtype=first.dtype, device=first.device)
         self.gradient = torch.zeros_like(self.weight)
         self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.low = torch.zeros_like(self.weight, dtype=torch.int16)
@@ -130,10 +131,16 @@ class _Flat:
         self.places: dict[nn.Parameter, slice] = {}
         start = 0
         for parameter in parameters:
-            place = self.places[parameter] = slice(start, start := start + parameter.numel())
+            place = self.places[parameter] = slice(start, start + parameter.numel())
+            start += _room(parameter)
             self.weight[place] = parameter.data.flatten()
             parameter.data = self.weight[place].view(parameter.shape)
             parameter.grad = self.gradient[place].view(parameter.shape)
+
+
+def _room(parameter: nn.Parameter) -> int:
+    """Numbers that it takes up: each begins where kernels can read 16 bytes at once."""
+    return -(-parameter.numel() // _ALIGNED) * _ALIGNED
 
 
 Optimizer = AdamW | CompactAdamW
@@ -148,7 +155,7 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     if config.optim == "adamw_bf16":
-        return CompactAdamW(groups, config.learning_rate)
+        return CompactAdamW(groups, config.learning_rate, compiled=config.compile and _on_gpu(groups))
     # Fused, and without one, one tensor after the other: all at once would need room for a third copy of the moments.
     how = {"fused": True} if _on_gpu(groups) else {"foreach": False}
     return AdamW(groups, lr=config.learning_rate, betas=BETAS, eps=EPSILON, **how)

@@ -18,17 +18,20 @@ def dtype(config: Config) -> torch.dtype:
     return chosen
 
 
-def narrow(model: nn.Module, to: torch.dtype) -> None:
-    """What is not trained, in the type that is computed in.
+def narrow(model: nn.Module, to: torch.dtype, trained: bool = False) -> None:
+    """What is not trained, in the type that is computed in; buffers stay as they are, such as frequencies of positions.
 
     In float16, matrices alone, which autocast would narrow each time: what is added up between layers may exceed its
     range, and stays in float32 like the tensors that it is made from.
+
+    Args:
+        trained: what is trained as well.
     """
     for module in model.modules():
         if to is torch.float16 and not isinstance(module, nn.Linear | nn.Conv2d):
             continue
         for parameter in module.parameters(recurse=False):
-            if not parameter.requires_grad and parameter.is_floating_point():
+            if (trained or not parameter.requires_grad) and parameter.is_floating_point():
                 parameter.data = parameter.data.to(to)
 
 

@@ -74,11 +74,8 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     try:
         told = _fit(trainer, packs, pack)
         with _watched(trainer) as reached:
-            # Until the scale of float16 is low enough; and once more, warm, and with all that the optimizer keeps.
-            done = 0
-            while done < 2:
-                skipped, seconds = _step(trainer, packs, pack)
-                done += not skipped
+            _update(trainer, packs, pack)
+            seconds = _update(trainer, packs, pack)  # warm, and with all that the optimizer keeps
     except torch.OutOfMemoryError as error:
         raise trainer.out_of_memory("The heaviest pack", pack, error) from None
     peak = peak_memory(trainer.world.device)
@@ -103,10 +100,18 @@ def _fit(trainer: Trainer, packs: Packs, pack: Pack) -> str:
         device,
         config.memory_limit,
         forward=lambda: trainer.forward(batch, 1),
-        step=lambda: _step(trainer, packs, pack),
+        step=lambda: _update(trainer, packs, pack),
     )
     torch.cuda.reset_peak_memory_stats(device)
     return told
+
+
+def _update(trainer: Trainer, packs: Packs, pack: Pack) -> float:
+    """Steps until the scale of float16 is low enough for an update; returns the seconds of the last one."""
+    skipped = True
+    while skipped:
+        skipped, seconds = _step(trainer, packs, pack)
+    return seconds
 
 
 def _step(trainer: Trainer, packs: Packs, pack: Pack) -> tuple[bool, float]:

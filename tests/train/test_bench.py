@@ -209,3 +209,11 @@ def test_what_was_measured_is_kept_where_the_recipe_fails(tmp_path: Path, monkey
     found = json.loads(file.read_text())
     assert found["convkit"]["rows_a_second"] > 0 and "recipe" not in found
     assert found["failure"] == str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["bench train --geometry tiny", "bench data"])
+def test_figures_that_could_not_be_written_are_not_measured(tmp_path: Path, command: str) -> None:
+    file = tmp_path / "nowhere" / "result.json"
+    result = CliRunner().invoke(app, [*command.split(), "--json", str(file)])
+    assert isinstance(result.exception, ConvkitError) and not result.stdout
+    assert str(result.exception) == f"--json {file}: there is no folder {file.parent}. Make it first."

@@ -1,6 +1,7 @@
 """What makes training fast computes what the plain way does: adapters, losses, places of images, weights in halves."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from convkit.errors import ConvkitError
 from convkit.train import attention, checkpointing, methods
 from convkit.train.compilation import compile_layers
+from convkit.train.generate import Generator
 from convkit.train.lora import Fused
 from convkit.train.models.phi3_v import loss as losses
 from convkit.train.models.phi3_v import vision
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.optimizer import BETAS, EPSILON, AdamW, CompactAdamW, _joined, _split
+from convkit.train.sharding.base import MOMENTS
 from tests.train import runs
 
 
@@ -106,7 +109,7 @@ def test_crops_are_seen_alike_however_many_at_once(
 
 
 def test_kernels_without_dropout_are_not_for_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_is_whole", lambda module, query: True)
+    monkeypatch.setattr(attention, "_is_whole", lambda module, query, key: True)
     monkeypatch.setattr(attention, "_cudnn", lambda query, key, value, scaling: query)
     states = torch.randn(1, 2, 3, 4)
     for dropout, is_theirs in ((0.0, True), (0.9, False)):
@@ -114,8 +117,11 @@ def test_kernels_without_dropout_are_not_for_who_asks_for_it(monkeypatch: pytest
         assert torch.equal(output.transpose(1, 2), states) == is_theirs
 
 
-def test_a_pack_in_which_nothing_is_learnt_has_a_loss_of_zero(dataset: Path, adapter: Phi3VAdapter) -> None:
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+@pytest.mark.parametrize("method", [{}, {"use_lora": True}])
+def test_a_pack_in_which_nothing_is_learnt_has_a_loss_of_zero(
+    dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any]
+) -> None:
+    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
     batch = packs.batch((0,))
     batch |= {"labels": torch.full_like(batch["labels"], -100), "logits_to_keep": torch.zeros(0, dtype=torch.long)}
     loss, found = gradients(trainer, batch)
@@ -155,6 +161,22 @@ def test_compiled_layers_compute_the_same(dataset: Path, adapter: Phi3VAdapter, 
         torch._dynamo.reset()
 
 
+def test_evaluating_compiles_nothing(dataset: Path, adapter: Phi3VAdapter) -> None:
+    """Prompts are padded, and of many lengths: layers would be compiled anew for them."""
+    trainer, _ = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    model = trainer.sharding.model
+    samples = [adapter.sample(trainer.index.row(number), dataset / "images") for number in (1, 2)]
+    compile_layers(model, adapter.compiled_layers, backend="aot_eager")
+    torch._dynamo.utils.counters.clear()
+    try:
+        generator = Generator(model, adapter, max_new_tokens=2)
+        generator(adapter.collate(samples, packed=False))
+        generator.likelihoods(adapter.collate(samples, packed=False))
+        assert not torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    finally:
+        torch._dynamo.reset()
+
+
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**127), max_value=2.0**127)))
 def test_a_weight_in_halves_is_the_weight(numbers: list[float]) -> None:
     master = torch.tensor(numbers, dtype=torch.float32)
@@ -188,6 +210,28 @@ def test_the_compact_optimizer_updates_as_torch_does() -> None:
         assert moved > 0.005
 
 
+def test_odd_parameters_do_not_move_others_out_of_place() -> None:
+    """Kernels of a GPU read 16 bytes at once, or not at all."""
+    odd, even = nn.Parameter(torch.randn(1).bfloat16()), nn.Parameter(torch.randn(16).bfloat16())
+    start = odd.detach().clone(), even.detach().clone()
+    CompactAdamW([{"params": [odd, even], "weight_decay": 0.0}], 1e-3)
+    assert even.storage_offset() % 8 == 0 and even.grad is not None and even.grad.storage_offset() % 8 == 0
+    assert torch.equal(odd, start[0]) and torch.equal(even, start[1])
+
+
+def test_moments_are_put_back_where_torch_made_them() -> None:
+    """Its fused kernel counts steps on the GPU, its loop on the CPU."""
+    parameter = nn.Parameter(torch.randn(8))
+    optimizer = AdamW([parameter], lr=1e-3, foreach=False)
+    parameter.grad = torch.randn(8)
+    optimizer.step()
+    made, whole = optimizer.state[parameter], optimizer.whole(parameter)
+    places = {kind: made[kind].data_ptr() for kind in MOMENTS}
+    optimizer.put(parameter, {kind: tensor.clone() + 1 for kind, tensor in whole.items()})
+    assert {kind: optimizer.state[parameter][kind].data_ptr() for kind in MOMENTS} == places
+    assert optimizer.state[parameter]["step"] == 2
+
+
 def test_what_the_compact_optimizer_gives_it_takes_back() -> None:
     torch.manual_seed(0)
     first, second = (nn.Parameter(torch.randn(8, 4).bfloat16()) for _ in range(2))
@@ -217,10 +261,135 @@ def test_as_many_layers_keep_their_activations_as_there_is_room_for() -> None:
         assert len(checkpointing._affordable(order, room)) == expected
 
 
-def test_layers_are_told_by_kind(dataset: Path, adapter: Phi3VAdapter) -> None:
-    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("method", [{}, {"use_lora": True}])
+def test_layers_are_told_by_kind(dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any], frozen: bool) -> None:
+    options = {**method, "checkpointing": "all", "freeze_vision_model": frozen}
+    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, **options))
     kinds = {kind.__name__: len(layers) for kind, layers in checkpointing._by_kind(model).items()}
-    assert kinds == {"Phi3DecoderLayer": 2, "CLIPEncoderLayer": 4}
+    assert kinds == {"Phi3DecoderLayer": 2, **({} if frozen else {"CLIPEncoderLayer": 3})}  # the fourth never runs
+
+
+@pytest.mark.parametrize("method", [{}, {"use_lora": True, "full_vision_model": True}])
+def test_layers_keep_what_was_measured_of_them(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
+) -> None:
+    trainer, packs = runs.parts(
+        runs.config(dataset, adapter.directory, dataset, checkpointing="all", **method), adapter
+    )
+    batch, model, device = packs.batch((0, 1, 3)), trainer.sharding.model, torch.device("cpu")
+    _count_on_cpu(monkeypatch)
+
+    def forward() -> Tensor:
+        return trainer.forward(batch, 1)
+
+    base = checkpointing._kept(forward, device)
+    layers = checkpointing._by_kind(model)
+    measured = {kind.__name__: _of_one_more(layers[kind], forward, base) for kind in layers}
+    assert all(each > 0 for each in measured.values())
+    # Room for the language model's layers, and for one of CLIP's.
+    room = 2 * measured["Phi3DecoderLayer"] + measured["CLIPEncoderLayer"] * 1.1
+    told = checkpointing.fit(model, device, room / 2**30, forward, step=lambda: None)
+    assert told == "checkpointing: 2 of 5 layers compute twice"
+    assert checkpointing._kept(forward, device) - base == pytest.approx(room, rel=0.05)
+
+
+def test_a_limit_that_nothing_can_keep_is_told(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    _count_on_cpu(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2**30)
+    told = checkpointing.fit(model, torch.device("cpu"), 0.5, lambda: torch.zeros(()), lambda: None)
+    assert told == "checkpointing: 5 of 5 layers compute twice, and still --memory_limit 0.5 is exceeded"
+
+
+@pytest.mark.parametrize("other", [{"checkpointing": "all"}, {"checkpointing": "none"}, {"fsdp": True}])
+def test_a_limit_is_for_auto(dataset: Path, other: dict[str, Any]) -> None:
+    with pytest.raises(ConvkitError, match=r"--memory_limit does not go with --(checkpointing (all|none)|fsdp): "):
+        runs.config(dataset, dataset, dataset, **{"checkpointing": "auto", "memory_limit": 9, **other})
+
+
+def _of_one_more(layers: list[Any], forward: Any, base: int) -> int:
+    layers[1].gradient_checkpointing = False
+    kept = checkpointing._kept(forward, torch.device("cpu")) - base
+    layers[1].gradient_checkpointing = True
+    return kept
+
+
+def _count_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the backward pass outside of layers that compute twice: these keep theirs from being seen."""
+
+    def kept(forward: Any, device: torch.device) -> int:
+        sizes: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            graph = forward()
+        del graph
+        return sum(sizes.values())
+
+    monkeypatch.setattr(checkpointing, "_kept", kept)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=0))
+    for name in ("reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
+
+
+def test_layers_give_back_until_a_step_fits(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    _count_on_cpu(monkeypatch)
+    layers = [layer for kind in checkpointing._by_kind(model).values() for layer in kind]
+
+    def step(most: int) -> None:
+        if sum(not layer.gradient_checkpointing for layer in layers) > most:
+            raise torch.OutOfMemoryError
+
+    def fit(most: int) -> str:
+        return checkpointing.fit(model, torch.device("cpu"), 1.0, lambda: torch.zeros(()), lambda: step(most))
+
+    assert fit(2) == "checkpointing: 3 of 5 layers compute twice"
+    for layer in layers:
+        layer.gradient_checkpointing = True
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(-1)
+    assert checkpointing.fit(nn.Linear(1, 1), torch.device("cpu"), 1.0, lambda: 0, lambda: None) == ""
+
+
+@pytest.mark.parametrize(
+    ("kernels", "options"),
+    [
+        (True, {}),
+        (False, {"deterministic": True}),
+        (False, {"groups": 2}),
+        (False, {"dropout": 0.1}),
+        (False, {"is_causal": True}),
+    ],
+)
+def test_cudnn_attends_where_it_gives_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, kernels: bool, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: options.get("deterministic", False))
+    calls: list[str] = []
+    output = torch.zeros(1, 4, 6, 8)
+
+    def called(name: str) -> Any:
+        calls.append(name)
+        return output
+
+    monkeypatch.setattr(attention, "_cudnn", lambda *_: called("cudnn"))
+    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *_, **__: (called("sdpa"), None))
+    module: Any = SimpleNamespace(is_causal=options.get("is_causal", False))
+    query: Any = SimpleNamespace(is_cuda=True, device="cuda", dtype=torch.bfloat16, shape=output.shape)
+    key: Any = SimpleNamespace(shape=(1, 4 // options.get("groups", 1), 6, 8))
+    attention.varlen_attention_forward(module, query, key, key, None, options.get("dropout", 0.0))
+    assert calls == ["cudnn" if kernels else "sdpa"]
 
 
 def test_learns_in_bfloat16_throughout(dataset: Path, adapter: Phi3VAdapter) -> None:

@@ -125,6 +125,18 @@ def test_a_run_trains_what_it_should_and_its_result_can_be_used(
     assert any(name.startswith("model.text_model") for name in changed)
 
 
+def test_in_bfloat16_throughout_frequencies_of_positions_stay_exact(dataset: Path, smolvlm: Adapter) -> None:
+    trainer, packs = runs.parts(_config(dataset, smolvlm, dataset, bf16=True, optim="adamw_bf16"), smolvlm)
+    model = trainer.sharding.model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} == {torch.float32}
+    ours = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+    plain, _ = runs.parts(_config(dataset, smolvlm, dataset), smolvlm)
+    exact = plain.step(0, map(packs.batch, plain.plan.packs(0)))
+    assert ours.loss == pytest.approx(exact.loss, rel=0.01)
+    assert ours.grad_norm == pytest.approx(exact.grad_norm, rel=0.05)
+
+
 def test_killed_and_resumed_it_ends_in_the_same_weights(dataset: Path, smolvlm: Adapter, tmp_path: Path) -> None:
     finals = []
     for name, killed in (("whole", False), ("parts", True)):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from convkit.errors import ConvkitError
+from convkit.train.loop import Trainer
 from convkit.train.methods import own_name
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.optimizer import BETAS, EPSILON, learning_rate
@@ -142,6 +143,26 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
     with pytest.raises(ConvkitError, match=rf"loss of step 1 is not a number; its rows: '{guilty}'\. Nothing was up"):
         trainer.step(0, spoilt())
     assert all(torch.equal(p, before[name]) for name, p in trainer.sharding.model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "untold"),
+    [
+        ({}, "--optim adamw_bf16, share the model out with --deepspeed zero2 or --fsdp, or train adapters", "all"),
+        ({"bf16": True, "optim": "adamw_bf16", "checkpointing": "auto"}, "--checkpointing all, share", "adamw_bf16"),
+        ({"use_lora": True}, "Lower --max_tokens or --num_crops, or keep weights in 4 bits with --use_qlora.", "fsdp"),
+        ({"use_qlora": True}, "Lower --max_tokens or --num_crops.", "qlora"),
+        ({"fsdp": True}, "Lower --max_tokens or --num_crops, or train adapters with --use_lora.", "adamw_bf16"),
+    ],
+)
+def test_a_pack_that_is_too_large_is_answered_by_what_is_not_done_yet(
+    dataset: Path, adapter: Phi3VAdapter, options: dict[str, Any], told: str, untold: str
+) -> None:
+    config = runs.config(dataset, adapter.directory, dataset, **{"checkpointing": "all", **options})
+    plain, _ = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    trainer = Trainer(plain.sharding, plain.plan, plain.index, config, runs.ONE)
+    answer = str(trainer.out_of_memory("Pack 1", (0,), torch.OutOfMemoryError("CUDA out of memory.")))
+    assert told in answer and untold not in answer.split("CUDA out of memory.")[1]
 
 
 def test_the_learning_rate_rises_and_falls(dataset: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.train import checkpoint as checkpoints
-from convkit.train import extras, loop, precision, run
+from convkit.train import extras, loop, precision, preflight, run
 from convkit.train.methods import own_name
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.sharding.plain import Plain
@@ -53,6 +53,15 @@ def test_a_step_whose_gradients_exceed_float16_is_skipped(dataset: Path, adapter
     assert all(torch.equal(p, before[name]) for name, p in trainer.sharding.model.named_parameters())
     assert isinstance(trainer.sharding, Plain)
     assert not trainer.sharding.optimizer.state
+
+
+def test_preflight_steps_until_the_scale_is_low_enough(dataset: Path, adapter: Phi3VAdapter) -> None:
+    """A step that is skipped needs no moments: what is measured of it would leave no room for them."""
+    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, fp16=True), adapter)
+    trainer.sharding.scale.load({**trainer.sharding.scale.state(), "scale": 2.0**30})
+    preflight._update(trainer, packs, (1,))
+    assert trainer.sharding.scale.skipped
+    assert isinstance(trainer.sharding, Plain) and trainer.sharding.optimizer.state
 
 
 def test_gradients_that_fit_at_no_scale_end_it(dataset: Path, adapter: Phi3VAdapter) -> None:

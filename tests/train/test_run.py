@@ -30,6 +30,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "frozen": {"freeze_vision_model": True, "dataloader_num_workers": 1},
     "lora": {"use_lora": True, "lora_dropout": 0.1},
     "lora float16": {"use_lora": True, "fp16": True},
+    "compact": {"bf16": True, "optim": "adamw_bf16"},
+    "lora compact": {"use_lora": True, "full_vision_model": True, "bf16": True, "optim": "adamw_bf16"},
     "qlora": {"use_qlora": True, "bf16": True},
 }
 
@@ -62,8 +64,9 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(checkpoint: Path, tmp
     if "qlora" in method:
         pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     seed = random.SystemRandom().randrange(2**32)
-    # float16 and 4 bits are slow on a CPU.
-    rows, steps, every = (10, 6, 2) if "float16" in method or "qlora" in method else (40, 20, 3)
+    # Half precision and 4 bits are slow on a CPU.
+    slow = any(kind in method for kind in ("float16", "qlora", "compact"))
+    rows, steps, every = (10, 6, 2) if slow else (40, 20, 3)
     options = {"num_train_epochs": 2, "save_steps": every, **METHODS[method]}
     dataset = runs.write_dataset(tmp_path / "pets", runs.rows(rows))
     paths = map(str, (dataset, checkpoint, tmp_path))

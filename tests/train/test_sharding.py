@@ -148,6 +148,23 @@ def test_a_frozen_tower_stays_and_a_run_goes_on_in_one_process(
     same(tensors(shared), tensors(tmp_path / "one"))
 
 
+def test_two_processes_in_bfloat16_throughout_take_the_steps_of_one(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "bf16": True, "optim": "adamw_bf16"}
+    told = on_two(dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    assert [process["status"] for process in told[0]] == [0, 0], told
+    one_process(dataset, adapter, tmp_path / "one", **options)
+    outs = tmp_path / "two/run", tmp_path / "one"
+    assert measured(outs[0]) == pytest.approx(measured(outs[1]), rel=0.05)
+    start = {f"weight/{name}": tensor for name, tensor in adapter.load(torch.float32).named_parameters()}
+    ours, theirs = (
+        torch.cat([(found[name] - start[name]).flatten() for name in start if name in found])
+        for found in map(tensors, outs)
+    )
+    assert (ours - theirs).norm() < 0.2 * theirs.norm()
+
+
 def test_in_float16_two_processes_have_one_scale(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
     options = {**OPTIONS, "fp16": True}
     told = on_two(dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})

@@ -1,8 +1,8 @@
 """The recipe's way, on our model: what `convkit bench train --baseline recipe` is compared with.
 
 One row at a time; every image filled up with crops of zeros to num_crops + 1, all of which CLIP sees; logits of all
-tokens in float32; activations of all layers computed twice; weights and moments in bfloat16, and torch's AdamW as it
-is. The kernels of attention are the same as ours.
+tokens in float32; activations of all layers computed twice; weights and moments in bfloat16, but for adapters, which
+peft keeps in float32; and torch's AdamW as it is. The kernels of attention are the same as ours.
 """
 
 from dataclasses import replace

@@ -65,15 +65,13 @@ class Fsdp:
 
     def restore(self, read: Callable[[str, str], Tensor]) -> None:
         for name, parameter in self._trained.items():
-            state = self.optimizer.state[parameter] = {"step": read("step", name)}
+            state = self.optimizer.state[parameter]
+            state["step"].copy_(read("step", name))
             places = cast(DTensor, parameter).device_mesh, cast(DTensor, parameter).placements
             for kind in ("weight", *MOMENTS[1:]):
                 whole = read(kind, name).to(self._world.device)
                 piece = distribute_tensor(whole, *places, src_data_rank=None)  # every process reads for itself
-                if kind == "weight":
-                    parameter.data.copy_(piece)
-                else:
-                    state[kind] = piece
+                (parameter.data if kind == "weight" else state[kind]).copy_(piece)
 
     def weights(self) -> dict[str, Tensor]:
         found = {}
