@@ -49,6 +49,7 @@ def on_two(dataset: Path, checkpoint: Path, scratch: Path, *wanted: dict[str, An
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told: Told = json.loads(done.stdout.splitlines()[-1])
+    sys.stderr.write(done.stderr)  # pytest shows it where a test fails
     return told
 
 

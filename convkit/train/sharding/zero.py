@@ -118,6 +118,8 @@ def _options(config: Config, stage: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.max_grad_norm,
+        # Ours is torch's AdamW, but DeepSpeed knows its optimizers by the very class.
+        "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": stage,
             "reduce_bucket_size": BUCKET,
