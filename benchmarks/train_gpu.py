@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.logs import steps
 from convkit.profiles import Target
 from convkit.train.bench.geometry import RandomPhi3V
 from convkit.train.bench.synthetic import jpeg, words
@@ -155,12 +156,12 @@ def _make_dataset(directory: Path, count: int, num_crops: int) -> None:
         sys.exit(result.report.model_dump_json())
 
 
-def _measured(arguments: list[str], run: Path, steps: int, whole_model: bool) -> Iterator[dict[str, Any]]:
+def _measured(arguments: list[str], run: Path, many: int, whole_model: bool) -> Iterator[dict[str, Any]]:
     """Figures of the run until it was killed; then of what was gone on with."""
     shutil.rmtree(run, ignore_errors=True)
-    half = steps // 2
+    half = many // 2
     command = [sys.executable, "-m", "convkit", "train", *arguments, "--save_steps", str(half), "--resume", "auto"]
-    one = _run(command, run / "metrics.jsonl", kill_at=steps - 2)
+    one = _run(command, run, kill_at=many - 2)
     steady = one.log[WARM:]
     seconds = sum(step["seconds"] for step in steady)
     size = sum(path.stat().st_size for path in (run / "checkpoints").glob("step-*/**/*") if path.is_file())
@@ -176,7 +177,7 @@ def _measured(arguments: list[str], run: Path, steps: int, whole_model: bool) ->
         "losses": [step["loss"] for step in one.log],
         "said": one.said,
     }
-    two = _run(command, run / "metrics.jsonl", kill_at=steps if whole_model else 0)
+    two = _run(command, run, kill_at=many if whole_model else 0)
     again = two.log[half:]
     yield {
         "losses_resumed": [step["loss"] for step in again],
@@ -186,14 +187,14 @@ def _measured(arguments: list[str], run: Path, steps: int, whole_model: bool) ->
     }
 
 
-def _run(command: list[str], log: Path, kill_at: int) -> Ended:
+def _run(command: list[str], folder: Path, kill_at: int) -> Ended:
     """Run it to its end, or with `kill_at` until so many steps are in its log; raises Failed."""
     began = time.monotonic()
     seen: list[float] = []
     with TemporaryDirectory() as scratch, open(f"{scratch}/said", "w+") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            done = len(_logged(log))
+            done = len(steps(folder))
             seen += [time.monotonic() - began] * (done - len(seen))
             if kill_at and done >= kill_at:
                 process.send_signal(signal.SIGKILL)
@@ -202,13 +203,7 @@ def _run(command: list[str], log: Path, kill_at: int) -> Ended:
         text = Path(said.name).read_text()
     if process.returncode != (-signal.SIGKILL if kill_at else 0):
         raise Failed(text[-4000:] or f"exit code {process.returncode}")
-    return Ended(text.splitlines(), _logged(log), time.monotonic() - began, seen)
-
-
-def _logged(log: Path) -> list[dict[str, Any]]:
-    """Whole lines."""
-    found = log.read_bytes() if log.exists() else b""
-    return [json.loads(line) for line in found.splitlines(keepends=True) if line.endswith(b"\n")]
+    return Ended(text.splitlines(), steps(folder), time.monotonic() - began, seen)
 
 
 if __name__ == "__main__":
