@@ -202,7 +202,7 @@ def _run(command: list[str], folder: Path, kill_at: int) -> Ended:
             time.sleep(0.02)
         text = Path(said.name).read_text()
     if process.returncode != (-signal.SIGKILL if kill_at else 0):
-        raise Failed(text[-4000:] or f"exit code {process.returncode}")
+        raise Failed(f"exit code {process.returncode}{' before it could be killed' * bool(kill_at)}: {text[-4000:]}")
     return Ended(text.splitlines(), steps(folder), time.monotonic() - began, seen)
 
 
