@@ -40,7 +40,7 @@ GEOMETRY = Geometry(
     scale_factor=2,
     initializer_range=0.04,
 )
-"""Patches of 4 pixels, for the smallest shapes have 8. Weights of 0.02, as is usual, are for wider models: with them what
+"""Patches of 4 pixels, for the smallest shapes have 8. Weights of 0.02, as is usual, suit wider models: with them what
 the tower sees hardly reaches the answer at first, and shapes are learnt late."""
 _A_WHILE_S = 10
 TRAINING = {
