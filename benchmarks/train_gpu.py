@@ -7,8 +7,8 @@ second goes on from the checkpoint. Steps between the two were thus taken twice,
 compared. Whole models are killed after their last step as well, since a second checkpoint would find no room.
 
 FILE is written after each run, and keeps what it holds of other methods. FOLDER gets the model (8 GB) and the pages,
-which are taken again where they are; runs are in --runs, by default inside it, and need 60 GB for full and frozen, 3 GB
-for adapters. With --geometry tiny --num_crops 1 it is rehearsed on a CPU.
+which are taken again where they are; runs are in --runs, by default inside it, and need 60 GB for full and frozen, 4 GB
+for adapters, and as much memory. With --geometry tiny --num_crops 1 it is rehearsed on a CPU.
 """
 
 import argparse
@@ -50,6 +50,8 @@ METHODS = {
     "frozen": [*WHOLE, "--freeze_vision_model"],
     "full": WHOLE,
 }
+ROOM = {"full": 60e9, "frozen": 56e9}
+"""Bytes of a checkpoint in full size, where they are many: 12 for each trained weight, and the model for use."""
 COMMON = f"--batch_size {BATCH} --warmup_steps 2 --dataloader_num_workers 8 --save_total_limit 1 --no_tqdm".split()
 
 
@@ -92,6 +94,7 @@ def main() -> None:
         runs = (told.runs or told.folder / "runs") / method
         places = ["--data_dir", str(data), "--model", str(told.folder / "model"), "--output_dir", str(runs)]
         try:
+            _require_room(runs, ROOM.get(method, 4e9) if told.geometry == "full" else 0)
             for part in _measured([*places, *options], runs, told.steps, method in ("full", "frozen")):
                 found[method] |= part
                 _write(told.json, found)
@@ -154,6 +157,14 @@ def _make_dataset(directory: Path, count: int, num_crops: int) -> None:
     result = validate([directory], target=Target.of(f"phi-3.5-vision:num_crops={num_crops}"))
     if not result.receipts:
         sys.exit(result.report.model_dump_json())
+
+
+def _require_room(run: Path, wanted: float) -> None:
+    """Before minutes of training that could not be saved; raises Failed."""
+    run.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(run).free
+    if free < wanted:
+        raise Failed(f"{wanted / 1e9:.0f} GB are needed in {run}, where {free / 1e9:.0f} are free; see --runs")
 
 
 def _measured(arguments: list[str], run: Path, many: int, whole_model: bool) -> Iterator[dict[str, Any]]:
