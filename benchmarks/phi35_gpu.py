@@ -47,12 +47,14 @@ def main() -> None:
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": [len(sample) for sample in samples],
         "build": building,
-        **_losses(model, samples),
-        **_training(model, samples),
-        "generate": _generation(model, samples[0]),
     }
-    json.dump(result, sys.stdout, indent=2)
-    print()
+    try:
+        result |= _losses(model, samples)
+        result |= _training(model, samples)
+        result["generate"] = _generation(model, samples[0])
+    finally:  # what fails takes nothing along that was measured before
+        json.dump(result, sys.stdout, indent=2)
+        print()
 
 
 def _build(config: Phi3VConfig) -> Phi3VForCausalLM:

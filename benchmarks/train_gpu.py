@@ -1,169 +1,221 @@
-"""Training a full-size Phi-3.5-vision with random weights on pages of documents: undisturbed; killed and resumed.
+"""Phi-3.5-vision in full size with random weights, trained on pages of documents, killed, and gone on with.
 
-Run: python -m benchmarks.train_gpu FOLDER STEPS METHOD... > benchmarks/results/train_gpu.json
-Methods: full, frozen, lora, qlora (bfloat16), lora_fp16. FOLDER needs 10 GB; runs are in FOLDER/runs, or where the
-variable TRAIN_GPU_RUNS says, and need 5 GB for adapters, 60 GB for frozen and full. Of these no checkpoint is written
-but the one that the resumed run goes on from: the runs end with their last step. On a disk of 64 GiB let FOLDER be in
-/dev/shm and TRAIN_GPU_RUNS on the disk. MAX_TOKENS (default: 16384; full needs 4096 on a card of 80 GB) and CONFIG,
-more options of `convkit train`, are variables as well.
+Run: python -m benchmarks.train_gpu FOLDER [--json FILE] [METHOD...] [-- OPTION OF TRAIN...]
+
+A method is started twice. The first run writes a checkpoint half way and gets SIGKILL two steps before its end; the
+second goes on from the checkpoint. Steps between the two were thus taken twice, undisturbed and resumed, and are
+compared. Whole models are killed after their last step as well, since a second checkpoint would find no room.
+
+FILE is written after each run, and keeps what it holds of other methods. FOLDER gets the model (8 GB) and the pages,
+which are taken again where they are; runs are in --runs, by default inside it, and need 60 GB for full and frozen, 4 GB
+for adapters, and as much memory. With --geometry tiny --num_crops 1 it is rehearsed on a CPU.
 """
 
+import argparse
 import json
-import os
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import version
-from io import BytesIO
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from PIL import Image
 
+from benchmarks.logs import steps
 from convkit.profiles import Target
-from convkit.train.models import tiny
-from convkit.train.models.phi3_v.configuration import Phi3VConfig
-from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
+from convkit.train.bench.geometry import RandomPhi3V
+from convkit.train.bench.synthetic import jpeg, words
+from convkit.train.bench.workloads import PAGE
+from convkit.train.checkpoint import save_model
+from convkit.train.environment import versions
 from convkit.validate import validate
 from tests.fixtures.make_datasets import lines, manifest
 
-PAGE = (1700, 2200)
-BATCH = 16
+BATCH = 8
 WARM = 2
 """Steps before the speed is taken."""
-WORDS = ["the", "of", "and", "date", "total", "amount", "page", "report", "company", "number", "letter", "name"]
-CONFIGURATION = ["vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"]
+PAGES = 16
+"""Different ones; rows take them in turn."""
+WHOLE = ["--bf16", "--optim", "adamw_bf16", "--max_tokens", "5200", "--no_trial_checkpoint"]
 METHODS = {
-    "full": ["--bf16"],
-    "frozen": ["--bf16", "--freeze_vision_model"],
-    "lora": ["--bf16", "--use_lora"],
-    "qlora": ["--bf16", "--use_qlora"],
-    "lora_fp16": ["--fp16", "--use_lora"],
+    "lora": ["--bf16", "--use_lora", "--max_tokens", "10400"],
+    "qlora": ["--bf16", "--use_qlora", "--max_tokens", "10400"],
+    "lora_fp16": ["--fp16", "--use_lora", "--max_tokens", "10400"],
+    "frozen": [*WHOLE, "--freeze_vision_model"],
+    "full": WHOLE,
 }
+ROOM = {"full": 60e9, "frozen": 56e9}
+"""Bytes of a checkpoint in full size, where they are many: 12 for each trained weight, and the model for use."""
+COMMON = f"--batch_size {BATCH} --warmup_steps 2 --dataloader_num_workers 8 --save_total_limit 1 --no_tqdm".split()
 
 
-def make_checkpoint(directory: Path) -> None:
-    """The geometry of Phi-3.5-vision, with the tokenizer of a tiny one."""
-    tiny.phi3_v(directory, WORDS)
-    small = json.loads((directory / "config.json").read_text())
-    config = Phi3VConfig(**{name: small[name] for name in CONFIGURATION if name != "vocab_size"})
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        model = Phi3VForCausalLM(config)
-    (directory / "model.safetensors").unlink()
-    model.cpu().save_pretrained(directory)
-    torch.set_default_dtype(torch.float32)
+class Failed(Exception):
+    """A run ended otherwise than it should; what it said."""
 
 
-def make_dataset(directory: Path, count: int) -> None:
-    """Noisy pages, one question each."""
+@dataclass(frozen=True)
+class Ended:
+    """What was seen of a run."""
+
+    said: list[str]
+    log: list[dict[str, Any]]
+    seconds: float
+    seen: list[float]
+    """Seconds after which each line of the log was there."""
+
+
+def main() -> None:
+    """Measure methods in turn; one that fails says why, and the others go on."""
+    told = _arguments()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not (told.folder / "model").exists():
+        _make_checkpoint(told.folder / "model", told.geometry, told.num_crops, device)
+    data = told.folder / f"data-{told.steps}-{told.num_crops}"
+    if not (data / "receipt.json").exists():
+        shutil.rmtree(data, ignore_errors=True)
+        _make_dataset(data, BATCH * told.steps, told.num_crops)
+    found = json.loads(told.json.read_bytes()) if told.json.exists() else {}
+    about = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "versions": versions(),
+        "geometry": told.geometry,
+        "steps": told.steps,
+        "batch": BATCH,
+    }
+    for method in told.methods or METHODS:
+        options = [*COMMON, "--num_crops", str(told.num_crops), *METHODS[method], *told.options]
+        found[method] = {**about, "options": options}
+        runs = (told.runs or told.folder / "runs") / method
+        places = ["--data_dir", str(data), "--model", str(told.folder / "model"), "--output_dir", str(runs)]
+        try:
+            _require_room(runs, ROOM.get(method, 4e9) if told.geometry == "full" else 0)
+            for part in _measured([*places, *options], runs, told.steps, method in ("full", "frozen")):
+                found[method] |= part
+                _write(told.json, found)
+        except Failed as error:
+            found[method]["failed"] = str(error).replace(str(runs), "RUN").replace(str(told.folder), "FOLDER")
+            _write(told.json, found)
+            print(f"{method}: {error}", file=sys.stderr)
+        finally:
+            shutil.rmtree(runs, ignore_errors=True)
+
+
+def _arguments() -> argparse.Namespace:
+    given = sys.argv[1:]
+    own, options = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("methods", nargs="*", metavar="METHOD", help=f"of {', '.join(METHODS)}; all if none is given")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/train_gpu.json"))
+    parser.add_argument("--runs", type=Path, help="another folder for the runs, such as one on another disk")
+    parser.add_argument("--geometry", choices=["full", "tiny"], default="full")
+    parser.add_argument("--num_crops", type=int, default=16)
+    told = parser.parse_intermixed_args(own, argparse.Namespace(options=options))
+    if unknown := set(told.methods) - set(METHODS):
+        parser.error(f"no such method: {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+    if told.steps < 6:
+        parser.error("--steps: at least 6, for a checkpoint half way and steps on both sides")
+    if not told.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no folder {told.json.parent}")
+    return told
+
+
+def _write(file: Path, found: dict[str, Any]) -> None:
+    file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: torch.device) -> None:
+    with TemporaryDirectory() as scratch:
+        adapter = RandomPhi3V(Path(scratch), geometry, num_crops, device, seed=0)
+        save_model(directory, adapter.load(torch.bfloat16), adapter, torch.bfloat16)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _make_dataset(directory: Path, count: int, num_crops: int) -> None:
+    """One question about each page, whose answer stands in it."""
     random = Random(0)
     (directory / "images").mkdir(parents=True)
+    for number in range(PAGES):
+        (directory / f"images/{number}.jpg").write_bytes(jpeg("page", PAGE, random))
     rows = []
     for number in range(count):
-        small = Image.frombytes("L", (85, 110), random.randbytes(85 * 110))
-        content = BytesIO()
-        small.resize(PAGE).convert("RGB").save(content, "JPEG")
-        (directory / "images" / f"{number}.jpg").write_bytes(content.getvalue())
-        words = random.sample(WORDS, 6)
-        turn = {"images": [f"{number}.jpg"], "user": " ".join(words) + "?", "assistant": " ".join(words[:3])}
+        question = words(random, 6)
+        answer = " ".join(question.split()[:3])
+        turn = {"images": [f"{number % PAGES}.jpg"], "user": f"{question}?", "assistant": answer}
         rows.append({"id": f"r{number}", "source": "pages", "conversations": [turn]})
     files = {"pages_train.jsonl": lines(*rows)}
     (directory / "pages_train.jsonl").write_bytes(files["pages_train.jsonl"])
     (directory / "dataset.json").write_bytes(manifest(files, train="pages_train.jsonl"))
-    result = validate([directory], target=Target.of("phi-3.5-vision:num_crops=16"))
+    result = validate([directory], target=Target.of(f"phi-3.5-vision:num_crops={num_crops}"))
     if not result.receipts:
         sys.exit(result.report.model_dump_json())
 
 
-def run(command: list[str], log: Path, kill_at: int = 0) -> list[str]:
-    """Run it; with `kill_at`, until so many steps are in its log. Returns what it said."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while kill_at and process.poll() is None:
-        if log.exists() and len(log.read_bytes().splitlines()) >= kill_at:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.2)
-    output, _ = process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL if kill_at else 0):
-        raise RuntimeError(output)
-    return output.splitlines()
+def _require_room(run: Path, wanted: float) -> None:
+    """Before minutes of training that could not be saved; raises Failed."""
+    run.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(run).free
+    if free < wanted:
+        raise Failed(f"{wanted / 1e9:.0f} GB are needed in {run}, where {free / 1e9:.0f} are free; see --runs")
 
 
-def measure(method: str, folder: Path, steps: int) -> dict[str, Any]:
-    """Train undisturbed, and killed and resumed; compare."""
-    runs = Path(os.environ.get("TRAIN_GPU_RUNS", folder / "runs")) / method
-    shutil.rmtree(runs, ignore_errors=True)
-    whole_model = method in ("full", "frozen")
-    save_at = steps // 2
-    common = [sys.executable, "-m", "convkit", "train", "--data_dir", str(folder / "data"), "--warmup_steps", "2"]
-    common += ["--model", str(folder / "model"), "--batch_size", str(BATCH), "--num_crops", "16", "--no_tqdm"]
-    common += ["--max_tokens", os.environ.get("MAX_TOKENS", "16384"), "--dataloader_num_workers", "8"]
-    common += ["--save_total_limit", "1", *METHODS[method], *shlex.split(os.environ.get("CONFIG", ""))]
-    # Whole models: at the last step there is no room for a second checkpoint, nor any need.
-    end = steps if whole_model else 0
-    common += ["--no_trial_checkpoint"] if whole_model else []
-    log = runs / "run/metrics.jsonl"
-    command = [*common, "--output_dir", str(log.parent)]
-    said = run([*command, "--save_steps", str(steps)], log, end)
-    one = [json.loads(line) for line in log.read_text().splitlines()]
-    shutil.rmtree(log.parent)
-    run([*command, "--save_steps", str(save_at)], log, kill_at=save_at + 2)
-    began = time.monotonic()
-    resumed = run([*command, "--save_steps", str(save_at), "--resume", "auto"], log, end)
-    two = [json.loads(line) for line in log.read_text().splitlines()]
-    size = sum(path.stat().st_size for path in (log.parent / "checkpoints").rglob("*") if path.is_file())
-    shutil.rmtree(runs)
-    steady = one[WARM:]
+def _measured(arguments: list[str], run: Path, many: int, whole_model: bool) -> Iterator[dict[str, Any]]:
+    """Figures of the run until it was killed; then of what was gone on with."""
+    shutil.rmtree(run, ignore_errors=True)
+    half = many // 2
+    command = [sys.executable, "-m", "convkit", "train", *arguments, "--save_steps", str(half), "--resume", "auto"]
+    one = _run(command, run, kill_at=many - 2)
+    steady = one.log[WARM:]
     seconds = sum(step["seconds"] for step in steady)
-    return {
-        "method": method,
-        "options": common[3:],
-        "images_a_second": round(sum(step["rows"] for step in steady) / seconds, 3),
+    size = sum(path.stat().st_size for path in (run / "checkpoints").glob("step-*/**/*") if path.is_file())
+    yield {
+        "images_a_second": round(sum(step["images"] for step in steady) / seconds, 3),
         "tokens_a_second": round(sum(step["tokens"] for step in steady) / seconds, 1),
-        "memory_gib": max((step["memory_gib"] for step in one if "memory_gib" in step), default=None),
+        "memory_gib": max((step["memory_gib"] for step in one.log if "memory_gib" in step), default=None),
         "mfu": steady[-1].get("mfu"),
-        "skipped_steps": sum(step.get("skipped", False) for step in one),
+        "skipped_steps": sum(step.get("skipped", False) for step in one.log),
+        "before_first_step_s": round(one.seen[0] - one.log[0]["seconds"], 1),
         "checkpoint_gb": round(size / 1e9, 2),
-        "losses": [step["loss"] for step in one],
-        "losses_killed_and_resumed": [step["loss"] for step in two],
-        "largest_difference": max(abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True)),
-        "resumed_run_s": round(time.monotonic() - began, 1),
-        "said": said,
-        "said_resumed": resumed,
+        "checkpoint_s": round(one.seen[half] - one.seen[half - 1] - one.log[half]["seconds"], 1),
+        "losses": [step["loss"] for step in one.log],
+        "said": one.said,
+    }
+    two = _run(command, run, kill_at=many if whole_model else 0)
+    again = two.log[half:]
+    yield {
+        "losses_resumed": [step["loss"] for step in again],
+        "largest_difference": max(abs(a["loss"] - b["loss"]) for a, b in zip(one.log[half:], again, strict=False)),
+        "resumed_run_s": round(two.seconds, 1),
+        "said_resumed": [line.replace(str(run), "RUN") for line in two.said],
     }
 
 
-def main(folder: Path, steps: int, methods: list[str]) -> dict[str, Any]:
-    """Measure methods in turn; one that fails says why, and the others go on."""
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown or not methods or steps <= WARM + 2:
-        sys.exit(f"Give more than {WARM + 2} steps, and methods of: {', '.join(METHODS)}.")
-    if not (folder / "model/config.json").exists():
-        make_checkpoint(folder / "model")
-    shutil.rmtree(folder / "data", ignore_errors=True)
-    make_dataset(folder / "data", BATCH * steps)
-    torch.cuda.empty_cache()
-    found = {}
-    for method in methods:
-        try:
-            found[method] = measure(method, folder, steps)
-        except RuntimeError as error:
-            found[method] = {"method": method, "failed": str(error)[-4000:].splitlines()}
-        print(json.dumps(found[method]), file=sys.stderr)
-    return {
-        "device": torch.cuda.get_device_name(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
-        "steps": steps,
-        "methods": found,
-    }
+def _run(command: list[str], folder: Path, kill_at: int) -> Ended:
+    """Run it to its end, or with `kill_at` until so many steps are in its log; raises Failed."""
+    began = time.monotonic()
+    seen: list[float] = []
+    with TemporaryDirectory() as scratch, open(f"{scratch}/said", "w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            done = len(steps(folder))
+            seen += [time.monotonic() - began] * (done - len(seen))
+            if kill_at and done >= kill_at:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            time.sleep(0.02)
+        text = Path(said.name).read_text()
+    if process.returncode != (-signal.SIGKILL if kill_at else 0):
+        raise Failed(f"exit code {process.returncode}{' before it could be killed' * bool(kill_at)}: {text[-4000:]}")
+    return Ended(text.splitlines(), steps(folder), time.monotonic() - began, seen)
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]), indent=2))
+    main()

@@ -61,7 +61,7 @@ def _train(
     try:
         from convkit.train.bench import table
         from convkit.train.bench.run import Steps
-        from convkit.train.bench.train import Bench, bench
+        from convkit.train.bench.train import Bench, Result, bench
         from convkit.train.bench.workloads import WORKLOADS
         from convkit.train.distributed import world
     except ModuleNotFoundError as error:
@@ -81,11 +81,14 @@ def _train(
         steps=Steps(warm, steps, profiled),
         baseline=Steps(1, baseline_steps, 0) if baseline else None,
     )
+
+    def keep(result: Result) -> None:
+        if json_file:
+            json_file.write_text(json.dumps(result.recorded(), indent=2) + "\n")
+
     with world() as joined:
-        result = bench(chosen, what, joined, progress_bar if chosen.tqdm else silent)
+        result = bench(chosen, what, joined, progress_bar if chosen.tqdm else silent, keep)
     Console(soft_wrap=True).print(*table.render(result), sep="\n")
-    if json_file:
-        json_file.write_text(json.dumps(result.recorded(), indent=2) + "\n")
     if result.failure:
         raise ConvkitError(result.failure)
 
@@ -145,7 +148,10 @@ def _own() -> dict[str, tuple[Any, Any]]:
             Annotated[int, typer.Option("--baseline_steps", min=1, help="Steps of it that are measured.")],
             2,
         ),
-        "json_file": (Annotated[Path | None, typer.Option("--json", help="Write all figures here as well.")], None),
+        "json_file": (
+            Annotated[Path | None, typer.Option("--json", help="Write all figures here as well, as they come.")],
+            None,
+        ),
     }
 
 

@@ -3,7 +3,8 @@
 The command line is made from this class, so that nothing here may cost a start-up anything.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -170,12 +171,20 @@ def resolve(given: dict[str, Any], file: Path | None = None, recipe: str | None 
     try:
         return _consistent(TypeAdapter(strict).validate_python(values))
     except ValidationError as error:
-        problems = [
-            f"--{'.'.join(map(str, e['loc']))}"
-            + (" is missing" if e["type"] == "missing" else f" {e['input']}: {e['msg']}")
-            for e in error.errors(include_url=False)
-        ]
+        problems = [_problem(".".join(map(str, e["loc"])), e) for e in error.errors(include_url=False)]
         raise ConvkitError(f"{'; '.join(problems)}. See: convkit train --help") from None
+
+
+def _problem(name: str, error: Mapping[str, Any]) -> str:
+    """What is wrong with an option, as pydantic has it, in words."""
+    if error["type"] == "missing":
+        return f"--{name} is missing"
+    if error["type"] == "unexpected_keyword_argument":
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, [field.name for field in fields(Config)], 1)
+        return f"there is no --{name}" + "".join(f" (did you mean --{option}?)" for option in near)
+    return f"--{name} {error['input']}: {error['msg']}"
 
 
 def _consistent(config: Config) -> Config:

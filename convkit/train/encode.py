@@ -222,7 +222,7 @@ def refuse_too_long(row: Conversation, tokens: int, max_length: int | None) -> N
         raise RowTooLong(
             row.id,
             f"has {tokens:,} tokens, more than {max_length:,}",
-            "Raise the limit, lower num_crops, or leave the row out.",
+            "Raise --max_tokens, lower --num_crops where the model has it, or leave the row out.",
         )
 
 

@@ -75,7 +75,8 @@ def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path: P
     [
         ("- a", "holds no options"),
         ("a: [", "cannot be read: while parsing"),
-        ("qlora: 1", "--qlora 1: Unexpected keyword"),
+        ("qlora: 1", "there is no --qlora (did you mean --use_qlora?)"),
+        ("frobnicate: 1", "there is no --frobnicate. See"),
         ("batch_size: 0", "--batch_size 0: Input should be greater than or equal to 1"),
         ("learning_rate: fast", "--learning_rate fast: Input should be a valid number"),
     ],

@@ -19,6 +19,11 @@ class Data:
     images: Path
 
 
+def named_data_set(directory: Path) -> str:
+    """What results call it: not by its path, which is nobody else's business."""
+    return f"data set {Dataset.open(directory).manifest.name}"
+
+
 def read(directory: Path, split: str, adapter: Adapter, max_tokens: int, drop_overlong: bool, bars: Bars) -> Data:
     """A split of a dataset directory, which needs no receipt here.
 

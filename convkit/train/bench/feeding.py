@@ -16,7 +16,7 @@ import torch
 from rich.table import Table
 
 from convkit.progress import Bars, Progress
-from convkit.train.bench.data import Data, read
+from convkit.train.bench.data import Data, named_data_set, read
 from convkit.train.bench.geometry import RandomPhi3V
 from convkit.train.bench.synthetic import write
 from convkit.train.bench.workloads import WORKLOADS
@@ -34,6 +34,8 @@ ENCODE, DECODE, SCALE, TILES, REST = STAGES = ("headers, tokens", "decode", "sca
 class Feeding:
     """What was seen."""
 
+    workload: str
+    num_crops: int
     rows: int
     images: int
     ms_an_image: dict[str, float]
@@ -46,8 +48,10 @@ class Feeding:
     def recorded(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "hardware": hardware(World(0, 1, torch.device("cpu"))).model_dump(),
+            "hardware": hardware(World(0, 1, torch.device("cpu"))).model_dump(exclude={"platform"}),
             "versions": versions(),
+            "workload": self.workload,
+            "num_crops": self.num_crops,
             "rows": self.rows,
             "images": self.images,
             "ms_an_image": {stage: round(ms, 3) for stage, ms in self.ms_an_image.items()},
@@ -86,14 +90,21 @@ def feed(source: Source, rows: int, workers: Sequence[int], needs: Sequence[floa
             folder / "model", "tiny", source.num_crops or workload.num_crops, torch.device("cpu"), seed=0
         )
         if source.data_dir:
+            named = named_data_set(source.data_dir)
             data = read(source.data_dir, source.split, adapter, sys.maxsize, False, bars)
         else:
-            data = write(workload, rows, adapter, folder / "data")
-        return _measured(data, adapter, rows, workers, needs, bars)
+            named, data = source.workload, write(workload, rows, adapter, folder / "data")
+        return _measured(named, data, adapter, rows, workers, needs, bars)
 
 
 def _measured(
-    data: Data, adapter: Phi3VAdapter, rows: int, workers: Sequence[int], needs: Sequence[float], bars: Bars
+    workload: str,
+    data: Data,
+    adapter: Phi3VAdapter,
+    rows: int,
+    workers: Sequence[int],
+    needs: Sequence[float],
+    bars: Bars,
 ) -> Feeding:
     numbers = list(islice(cycle(range(len(data.index))), rows))
     images = sum(data.index.images[number] for number in numbers)
@@ -102,7 +113,7 @@ def _measured(
     rates = {count: _rate(data, adapter, numbers, count) for count in workers}
     each = {stage: 1000 * seconds / max(1, images) for stage, seconds in stages.items()}
     alone = rates.get(1) or 1000 / sum(each.values())
-    return Feeding(rows, images, each, rates, {need: ceil(need / alone) for need in needs})
+    return Feeding(workload, adapter.num_crops, rows, images, each, rates, {need: ceil(need / alone) for need in needs})
 
 
 @contextmanager

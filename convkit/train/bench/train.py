@@ -1,5 +1,6 @@
 """`convkit bench train`: a method on a workload, and beside it the recipe's way."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +10,7 @@ from convkit.errors import ConvkitError
 from convkit.progress import Bars, silent
 from convkit.train.bench import NOT_MEASURED, card, recipe
 from convkit.train.bench.contender import Contender
-from convkit.train.bench.data import Data, read
+from convkit.train.bench.data import Data, named_data_set, read
 from convkit.train.bench.figures import TERA, Figures, rounded
 from convkit.train.bench.geometry import Geometry, RandomPhi3V
 from convkit.train.bench.run import Steps
@@ -69,8 +70,17 @@ class Result:
         return self.figures[OURS].rows_a_second / self.figures[RECIPE].rows_a_second
 
 
-def bench(config: Config, what: Bench, world: World, bars: Bars = silent) -> Result:
+def bench(
+    config: Config,
+    what: Bench,
+    world: World,
+    bars: Bars = silent,
+    seen: Callable[[Result], None] = lambda result: None,
+) -> Result:
     """Measure.
+
+    Args:
+        seen: told what is known after each contender: what follows may take long, or end the process.
 
     Raises:
         ConvkitError: see `Contender.measure`; or the data set cannot be read.
@@ -80,16 +90,18 @@ def bench(config: Config, what: Bench, world: World, bars: Bars = silent) -> Res
         peak = card.matmul_peak(world.device, dtype(config))
         ours = _contender(RandomPhi3V, config, what, world, folder / OURS, shard)
         data = _data(config, what, ours.adapter, folder, bars)
-        failure = ""
-        found = {OURS: ours.measure(data, world, what.steps, peak, bars)}
+        result = Result(_about(config, what, world), peak / TERA, {})
+        result.figures[OURS] = ours.measure(data, world, what.steps, peak, bars)
+        seen(result)
         if what.baseline:
             theirs = recipe.configured(config)
             other = _contender(recipe.RecipeAdapter, theirs, what, world, folder / RECIPE, recipe.RecipeSharding)
             try:
-                found[RECIPE] = other.measure(data, world, what.baseline, peak, bars)
+                result.figures[RECIPE] = other.measure(data, world, what.baseline, peak, bars)
             except ConvkitError as error:  # what was measured before is kept
-                failure = f"The recipe's way could not be measured. {error}"
-    return Result(_about(config, what, world), peak / TERA, found, failure)
+                result = replace(result, failure=f"The recipe's way could not be measured. {error}")
+            seen(result)
+    return result
 
 
 def _contender(
@@ -110,13 +122,13 @@ def _data(config: Config, what: Bench, adapter: Phi3VAdapter, folder: Path, bars
 
 
 def _about(config: Config, what: Bench, world: World) -> dict[str, Any]:
-    hidden = NOT_MEASURED | ({"data_dir", "split"} if what.workload else set())
+    hidden = NOT_MEASURED | {"data_dir"} | ({"split"} if what.workload else set())
     options = {name: value for name, value in config.recorded().items() if name not in hidden}
     return {
-        "workload": what.workload or "data set",
+        "workload": what.workload or named_data_set(config.data_dir),
         "method": config.method,
         "geometry": what.geometry,
-        "hardware": hardware(world).model_dump(),
+        "hardware": hardware(world).model_dump(exclude={"platform"}),
         "versions": versions(),
         "steps": asdict(what.steps),
         **({"baseline_steps": asdict(what.baseline)} if what.baseline else {}),

@@ -68,7 +68,8 @@ class TemplateEncoder:
         # White space that is kept whole is vocabulary; everything else that was added is control.
         self._controls = {str(token): (id, token) for id, token in added.items() if str(token).strip(_WHITE)}
         alternatives = "|".join(re.escape(name) for name in sorted(self._controls, key=len, reverse=True))
-        self._control_pattern = re.compile(f"({alternatives})")
+        # With all its repetitions: an image is its token hundreds of times.
+        self._control_pattern = re.compile(rf"({alternatives})(\1*)")
         self._plain = without_controls(tokenizer)
         self._plain.add_tokens([token for token in added.values() if str(token) not in self._controls])
         self._plain.add_special_tokens([_FENCE])
@@ -217,7 +218,7 @@ class TemplateEncoder:
                 "could say where to stop. Take tokenizer_config.json from the official checkpoint."
             )
         lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
-        return lead, found.group() if found else str(self._tokenizer.eos_token)
+        return lead, found.group(1) if found else str(self._tokenizer.eos_token)
 
     def _added_bos(self) -> list[int]:
         """What the tokenizer puts before every text whose template has not done so."""
@@ -232,14 +233,14 @@ class TemplateEncoder:
             tokens.append(_Token(self._bos[0], False))
             section.fenced = True
         for piece in pieces:
-            for part in [piece.text] if piece.data else self._control_pattern.split(piece.text):
-                if piece.data or part not in self._controls:
-                    section.add(part, piece.trained)
-                    continue
-                id, control = self._controls[part]
+            text, *rest = [piece.text] if piece.data else self._control_pattern.split(piece.text)
+            section.add(text, piece.trained)
+            for name, again, text in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+                id, control = self._controls[name]
                 tokens += self._encoded(section.stripped(right=control.lstrip))
-                tokens.append(_Token(id, piece.trained))
+                tokens += [_Token(id, piece.trained)] * (1 + len(again) // len(name))
                 section = _Section(fenced=True, strips=control.rstrip)
+                section.add(text, piece.trained)
         return tokens + self._encoded(section.stripped())
 
     def _encoded(self, section: "_Section") -> list[_Token]:
