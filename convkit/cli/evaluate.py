@@ -5,6 +5,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from convkit.cli.score import names, score
+
+
+def _compare(files: tuple[Path, Path] | None) -> None:
+    if files:
+        baseline, predictions = files
+        score(predictions, compare=baseline)
+        raise typer.Exit
+
 
 def evaluate(
     data_dir: Annotated[
@@ -41,13 +50,25 @@ def evaluate(
     metrics: Annotated[
         str, typer.Option("--metrics", help="As for `convkit score`. Default: those of each data set.")
     ] = "",
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            help="Only compare two predictions files of the same turns: what B wins and loses against A. The same as "
+            "`convkit score B --compare A`, which has options.",
+            exists=True,
+            dir_okay=False,
+            is_eager=True,
+            callback=_compare,
+        ),
+    ] = None,
 ) -> None:
     """Let a model answer every turn of a split, and score the answers; killed at any instant, it goes on.
 
     Runs by itself, or once for each GPU under torchrun. Exit code 1 if a turn could not be scored though others could.
     """
     from convkit.cli.report import at_the_end
-    from convkit.cli.score import names
     from convkit.cli.train import quiet
     from convkit.errors import MissingExtra
     from convkit.metrics.score import Options as ScoreOptions

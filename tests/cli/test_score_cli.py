@@ -157,3 +157,15 @@ def test_two_files_are_compared_whatever_the_order_of_their_lines(tmp_path: Path
         found = json.loads(result.output)
         validator("comparison.json").validate(found)
         assert found["sources"][0]["metrics"][0]["lost"] == []
+
+
+def test_evaluate_compares_alike(tmp_path: Path) -> None:
+    first = str(write(tmp_path / "a.jsonl", *LINES[2:]))
+    second = str(write(tmp_path / "b.jsonl", *LINES[2:4], {**LINES[4], "prediction": "green"}))
+    told = [
+        CliRunner().invoke(app, command)
+        for command in (["score", second, "--compare", first], ["evaluate", "--compare", first, second])
+    ]
+    assert [each.exit_code for each in told] == [0, 0]
+    assert told[0].output == told[1].output != ""
+    assert CliRunner().invoke(app, ["evaluate", "--compare", first, str(tmp_path / "c.jsonl")]).exit_code == 2
