@@ -116,7 +116,7 @@ def _read_rows(scans: Sequence[Scan], workers: int, progress: Progress) -> None:
                 yield piece, scan.corpus.key
 
     task = partial(parse, max_line=MAX_LINE_BYTES, mentions=any(scan.corpus.media for scan in scans))
-    for parsed in local.run(task, jobs(), _worth(workers, total), lambda job: _crashed(job[0])):
+    for parsed in local.run(task, jobs(), _worth(workers, total), lambda job: _crashed(job[0]), [parse.__module__]):
         scan, number = waiting.popleft()
         scan.take_rows(number, parsed)
     for scan, number in sources:
@@ -139,7 +139,8 @@ def _count_tokens(scans: Sequence[Scan], target: Target, workers: int, progress:
                     yield model.Job(piece, scan.corpus.key, is_training(split), str(sizes))
 
     task = partial(model.judge, target=target, max_line=MAX_LINE_BYTES)
-    for judged in local.run(task, jobs(), _worth(workers, _size(sources)[0]), lambda job: _crashed(job.piece)):
+    count = _worth(workers, _size(sources)[0])
+    for judged in local.run(task, jobs(), count, lambda job: _crashed(job.piece), [model.__name__]):
         scan, number = waiting.popleft()
         scan.take_judged(number, judged)
         done += judged.rows

@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
 
-    def run(task: Any, items: Any, workers: int, on_crash: Any) -> Any:
+    def run(task: Any, items: Any, workers: int, on_crash: Any, imports: Any = ()) -> Any:
         for item in items:
             if isinstance(item, Job):
                 looked.append(item.relative)
