@@ -29,10 +29,11 @@ MARKER_COUNT = Rule(
     code="CK102",
     slug="marker-count",
     severity=Severity.ERROR,
-    summary="A turn's <image> markers are not as many as its images.",
+    summary="A turn's <image> markers are not as many as its images, or the system text has one.",
     why="Each marker is replaced by one image, in order: with another count, images are dropped, shifted to the wrong "
     "place in the text, or the run stops in the middle.",
-    fix="Give one <image> for each image of the turn, or no marker at all to put all images before the text.",
+    fix="Give one <image> for each image of the turn, or no marker at all to put all images before the text; a system "
+    "text has no images.",
 )
 ASSISTANT_MISSING = Rule(
     code="CK103",
@@ -46,7 +47,7 @@ EMPTY_ANSWER = Rule(
     code="CK104",
     slug="empty-answer",
     severity=Severity.ERROR,
-    summary="An assistant text is empty or only white space.",
+    summary="An assistant text is empty or has nothing that can be seen.",
     why="The model is trained to say nothing, and the row counts as labelled; mostly the label was lost on the way.",
     fix="Give the answer, or leave the key assistant out where the split has no labels.",
 )
@@ -54,7 +55,7 @@ EMPTY_PROMPT = Rule(
     code="CK105",
     slug="empty-prompt",
     severity=Severity.WARNING,
-    summary="A user text is empty or only white space.",
+    summary="A user text is empty or has nothing that can be seen but <image> markers.",
     why="The model is asked nothing: it learns to answer whatever image it is shown in this one way.",
     fix="Write what is asked, such as: Describe the image.",
 )
