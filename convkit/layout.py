@@ -13,7 +13,7 @@ QUARANTINE = "quarantine.jsonl"
 IMAGES = "images"
 ROWS_SUFFIX = ".jsonl"
 COMPRESSED = (".gz", ".zst")
-"""What may follow `ROWS_SUFFIX` where single row files are read."""
+"""What may follow `ROWS_SUFFIX` where there is no manifest."""
 STDIN = "-"
 
 WORK = ".partial"
@@ -26,8 +26,12 @@ def split_file(name: str, split: str) -> str:
 
 
 def row_files(directory: Path) -> list[Path]:
-    """The row files of a directory without a manifest, such as the recipe's own output, sorted by name."""
-    return sorted(p for p in directory.glob(f"*{ROWS_SUFFIX}") if p.name != QUARANTINE and p.is_file())
+    """The row files of a directory without a manifest, such as the recipe's own output, sorted by name.
+
+    Of a file that lies there both plain and compressed, only the plain one counts.
+    """
+    files = sorted(p for p in directory.iterdir() if is_row_file(p) and p.name != QUARANTINE and p.is_file())
+    return [p for p in files if p.suffix not in COMPRESSED or p.with_suffix("") not in files]
 
 
 def is_row_file(path: Path) -> bool:

@@ -118,6 +118,11 @@ def test_fix_mends_says_what_and_validates_again(data: Path) -> None:
     assert convkit(data.name, "--fix", "--workers", "0", cwd=data.parent).stderr == ""
 
 
+def test_standard_input_is_not_mended(data: Path) -> None:
+    done = convkit("-", "--fix", cwd=data.parent)
+    assert (done.returncode, done.stdout) == (2, "") and "standard input is none" in done.stderr
+
+
 def test_a_report_goes_into_a_file(data: Path) -> None:
     done = convkit(data.name, "--format", "sarif", "--output", "out.sarif", "--workers", "0", cwd=data.parent)
     assert (done.returncode, done.stdout) == (1, "")
