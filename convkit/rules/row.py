@@ -7,6 +7,7 @@ the texts of sound rows is in `convkit.rules.texts`.
 from collections import Counter
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -186,7 +187,7 @@ def _message(detail: ErrorDetails) -> str:
     kind, loc, value = detail["type"], detail["loc"], detail["input"]
     name = _name(loc)
     if kind == "extra_forbidden":
-        return f"unknown key {_quoted(loc[-1])}{_did_you_mean(loc)}"
+        return f"unknown key {_quoted(loc[-1])}{_did_you_mean(str(loc[-1])[:_MAX_SHOWN].lower(), len(loc) == 1)}"
     if kind == "missing":
         return f"the required key {_quoted(loc[-1])} is missing"
     if kind in _EXPECTED:
@@ -205,9 +206,10 @@ def _name(loc: tuple[int | str, ...]) -> str:
     return f"an item of {loc[-2]}" if isinstance(loc[-1], int) and len(loc) > 1 else str(loc[-1])
 
 
-def _did_you_mean(loc: tuple[int | str, ...]) -> str:
-    known = list(Conversation.model_fields if len(loc) == 1 else Turn.model_fields)
-    close = get_close_matches(str(loc[-1]).lower(), known, 1)
+@lru_cache(1000)  # what is wrong in one row is mostly wrong in all of them
+def _did_you_mean(key: str, of_row: bool) -> str:
+    known = list(Conversation.model_fields if of_row else Turn.model_fields)
+    close = get_close_matches(key, known, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 

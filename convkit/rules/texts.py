@@ -6,6 +6,7 @@ repeat the text.
 
 import re
 from collections.abc import Iterator
+from string import ascii_uppercase
 from unicodedata import category
 
 from convkit.rules import row
@@ -27,6 +28,10 @@ _LETTERED = re.compile(r"^[ \t]*\(?(?P<letter>[A-Z])[).:][ \t]+(?P<text>\S.*?)[ 
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")
 """Categories of characters without ink: control, format (joiners, marks of direction), line ends, blanks."""
 _MAX_SHOWN = 60
+_MOST_CHOICES = 1000
+"""As many as ImageNet has classes. Each is looked for in the answer, so this and its length bound the time."""
+_LONGEST_ANSWER = 1000
+"""Characters; more are no choice, but an essay."""
 
 
 def of_system(text: str) -> tuple[Problem, ...]:
@@ -97,19 +102,23 @@ def choices(prompt: str) -> frozenset[str] | None:
         return None
     else:
         lettered = [(found["letter"], found["text"]) for found in _LETTERED.finditer(prompt)]
-        if [letter for letter, _ in lettered] != [chr(ord("A") + index) for index in range(len(lettered))]:
+        if "".join(letter for letter, _ in lettered) != ascii_uppercase[: len(lettered)]:
             return None
         if any(text.endswith("?") for _, text in lettered):  # several questions
             return None
         named = [part for pair in lettered for part in pair]
     known = frozenset(filter(None, named))
-    return known if len(known) > 1 else None
+    return known if 1 < len(known) <= _MOST_CHOICES else None
 
 
 def not_a_choice(answer: str, known: frozenset[str]) -> tuple[Problem, ...]:
     """CK111 where an answer does not even contain one of the choices as whole words; case does not count."""
     folded = answer.casefold()
-    if not folded.strip() or any(_has_words(folded, choice.casefold()) for choice in known):
+    if (
+        not folded.strip()
+        or len(answer) > _LONGEST_ANSWER
+        or any(_has_words(folded, choice.casefold()) for choice in known)
+    ):
         return ()
     short = answer if len(answer) <= _MAX_SHOWN else f"{answer[:_MAX_SHOWN]}…"
     return (Problem(row.NOT_A_CHOICE, f"{short!r} is none of the choices that the prompt lists"),)
