@@ -47,11 +47,15 @@ def split_names(files: Sequence[Path]) -> list[str]:
     """
     stems = [re.sub(r"(-\d+)(-of-\d+)?$", "", file.name.partition(ROWS_SUFFIX)[0]) for file in files]
     words = [stem.split("_") for stem in stems]
-    # The last word is never common: a single file has a split, too.
-    common = sum(
-        1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*(w[:-1] for w in words), strict=False))
-    )
+    # The last word is never common: a single file has a split, too. Nor is the one that says that all are trained on.
+    columns = zip(*(w[:-1] for w in words), strict=False)
+    common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1 and not is_training(column[0]), columns))
     return ["_".join(parts[common:]) for parts in words]
+
+
+def is_training(split: str) -> bool:
+    """Whether a split is trained on, by its name."""
+    return split.lower().startswith("train")
 
 
 def media_cache(images: Path) -> Path:

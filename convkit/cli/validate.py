@@ -1,5 +1,6 @@
 """`convkit validate PATH...`: prove data sets sound."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,7 @@ def validate(
 
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise ConvkitError(f"--output {output} is a folder, or in none that exists. Give the name of a file.")
-    terminal = output is None and sys.stdout.isatty()
+    terminal = output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     render = get_reporter(format, terminal=terminal)
     target = target_of(model, tokenizer, max_length)
     settings = load(config)

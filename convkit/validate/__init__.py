@@ -27,7 +27,7 @@ from convkit.rows import model
 from convkit.rows.parse import Job, parse
 from convkit.rows.pieces import PIECE_BYTES, Piece, cut
 from convkit.rules.base import Mention
-from convkit.rules.lookup import is_training, split_names
+from convkit.rules.lookup import split_names
 from convkit.rules.registry import codes
 from convkit.validate import media as media_pass
 from convkit.validate.scan import Scan
@@ -136,7 +136,7 @@ def _count_tokens(scans: Sequence[Scan], target: Target, workers: int, progress:
             for number, split in enumerate(split_names(scan.corpus)):
                 for piece in _pieces(scan, number, lambda count: None):
                     waiting.append((scan, number))
-                    yield model.Job(piece, scan.corpus.key, is_training(split), str(sizes))
+                    yield model.Job(piece, scan.corpus.key, layout.is_training(split), str(sizes))
 
     task = partial(model.judge, target=target, max_line=MAX_LINE_BYTES)
     count = _worth(workers, _size(sources)[0])
