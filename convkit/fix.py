@@ -7,17 +7,18 @@ The files of a finished dataset directory are not mended: their manifest says wh
 and to change both would keep the digests and lose their meaning.
 """
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from pydantic import ValidationError
 
 from convkit import layout
-from convkit.dataset import MAX_LINE_BYTES
+from convkit.dataset import MAX_LINE_BYTES, open_rows
 from convkit.files import AtomicFile
 from convkit.findings import Finding
 from convkit.rules import file as file_rules
@@ -134,6 +135,8 @@ def fix(findings: Iterable[Finding]) -> Fixed:
 def _refusal(path: Path) -> str | None:
     if path.is_symlink():
         return "it is a symbolic link. Give the file that it leads to."
+    if path.suffix in layout.COMPRESSED:
+        return "it is compressed. Decompress it, mend it, and compress it again."
     if (path.parent / layout.MANIFEST).exists():
         return (
             f"{layout.MANIFEST} beside it says which conversion wrote these bytes. Convert the source again, or copy "
@@ -145,7 +148,7 @@ def _refusal(path: Path) -> str | None:
 def _changes(path: Path, wanted: dict[int, list[Fixer]]) -> Iterator[Change]:
     if not path.is_file():  # its name is not UTF-8, so the report could not spell it
         return
-    with path.open("rb") as file:
+    with open_rows(path) as opened, io.BufferedReader(cast(io.RawIOBase, opened)) as file:
         for number, raw, whole in _parts(file):
             for fixer in wanted.get(number, ()) if whole else ():
                 mended = fixer.mend(raw)

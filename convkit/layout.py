@@ -13,7 +13,7 @@ QUARANTINE = "quarantine.jsonl"
 IMAGES = "images"
 ROWS_SUFFIX = ".jsonl"
 COMPRESSED = (".gz", ".zst")
-"""What may follow `ROWS_SUFFIX` where single row files are read."""
+"""What may follow `ROWS_SUFFIX` where there is no manifest."""
 STDIN = "-"
 
 WORK = ".partial"
@@ -26,8 +26,12 @@ def split_file(name: str, split: str) -> str:
 
 
 def row_files(directory: Path) -> list[Path]:
-    """The row files of a directory without a manifest, such as the recipe's own output, sorted by name."""
-    return sorted(p for p in directory.glob(f"*{ROWS_SUFFIX}") if p.name != QUARANTINE and p.is_file())
+    """The row files of a directory without a manifest, such as the recipe's own output, sorted by name.
+
+    Of a file that lies there both plain and compressed, only the plain one counts.
+    """
+    files = sorted(p for p in directory.iterdir() if is_row_file(p) and p.name != QUARANTINE and p.is_file())
+    return [p for p in files if p.suffix not in COMPRESSED or p.with_suffix("") not in files]
 
 
 def is_row_file(path: Path) -> bool:
@@ -43,11 +47,15 @@ def split_names(files: Sequence[Path]) -> list[str]:
     """
     stems = [re.sub(r"(-\d+)(-of-\d+)?$", "", file.name.partition(ROWS_SUFFIX)[0]) for file in files]
     words = [stem.split("_") for stem in stems]
-    # The last word is never common: a single file has a split, too.
-    common = sum(
-        1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*(w[:-1] for w in words), strict=False))
-    )
+    # The last word is never common: a single file has a split, too. Nor is the one that says that all are trained on.
+    columns = zip(*(w[:-1] for w in words), strict=False)
+    common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1 and not is_training(column[0]), columns))
     return ["_".join(parts[common:]) for parts in words]
+
+
+def is_training(split: str) -> bool:
+    """Whether a split is trained on, by its name."""
+    return split.lower().startswith("train")
 
 
 def media_cache(images: Path) -> Path:

@@ -1,5 +1,6 @@
 """`convkit validate PATH...`: prove data sets sound."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +82,7 @@ def validate(
 
     A dataset directory that passes gets a receipt, which training asks for.
     """
+    from convkit import layout
     from convkit.cli.model import target_of
     from convkit.config import load
     from convkit.errors import ConvkitError
@@ -89,7 +91,7 @@ def validate(
 
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise ConvkitError(f"--output {output} is a folder, or in none that exists. Give the name of a file.")
-    terminal = output is None and sys.stdout.isatty()
+    terminal = output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     render = get_reporter(format, terminal=terminal)
     target = target_of(model, tokenizer, max_length)
     settings = load(config)
@@ -97,6 +99,8 @@ def validate(
     baseline = baseline or settings.baseline
     if write_baseline and baseline is None:
         raise ConvkitError("--write_baseline needs the name of the file. Add --baseline FILE.")
+    if fix and Path(layout.STDIN) in paths:
+        raise ConvkitError("--fix mends files, and standard input is none. Write the rows into a file and name it.")
 
     def again() -> "Result":
         return run(paths, media=media, target=target, workers=workers, bars=progress_bar, selection=selection)
@@ -127,6 +131,7 @@ def _names(options: Codes) -> list[str]:
 def _fixed(result: "Result", again: Callable[[], "Result"]) -> "Result":
     """Mend and say what, until nothing is left to mend: not all findings may have been listed."""
     from convkit.fix import fix
+    from convkit.reporters.words import counted
 
     while True:
         changes, refused = fix(result.report.findings)
@@ -136,7 +141,7 @@ def _fixed(result: "Result", again: Callable[[], "Result"]) -> "Result":
             return result
         for change in changes:
             _say(str(change))
-        _say(f"{len(changes):,} lines mended")
+        _say(f"{counted(len(changes), 'line')} mended")
         result = again()
 
 

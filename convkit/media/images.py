@@ -199,6 +199,8 @@ def real_file(images: Path, relative: str) -> Path:
         real = os.path.realpath(os.path.join(root, relative), strict=True)
     except (OSError, ValueError) as error:
         why = "" if isinstance(error, FileNotFoundError) else f": {_reason(error)}"
+        if relative.startswith(f"{images.name}/"):
+            why += f", which paths do not name: leave out {images.name}/"
         raise ItemError("missing-image", f"is not in {images.name}/{why}") from None
     if os.path.commonpath([root, real]) != root:
         raise ItemError("outside-images", f"leads out of {images.name}/")

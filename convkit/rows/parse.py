@@ -196,7 +196,7 @@ class _Parser:
         if "metadata" in row:
             keys = keys_of(row)
         if "system" in row and (system := row["system"]) is not None:
-            problems.append(("/system", text_rules.of_any(system)))
+            problems.append(("/system", text_rules.of_system(system)))
             parts.append(digest(system.encode(), self._key))
         for pointer, several in problems:
             for problem in several:

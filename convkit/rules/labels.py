@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.digests import Column
 from convkit.findings import Finding
+from convkit.layout import is_training
 from convkit.rules.base import Check, Corpus, Problem, RowFacts
 from convkit.rules.corpus import LABEL_IMBALANCE, UNSEEN_CLASS
-from convkit.rules.lookup import MOST_LISTED, Key, first_places, is_training, not_listed, quoted, split_names
+from convkit.rules.lookup import MOST_LISTED, Key, first_places, not_listed, quoted, split_names
 from convkit.schema import Conversation
 
 if TYPE_CHECKING:

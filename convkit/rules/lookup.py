@@ -35,11 +35,6 @@ def split_names(corpus: Corpus) -> list[str]:
     return [stated.get(file.path.name, name) for file, name in zip(corpus.files, guessed, strict=True)]
 
 
-def is_training(split: str) -> bool:
-    """Whether a split is trained on, by its name."""
-    return split.lower().startswith("train")
-
-
 def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[tuple[int, Conversation]]:
     """The rows of a file with their line numbers, without those that are not sound.
 

@@ -7,6 +7,7 @@ the texts of sound rows is in `convkit.rules.texts`.
 from collections import Counter
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,10 +30,11 @@ MARKER_COUNT = Rule(
     code="CK102",
     slug="marker-count",
     severity=Severity.ERROR,
-    summary="A turn's <image> markers are not as many as its images.",
+    summary="A turn's <image> markers are not as many as its images, or the system text has one.",
     why="Each marker is replaced by one image, in order: with another count, images are dropped, shifted to the wrong "
     "place in the text, or the run stops in the middle.",
-    fix="Give one <image> for each image of the turn, or no marker at all to put all images before the text.",
+    fix="Give one <image> for each image of the turn, or no marker at all to put all images before the text; a system "
+    "text has no images.",
 )
 ASSISTANT_MISSING = Rule(
     code="CK103",
@@ -46,7 +48,7 @@ EMPTY_ANSWER = Rule(
     code="CK104",
     slug="empty-answer",
     severity=Severity.ERROR,
-    summary="An assistant text is empty or only white space.",
+    summary="An assistant text is empty or has nothing that can be seen.",
     why="The model is trained to say nothing, and the row counts as labelled; mostly the label was lost on the way.",
     fix="Give the answer, or leave the key assistant out where the split has no labels.",
 )
@@ -54,7 +56,7 @@ EMPTY_PROMPT = Rule(
     code="CK105",
     slug="empty-prompt",
     severity=Severity.WARNING,
-    summary="A user text is empty or only white space.",
+    summary="A user text is empty or has nothing that can be seen but <image> markers.",
     why="The model is asked nothing: it learns to answer whatever image it is shown in this one way.",
     fix="Write what is asked, such as: Describe the image.",
 )
@@ -185,7 +187,7 @@ def _message(detail: ErrorDetails) -> str:
     kind, loc, value = detail["type"], detail["loc"], detail["input"]
     name = _name(loc)
     if kind == "extra_forbidden":
-        return f"unknown key {_quoted(loc[-1])}{_did_you_mean(loc)}"
+        return f"unknown key {_quoted(loc[-1])}{_did_you_mean(str(loc[-1])[:_MAX_SHOWN].lower(), len(loc) == 1)}"
     if kind == "missing":
         return f"the required key {_quoted(loc[-1])} is missing"
     if kind in _EXPECTED:
@@ -204,9 +206,10 @@ def _name(loc: tuple[int | str, ...]) -> str:
     return f"an item of {loc[-2]}" if isinstance(loc[-1], int) and len(loc) > 1 else str(loc[-1])
 
 
-def _did_you_mean(loc: tuple[int | str, ...]) -> str:
-    known = list(Conversation.model_fields if len(loc) == 1 else Turn.model_fields)
-    close = get_close_matches(str(loc[-1]).lower(), known, 1)
+@lru_cache(1000)  # what is wrong in one row is mostly wrong in all of them
+def _did_you_mean(key: str, of_row: bool) -> str:
+    known = list(Conversation.model_fields if of_row else Turn.model_fields)
+    close = get_close_matches(key, known, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.digests import DigestSet, digest
 from convkit.findings import Finding
+from convkit.layout import is_training
 from convkit.media.facts import SHAPE_BITS
 from convkit.rules.base import Check, Corpus, Mention, Problem, RowFacts
 from convkit.rules.corpus import LEAKED_IMAGE, NEAR_DUPLICATE, SEPARATED_GROUP, SHARED_IMAGE
@@ -13,7 +14,6 @@ from convkit.rules.lookup import (
     Growing,
     first_places,
     image_paths,
-    is_training,
     not_listed,
     quoted,
     runs,
@@ -41,6 +41,8 @@ class _Images(NamedTuple):
 
     splits: "Digests"
     """Indices, the training splits first."""
+    sides: "Digests"
+    """The same number for all training splits: what they share, nobody is tested on."""
     paths: "Digests"
     contents: "Digests"
     pixels: "Digests"
@@ -49,7 +51,7 @@ class _Images(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """Two items of `_Images`, of different splits; the first is of the earlier one."""
+    """Two items of `_Images`, of different sides; the first is of the earlier split."""
 
     one: int
     other: int
@@ -100,8 +102,15 @@ class SharedImages(Check):
         members = [np.flatnonzero(self._named[split].contains(paths)) for split in self._splits]
         chosen = np.concatenate(members)
         splits = np.repeat(np.arange(len(members), dtype=np.uint64), [len(member) for member in members])
-        shapes = self._shapes.all().reshape(-1, _WORDS)
-        return _Images(splits, paths[chosen], self._contents.all()[chosen], self._pixels.all()[chosen], shapes[chosen])
+        last_training = max(sum(map(is_training, self._splits)) - 1, 0)
+        return _Images(
+            splits=splits,
+            sides=np.maximum(splits, last_training),
+            paths=paths[chosen],
+            contents=self._contents.all()[chosen],
+            pixels=self._pixels.all()[chosen],
+            shapes=self._shapes.all().reshape(-1, _WORDS)[chosen],
+        )
 
     def _tell(self, images: _Images, pairs: list[_Pair]) -> Iterator[Finding]:
         """One finding for each pair, at the image of the later split."""
@@ -140,8 +149,8 @@ def _equal(images: _Images) -> list[_Pair]:
     """For each picture, a pair of the first split that has it and each other one; the most equal ones."""
     import numpy as np
 
-    order = np.lexsort((images.splits, images.pixels))
-    splits = images.splits[order]
+    order = np.lexsort((images.sides, images.pixels))
+    splits = images.sides[order]
     starts, sizes = runs(images.pixels[order])
     several = splits[starts] != splits[starts + sizes - 1]
     pairs: list[_Pair] = []
@@ -153,9 +162,7 @@ def _equal(images: _Images) -> list[_Pair]:
 def _pairs_of(images: _Images, equal: "Indices") -> Iterator[_Pair]:
     import numpy as np
 
-    groups = [
-        equal[images.splits[equal] == split][:_MOST_OF_SPLIT].tolist() for split in np.unique(images.splits[equal])
-    ]
+    groups = [equal[images.sides[equal] == split][:_MOST_OF_SPLIT].tolist() for split in np.unique(images.sides[equal])]
     first, *others = groups
     for group in others:
         pairs = [_Pair(one, other) for one in first for other in group]
@@ -189,11 +196,11 @@ def _near(images: _Images) -> list[_Pair]:
 
 
 def _near_pairs(images: _Images, items: "Indices", shapes: "Digests", a: "Indices", b: "Indices") -> Iterator[_Pair]:
-    """Those of the pairs (a, b) that are near, but not equal, and of different splits."""
+    """Those of the pairs (a, b) that are near, but not equal, and of different sides."""
     import numpy as np
 
     one, other = items[a], items[b]
-    candidates = (images.splits[one] != images.splits[other]) & (images.pixels[one] != images.pixels[other])
+    candidates = (images.sides[one] != images.sides[other]) & (images.pixels[one] != images.pixels[other])
     one, other, a, b = one[candidates], other[candidates], a[candidates], b[candidates]
     bits = np.bitwise_count(shapes[a] ^ shapes[b]).sum(axis=1)
     for pair in zip(
@@ -222,7 +229,7 @@ class SeparatedGroups(Check):
         groups = np.unique(facts.groups[facts.groups != 0])
         new = groups[self._groups[split].add(groups)]
         for other, known in self._groups.items():
-            if other != split and len(new):
+            if other != split and not (is_training(other) and is_training(split)) and len(new):
                 separated = known.contains(new)
                 self._count += int(separated.sum())
                 for group in new[separated].tolist()[: MOST_LISTED - len(self._separated)]:

@@ -6,6 +6,8 @@ repeat the text.
 
 import re
 from collections.abc import Iterator
+from string import ascii_uppercase
+from unicodedata import category
 
 from convkit.rules import row
 from convkit.rules.base import Problem
@@ -18,24 +20,43 @@ _SECOND = bytes(range(0x80, 0xC0))
 _CONTINUED = re.escape(_SECOND.decode("latin-1") + _SECOND.decode("cp1252", "ignore"))
 _MISREAD = re.compile(f"(?<![A-ZÀ-Þ])(?:[ÂÃ]|â[{_CONTINUED}]|ð[\x9fŸ])[{_CONTINUED}]|ï»¿|\ufffd")
 _CHOICES = "classes|labels|categories|options|choices|answers|words"
-_LIST = re.compile(rf"\b(?:following|these|of the) (?:\w+ )?(?:{_CHOICES}): *(?P<list>[^\n]+)", re.IGNORECASE)
+# Words that are to be translated, or options that are to be compared, are nothing to choose from.
+_CHOOSE = "(?:one|which) of|answer|categorize|choose|classify|pick|select"
+_LIST = re.compile(rf"\b(?:{_CHOOSE})\b[^.:?!\n]{{0,80}}\b(?:{_CHOICES}): *(?P<list>[^\n]+)", re.IGNORECASE)
 _EITHER = re.compile(r"\bAnswer (?P<one>\w+) or (?P<other>\w+)\.?\s*\Z")
 _LETTERED = re.compile(r"^[ \t]*\(?(?P<letter>[A-Z])[).:][ \t]+(?P<text>\S.*?)[ \t]*$", re.MULTILINE)
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")
+"""Categories of characters without ink: control, format (joiners, marks of direction), line ends, blanks."""
 _MAX_SHOWN = 60
+_MOST_CHOICES = 1000
+"""As many as ImageNet has classes. Each is looked for in the answer, so this and its length bound the time."""
+_LONGEST_ANSWER = 1000
+"""Characters; more are no choice, but an essay."""
+
+
+def of_system(text: str) -> tuple[Problem, ...]:
+    """The problems of a system text."""
+    if IMAGE_MARKER in text:
+        return (Problem(row.MARKER_COUNT, f"the system text holds {IMAGE_MARKER}, but has no images"), *of_any(text))
+    return of_any(text)
 
 
 def of_prompt(text: str) -> tuple[Problem, ...]:
     """The problems of a user text."""
-    if not text or text.isspace():
+    if _is_blank(text.replace(IMAGE_MARKER, "")):
         return (Problem(row.EMPTY_PROMPT, "the user text is blank"),)
     return of_any(text)
 
 
 def of_answer(text: str) -> tuple[Problem, ...]:
     """The problems of an assistant text."""
-    if not text or text.isspace():
+    if _is_blank(text):
         return (Problem(row.EMPTY_ANSWER, "the assistant text is blank"),)
     return tuple(_of_answer(text))
+
+
+def _is_blank(text: str) -> bool:
+    return all(category(character) in _UNSEEN for character in text)
 
 
 def _of_answer(text: str) -> Iterator[Problem]:
@@ -72,27 +93,35 @@ def choices(prompt: str) -> frozenset[str] | None:
     """
     # Most prompts have nothing of the kind, and to look for a character costs a twentieth of a pattern.
     if ":" in prompt and (match := _LIST.search(prompt)):
-        named = [part.strip(" '\"") for part in re.split(r",| or ", match["list"].rstrip().rstrip("."))]
+        parts = re.split(r",| or ", match["list"].rstrip().rstrip("."))
+        # What follows a full stop may be the next sentence, or the rest of a name.
+        named = [whole.strip(" '\"") for part in parts for whole in (part, part.partition(". ")[0])]
     elif " or " in prompt and (match := _EITHER.search(prompt)):
         named = [match["one"], match["other"]]
     elif "\n" not in prompt:
         return None
     else:
         lettered = [(found["letter"], found["text"]) for found in _LETTERED.finditer(prompt)]
-        if [letter for letter, _ in lettered] != [chr(ord("A") + index) for index in range(len(lettered))]:
+        if "".join(letter for letter, _ in lettered) != ascii_uppercase[: len(lettered)]:
+            return None
+        if any(text.endswith("?") for _, text in lettered):  # several questions
             return None
         named = [part for pair in lettered for part in pair]
     known = frozenset(filter(None, named))
-    return known if len(known) > 1 else None
+    return known if 1 < len(known) <= _MOST_CHOICES else None
 
 
 def not_a_choice(answer: str, known: frozenset[str]) -> tuple[Problem, ...]:
     """CK111 where an answer does not even contain one of the choices as whole words; case does not count."""
     folded = answer.casefold()
-    if not folded.strip() or any(_has_words(folded, choice.casefold()) for choice in known):
+    if (
+        not folded.strip()
+        or len(answer) > _LONGEST_ANSWER
+        or any(_has_words(folded, choice.casefold()) for choice in known)
+    ):
         return ()
     short = answer if len(answer) <= _MAX_SHOWN else f"{answer[:_MAX_SHOWN]}…"
-    return (Problem(row.NOT_A_CHOICE, f"{short!r} is none of the {len(known)} choices that the prompt lists"),)
+    return (Problem(row.NOT_A_CHOICE, f"{short!r} is none of the choices that the prompt lists"),)
 
 
 def _has_words(text: str, words: str) -> bool:

@@ -27,7 +27,7 @@ from convkit.rows import model
 from convkit.rows.parse import Job, parse
 from convkit.rows.pieces import PIECE_BYTES, Piece, cut
 from convkit.rules.base import Mention
-from convkit.rules.lookup import is_training, split_names
+from convkit.rules.lookup import split_names
 from convkit.rules.registry import codes
 from convkit.validate import media as media_pass
 from convkit.validate.scan import Scan
@@ -116,7 +116,7 @@ def _read_rows(scans: Sequence[Scan], workers: int, progress: Progress) -> None:
                 yield piece, scan.corpus.key
 
     task = partial(parse, max_line=MAX_LINE_BYTES, mentions=any(scan.corpus.media for scan in scans))
-    for parsed in local.run(task, jobs(), _worth(workers, total), lambda job: _crashed(job[0])):
+    for parsed in local.run(task, jobs(), _worth(workers, total), lambda job: _crashed(job[0]), [parse.__module__]):
         scan, number = waiting.popleft()
         scan.take_rows(number, parsed)
     for scan, number in sources:
@@ -136,10 +136,11 @@ def _count_tokens(scans: Sequence[Scan], target: Target, workers: int, progress:
             for number, split in enumerate(split_names(scan.corpus)):
                 for piece in _pieces(scan, number, lambda count: None):
                     waiting.append((scan, number))
-                    yield model.Job(piece, scan.corpus.key, is_training(split), str(sizes))
+                    yield model.Job(piece, scan.corpus.key, layout.is_training(split), str(sizes))
 
     task = partial(model.judge, target=target, max_line=MAX_LINE_BYTES)
-    for judged in local.run(task, jobs(), _worth(workers, _size(sources)[0]), lambda job: _crashed(job.piece)):
+    count = _worth(workers, _size(sources)[0])
+    for judged in local.run(task, jobs(), count, lambda job: _crashed(job.piece), [model.__name__]):
         scan, number = waiting.popleft()
         scan.take_judged(number, judged)
         done += judged.rows

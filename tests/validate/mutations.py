@@ -3,12 +3,15 @@
 Run `python -m tests.validate.mutations` after a change; a test compares the page with what this file makes.
 """
 
+import io
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import PIL.Image
 
 from tests.conftest import ROOT
 from tests.fixtures.corpus_datasets import photo
@@ -20,6 +23,7 @@ NOT_THERE = "no manifest"
 SOUND = "sound"
 SPLITS = {"train": 8, "val": 4, "test": 4}
 TRAIN, VAL, TEST = (f"pets_{split}.jsonl" for split in SPLITS)
+IMAGE, JPEG = "images/train/1.png", "images/train/3.jpg"
 
 
 def clean(directory: Path, *, described: bool) -> Path:
@@ -30,9 +34,10 @@ def clean(directory: Path, *, described: bool) -> Path:
     for split, count in SPLITS.items():
         rows = []
         for _ in range(count):
-            name = f"{split}/{number}.png"
+            name = JPEG.removeprefix("images/") if number == 3 else f"{split}/{number}.png"
             (directory / "images" / split).mkdir(exist_ok=True)
-            (directory / "images" / name).write_bytes(photo() if number == 0 else png(value=number))
+            content = photo() if number == 0 else jpeg() if number == 3 else png(value=number)
+            (directory / "images" / name).write_bytes(content)
             said = turn("<image>\nWhich pet?", images=[name], assistant="cat" if number % 2 else "dog")
             rows.append(row(f"pet-{number}", conversations=[said], group=f"owner-{number // 2}"))
             number += 1
@@ -43,6 +48,13 @@ def clean(directory: Path, *, described: bool) -> Path:
         splits = {split: f"pets_{split}.jsonl" for split in SPLITS}
         (directory / "dataset.json").write_bytes(manifest(files, **splits))
     return directory
+
+
+def jpeg() -> bytes:
+    """A picture as cameras store it, without any check sum."""
+    file = io.BytesIO()
+    PIL.Image.linear_gradient("L").resize((64, 48)).rotate(30).save(file, "JPEG", quality=95)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -111,9 +123,24 @@ def move_row(directory: Path) -> None:
         file.write(train[-1])
 
 
+def flip_jpeg(directory: Path) -> None:
+    """Change a byte in the middle of the pixels of a JPEG."""
+    edit_bytes(JPEG, lambda content: flipped(content, len(content) - 100))(directory)
+
+
+def copy_within_split(directory: Path) -> None:
+    """Show one image of train in place of another, of the other class."""
+    shutil.copy(directory / "images/train/1.png", directory / "images/train/2.png")
+
+
 def copy_image(directory: Path) -> None:
     """Show an image of train in val."""
     shutil.copy(directory / "images/train/1.png", directory / "images/val/9.png")
+
+
+def mark_system(rows: list[Any]) -> None:
+    """Give a row a system text with a marker, which none of its images stands for."""
+    rows[2]["system"] = "Look at <image>."
 
 
 def rename_class(rows: list[Any]) -> None:
@@ -123,12 +150,13 @@ def rename_class(rows: list[Any]) -> None:
         said["assistant"] = said["assistant"].replace("cat", "Cat")
 
 
-IMAGE = "images/train/1.png"
 MUTATIONS = (
     Mutation("delete an image", lambda directory: (directory / IMAGE).unlink(), "CK201", "CK201"),
     Mutation("empty an image", edit_bytes(IMAGE, lambda content: b""), "CK206", "CK206"),
     Mutation("cut an image", edit_bytes(IMAGE, lambda content: content[:200]), "CK204", "CK204"),
-    Mutation("flip a byte of an image's pixels", edit_bytes(IMAGE, lambda c: flipped(c, 60)), "CK204", "CK204"),
+    Mutation("cut an image (JPEG)", edit_bytes(JPEG, lambda content: content[:-20]), "CK204", "CK204"),
+    Mutation("flip a byte of an image's pixels (PNG)", edit_bytes(IMAGE, lambda c: flipped(c, 60)), "CK204", "CK204"),
+    Mutation("flip a byte of an image's pixels (JPEG)", flip_jpeg, "", ""),
     Mutation("put text in the place of an image", edit_bytes(IMAGE, lambda content: b"404"), "CK204", "CK204"),
     Mutation("blank an image", edit_bytes(IMAGE, lambda c: png_of([bytes(16)] * 16, 16)), "CK218", "CK218"),
     Mutation(
@@ -138,6 +166,7 @@ MUTATIONS = (
         "CK303",
     ),
     Mutation("swap two images of a split", swap_files, "", ""),
+    Mutation("copy an image over one of the other class", copy_within_split, "CK306", "CK306"),
     Mutation("copy an image of train over one of val", copy_image, "CK307", "CK307"),
     Mutation("name an image of train in test", edit_turn(TEST, 0, images=["train/1.png"]), "CK307", "CK307"),
     Mutation(
@@ -174,9 +203,12 @@ MUTATIONS = (
     Mutation("rename a class in one split", edit(VAL, rename_class), "CK302 CK312", "CK312"),
     Mutation("rename a class in training", edit(TRAIN, rename_class), "CK302 CK312", "CK312"),
     Mutation("empty an answer", edit_turn(TRAIN, 2, assistant=""), "CK302 CK104", "CK104"),
+    Mutation("make an answer invisible", edit_turn(TRAIN, 2, assistant="\u200b"), "CK302 CK104", "CK104"),
     Mutation("drop one answer", edit(TRAIN, lambda r: r[2]["conversations"][0].pop("assistant")), "CK302", "CK108"),
     Mutation("misspell a key", edit_turn(TRAIN, 2, asistant="dog"), "CK302 CK101", "CK101"),
     Mutation("add an image marker", edit_turn(TRAIN, 2, user="<image><image>"), "CK302 CK102", "CK102"),
+    Mutation("add an image marker to the system text", edit(TRAIN, mark_system), "CK302 CK102", "CK102"),
+    Mutation("write a path with images/", edit_turn(TRAIN, 2, images=["images/train/2.png"]), "CK302 CK201", "CK201"),
     Mutation("name a file outside", edit_turn(TRAIN, 2, images=["../../etc/passwd"]), "CK302 CK202", "CK202"),
     Mutation("change a count of the manifest", edit_manifest(rows=7), "CK302", NOT_THERE),
     Mutation("change a digest of the manifest", edit_manifest(sha256="0" * 64), "CK302", NOT_THERE),
@@ -204,6 +236,8 @@ can tell by looking at it.
   nothing to compare with: convert, or keep the files under version control.
 - A manifest does not bind the bytes of images. Where two change places, what notices is the receipt of the last
   validation, whose digest of all media differs: training is refused, and `convkit validate` notes it.
+- PNG has check sums. JPEG has none: a byte of its pixels that is flipped is mostly decoded without an error, to
+  another picture, and so it is with GIF, BMP and TIFF. The receipt notices, as above. One that is cut is found.
 
 | change | with a manifest | row files and images alone |
 |---|---|---|

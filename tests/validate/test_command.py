@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from functools import partial
@@ -118,6 +119,11 @@ def test_fix_mends_says_what_and_validates_again(data: Path) -> None:
     assert convkit(data.name, "--fix", "--workers", "0", cwd=data.parent).stderr == ""
 
 
+def test_standard_input_is_not_mended(data: Path) -> None:
+    done = convkit("-", "--fix", cwd=data.parent)
+    assert (done.returncode, done.stdout) == (2, "") and "standard input is none" in done.stderr
+
+
 def test_a_report_goes_into_a_file(data: Path) -> None:
     done = convkit(data.name, "--format", "sarif", "--output", "out.sarif", "--workers", "0", cwd=data.parent)
     assert (done.returncode, done.stdout) == (1, "")
@@ -155,3 +161,20 @@ def test_a_rule_explains_itself(tmp_path: Path) -> None:
     assert near.returncode == 2 and "CK201 missing-image" in near.stderr and "CK211" not in near.stderr
     unknown = run([*command, "nothing"], text=True)
     assert unknown.returncode == 2 and "CK405 nothing-to-train-on?" in unknown.stderr
+
+
+@pytest.mark.parametrize("no_colour", [False, True])
+def test_a_terminal_has_colours_unless_they_are_not_wanted(data: Path, no_colour: bool) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"PYTHONPATH": str(ROOT)}
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "convkit", "validate", data.name, "--media", "none"],
+        cwd=data.parent,
+        env={**environment, **({"NO_COLOR": "1"} if no_colour else {})},
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    os.close(theirs)
+    assert (b"\x1b[" in os.read(ours, 4096)) != no_colour
+    os.close(ours)

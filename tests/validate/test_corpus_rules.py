@@ -34,6 +34,7 @@ def write(directory: Path, images: dict[str, bytes], **files: list[Any]) -> Path
         ),
         (["a_train-00000-of-00002.jsonl", "a_train-00001-of-00002.jsonl", "a_val.jsonl"], ["train", "train", "val"]),
         (["a_train-00000-of-00002.jsonl", "a_train-00001-of-00002.jsonl"], ["train", "train"]),
+        (["a_train_captions.jsonl", "a_train_vqa.jsonl"], ["train_captions", "train_vqa"]),
         (["x_train.jsonl"], ["train"]),
         (["train.jsonl", "a_test.jsonl.zst"], ["train", "a_test"]),
         ([], []),
@@ -62,7 +63,7 @@ def test_all_near_shapes_are_found(made: list[tuple[int, set[int], int]]) -> Non
     count = len(made)
     numbers = np.arange(count, dtype=np.uint64)
     groups = np.array([split for _, _, split in made], np.uint64)
-    images = splits._Images(groups, numbers, numbers, numbers, np.array(rows))
+    images = splits._Images(groups, groups, numbers, numbers, numbers, np.array(rows))
     found = {pair.other for pair in splits._near(images)}
     expected = {
         b if groups[b] > groups[a] else a
@@ -99,6 +100,19 @@ def test_both_places_are_told(tmp_path: Path) -> None:
     (finding,) = report_of(tmp_path).findings
     assert (finding.file, finding.line, finding.row_id) == (f"{tmp_path}/pets_val.jsonl", 1, "2")
     assert f"{tmp_path}/pets_train.jsonl:2 in the split train" in finding.message
+
+
+def test_training_files_may_share_what_no_other_split_has(tmp_path: Path) -> None:
+    images = {"a.png": png(), "b.png": png(value=1), "photo.png": photo(), "again.png": photo(shift=1)}
+    captions = [row("0", ["a.png"], group="g"), row("1", ["b.png"]), row("2", ["photo.png"])]
+    questions = [row("3", ["a.png"], group="g"), row("4", ["b.png"], group="h"), row("5", ["again.png"])]
+    for number, found in enumerate(questions):
+        found["conversations"][0]["user"] = f"Question {number}?"
+    write(tmp_path, images, train_captions=captions, train_vqa=questions)
+    assert codes(report_of(tmp_path)) == []
+    content = lines(row("6", ["b.png"], group="h", conversations=[turn("Hm?", images=["b.png"], assistant="No.")]))
+    (tmp_path / "pets_val_vqa.jsonl").write_bytes(content)
+    assert [(f.code, f.line) for f in report_of(tmp_path).findings] == [("CK307", 1), ("CK310", 1)]
 
 
 def test_what_is_not_listed_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

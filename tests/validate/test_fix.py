@@ -1,5 +1,6 @@
 """What is mended, how, and what is left alone."""
 
+import gzip
 import stat
 from pathlib import Path
 
@@ -102,6 +103,15 @@ def test_a_finished_data_set_and_a_link_are_left_alone(tmp_path: Path, kind: str
     (reason,) = refused
     assert reason.startswith(f"not mended: {directory / 'pets_train.jsonl'}: ")
     assert ("Convert the source again" if kind == "manifest" else "symbolic link") in reason
+
+
+def test_a_compressed_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(line(row("1"))))
+    before = path.read_bytes()
+    changes, refused = fix(report_of(path).findings)
+    assert (changes, path.read_bytes()) == ([], before)
+    assert refused == [f"not mended: {path}: it is compressed. Decompress it, mend it, and compress it again."]
 
 
 def test_a_file_whose_name_a_report_cannot_spell_is_left_alone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from convkit.findings import Report
+from convkit.rules import texts as text_rules
 from convkit.rules.row import explain
 from convkit.schema import Conversation
 from tests.fixtures.make_datasets import line, row, turn
@@ -120,3 +121,12 @@ def follow(document: Any, pointer: str, message: str) -> None:
         document = document[int(part)] if isinstance(document, list) else document[part]
     if "is missing" not in message:
         assert int(last) < len(document) if isinstance(document, list) else last in document
+
+
+def test_a_list_without_end_is_no_list_of_choices() -> None:
+    assert text_rules.choices("A. cat\n" * 1_200_000) is None  # more than there are letters, in any alphabet
+    many = ", ".join(map(str, range(1001)))
+    assert text_rules.choices(f"Choose one of the classes: {many}") is None
+    few = text_rules.choices(f"Choose one of the classes: {many.rpartition(', ')[0]}")
+    assert few is not None and len(few) == 1000
+    assert text_rules.not_a_choice("x" * 1000, few) and not text_rules.not_a_choice("x" * 1001, few)

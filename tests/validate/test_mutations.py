@@ -1,5 +1,6 @@
 """Every way to break a clean data set that is listed is noticed, or known not to be."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from convkit.errors import DatasetError
 from convkit.receipt import require
 from convkit.validate import validate
 from tests.validate.helpers import codes, report_of
-from tests.validate.mutations import MUTATIONS, NOT_THERE, PAGE, Mutation, clean, page, swap_files
+from tests.validate.mutations import MUTATIONS, NOT_THERE, PAGE, Mutation, clean, flip_jpeg, page, swap_files
 
 BY_NAME = [pytest.param(mutation, id=mutation.what.replace(" ", "-")) for mutation in MUTATIONS]
 
@@ -36,11 +37,12 @@ def check(directory: Path, mutation: Mutation, expected: str) -> None:
     assert bool(found) == bool(expected)
 
 
-def test_swapped_images_are_refused_by_the_gate_and_told_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [swap_files, flip_jpeg])
+def test_other_images_are_refused_by_the_gate_and_told_of(tmp_path: Path, change: Callable[[Path], None]) -> None:
     directory = clean(tmp_path / "pets", described=True)
     assert validate([directory], workers=0).notes == validate([directory], workers=0).notes == ()
     require(directory)
-    swap_files(directory)
+    change(directory)
     with pytest.raises(DatasetError, match="images have changed since it was validated"):
         require(directory)
     assert validate([directory], workers=0).notes == (

@@ -1,5 +1,6 @@
 """What validate makes of paths, and how findings are put together."""
 
+import gzip
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,15 @@ def test_files_of_one_directory_are_one_data_set_and_directories_are_not(tmp_pat
     assert f"{paths[0]}:1" in report.findings[0].message
 
 
+def test_compressed_files_of_a_directory_are_read_unless_the_plain_ones_lie_beside_them(tmp_path: Path) -> None:
+    for name, row_id in (("x_train.jsonl", "1"), ("x_train.jsonl.gz", "1"), ("x_val.jsonl.gz", "1")):
+        content = lines(row(row_id))
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    report = report_of(tmp_path)
+    assert report.summary.rows == 2
+    assert [(f.code, f.file) for f in report.findings] == [("CK301", f"{tmp_path}/x_val.jsonl.gz")]
+
+
 def test_a_file_that_is_given_with_its_directory_is_read_once(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK304_foreign_rows", tmp_path)
     listed, foreign = directory / "pets_train.jsonl", directory / "pets_old.jsonl"
@@ -94,7 +104,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
 
-    def run(task: Any, items: Any, workers: int, on_crash: Any) -> Any:
+    def run(task: Any, items: Any, workers: int, on_crash: Any, imports: Any = ()) -> Any:
         for item in items:
             if isinstance(item, Job):
                 looked.append(item.relative)
