@@ -30,7 +30,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 A = TypeVar("A")
 
-CHUNK_SECONDS = 0.05
+CHUNK_SECONDS = 0.1
 """Items are sent in chunks of about this much work: large enough to hide the sending, small enough to share out."""
 MAX_CHUNK = 256
 CHUNKS_AHEAD = 3
