@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+export CONVKIT_CACHE := $(CURDIR)/$(VENV)/cache
 
 .PHONY: demo test check schemas bench clean
 
@@ -12,7 +13,7 @@ DEMO_MODEL := smolvlm:longest_edge=64,max_image_size=64,image_seq_len=4
 DEMO_EVALUATE := $(BIN)/convkit evaluate --data_dir demo/easy-vqa --split val --batch_size 128 --max_new_tokens 8 \
 	--metrics accuracy,majority
 
-demo: demo/run/final ## train a small model from scratch on easy-VQA, on the CPU; its answers before and after, and a page of it
+demo: demo/ucf101/receipt.json demo/run/final ## convert generated clips and easy-VQA; train a small model from scratch on the CPU; its answers before and after, and a page of it
 	$(DEMO_EVALUATE) --model demo/start --output_dir demo/before
 	$(DEMO_EVALUATE) --model demo/run/final/model --output_dir demo/after
 	$(BIN)/convkit report demo/run --evaluation demo/before --evaluation demo/after
@@ -20,6 +21,11 @@ demo: demo/run/final ## train a small model from scratch on easy-VQA, on the CPU
 demo/run/final: demo/easy-vqa/receipt.json demo/start
 	$(BIN)/convkit train --data_dir demo/easy-vqa --model demo/start --output_dir demo/run --resume auto \
 		--num_train_epochs 1 --batch_size 32 --learning_rate 2e-3 --warmup_steps 100 --checkpointing none
+
+demo/ucf101/receipt.json: | $(VENV)/demo
+	$(BIN)/python tests/fixtures/make_clips.py demo/clips
+	$(BIN)/convkit convert ucf101 --source demo/clips --out_dir demo/ucf101
+	$(BIN)/convkit validate demo/ucf101
 
 demo/easy-vqa/receipt.json: | $(VENV)/demo
 	$(BIN)/convkit convert easy-vqa --one_question_per_row --out_dir demo/easy-vqa

@@ -207,7 +207,10 @@ class _Run:
             )
 
     def _account(self) -> str:
-        return " ".join(
+        reasons = self._reasons.most_common()
+        said = [
             f"{count} x {rule} (first: {self._first[rule].address}: {self._first[rule].reason})."
-            for rule, count in self._reasons.most_common(3)
-        )
+            for rule, count in reasons[:3]
+        ]
+        said += [f"{count} x {rule}." for rule, count in reasons[3:]]
+        return " ".join(said)

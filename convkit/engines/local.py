@@ -16,23 +16,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from convkit.errors import ConvkitError
 
 T = TypeVar("T")
 R = TypeVar("R")
+A = TypeVar("A")
 
-CHUNK_SECONDS = 0.05
+CHUNK_SECONDS = 0.1
 """Items are sent in chunks of about this much work: large enough to hide the sending, small enough to share out."""
 MAX_CHUNK = 256
 CHUNKS_AHEAD = 3
 """Chunks in flight for each worker; bounds the memory of waiting results."""
+
+PATIENCE_S = 0.5
+"""How long a pool may take to notice that a worker died."""
 
 WORKERS_EACH = 4
 """The most workers for each processor."""
@@ -106,7 +111,7 @@ class _Pool(Generic[T, R]):
                 return
             chunk, future = flying.popleft()
             try:
-                results, seconds = future.result()
+                results, seconds = self._answer(future)
             except BrokenProcessPool:
                 chunks = [chunk, *(waiting for waiting, _ in flying)]
                 flying.clear()
@@ -125,6 +130,15 @@ class _Pool(Generic[T, R]):
             future.set_exception(error)
             return future
 
+    def _answer(self, future: "Future[A]") -> A:
+        """Wait for it; a pool that reads what a dying worker left half sent would let it wait for ever."""
+        died = False
+        while not wait_for([future], PATIENCE_S).done:
+            if died:
+                self._kill_workers()
+            died = bool(wait([worker.sentinel for worker in self._started()], 0))
+        return future.result()
+
     def _recover(self, items: list[T], on_crash: Callable[[T], R]) -> Iterator[R]:
         """Run the items one at a time, so that a death tells whose fault it is; then go on with a fresh pool."""
         self.close()
@@ -132,7 +146,7 @@ class _Pool(Generic[T, R]):
         self._refuse_unstartable()
         for item in items:
             try:
-                results, _ = self._submit([item]).result()
+                results, _ = self._answer(self._submit([item]))
             except BrokenProcessPool:
                 results = [on_crash(item)]
                 self.close()
@@ -163,9 +177,19 @@ class _Pool(Generic[T, R]):
     def kill(self) -> None:
         """End the workers at once; a second Ctrl-C waits for it."""
         with _interrupts_wait():
-            for worker in list((self._executor._processes or {}).values()):
-                worker.kill()
+            self._kill_workers()
             self.close()
+
+    def _kill_workers(self) -> None:
+        for worker in self._started():
+            worker.kill()
+        if results := self._executor._result_queue:
+            # The pool may be reading what a worker was sending: it waits for the rest of it, or for the end of a pipe
+            # that this process holds open as well.
+            results._writer.close()  # type: ignore[attr-defined]
+
+    def _started(self) -> list[Any]:
+        return list((self._executor._processes or {}).values())
 
     def close(self) -> None:
         """Wait for the workers to end."""

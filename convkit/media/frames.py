@@ -4,6 +4,7 @@ Frame k of n is decoded frame floor(k*T/n), where T is the number of frames that
 header claims is only a guess, and timestamps (not monotonic in UCF-101's clips) are not looked at. The guess is
 what makes one pass enough: the frames it calls for are kept while all are decoded, and only if T turns out
 different is the clip decoded a second time. Decoding (`grab`) does not convert; the sampled frames alone become RGB.
+Where a stream changes its size, OpenCV scales to the size at the beginning and tells of no other.
 """
 
 import os

@@ -92,6 +92,13 @@ def test_all_items_bad(source: Path) -> None:
     )
 
 
+def test_all_items_bad_for_many_reasons(tmp_path: Path) -> None:
+    """Three have an example; the others are counted."""
+    source = write_lines(tmp_path / "source", "one id twice", *["reject", "raise", "long"] * 2)
+    with pytest.raises(SourceError, match=r"2 x refused \(first: lines.txt:2: .* 1 x duplicate-id\.$"):
+        run_lines(source, tmp_path / "out")
+
+
 def test_all_items_bad_with_a_directory_that_was_there_before(source: Path) -> None:
     (source / SOUND).write_bytes(b"garbage")
     out_dir = source.parent / "out"

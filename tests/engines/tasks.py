@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 
@@ -46,3 +48,30 @@ def die_at_1500(item: int) -> int:
 def is_loaded(item: str) -> bool:
     """Whether a module is."""
     return item in sys.modules
+
+
+def never_send_all(item: str) -> str:
+    """Stop in the midst of sending the result, and open the named FIFO then; an empty name is sent as it is."""
+    if item:
+
+        def rest() -> None:
+            Path(item).open("wb").close()
+            signal.pause()
+
+        _send_half(rest)
+    return item
+
+
+def die_sending_sevens(item: int) -> int:
+    """Kill the worker in the midst of sending the result at 7, 17, 27, ..."""
+    if item % 10 == 7:
+        _send_half(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    return item
+
+
+def _send_half(rest: Callable[[], None]) -> None:
+    def send(connection: Connection, data: bytes) -> None:
+        os.write(connection.fileno(), data[: len(data) // 2])
+        rest()
+
+    Connection._send = send  # type: ignore[attr-defined]

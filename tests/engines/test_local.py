@@ -91,6 +91,13 @@ def test_an_item_that_kills_its_worker_costs_no_other(workers: int) -> None:
     assert list(local.run(tasks.die_at_sevens, range(20), workers, _crash)) == expected
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_while_it_sends_is_noticed(workers: int) -> None:
+    """The pool would read on, and the neighbour wait for its turn to send."""
+    expected = [-item if item % 10 == 7 else item for item in range(10)]
+    assert list(local.run(tasks.die_sending_sevens, range(10), workers, _crash)) == expected
+
+
 def test_the_last_item_may_kill_its_worker() -> None:
     assert list(local.run(tasks.die_at_sevens, range(8), 1, _crash)) == [*range(7), -7]
 
@@ -131,6 +138,16 @@ def test_results_that_nobody_wants_leave_no_process(started: bool) -> None:
     workers = {next(results)} if started else set()
     results.close()
     assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_results_that_nobody_wants_need_not_be_sent_to_the_end(tmp_path: Path) -> None:
+    """A worker is killed while the pool reads what it sends."""
+    fifo = tmp_path / "half is sent"
+    os.mkfifo(fifo)
+    results = local.run(tasks.never_send_all, ["", str(fifo)], 1, _never)
+    assert next(results) == ""
+    fifo.open("rb").close()  # waits for the other end
+    results.close()
 
 
 def test_there_is_a_worker_for_each_processor_by_default() -> None:

@@ -232,6 +232,25 @@ def test_frames_that_are_too_large_are_refused(clip: Path, monkeypatch: pytest.M
     assert (error.rule, "frames of 160x120 pixels" in error.reason) == ("huge-frames", True)
 
 
+@pytest.mark.parametrize("size", [(320, 240), (80, 60)])
+def test_frames_that_change_their_size_come_in_the_first(size: tuple[int, int], tmp_path: Path) -> None:
+    """Scaled, and not cut: as wide as it is, the picture becomes bluer to the right."""
+    changing = tmp_path / "changing.mpg"
+    for width, height in ((160, 120), size):
+        path = tmp_path / f"{width}.mpg"
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"PIM1"), 25, (width, height))
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[:, :, 0] = np.linspace(0, 250, width)
+        for _ in range(20):
+            writer.write(picture)
+        writer.release()
+        with changing.open("ab") as file:
+            file.write(path.read_bytes())
+    first, *_, last = sample_frames(changing, 8, _copy, allow_truncated=True)  # one is lost at the change
+    assert first.shape == last.shape == (120, 160, 3)
+    assert np.abs(first.astype(int) - last).max() < 16
+
+
 @pytest.mark.parametrize("allow_truncated", [False, True])
 @pytest.mark.parametrize(("limit", "each"), [("MAX_FRAMES", 1), ("MAX_PIXELS", 160 * 120)])
 def test_decoding_ends_soon_behind_the_most_frames_and_pixels(
