@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import ItemError
+from convkit.media import jpeg
 from convkit.media.facts import has_more_frames, orientation
 from convkit.media.images import opened, refuse_size
 
@@ -28,7 +29,6 @@ LOSSY = {"JPEG": ".jpg", "MPO": ".jpg"}
 WHITE = (255, 255, 255)
 WIDE_NOTE = "16-bit scaled to 8-bit"
 FRAMES_NOTE = "first frame of an animation or of several pages"
-END_OF_JPEG = b"\xff\xd9"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _SIXTEEN_BIT_MAX = 65535
@@ -57,6 +57,8 @@ def ingest(data: bytes) -> Stored:
     """
     try:
         refuse_size(len(data))
+        if jpeg.is_plain(data):
+            return Stored(data, ".jpg", ())
         with opened(io.BytesIO(data)) as image:
             return _store(image, data)
     except ItemError as error:
@@ -87,7 +89,7 @@ def _store(image: "Image", data: bytes) -> Stored:
 
 def _is_whole(kind: str, data: bytes) -> bool:
     """Whether a file is certain to be a whole JPEG or PNG; what is not certain is for the decoder to say."""
-    return data.endswith(END_OF_JPEG) if kind in LOSSY else kind == "PNG" and _png_is_whole(data)
+    return data.endswith(jpeg.END) if kind in LOSSY else kind == "PNG" and _png_is_whole(data)
 
 
 def _png_is_whole(data: bytes) -> bool:
