@@ -55,4 +55,4 @@ def _is_rgb(frame: bytes) -> bool:
 
 def _are_tables(content: bytes) -> bool:
     """Whether these are whole tables of 8 bits, numbered from 0 to 3."""
-    return len(content) % _TABLE == 0 and all(number < 4 for number in content[::_TABLE])
+    return len(content) % _TABLE == 0 and max(content[::_TABLE], default=0) < 4
