@@ -67,7 +67,7 @@ class NLVR2(AnnotatedPictures[Statement]):
 
     name = "nlvr2"
     unit = "pair"
-    version = 1
+    version = 2
     Options = NLVR2Options
     suffixes = IMAGE_SUFFIXES | {".json"}
     lacking = 0.1
