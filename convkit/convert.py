@@ -31,14 +31,15 @@ from convkit.workspace import JOURNAL, claim, finished, workspace
 
 OnError = Literal["quarantine", "fail"]
 SCRATCH = "scratch"
+DEFAULT_COUNT = 100
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be quarantined before the conversion stops: a number, or a share of what was read."""
+    """How much may be quarantined before the conversion stops: a number, a share of what was read, or the larger."""
 
-    count: int | None = None
-    share: float | None = None
+    count: int = 0
+    share: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
@@ -51,15 +52,18 @@ class Budget:
             budget = cls(share=float(text[:-1]) / 100) if text.endswith("%") else cls(count=int(text))
         except ValueError:
             budget = cls(count=-1)
-        if (budget.count or 0) < 0 or not 0 <= (budget.share or 0) <= 1:
+        if budget.count < 0 or not 0 <= budget.share <= 1:
             raise ConvkitError(f"--max_errors {text} is neither a number such as 100 nor a share such as 5%.")
         return budget
 
     def exceeded(self, errors: int, read: int, *, complete: bool) -> bool:
         """A share is judged on a thousand or more, or at the end."""
-        if self.count is not None:
-            return errors > self.count
-        return self.share is not None and errors > self.share * (read if complete else max(read, 1000))
+        return errors > max(self.count, self.share * (read if complete else max(read, 1000)))
+
+
+def default_budget(converter: type[Converter[Any]]) -> Budget:
+    """Where nobody says how much may be quarantined."""
+    return Budget(DEFAULT_COUNT, converter.lacking)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class Policy:
     """What to do about items that cannot become rows."""
 
     on_error: OnError = "quarantine"
-    budget: Budget = Budget(count=100)
+    budget: Budget | None = None
+    """None: `default_budget` of the converter."""
 
 
 def convert(
@@ -126,7 +131,8 @@ class _Run:
         self.digest = ""
         self._refused = [Reject(r.address, r.rule, r.reason) for r in source.refused]
         self._scratch = work / SCRATCH
-        self._policy = policy
+        self._on_error = policy.on_error
+        self._budget = policy.budget or default_budget(type(converter))
         self._claims = Claims(out_dir / layout.IMAGES)
         self._reasons: Counter[str] = Counter()
         self._first: dict[str, Reject] = {}
@@ -193,13 +199,13 @@ class _Run:
             if isinstance(outcome, Reject):
                 self._reasons[outcome.rule] += outcome.units
                 self._first.setdefault(outcome.rule, outcome)
-                if self._policy.on_error == "fail":
+                if self._on_error == "fail":
                     raise SourceError(f"{outcome.address}: {outcome.reason} ({outcome.rule}; --on_error fail)")
         self._check_budget(complete=False)
 
     def _check_budget(self, *, complete: bool) -> None:
         errors = self._reasons.total()
-        if self._policy.budget.exceeded(errors, self._read, complete=complete):
+        if self._budget.exceeded(errors, self._read, complete=complete):
             kept = "The work so far is kept: to" if self._claims.rows else "None became a row, so nothing is kept. To"
             raise ConvkitError(
                 f"{errors} of {self._read} {self.converter.unit}s could not be converted, more than --max_errors "

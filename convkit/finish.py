@@ -66,7 +66,9 @@ class _SplitWriter:
         self._counts: Counter[str] = Counter()
 
     def add(self, outcome: Written) -> None:
-        self._counts.update(rows=len(outcome.lines), turns=outcome.turns, images=outcome.images)
+        self._counts["rows"] += len(outcome.lines)
+        self._counts["turns"] += outcome.turns
+        self._counts["images"] += outcome.images
         for line in outcome.lines:
             data = line.encode() + b"\n"
             self._digest.update(data)
@@ -89,9 +91,11 @@ class _Accounting:
     def add(self, outcome: Outcome) -> None:
         self._counts["read"] += outcome.units
         if isinstance(outcome, Written):
-            sizes = [size for _, size in outcome.media]
-            self._counts.update(written=outcome.units, media_files=len(sizes), media_bytes=sum(sizes))
-            self._notes.update(outcome.notes)
+            self._counts["written"] += outcome.units
+            self._counts["media_files"] += len(outcome.media)
+            self._counts["media_bytes"] += sum(size for _, size in outcome.media)
+            if outcome.notes:
+                self._notes.update(outcome.notes)
         elif isinstance(outcome, Exclude):
             self._excluded[outcome.reason] += outcome.units
         else:

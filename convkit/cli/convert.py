@@ -31,17 +31,6 @@ COMMON: Parameters = {
         ],
         "quarantine",
     ),
-    "max_errors": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--max_errors",
-                help="Stop when more than this is quarantined: a number, or a share such as 5%. Default: 100. "
-                "Given, it also says that so much is expected: exit code 0.",
-            ),
-        ],
-        None,
-    ),
 }
 
 
@@ -112,12 +101,17 @@ def _command(converter: "type[Converter[Any]]") -> Any:
     """A function whose signature has the common options and the converter's own."""
 
     def command(**values: Any) -> None:
-        common = {name: values.pop(name) for name in ("source", *COMMON)}
+        common = {name: values.pop(name) for name in ("source", "max_errors", *COMMON)}
         _run(converter, _options(converter, values), **common)
 
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        for name, (annotation, default) in {**_source(converter), **COMMON, **_parameters(converter.Options)}.items()
+        for name, (annotation, default) in {
+            **_source(converter),
+            **COMMON,
+            **_max_errors(converter),
+            **_parameters(converter.Options),
+        }.items()
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -133,6 +127,17 @@ def _source(converter: "type[Converter[Any]]") -> Parameters:
         if default
         else (Annotated[str, option], inspect.Parameter.empty)
     }
+
+
+def _max_errors(converter: "type[Converter[Any]]") -> Parameters:
+    from convkit.convert import DEFAULT_COUNT
+
+    default = f"{DEFAULT_COUNT}" + (f", or {converter.lacking:.0%} if that is more" if converter.lacking else "")
+    help_text = (
+        f"Stop when more than this is quarantined: a number, or a share such as 5%. Default: {default}. "
+        "Given, it also says that so much is expected: exit code 0."
+    )
+    return {"max_errors": (Annotated[str | None, typer.Option("--max_errors", help=help_text)], None)}
 
 
 def _parameters(options: "type[Options]") -> Parameters:
@@ -178,7 +183,7 @@ def _run(
 
     if (out_dir / layout.MANIFEST).exists():
         typer.echo(f"{out_dir} is complete already; checking that it is this data set.", err=True)
-    budget = Budget(count=100) if max_errors is None else Budget.parse(max_errors)
+    budget = None if max_errors is None else Budget.parse(max_errors)
     try:
         _take_interrupts()
         manifest = convert(

@@ -121,6 +121,8 @@ class Converter(ABC, Generic[I]):
     """Where the data comes from without `--source`: see `convkit.sources`. None: `--source` is required."""
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Lower-case suffixes of the files that an archive is unpacked for."""
+    lacking: ClassVar[float] = 0.0
+    """The share of its units that an ordinary copy of the source may lack; so much of them ends no run."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `convert` imports where it needs them; workers start sooner with these loaded."""
 

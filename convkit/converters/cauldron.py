@@ -80,7 +80,7 @@ class Cauldron(Converter[Rows]):
 
     name = "cauldron"
     unit = "row"
-    version = 2
+    version = 3
     Options = CauldronOptions
     default_source = "hub:HuggingFaceM4/the_cauldron/CONFIG/*.parquet"
     suffixes = frozenset([parquet.SUFFIX, *IMAGE_SUFFIXES])

@@ -67,6 +67,7 @@ class Member:
     split: str
     label: str
     stem: str
+    """Its name without suffix; with it, where an earlier file of another suffix has that name."""
     size: int
     """Bytes."""
 
@@ -142,7 +143,7 @@ def _class_members(
         return Unusable(folder.name, Reject(address, rule, reason, units))
 
     found = False
-    stems: dict[str, str] = {}
+    stems: set[str] = set()
     place = folder.relative_to(root).as_posix()
     for entry in _entries(folder):
         path = f"{place}/{entry.name}"
@@ -159,13 +160,11 @@ def _class_members(
         elif not entry.is_file():
             found = True
             yield unusable(path, "unreadable", "it is no file, or a link that leads nowhere")
-        elif stem in stems:
-            yield unusable(
-                path, "duplicate-name", f"its images would have the names of those of {stems[stem]}; rename it"
-            )
         else:
             found = True
-            stems[stem] = entry.name
+            if stem in stems:
+                stem = entry.name  # which no other has: a file with one more suffix comes later
+            stems.add(stem)
             yield Member(path, split, folder.name, stem, entry.stat().st_size)
     if not found:
         yield unusable(f"{printable(place)}/", "empty-class", f"the class folder holds no {kind}", units=0)

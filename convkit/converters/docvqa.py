@@ -120,7 +120,7 @@ class DocVQA(AnnotatedPictures[Question]):
 
     name = "docvqa"
     unit = "question"
-    version = 2
+    version = 3
     Options = DocVQAOptions
     default_source = "hub:nielsr/docvqa_1200_examples/data/*.parquet"
     suffixes = IMAGE_SUFFIXES | {".json", parquet.SUFFIX}

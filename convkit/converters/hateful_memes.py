@@ -65,7 +65,7 @@ class HatefulMemes(AnnotatedPictures[Meme]):
 
     name = "hateful-memes"
     unit = "meme"
-    version = 1
+    version = 2
     Options = HatefulMemesOptions
     suffixes = IMAGE_SUFFIXES | {".jsonl"}
     imports = IMPORTS

@@ -26,7 +26,7 @@ class ImageFolder(Converter[Classed]):
 
     name = "image-folder"
     unit = "image"
-    version = 2
+    version = 3
     Options = ImageFolderOptions
     suffixes = IMAGE_SUFFIXES
     imports = pictures.IMPORTS

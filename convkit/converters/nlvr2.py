@@ -1,8 +1,8 @@
 """NLVR2: is a sentence true of a pair of photographs?
 
 Layout: JSON Lines files named train.json, dev.json, test1.json, test2.json at any depth, and images named
-`<split>-<set>-<pair>-img0` (left) and `-img1` (right) in any folders. Not all images can be had any more, so missing
-ones are ordinary; what they cost is accounted for.
+`<split>-<set>-<pair>-img0` (left) and `-img1` (right) in any folders. Some 5 % of the images cannot be had any more:
+what they cost is accounted for, and ends no run.
 """
 
 from collections.abc import Iterator
@@ -67,9 +67,10 @@ class NLVR2(AnnotatedPictures[Statement]):
 
     name = "nlvr2"
     unit = "pair"
-    version = 1
+    version = 2
     Options = NLVR2Options
     suffixes = IMAGE_SUFFIXES | {".json"}
+    lacking = 0.1
     imports = IMPORTS
     split_names: ClassVar = {"train": "train", "dev": "val", "test1": "test1", "test2": "test2"}
     file_names = ("{split}.json",)

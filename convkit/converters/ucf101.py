@@ -47,7 +47,7 @@ class UCF101(VideoFolder):
     """UCF-101: 13,320 clips of 101 actions; the clips of an action come in 25 groups of the same scene."""
 
     name = "ucf101"
-    version = 1
+    version = 2
     Options: ClassVar[type[VideoOptions]] = UCF101Options
     suffixes = VIDEO_SUFFIXES | {".txt"}  # the lists may be in the archive
     default_source = "hub:sayakpaul/ucf101-subset/UCF101_subset.tar.gz"

@@ -1,6 +1,7 @@
 """Folders of videos by class: one row a clip, its frames as images, its class as the answer."""
 
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -44,7 +45,7 @@ class VideoFolder(Converter[Classed]):
 
     name = "video-folder"
     unit = "clip"
-    version = 1
+    version = 2
     Options: ClassVar[type[VideoOptions]] = VideoFolderOptions
     suffixes = VIDEO_SUFFIXES
     imports = ("cv2",)
@@ -60,8 +61,8 @@ class VideoFolder(Converter[Classed]):
         return class_folders.count(self.members())
 
     def group(self, member: Member) -> str:
-        """What may not be separated by a split."""
-        return f"{member.label}/{member.stem}"
+        """What may not be separated by a split: clips of one name may be one film in two formats."""
+        return f"{member.label}/{PurePosixPath(member.path).stem}"
 
     def members(self) -> Iterator[Entry]:
         """The source's clips, each in the split that the source gives it."""

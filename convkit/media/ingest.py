@@ -2,7 +2,8 @@
 
 An 8-bit RGB JPEG or PNG that stands upright is stored byte for byte. Anything else is decoded and stored again: lossy
 originals as JPEG of quality 95 without chroma subsampling, all others as PNG. What was done is noted. Metadata that
-does not parse never costs good pixels. PIL is imported only where an image is opened.
+does not parse never costs good pixels: what Pillow gives up over is left out (`convkit.media.metadata`). PIL is
+imported only where an image is opened.
 
 What is certain of an image that is stored: its header can be read, its size is within bounds, and it is whole. Those
 that are stored again were decoded, and so were those whose bytes leave a doubt. The others were not, because decoding
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import ItemError
+from convkit.media import jpeg, metadata
 from convkit.media.facts import has_more_frames, orientation
 from convkit.media.images import opened, refuse_size
 
@@ -27,9 +29,8 @@ if TYPE_CHECKING:
 LOSSY = {"JPEG": ".jpg", "MPO": ".jpg"}
 WHITE = (255, 255, 255)
 WIDE_NOTE = "16-bit scaled to 8-bit"
+METADATA_NOTE = "metadata left out that cannot be parsed"
 FRAMES_NOTE = "first frame of an animation or of several pages"
-END_OF_JPEG = b"\xff\xd9"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _SIXTEEN_BIT_MAX = 65535
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
@@ -57,10 +58,32 @@ def ingest(data: bytes) -> Stored:
     """
     try:
         refuse_size(len(data))
-        with opened(io.BytesIO(data)) as image:
-            return _store(image, data)
+        return _ingest(data)
     except ItemError as error:
+        if stored := _without_metadata(data):
+            return stored
         raise ItemError(error.rule, f"the image {error.reason}") from error
+
+
+def _ingest(data: bytes) -> Stored:
+    if jpeg.is_plain(data):
+        return Stored(data, ".jpg", ())
+    with opened(io.BytesIO(data)) as image:
+        return _store(image, data)
+
+
+def _without_metadata(data: bytes) -> Stored | None:
+    """An image that cannot be used, without its metadata; None where these are not to blame."""
+    rest = metadata.without(data)
+    if rest is None:
+        return None
+    try:
+        with opened(io.BytesIO(rest)) as image:
+            image.load()  # what failed may have been the pixels
+        stored = _ingest(rest)
+    except ItemError:
+        return None
+    return Stored(stored.data, stored.suffix, (METADATA_NOTE, *stored.notes))
 
 
 def _store(image: "Image", data: bytes) -> Stored:
@@ -87,13 +110,13 @@ def _store(image: "Image", data: bytes) -> Stored:
 
 def _is_whole(kind: str, data: bytes) -> bool:
     """Whether a file is certain to be a whole JPEG or PNG; what is not certain is for the decoder to say."""
-    return data.endswith(END_OF_JPEG) if kind in LOSSY else kind == "PNG" and _png_is_whole(data)
+    return data.endswith(jpeg.END) if kind in LOSSY else kind == "PNG" and _png_is_whole(data)
 
 
 def _png_is_whole(data: bytes) -> bool:
     """Whether all chunks have the checksums they were written with, and nothing but the end follows the pixels."""
     view = memoryview(data)
-    position, before = len(PNG_SIGNATURE), b""
+    position, before = len(metadata.PNG_SIGNATURE), b""
     while position + 12 <= len(view):
         length, name = struct.unpack_from(">I4s", view, position)
         end = position + 8 + length

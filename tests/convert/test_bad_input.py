@@ -231,11 +231,12 @@ def test_class_folder_without_clips(source: Path) -> None:
     _left_out(source, {"train/Empty/": ("empty-class", "the class folder holds no video")})
 
 
-def test_two_clips_of_one_name(source: Path) -> None:
+def test_two_clips_of_one_name_are_both_taken_and_one_group(source: Path) -> None:
     shutil.copy(source / SOUND, source / "train/Run/sound.mp4")
-    _left_out(
-        source, {"train/Run/sound.mp4": ("duplicate-name", "would have the names of those of sound.avi; rename it")}
-    )
+    run("video-folder", source, source.parent / "out")
+    first, second = rows(source.parent / "out", "train")
+    assert first["group"] == second["group"] == "Run/sound"
+    assert second["conversations"][0]["images"][0] == "train/Run/sound.mp4.0.jpg"
 
 
 @pytest.mark.parametrize(
@@ -308,10 +309,9 @@ def test_an_empty_class_that_is_not_wanted_is_not_mentioned(source: Path) -> Non
 def test_what_is_wrong_with_a_class_that_is_wanted_is_named(source: Path) -> None:
     _flawed(source, "Swim")
     done = run("ucf101", source, source.parent / "out", classes="Swim,SwimEmpty").accounting
-    assert (done.written, done.excluded) == (1, {"class not in --classes": 1})
+    assert (done.written, done.excluded) == (2, {"class not in --classes": 1})
     assert sorted(rule for rule, _ in quarantined(source.parent / "out").values()) == [
         "bad-name",
-        "duplicate-name",
         "empty-class",
         "unreadable",
     ]

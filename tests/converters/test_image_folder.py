@@ -131,11 +131,18 @@ def test_what_cannot_become_a_row_is_quarantined_with_its_reason(tmp_path: Path)
         "cat/broken.png": "undecodable-image",
         "cat/empty.png": "empty-image",
         "cat/gone.png": "unreadable",
-        "cat/00.png": "duplicate-name",
         "stray.png": "misplaced",
     }
     assert done.excluded == {"no image by its suffix: .txt": 1}
-    assert done.read == done.written + 5 + 1
+    assert done.read == done.written + 4 + 1
+
+
+def test_images_of_one_name_with_several_suffixes_are_all_taken(tmp_path: Path) -> None:
+    for number, name in enumerate(["a.JPG", "a.jpg", "a.jpg.jpg", "a.png"]):
+        write_image(tmp_path / "source/cat" / name, number)
+    assert run(tmp_path / "source", tmp_path / "out", val_fraction=0).accounting.written == 4
+    stored = [row["conversations"][0]["images"][0] for row in rows(tmp_path / "out")]
+    assert stored == [f"train/cat/{stem}.png" for stem in ("a", "a.jpg", "a.jpg.jpg", "a.png")]
 
 
 def test_an_image_that_vanished_or_may_not_be_read_is_quarantined(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from pydantic import ValidationError
 
 from convkit.convert import Budget, Policy, convert
 from convkit.converters.base import Reject
-from convkit.converters.nlvr2 import NLVR2
-from convkit.errors import SourceError
+from convkit.converters.nlvr2 import NLVR2, NLVR2Options
+from convkit.errors import ConvkitError, SourceError
 from convkit.schema import Manifest
 from convkit.validate import validate
 from tests.convert.helpers import quarantined, rows, tree
@@ -137,6 +138,18 @@ def test_the_official_dev_split(shared_data: Path, tmp_path: Path) -> None:
     first = next(n for n, i in enumerate(identifiers, 1) if i.startswith(f"{there[0]}-"))
     assert refused[f"dev.json:{first}"][1] == f"not in the source: dev/{there[0]}-img1.png"
     assert validate([tmp_path / "out"], workers=0).report.findings == []
+
+
+@pytest.mark.parametrize(("there", "ends_well"), [(18, True), (17, False)])
+def test_a_tenth_of_the_pairs_may_be_missing(
+    there: int, ends_well: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convkit.convert.DEFAULT_COUNT", 0)
+    sound = [annotation(f"dev-1-0-{number}") for number in range(there)]
+    write_lines(tmp_path / "source/dev.json", *sound, *(annotation(f"dev-2-0-{number}") for number in range(2)))
+    draw_pair(tmp_path / "source/dev", "dev-1-0", 20)
+    with nullcontext() if ends_well else pytest.raises(ConvkitError, match="2 of 19 pairs could not be converted"):
+        convert(NLVR2, str(tmp_path / "source"), NLVR2Options.model_validate({}), tmp_path / "out", workers=0)
 
 
 def test_bad_lines(tmp_path: Path) -> None:

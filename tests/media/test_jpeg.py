@@ -1,0 +1,95 @@
+"""What the markers of a JPEG tell is what Pillow would have told."""
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convkit.media.images import opened
+from convkit.media.ingest import ingest
+from convkit.media.jpeg import END, is_plain
+
+SCAN = b"\xff\xda"
+TELLING = [0, 1, 2, 3, 4, 8, 12, 16, 17, 65, 192, 194, 196, 218, 219, 221, 224, 225, 254, 255]
+"""Bytes that mean something in a header: markers, lengths, counts."""
+
+
+def saved(mode: str = "RGB", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3)
+    PIL.Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+PLAIN: list[dict[str, Any]] = [
+    {},
+    {"progressive": True},
+    {"subsampling": 0, "quality": 100},
+    {"comment": b"a comment", "dpi": (72, 72)},
+    {"restart_marker_blocks": 1},
+]
+
+
+@pytest.mark.parametrize("options", PLAIN, ids=str)
+def test_a_plain_file_is_stored_unopened(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(**options)
+    monkeypatch.setattr("PIL.Image.open", None)
+    assert is_plain(data)
+    assert ingest(data).data == data
+
+
+def with_frame(place: int, *values: int) -> bytes:
+    """A plain file with other bytes in its frame header: precision, height, width, count of components."""
+    data = bytearray(saved())
+    start = data.index(b"\xff\xc0") + 4 + place
+    data[start : start + len(values)] = values
+    return bytes(data)
+
+
+DOUBTS = {
+    "grey": saved("L"),
+    "ink": saved("CMYK"),
+    "exif": saved(exif=b"Exif\0\0"),
+    "xmp": saved(xmp=b"<x/>"),
+    "cut": saved()[:-1],
+    "cut in the header": saved()[: saved().index(SCAN)] + END,
+    "cut in the scan's header": saved()[: saved().index(SCAN) + 5] + END,
+    "something behind the end": saved() + b"\0",
+    "lossless": saved().replace(b"\xff\xc0", b"\xff\xc3"),
+    "twelve bits": with_frame(0, 12),
+    "no rows": with_frame(1, 0, 0),
+    "a pixel bomb": with_frame(1, 255, 255, 255, 255),
+    "two frames": saved().replace(b"\xff\xc4", with_frame(0)[with_frame(0).index(b"\xff\xc0") :][:19] + b"\xff\xc4", 1),
+    "four components": with_frame(5, 4),
+    "a short table": re.sub(rb"\xff\xdb\0\x43\0.", b"\xff\xdb\0\x42\0", saved(), count=1, flags=re.DOTALL),
+    "a table of 16 bits": saved().replace(b"\xff\xdb\0\x43\0", b"\xff\xdb\0\x43\x10", 1),
+    "no jpeg": b"\x89PNG" + END,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", DOUBTS)
+def test_all_else_is_left_to_pillow(name: str) -> None:
+    assert not is_plain(DOUBTS[name])
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([saved(**options) for options in PLAIN]),
+    st.lists(st.tuples(st.floats(0, 1), st.one_of(st.sampled_from(TELLING), st.integers(0, 255))), max_size=3),
+)
+def test_of_changed_headers_pillow_says_the_same(data: bytes, changes: list[tuple[float, int]]) -> None:
+    changed = bytearray(data)
+    header = data.index(SCAN) + 14
+    for place, value in changes:
+        changed[int(place * (header - 1))] = value
+    if is_plain(bytes(changed)):
+        with opened(io.BytesIO(changed)) as image:
+            assert image.format == "JPEG"
+            assert image.mode == "RGB"
+            assert image.getexif().get(0x0112) is None
