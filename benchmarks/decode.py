@@ -1,7 +1,7 @@
 """Decoding alone, with the decoder that convkit uses: the least that a conversion of every frame can cost.
 
-Usage: python -m benchmarks.decode SOURCE WORKERS SAMPLED
-    SAMPLED frames of each clip are converted to BGR; none with 0
+Usage: python -m benchmarks.decode SOURCE WORKERS SAMPLED QUALITY
+    SAMPLED frames of each clip become JPEG files of that quality, in memory; none with 0
 """
 
 import multiprocessing
@@ -13,8 +13,8 @@ from pathlib import Path
 CHUNK = 4
 
 
-def count_frames(sampled: int, path: str) -> int:
-    """Decode a clip to its end, in one thread, converting so many frames of those that its header claims."""
+def count_frames(sampled: int, quality: int, path: str) -> int:
+    """Decode a clip to its end, in one thread, encoding so many frames of those that its header claims."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -24,18 +24,19 @@ def count_frames(sampled: int, path: str) -> int:
     total = 0
     while capture.grab():
         if total in wanted:
-            capture.retrieve()
+            _, frame = capture.retrieve()
+            cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
         total += 1
     capture.release()
     return total
 
 
-def decode(source: Path, workers: int, sampled: int) -> int:
+def decode(source: Path, workers: int, sampled: int, quality: int) -> int:
     """Frames in all clips of a source, decoded by so many processes."""
     paths = sorted(str(path) for path in source.glob("*/*/*.avi"))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return sum(pool.map(partial(count_frames, sampled), paths, chunksize=CHUNK))
+        return sum(pool.map(partial(count_frames, sampled, quality), paths, chunksize=CHUNK))
 
 
 if __name__ == "__main__":
-    print(decode(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    print(decode(Path(sys.argv[1]), *map(int, sys.argv[2:])))
