@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from convkit.digests import digest, packed_digests
 from convkit.rows.pieces import Piece
-from convkit.rows.plain import PlainRow, PlainTurn, keys_of, read_row
+from convkit.rows.plain import PlainRow, keys_of, read_row
 from convkit.rules import file as file_rules
 from convkit.rules import row as row_rules
 from convkit.rules import texts as text_rules
@@ -190,8 +190,11 @@ class _Parser:
                 if said.problems or (prompt.choices and text not in prompt.choices):
                     problems.append((f"/conversations/{index}/assistant", _of_answer(said, text, prompt)))
             if "answers" in turn:
-                problems += _of_answers(turn, index)
-                if text in (right := turn["answers"] or ()):
+                right = turn["answers"] or ()
+                problems += _of_answers(right, index)
+                if text is not None and text not in right:
+                    problems.append((f"/conversations/{index}/assistant", text_rules.not_accepted(text, right)))
+                elif text is not None:
                     accepted = digest(repr(sorted(set(right))).encode(), self._key)
         if "metadata" in row:
             keys = keys_of(row)
@@ -273,8 +276,7 @@ def _of_answer(said: _Answer, text: str, prompt: _Prompt) -> tuple[Problem, ...]
     return said.problems
 
 
-def _of_answers(turn: PlainTurn, index: int) -> list[tuple[str, tuple[Problem, ...]]]:
-    accepted = turn["answers"] or ()
+def _of_answers(accepted: tuple[str, ...], index: int) -> list[tuple[str, tuple[Problem, ...]]]:
     return [(f"/conversations/{index}/answers/{k}", text_rules.of_any(text)) for k, text in enumerate(accepted)]
 
 

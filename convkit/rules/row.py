@@ -110,6 +110,15 @@ NOT_A_CHOICE = Rule(
     why="The prompt forbids the answer that is trained on: a class is missing from the list, or the label is wrong.",
     fix="Correct the label, or list all classes in the prompt.",
 )
+NOT_ACCEPTED = Rule(
+    code="CK112",
+    slug="answer-not-accepted",
+    severity=Severity.WARNING,
+    summary="An assistant text is none of the accepted answers of its turn.",
+    why="What is trained on is then counted as wrong in evaluation: one of the two was changed without the other, or "
+    "belongs to another question.",
+    fix="Correct the assistant text, or add it to answers; case, blanks around it and full stops do not count.",
+)
 RULES = (
     SCHEMA_VIOLATION,
     MARKER_COUNT,
@@ -122,6 +131,7 @@ RULES = (
     MOJIBAKE,
     CONTROL_CHARACTER,
     NOT_A_CHOICE,
+    NOT_ACCEPTED,
 )
 
 # The schema's own errors for these two come one at a time, and only where everything else is sound.

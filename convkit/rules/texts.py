@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from string import ascii_uppercase
 from unicodedata import category
 
+from convkit.metrics.answers import exact_match
 from convkit.rules import row
 from convkit.rules.base import Problem
 from convkit.schema import IMAGE_MARKER
@@ -120,8 +121,19 @@ def not_a_choice(answer: str, known: frozenset[str]) -> tuple[Problem, ...]:
         or any(_has_words(folded, choice.casefold()) for choice in known)
     ):
         return ()
-    short = answer if len(answer) <= _MAX_SHOWN else f"{answer[:_MAX_SHOWN]}…"
-    return (Problem(row.NOT_A_CHOICE, f"{short!r} is none of the choices that the prompt lists"),)
+    return (Problem(row.NOT_A_CHOICE, f"{_short(answer)} is none of the choices that the prompt lists"),)
+
+
+def not_accepted(answer: str, accepted: tuple[str, ...]) -> tuple[Problem, ...]:
+    """CK112 where an answer is none of those that are accepted, compared as accuracy does."""
+    if exact_match(answer, accepted):
+        return ()
+    others = f", such as {_short(accepted[0])}" if accepted else ""
+    return (Problem(row.NOT_ACCEPTED, f"{_short(answer)} is none of the {len(accepted)} accepted answers{others}"),)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")
 
 
 def _has_words(text: str, words: str) -> bool:

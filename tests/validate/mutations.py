@@ -199,6 +199,12 @@ MUTATIONS = (
     ),
     Mutation("move a row to another split", move_row, "CK302 CK310", "CK310"),
     Mutation("swap a label", edit_turn(TRAIN, 0, assistant="cat"), "CK302", ""),
+    Mutation(
+        "change an answer and not those that are accepted",
+        edit_turn(TRAIN, 0, assistant="cat", answers=["dog"]),
+        "CK302 CK112",
+        "CK112",
+    ),
     Mutation("change a word of a question", edit_turn(TRAIN, 0, user="<image>\nWhose pet?"), "CK302", ""),
     Mutation("rename a class in one split", edit(VAL, rename_class), "CK302 CK312", "CK312"),
     Mutation("rename a class in training", edit(TRAIN, rename_class), "CK302 CK312", "CK312"),
