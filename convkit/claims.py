@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from sys import hash_info
 
 from convkit.converters.base import Reject
 from convkit.digests import DigestSet
@@ -18,7 +17,6 @@ from convkit.journal import Outcome, Written
 
 RECENT = 2**16
 """Names that are kept in a set of Python, in some 80 bytes each."""
-_UNSIGNED = (1 << hash_info.width) - 1
 
 
 @dataclass(frozen=True)
@@ -46,29 +44,25 @@ class Names:
         import numpy as np  # here: small conversions do without
 
         if len(self._recent) > RECENT:
-            self._older.add(np.fromiter(self._recent, np.uint64))
+            self._older.add(np.fromiter(self._recent, np.int64).view(np.uint64))
             self._recent.clear()
-        hashes = np.fromiter(map(_hash, names), np.uint64)
-        self._recent.update(hashes[self._older.contains(hashes)].tolist())
+        hashes = np.fromiter(map(hash, names), np.int64)
+        self._recent.update(hashes[self._older.contains(hashes.view(np.uint64))].tolist())
 
     def taken(self, names: Iterable[str]) -> list[str]:
         """Those that are taken already, in order."""
-        return [name for name in names if _hash(name) in self._recent]
+        return [name for name in names if hash(name) in self._recent]
 
     def add(self, names: Iterable[str]) -> None:
         """Take them."""
-        self._recent.update(map(_hash, names))
-
-
-def _hash(name: str) -> int:
-    return hash(name) & _UNSIGNED
+        self._recent.update(map(hash, names))
 
 
 class Claims:
     """The names taken so far."""
 
     def __init__(self, images: Path) -> None:
-        self._images = images
+        self._images = os.fspath(images)
         self._ids = Names()
         self._media = Names()
 
@@ -108,7 +102,7 @@ class Claims:
         outcome = converted.outcome
         if not isinstance(outcome, Written):
             return outcome
-        staged = dict(zip((path for path, _ in outcome.media), converted.staged, strict=True))
+        staged = dict(zip([path for path, _ in outcome.media], converted.staged, strict=True))
         present = self._media.taken(staged)
         if conflict := self._conflict(outcome, {path: staged[path] for path in present}):
             _remove(staged.values())
@@ -117,7 +111,7 @@ class Claims:
             _remove(staged.pop(path) for path in present)
             outcome = replace(outcome, media=tuple(media for media in outcome.media if media[0] in staged))
         for path, temporary in staged.items():
-            move(temporary, os.path.join(self._images, path))
+            move(temporary, f"{self._images}/{path}")
         self._add(outcome)
         return outcome
 
@@ -130,7 +124,7 @@ class Claims:
         if taken := self._ids.taken(outcome.ids):
             return "duplicate-id", f"an earlier row has its row id {taken[0]}"
         for path, temporary in present.items():
-            if not filecmp.cmp(temporary, os.path.join(self._images, path), shallow=False):
+            if not filecmp.cmp(temporary, f"{self._images}/{path}", shallow=False):
                 return "media-conflict", f"an earlier item has another image of the name {path}"
         return None
 

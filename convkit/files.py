@@ -64,7 +64,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def put(path: str, content: bytes | Path) -> None:
-    """Make a file without waiting for the disk (`os.sync` makes many durable at once).
+    """Make a file without waiting for the disk (`os.sync` makes many durable at once), and its folder if need be.
 
     Args:
         path: a name in a scratch folder; what an earlier process left there is removed, never written into: it may
@@ -75,6 +75,9 @@ def put(path: str, content: bytes | Path) -> None:
         _put_new(path, content)
     except FileExistsError:
         os.unlink(path)
+        _put_new(path, content)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         _put_new(path, content)
 
 

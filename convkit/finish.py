@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def finish(
     Killed at any instant and called again, it writes the same files again.
     """
     accounting = _Accounting()
-    with ExitStack() as files:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as files:
+        synced = pool.submit(os.sync)  # one wait for all the media, instead of one for each, while rows are written
         splits: dict[str, _SplitWriter] = {}
         quarantine = None
         for outcome in journal.read():
@@ -42,7 +44,7 @@ def finish(
         summary = {name: split.commit() for name, split in splits.items()}
         if quarantine:
             quarantine.commit()
-    os.sync()  # one wait for all the media, instead of one for each
+        synced.result()
     manifest = Manifest(
         format_version=1,
         name=converter.dataset,

@@ -24,6 +24,7 @@ SPLIT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a split may be called: it becomes a part of file names."""
 
 _serial = itertools.count()
+FILES_A_FOLDER = 1000
 
 
 def process(converter: Converter[Any], scratch: Path, entry: Entry) -> tuple[Converted, ...]:
@@ -41,7 +42,9 @@ def process(converter: Converter[Any], scratch: Path, entry: Entry) -> tuple[Con
 def _stage(record: Record, scratch: Path) -> Converted:
     staged = []
     for content in record.media.values():
-        staged.append(os.path.join(scratch, f"{os.getpid()}-{next(_serial)}"))
+        number = next(_serial)
+        # A folder is locked while a file is made in it or moved out of it: each worker has its own, and soon another.
+        staged.append(f"{scratch}/{os.getpid()}-{number // FILES_A_FOLDER}/{number}")
         put(staged[-1], content)
     return Converted(_written(record), tuple(staged))
 
