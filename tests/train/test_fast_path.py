@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from convkit.errors import ConvkitError
-from convkit.train import attention, checkpointing, methods
+from convkit.train import attention, checkpointing, methods, stack
 from convkit.train.compilation import compile_layers
 from convkit.train.generate import Generator
 from convkit.train.lora import Fused
@@ -110,7 +111,7 @@ def test_crops_are_seen_alike_however_many_at_once(
 
 def test_kernels_without_dropout_are_not_for_who_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_is_whole", lambda module, query, key: True)
-    monkeypatch.setattr(attention, "_cudnn", lambda query, key, value, scaling: query)
+    monkeypatch.setattr(attention, "_cudnn", lambda query, key, value, scaling, causal: query)
     states = torch.randn(1, 2, 3, 4)
     for dropout, is_theirs in ((0.0, True), (0.9, False)):
         output, _ = attention.varlen_attention_forward(nn.Identity(), states, states, states, None, dropout)
@@ -144,6 +145,31 @@ def test_known_places_and_images_must_belong_together(dataset: Path, adapter: Ph
     batch["image_places"] = batch["image_places"][:-1]
     with pytest.raises(ConvkitError, match=r"placeholders for .* image tokens, but the images make"):
         trainer.forward_backward(batch, 1, last=True)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks there
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # which it does itself
+@pytest.mark.parametrize("checkpointing", ["none", "all"])
+def test_documents_side_by_side_are_the_pack(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, checkpointing: str
+) -> None:
+    config = runs.config(dataset, adapter.directory, dataset, checkpointing=checkpointing)
+    trainer, packs = runs.parts(config, adapter)
+    monkeypatch.setattr(stack, "_EVERY", 16)
+    batch = packs.batch((0, 0, 0))
+    plain = gradients(trainer, batch)
+    shapes: list[tuple[int, int]] = []
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, causal: bool = True) -> Tensor:
+        shapes.append((len(query), query.shape[2] % 16))
+        return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scaling)
+
+    monkeypatch.setattr(attention, "_suits_cudnn", lambda query: True)
+    monkeypatch.setattr(attention, "_cudnn", attend)
+    assert_same(gradients(trainer, batch), plain)
+    assert (3, 0) in shapes
+    compile_layers(trainer.sharding.model, adapter.compiled_layers, backend="aot_eager")
+    assert_same(gradients(trainer, batch), plain)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks there
@@ -383,7 +409,7 @@ def test_cudnn_attends_where_it_gives_what_is_asked_for(
         calls.append(name)
         return output
 
-    monkeypatch.setattr(attention, "_cudnn", lambda *_: called("cudnn"))
+    monkeypatch.setattr(attention, "_cudnn", lambda *_, causal: called("cudnn"))
     monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *_, **__: (called("sdpa"), None))
     module: Any = SimpleNamespace(is_causal=options.get("is_causal", False))
     query: Any = SimpleNamespace(is_cuda=True, device="cuda", dtype=torch.bfloat16, shape=output.shape)

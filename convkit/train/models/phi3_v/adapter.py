@@ -18,6 +18,7 @@ from convkit.train.models.phi3_v.image_processing import ImageRatioError, checke
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
 from convkit.train.pack import Sample, pack, pad
+from convkit.train.stack import places
 
 ROLES = frozenset(("<|system|>", "<|user|>", "<|assistant|>"))
 PROFILE = "phi-3.5-vision"
@@ -130,8 +131,8 @@ class Phi3VAdapter:
 
 
 def packed_batch(samples: Sequence[Sample], image_token_id: int) -> dict[str, Any]:
-    """A pack, with what can be known of its images here and need not be asked of a GPU."""
-    batch = pack(samples)
+    """A pack, with what can be known of it here and need not be asked of a GPU."""
+    batch = pack(samples) | places([len(sample) for sample in samples])
     if "image_sizes" in batch:
         batch["image_sizes"] = pairs(batch["image_sizes"])
         batch["image_places"] = (batch["input_ids"].flatten() == image_token_id).nonzero()[:, 0]

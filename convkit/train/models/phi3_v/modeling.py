@@ -151,6 +151,8 @@ class Phi3VModel(Phi3VPreTrainedModel):
             position_ids = _positions(inputs_embeds, attention_mask, past)
         lengths = _lengths(position_ids, attention_mask, cu_seq_lens_q)
         kernel = packed and self.config._attn_implementation in (VARLEN, "flash_attention_2")
+        if self.config._attn_implementation != VARLEN:
+            kwargs = {name: value for name, value in kwargs.items() if name not in _STACK_KEYS}
         if kernel:
             mask = None
             kwargs |= {"cu_seq_lens_q": cu_seq_lens_q}
@@ -162,7 +164,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
                 past_key_values=past_key_values,
                 position_ids=position_ids,
             )
-            kwargs = {name: value for name, value in kwargs.items() if name not in _PACK_KEYS}
+            kwargs = {name: value for name, value in kwargs.items() if name not in _PACK_KEYS | _STACK_KEYS}
         hidden = inputs_embeds
         tables = self.rotary_emb(position_ids, lengths, hidden.dtype)
         for layer in self.layers:
@@ -256,6 +258,7 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
 
 
 _PACK_KEYS = {"cu_seq_lens_k", "max_length_q", "max_length_k"}
+_STACK_KEYS = {"stack_rows", "stack_from", "stack_at"}
 
 
 def _positions(embeddings: Tensor, attention_mask: Tensor | None, past: int) -> Tensor:
