@@ -7,24 +7,18 @@ rejected leaves nothing behind, and no image is ever replaced by another one's.
 import filecmp
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from convkit.converters.base import Reject
+from convkit.converted import Converted, apart
 from convkit.digests import DigestSet
 from convkit.files import move
 from convkit.journal import Outcome, Written
 
 RECENT = 2**16
 """Names that are kept in a set of Python, in some 80 bytes each."""
-
-
-@dataclass(frozen=True)
-class Converted:
-    """An outcome with the scratch files of its media, in their order."""
-
-    outcome: Outcome
-    staged: tuple[str, ...] = ()
 
 
 class Names:
@@ -52,6 +46,11 @@ class Names:
     def taken(self, names: Iterable[str]) -> list[str]:
         """Those that are taken already, in order."""
         return [name for name in names if hash(name) in self._recent]
+
+    def free(self, names: Sequence[str]) -> bool:
+        """Whether none is taken, nor there twice."""
+        hashes = set(map(hash, names))
+        return len(hashes) == len(names) and self._recent.isdisjoint(hashes)
 
     def add(self, names: Iterable[str]) -> None:
         """Take them."""
@@ -86,7 +85,15 @@ class Claims:
             What the journal is to hold: of the media, those that no earlier outcome has brought.
         """
         self._recall([part.outcome for part in parts])
-        return tuple(self._settle(part, address) for part in parts)
+        if self._free([part.outcome for part in parts]):
+            return tuple(self._placed(part) for part in parts)
+        return tuple(self._settle(part, address) for part in apart(parts))
+
+    def _free(self, outcomes: Sequence[Outcome]) -> bool:
+        written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
+        ids = list(chain.from_iterable(outcome.ids for outcome in written))
+        media = [path for outcome in written for path, _ in outcome.media]
+        return self._ids.free(ids) and self._media.free(media)
 
     def _recall(self, outcomes: Sequence[Outcome]) -> None:
         written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
@@ -110,9 +117,15 @@ class Claims:
         if present:
             _remove(staged.pop(path) for path in present)
             outcome = replace(outcome, media=tuple(media for media in outcome.media if media[0] in staged))
-        for path, temporary in staged.items():
-            move(temporary, f"{self._images}/{path}")
-        self._add(outcome)
+        return self._placed(Converted(outcome, tuple(staged.values())))
+
+    def _placed(self, converted: Converted) -> Outcome:
+        """Give an outcome the names that it asks for."""
+        outcome = converted.outcome
+        if isinstance(outcome, Written):
+            for (path, _), temporary in zip(outcome.media, converted.staged, strict=True):
+                move(temporary, f"{self._images}/{path}")
+            self._add(outcome)
         return outcome
 
     def _conflict(self, outcome: Written, present: dict[str, str]) -> tuple[str, str] | None:

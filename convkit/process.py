@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from convkit.claims import Converted
+from convkit.converted import Converted, gather
 from convkit.converters.base import Converter, Exclude, Item, Record, Reject
 from convkit.errors import ItemError
-from convkit.files import put, size_of
-from convkit.journal import Entry, Written
+from convkit.files import put
+from convkit.journal import Entry
 
 MAX_NAME_BYTES = 255
 """Of one part of a path, on all common file systems."""
@@ -34,19 +34,18 @@ def process(converter: Converter[Any], scratch: Path, entry: Entry) -> tuple[Con
     """
     if not isinstance(entry, Item):
         return (Converted(entry),)
-    return tuple(
-        _stage(part, scratch) if isinstance(part, Record) else Converted(part) for part in _parts(converter, entry)
-    )
+    parts = _parts(converter, entry)
+    return gather((part, _stage(part, scratch)) if isinstance(part, Record) else part for part in parts)
 
 
-def _stage(record: Record, scratch: Path) -> Converted:
+def _stage(record: Record, scratch: Path) -> list[str]:
     staged = []
     for content in record.media.values():
         number = next(_serial)
         # A folder is locked while a file is made in it or moved out of it: each worker has its own, and soon another.
         staged.append(f"{scratch}/{os.getpid()}-{number // FILES_A_FOLDER}/{number}")
         put(staged[-1], content)
-    return Converted(_written(record), tuple(staged))
+    return staged
 
 
 def _parts(converter: Converter[Any], item: Item) -> Iterator[Record | Reject]:
@@ -80,19 +79,6 @@ def _parts(converter: Converter[Any], item: Item) -> Iterator[Record | Reject]:
         )
     if left or rule:
         yield Reject(item.address, rule or "converter-error", reason or f"{left} units are unaccounted for", left)
-
-
-def _written(record: Record) -> Written:
-    return Written(
-        split=record.split,
-        lines=tuple(row.to_line().decode() for row in record.rows),
-        ids=tuple(row.id for row in record.rows),
-        turns=sum(len(row.conversations) for row in record.rows),
-        images=sum(len(turn.images) for row in record.rows for turn in row.conversations),
-        media=tuple((path, size_of(content)) for path, content in record.media.items()),
-        notes=record.notes,
-        units=record.units,
-    )
 
 
 def _check(record: Record) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from convkit import claims
-from convkit.claims import Claims, Converted, Names
+from convkit.claims import Claims, Names
+from convkit.converted import Converted, Share
 from convkit.converters.base import Reject
 from convkit.journal import Outcome, Written
 
@@ -35,7 +36,11 @@ def test_names_are_forgotten_neither_within_an_item_nor_of_an_earlier_run(
 
     for outcome in outcomes(*"abcdefg"):
         to.take(outcome)
-    found = to.settle([Converted(outcome) for outcome in outcomes("h", "c", "i", "j", "k", "h")], "item")
+    parts = [
+        Converted(outcome, shares=(Share(number, 1, 1, 0, 0, 0, 1),))
+        for number, outcome in enumerate(outcomes(*"hcijkh"))
+    ]
+    found = to.settle(parts, "item")
     assert [isinstance(outcome, Reject) for outcome in found] == [False, True, False, False, False, True]
     assert to.rows
 
@@ -44,7 +49,7 @@ def _settle(to: Claims, scratch: Path, row_id: str, content: bytes) -> Outcome:
     staged = scratch / row_id
     staged.write_bytes(content)
     outcome = Written("train", ("{}",), (row_id,), 1, 1, (("a.png", len(content)),), (), 1)
-    (settled,) = to.settle([Converted(outcome, (str(staged),))], row_id)
+    (settled,) = to.settle([Converted(outcome, (str(staged),), (Share(0, 1, 1, 1, 1, 0, 1),))], row_id)
     assert not staged.exists()
     return settled
 
