@@ -11,8 +11,8 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from convkit.converters.base import Reject
 from convkit.converted import Converted, apart
+from convkit.converters.base import Reject
 from convkit.digests import DigestSet
 from convkit.files import move
 from convkit.journal import Outcome, Written

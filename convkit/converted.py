@@ -101,7 +101,8 @@ def _records(part: Converted) -> Iterator[tuple[int, Converted]]:
     whole = part.outcome
     if not isinstance(whole, Written):
         return
-    lines, ids, media, notes, staged = map(iter, (whole.lines, whole.ids, whole.media, whole.notes, part.staged))
+    lines, ids, media = iter(whole.lines), iter(whole.ids), iter(whole.media)
+    notes, staged = iter(whole.notes), iter(part.staged)
     for share in part.shares:
         written = Written(
             split=whole.split,

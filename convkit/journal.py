@@ -23,7 +23,7 @@ SYNC_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Written:
-    """An item, or a part of it, that became rows."""
+    """An item, or what of it belongs to a split, that became rows."""
 
     split: str
     lines: tuple[str, ...]
