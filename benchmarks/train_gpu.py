@@ -75,11 +75,11 @@ def main() -> None:
     told = _arguments()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not (told.folder / "model").exists():
-        _make_checkpoint(told.folder / "model", told.geometry, told.num_crops, device)
+        make_checkpoint(told.folder / "model", told.geometry, told.num_crops, device)
     data = told.folder / f"data-{told.steps}-{told.num_crops}"
     if not (data / "receipt.json").exists():
         shutil.rmtree(data, ignore_errors=True)
-        _make_dataset(data, BATCH * told.steps, told.num_crops)
+        make_dataset(data, BATCH * told.steps, told.num_crops)
     found = json.loads(told.json.read_bytes()) if told.json.exists() else {}
     about = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
@@ -131,7 +131,8 @@ def _write(file: Path, found: dict[str, Any]) -> None:
     file.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: torch.device) -> None:
+def make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: torch.device) -> None:
+    """Random weights, in the official layout."""
     with TemporaryDirectory() as scratch:
         adapter = RandomPhi3V(Path(scratch), geometry, num_crops, device, seed=0)
         save_model(directory, adapter.load(torch.bfloat16), adapter, torch.bfloat16)
@@ -139,7 +140,7 @@ def _make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: tor
         torch.cuda.empty_cache()
 
 
-def _make_dataset(directory: Path, count: int, num_crops: int) -> None:
+def make_dataset(directory: Path, count: int, num_crops: int) -> None:
     """One question about each page, whose answer stands in it."""
     random = Random(0)
     (directory / "images").mkdir(parents=True)
@@ -172,7 +173,7 @@ def _measured(arguments: list[str], run: Path, many: int, whole_model: bool) -> 
     shutil.rmtree(run, ignore_errors=True)
     half = many // 2
     command = [sys.executable, "-m", "convkit", "train", *arguments, "--save_steps", str(half), "--resume", "auto"]
-    one = _run(command, run, kill_at=many - 2)
+    one = run_to(command, run, kill_at=many - 2)
     steady = one.log[WARM:]
     seconds = sum(step["seconds"] for step in steady)
     size = sum(path.stat().st_size for path in (run / "checkpoints").glob("step-*/**/*") if path.is_file())
@@ -188,7 +189,7 @@ def _measured(arguments: list[str], run: Path, many: int, whole_model: bool) -> 
         "losses": [step["loss"] for step in one.log],
         "said": one.said,
     }
-    two = _run(command, run, kill_at=many if whole_model else 0)
+    two = run_to(command, run, kill_at=many if whole_model else 0)
     again = two.log[half:]
     yield {
         "losses_resumed": [step["loss"] for step in again],
@@ -198,7 +199,7 @@ def _measured(arguments: list[str], run: Path, many: int, whole_model: bool) -> 
     }
 
 
-def _run(command: list[str], folder: Path, kill_at: int) -> Ended:
+def run_to(command: list[str], folder: Path, kill_at: int) -> Ended:
     """Run it to its end, or with `kill_at` until so many steps are in its log; raises Failed."""
     began = time.monotonic()
     seen: list[float] = []

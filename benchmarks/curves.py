@@ -1,0 +1,100 @@
+"""Does the fast path learn what the plain path learns? The loss of fifty steps, both ways, in one picture.
+
+Run: python -m benchmarks.curves FOLDER [--json FILE] [--svg FILE] [--steps N] [OPTION OF TRAIN...]
+
+The model is that of `train_gpu`, and so are the pages: each asks for the first words of its question, which is learnt
+soon. `fast` is what `convkit train --optim adamw_bf16` does with the options given; `plain` does one row at a time,
+compiles nothing, computes all layers twice and keeps moments and gradients in float32; `plain again` is plain with
+another seed for new adapters and the order of rows, and shows how much of a difference means nothing. With --geometry
+tiny --num_crops 1 it is rehearsed on a CPU.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from benchmarks.train_gpu import BATCH, make_checkpoint, make_dataset, run_to
+from convkit.report.curves import HEIGHT, LEFT, RIGHT, WIDTH, chart
+from convkit.train.environment import versions
+
+PLAIN = ["--optim", "adamw", "--batch_size_per_gpu", "1", "--checkpointing", "all", "--no_compile"]
+WAYS = {
+    "fast": ["--optim", "adamw_bf16"],
+    "plain": PLAIN,
+    "plain again": [*PLAIN, "--seed", "1"],
+}
+COMMON = f"--bf16 --batch_size {BATCH} --warmup_steps 5 --save_steps 100000 --no_trial_checkpoint --no_tqdm".split()
+STROKES = (("#93c5fd", 4.0), ("#c2410c", 1.2), ("#a8a29e", 1.2))
+"""Colour and width of each: the first two lie on one another."""
+
+
+def main() -> None:
+    """Train all ways in turn; what was done is written after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/curves.json"))
+    parser.add_argument("--svg", type=Path, default=Path("docs/curves.svg"))
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--geometry", choices=["full", "tiny"], default="full")
+    parser.add_argument("--num_crops", type=int, default=16)
+    told, extra = parser.parse_known_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, data = told.folder / "model", told.folder / f"data-{told.steps}-{told.num_crops}"
+    if not model.exists():
+        make_checkpoint(model, told.geometry, told.num_crops, device)
+    if not (data / "receipt.json").exists():
+        shutil.rmtree(data, ignore_errors=True)
+        make_dataset(data, BATCH * told.steps, told.num_crops)
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "versions": versions(),
+        "options": [*COMMON, *extra],
+        "losses": {},
+    }
+    for way, options in WAYS.items():
+        run = told.folder / way.replace(" ", "-")
+        shutil.rmtree(run, ignore_errors=True)
+        places = ["--data_dir", str(data), "--model", str(model), "--output_dir", str(run)]
+        numbers = ["--num_crops", str(told.num_crops)]
+        command = [sys.executable, "-m", "convkit", "train", *places, *COMMON, *numbers, *extra, *options]
+        found["losses"][way] = [step["loss"] for step in run_to(command, run, kill_at=0).log]
+        found["differences"] = _differences(found["losses"])
+        told.json.write_text(json.dumps(found, indent=1) + "\n")
+        told.svg.write_text(_picture(found["losses"]))
+
+
+def _differences(losses: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Of each way from plain: the largest, and the mean, over all steps."""
+    plain = losses.get("plain", [])
+    apart = {way: [abs(a - b) for a, b in zip(curve, plain, strict=False)] for way, curve in losses.items()}
+    return {way: {"largest": max(d), "mean": fmean(d)} for way, d in apart.items() if d and way != "plain"}
+
+
+def _picture(losses: dict[str, Sequence[float]]) -> str:
+    """The curves as SVG."""
+    drawn = chart("Loss", {way: list(enumerate(curve, 1)) for way, curve in losses.items()}, marked=True)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + 20}" font-family="sans-serif" '
+        'font-size="12" fill="#57534e">',
+        f'<rect width="{WIDTH}" height="{HEIGHT + 20}" fill="#fff"/>',
+    ]
+    for y, label in drawn.y_ticks:
+        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e7e5e4"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+    parts += [f'<text x="{x:.1f}" y="210" text-anchor="middle">{label}</text>' for x, label in drawn.x_ticks]
+    for place, (line, (colour, width)) in enumerate(zip(drawn.lines, STROKES, strict=False)):
+        parts.append(f'<polyline points="{line.path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
+        parts.append(f'<text x="{LEFT + 110 * place}" y="{HEIGHT + 12}" fill="{colour}">{escape(line.name)}</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
+if __name__ == "__main__":
+    main()
