@@ -268,11 +268,14 @@ def test_an_evaluation(tmp_path: Path, data: Path) -> None:
 
 def test_evaluations_of_elsewhere_are_shown_as_well(run: Path, tmp_path: Path, data: Path) -> None:
     shutil.rmtree(run / "evaluations")
+    config = json.loads((run / "config.json").read_bytes())
+    (run / "config.json").write_text(json.dumps({**config, "eval_split": None}))
     folders = [directories.evaluation(tmp_path / name, data, directories.rows(), n) for name, n in (("a", 2), ("b", 6))]
     tree = parsed(report.write(run, evaluations=folders))
     scores = tables(tree)["pets, with 95% bootstrap intervals"]
     assert scores[0] == ["Metric", "a", "b", "Of"]
     assert (scores[1][1][:6], scores[1][2][:6]) == ("0.3333", "1.0000")
+    assert len(list(tree.iter("img"))) == 6  # of the split that was asked, not of the one that was trained on
     with pytest.raises(ConvkitError, match=r"nowhere has no scores\.json"):
         report.write(run, evaluations=[tmp_path / "nowhere"])
 
