@@ -22,6 +22,8 @@ def report(
 ) -> None:
     """Write run.html: configuration, data, curves, scores and predictions of a run, in one file without network.
 
+    The curves of a training run go into run.png beside it as well.
+
     Runs and evaluations write it themselves when they end. Of one that was cut off the page shows what there is.
     """
     from convkit.report import write

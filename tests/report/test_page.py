@@ -361,6 +361,7 @@ def test_the_command(
     assert command(monkeypatch, "report", str(run)) == 0
     assert capsys.readouterr().out == f"report: {run / 'run.html'}\n"
     assert command(monkeypatch, "report", str(run), "--out", str(tmp_path / "o.html")) == 0
-    assert (tmp_path / "o.html").read_bytes() == (run / "run.html").read_bytes()
+    for suffix in (".html", ".png"):
+        assert (tmp_path / f"o{suffix}").read_bytes() == (run / f"run{suffix}").read_bytes()
     assert command(monkeypatch, "report", str(tmp_path)) == 2
     assert "is no run directory" in capsys.readouterr().err
