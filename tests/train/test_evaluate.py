@@ -241,6 +241,14 @@ def main_code(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> Any:
     return ended.value.code
 
 
+def test_an_answer_that_is_too_long_to_be_scored_is_named(options: Options, tmp_path: Path) -> None:
+    rows = _rows()
+    rows[1]["conversations"][0]["assistant"] = "x" * 100_001
+    data = _dataset(tmp_path / "long", options.model, rows)
+    with pytest.raises(ConvkitError, match=r"Turn 0 of row 'r1' cannot be scored: gold: .* 100000 characters"):
+        _run(replace(options, data_dir=data))
+
+
 def test_the_score_is_what_the_model_holds_of_the_first_token(options: Options) -> None:
     _run(options)
     adapter = adapter_of(options.model)
