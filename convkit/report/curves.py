@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import floor, log10
 
 Point = tuple[float, float]
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 220, 64, 12, 12, 28
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 220, 64, 24, 12, 28
 """Of a chart and the margins around its curves, in units of its own."""
 MAX_POINTS = 600
 _SPANS = 20
