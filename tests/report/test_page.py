@@ -136,6 +136,8 @@ def test_the_worst_stand_first_with_their_images(run: Path) -> None:
     assert "wrong, score 0" in text(first)
     assert "Asked Which? Answered bird Answered in the first evaluation bird Accepted cow Row r5, turn 0" in text(first)
     assert len(others) == 5
+    worst, *_ = tree.iter("ul")
+    assert len(worst.findall("li")) == 1
     assert all("right, score 1" in text(other) for other in others)
     image = next(first.iter("img"))
     assert image.get("alt") == "Image 1 of row r5: 5.png"
@@ -319,6 +321,9 @@ def test_pictures_and_texts_are_bounded(run: Path, monkeypatch: pytest.MonkeyPat
     assert text(tree).count("not shown: the page has enough pictures") == 4
     monkeypatch.setattr(pictures, "MAX_BYTES", 1)
     assert len(list(parsed(report.write(run)).iter("img"))) == 1
+    monkeypatch.setattr(samples, "MAX_IMAGES", 0)
+    tree = parsed(report.write(run))
+    assert (text(tree).count("and 1 more images"), list(tree.iter("img"))) == (6, [])
     monkeypatch.setattr(samples, "MAX_TEXT", 3)
     assert "Asked Whi… Answered bir…" in text(parsed(report.write(run)))
 
