@@ -10,7 +10,9 @@ def report(
     run_dir: Annotated[
         Path, typer.Argument(metavar="RUN_DIR", help="The --output_dir of convkit train or convkit evaluate.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Where the page goes. Default: RUN_DIR/run.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes. Default: RUN_DIR/run.html.", dir_okay=False)
+    ] = None,
     evaluation: Annotated[
         list[Path] | None,
         typer.Option(

@@ -8,6 +8,7 @@ the page forbids itself all loading.
 from collections.abc import Sequence
 from pathlib import Path
 
+from convkit.errors import ConvkitError
 from convkit.files import write_atomic
 from convkit.report import load, page, plot, views
 
@@ -26,10 +27,12 @@ def write(run: Path, out: Path | None = None, evaluations: Sequence[Path] = ()) 
         Where the page is.
 
     Raises:
-        ConvkitError: it is no run directory, or a file of it is damaged.
+        ConvkitError: it is no run directory, a file of it is damaged, or there is no folder for the page.
         OSError: something cannot be read or written.
     """
     target = out or run / PAGE
+    if out and not out.parent.is_dir():
+        raise ConvkitError(f"There is no folder {out.parent}. Make it, or choose another --out.")
     found = load.run(run, evaluations)
     text = page.render(found)
     if charts := views.charts(found):

@@ -368,5 +368,8 @@ def test_the_command(
     assert command(monkeypatch, "report", str(run), "--out", str(tmp_path / "o.html")) == 0
     for suffix in (".html", ".png"):
         assert (tmp_path / f"o{suffix}").read_bytes() == (run / f"run{suffix}").read_bytes()
+    for place, why in ((tmp_path, "is a directory"), (tmp_path / "nowhere/o.html", "There is no folder")):
+        assert command(monkeypatch, "report", str(run), "--out", str(place)) == 2
+        assert why in capsys.readouterr().err
     assert command(monkeypatch, "report", str(tmp_path)) == 2
     assert "is no run directory" in capsys.readouterr().err
