@@ -165,7 +165,7 @@ def require(directory: Path, profile: str | None = None) -> Receipt:
     if why is None and _media(dataset) != receipt.media:
         why = "images have changed since it was validated"
     if why:
-        raise DatasetError(f"{directory} may not be trained on: {why}. {_run(directory, profile)}")
+        raise DatasetError(f"{directory} may not be trained or evaluated on: {why}. {_run(directory, profile)}")
     return receipt
 
 

@@ -72,10 +72,13 @@ def evaluate(
     from convkit.cli.train import quiet
     from convkit.errors import MissingExtra
     from convkit.metrics.score import Options as ScoreOptions
+    from convkit.metrics.score import refuse_unknown
     from convkit.progress import progress_bar
     from convkit.reporters.scores import render
 
     quiet()
+    scored_by = ScoreOptions(names(metrics))
+    refuse_unknown(scored_by)
     try:
         from convkit.train import evaluate as run
         from convkit.train.distributed import world
@@ -100,7 +103,7 @@ def evaluate(
         predictions = run.evaluate(options, joined, progress_bar)
         if not joined.first:
             return
-    found = run.scores(predictions, ScoreOptions(names(metrics)))
+    found = run.scores(predictions, scored_by)
     typer.echo(render(found), nl=False)
     typer.echo(f"written: {predictions}")
     at_the_end(output_dir)

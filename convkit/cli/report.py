@@ -10,7 +10,9 @@ def report(
     run_dir: Annotated[
         Path, typer.Argument(metavar="RUN_DIR", help="The --output_dir of convkit train or convkit evaluate.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Where the page goes. Default: RUN_DIR/run.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes. Default: RUN_DIR/run.html.", dir_okay=False)
+    ] = None,
     evaluation: Annotated[
         list[Path] | None,
         typer.Option(
@@ -21,6 +23,8 @@ def report(
     ] = None,
 ) -> None:
     """Write run.html: configuration, data, curves, scores and predictions of a run, in one file without network.
+
+    The curves of a training run go into run.png beside it as well.
 
     Runs and evaluations write it themselves when they end. Of one that was cut off the page shows what there is.
     """

@@ -136,10 +136,10 @@ def _accuracy(predictions: list[Prediction], _: Options) -> Sample:
 
 def _majority(predictions: list[Prediction], _: Options) -> Sample:
     """What the best answer would come to that is the same to every question: what accuracy must beat."""
-    counts = Counter(normalize(p.label) for p in predictions)
+    accepted = [set(map(normalize, p.accepted)) for p in predictions]
+    counts = Counter(answer for answers in accepted for answer in answers)
     best = min(counts, key=lambda answer: (-counts[answer], answer))
-    matches = [exact_match(best, p.accepted) for p in predictions]
-    return Sample(statistics.mean(matches), [p.cluster for p in predictions])
+    return Sample(statistics.mean([best in answers for answers in accepted]), [p.cluster for p in predictions])
 
 
 def _anls(predictions: list[Prediction], _: Options) -> Sample:

@@ -1,20 +1,22 @@
 """The run report: one page that shows a run directory, complete in itself, readable without network.
 
-`load` reads a run directory, `views` and its neighbours choose and arrange what is shown, `page` makes the file. What
-is shown comes from data: everything is escaped, bounded in number and size, and the page forbids itself all loading.
+`load` reads a run directory, `views` and its neighbours choose and arrange what is shown, `page` makes the file, and
+`plot` a picture of its curves. What is shown comes from data: everything is escaped, bounded in number and size, and
+the page forbids itself all loading.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from convkit.errors import ConvkitError
 from convkit.files import write_atomic
-from convkit.report import load, page
+from convkit.report import load, page, plot, views
 
 PAGE = "run.html"
 
 
 def write(run: Path, out: Path | None = None, evaluations: Sequence[Path] = ()) -> Path:
-    """Write the report of a run directory; the same files give the same bytes.
+    """Write the report of a run directory, and its curves as a PNG beside it; the same files give the same bytes.
 
     Args:
         run: of `convkit train` or `convkit evaluate`.
@@ -25,10 +27,15 @@ def write(run: Path, out: Path | None = None, evaluations: Sequence[Path] = ()) 
         Where the page is.
 
     Raises:
-        ConvkitError: it is no run directory, or a file of it is damaged.
+        ConvkitError: it is no run directory, a file of it is damaged, or there is no folder for the page.
         OSError: something cannot be read or written.
     """
     target = out or run / PAGE
-    text = page.render(load.run(run, evaluations))
+    if out and not out.parent.is_dir():
+        raise ConvkitError(f"There is no folder {out.parent}. Make it, or choose another --out.")
+    found = load.run(run, evaluations)
+    text = page.render(found)
+    if charts := views.charts(found):
+        write_atomic(target.with_suffix(".png"), plot.png(charts), target.parent)
     write_atomic(target, text.encode(), target.parent)
     return target

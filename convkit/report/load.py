@@ -48,6 +48,8 @@ class Evaluation:
     """Of the run that it was made in; None if it was made by `convkit evaluate`."""
     folder: Path
     scores: Scores
+    record: Record | None
+    """With the split that was asked."""
 
     @property
     def predictions(self) -> Path:
@@ -87,18 +89,21 @@ def run(directory: Path, evaluations: Sequence[Path] = ()) -> Run:
             "of convkit train or convkit evaluate."
         )
     is_training = training.is_file()
-    folders = sorted((directory / "evaluations").glob("step-*")) if is_training else [directory]
-    own = [(folder, _step(folder) if is_training else None) for folder in folders]
+    options = _parsed(training if is_training else evaluation, _OPTIONS)
+    recorded = record.read(directory)
+    asked = recorded and recorded.model_copy(update={"split": options.get("eval_split")})
+    folders = sorted((directory / "evaluations").glob("step-*")) if is_training else []
+    own = [(folder, _evaluation(folder, _step(folder), asked)) for folder in folders]
     for folder in evaluations:
         if not (folder / "scores.json").is_file():
             raise ConvkitError(f"{folder} has no scores.json. Give the --output_dir of a finished convkit evaluate.")
-    own += [(folder, None) for folder in evaluations]
-    found = [(folder, _evaluation(folder, step)) for folder, step in own]
+    others = evaluations if is_training else [directory, *evaluations]
+    found = [*own, *((folder, _evaluation(folder, None, record.read(folder))) for folder in others)]
     return Run(
         name=_name(directory),
         kind="training" if is_training else "evaluation",
-        options=_parsed(training if is_training else evaluation, _OPTIONS),
-        record=record.read(directory),
+        options=options,
+        record=recorded,
         steps=_steps(directory / "metrics.jsonl") if is_training else [],
         evaluations=[evaluation for _, evaluation in found if evaluation],
         unfinished=[_name(folder) for folder, evaluation in found if evaluation is None],
@@ -107,13 +112,13 @@ def run(directory: Path, evaluations: Sequence[Path] = ()) -> Run:
     )
 
 
-def _evaluation(folder: Path, step: int | None) -> Evaluation | None:
+def _evaluation(folder: Path, step: int | None, asked: Record | None) -> Evaluation | None:
     """None where it has no scores, which are written last."""
     path = folder / "scores.json"
     if not path.is_file():
         return None
     name = _name(folder) if step is None else "before training" if step == 0 else f"after step {step:,}"
-    return Evaluation(name, step, folder, _parsed(path, TypeAdapter(Scores)))
+    return Evaluation(name, step, folder, _parsed(path, TypeAdapter(Scores)), asked)
 
 
 def _step(folder: Path) -> int:

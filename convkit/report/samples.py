@@ -11,6 +11,7 @@ from convkit.errors import ConvkitError
 from convkit.metrics.answers import anls, exact_match
 from convkit.metrics.predictions import Prediction, read_predictions
 from convkit.metrics.score import by_source
+from convkit.record import Record
 from convkit.report.curves import number
 from convkit.report.load import Evaluation, Run
 from convkit.report.pictures import Budget, Picture
@@ -70,9 +71,9 @@ def samples(run: Run) -> list[Group]:
     chosen = {source: _choose(predictions, _metric(last, source)) for source, predictions in found.items()}
     chosen = dict(list(chosen.items())[:MAX_SOURCES])
     wanted = {scored.prediction.id for worst, others in chosen.values() for scored in (*worst, *others)}
-    rows, note = _rows(run, wanted)
+    rows, note = _rows(last.record, wanted)
     budget = Budget()
-    images = run.record.data_dir / layout.IMAGES if run.record else Path()
+    images = last.record.data_dir / layout.IMAGES if last.record else Path()
 
     def shown(scored: Sequence[_Scored]) -> list[Sample]:
         return [_sample(one, before, rows, images, budget) for one in scored]
@@ -103,16 +104,15 @@ def _value(prediction: Prediction, metric: str) -> float | None:
     return float(measure(prediction.prediction, prediction.accepted))
 
 
-def _rows(run: Run, wanted: set[str]) -> tuple[dict[tuple[str, str], Conversation], str]:
+def _rows(asked: Record | None, wanted: set[str]) -> tuple[dict[tuple[str, str], Conversation], str]:
     """Rows of the data set by source and id, as far as it is still the same; else why there are none."""
-    if run.record is None:
+    if asked is None:
         return {}, "There is no run.json, so prompts and images are not shown."
-    split = str(run.options.get("eval_split") or run.options.get("--split") or run.record.split)
     try:
-        dataset = Dataset.open(run.record.data_dir)
-        if dataset.manifest != run.record.manifest:
-            return {}, f"{run.record.data_dir} holds another data set by now, so prompts and images are not shown."
-        found = {(row.source, row.id): row for _, row in dataset.rows(split) if row.id in wanted}
+        dataset = Dataset.open(asked.data_dir)
+        if dataset.manifest != asked.manifest:
+            return {}, f"{asked.data_dir} holds another data set by now, so prompts and images are not shown."
+        found = {(row.source, row.id): row for _, row in dataset.rows(asked.split) if row.id in wanted}
     except ConvkitError as error:
         return {}, f"Prompts and images are not shown: {error}"
     return found, ""

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pydantic import ValidationError
 
-from convkit.dataset import Dataset
+from convkit.dataset import Dataset, first_problem
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.score import POSITIVE
@@ -83,7 +84,13 @@ class Answering:
         lines = bytearray()
         for number, text, probability in zip(numbers, texts, probabilities, strict=True):
             question, score = self._asked[number], self._score(number, probability, generator)
-            lines += Prediction.of(question.row, question.turn, text, score).to_line() + b"\n"
+            try:
+                lines += Prediction.of(question.row, question.turn, text, score).to_line() + b"\n"
+            except ValidationError as error:
+                raise ConvkitError(
+                    f"Turn {question.turn} of row {question.row.id!r} cannot be scored: {first_problem(error)}. Leave "
+                    "the row out if its own answers are that long, or else lower --max_new_tokens."
+                ) from None
         return bytes(lines)
 
     def _score(self, number: int, probability: torch.Tensor, generator: Generator) -> float | None:

@@ -28,6 +28,7 @@ from convkit.train.questions import History
 
 PREDICTIONS, SCORES, EVALUATION = "predictions.jsonl", "scores.json", "evaluation.json"
 _UNFINISHED = "predictions.part.jsonl"
+_OTHERS = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,13 @@ class Options:
 
     def decisive(self) -> dict[str, Any]:
         """What predictions depend on; data and weights are compared by their digests."""
-        names = ("split", "history", "limit", "batch_size", "max_new_tokens", "max_tokens", "bf16", "num_crops")
+        names = ("split", "history", "limit", "batch_size", "max_new_tokens", "bf16", "num_crops")
         return {f"--{name}": getattr(self, name) for name in names}
+
+    def places(self) -> dict[str, str]:
+        """For people; what was moved is the same."""
+        names = ("data_dir", "model", "adapter")
+        return {f"--{name}": str(path) for name in names if (path := getattr(self, name))}
 
 
 def evaluate(options: Options, world: World, bars: Bars = silent) -> Path:
@@ -108,11 +114,11 @@ def _begin(options: Options, adapter: Adapter, world: World) -> int | None:
         **options.decisive(),
     }
     folder = options.output_dir
-    file = folder / EVALUATION
-    if not file.exists():
+    if (folder / _OTHERS).exists():
+        raise ConvkitError(f"{folder} holds {_OTHERS}, of a training run or a model. Choose another --output_dir.")
+    if not any((folder / name).exists() and (folder / name).stat().st_size for name in (PREDICTIONS, _UNFINISHED)):
+        # Before the first answer nothing is fixed yet: what was begun by mistake does not stand in the way.
         folder.mkdir(parents=True, exist_ok=True)
-        if others := [name for name in (PREDICTIONS, _UNFINISHED) if (folder / name).exists()]:
-            raise ConvkitError(f"{folder / others[0]} is not of an evaluation. Choose another --output_dir.")
         record.write(
             folder,
             Record(
@@ -124,8 +130,8 @@ def _begin(options: Options, adapter: Adapter, world: World) -> int | None:
                 receipt=seen,
             ),
         )
-        write_atomic(file, _json(of), folder)
-    found = _read(file)
+        write_atomic(folder / EVALUATION, _json({**options.places(), **of}), folder)
+    found = _read(folder / EVALUATION)
     if changed := [name for name in of if found.get(name) != of[name]]:
         told = "; ".join(f"{name} {found.get(name)!r} there, {of[name]!r} here" for name in changed)
         raise ConvkitError(
@@ -143,7 +149,9 @@ def _read(file: Path) -> dict[str, Any]:
             return found
     except (OSError, ValueError):
         pass
-    raise ConvkitError(f"{file} cannot be read. Choose another --output_dir.")
+    raise ConvkitError(
+        f"{file} cannot be read, so it is not known what the predictions beside it are of. Choose another --output_dir."
+    )
 
 
 def _load(options: Options, adapter: Adapter) -> Any:

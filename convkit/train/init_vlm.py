@@ -122,9 +122,10 @@ def _language(source: Path) -> tuple[Any, Any]:
                 folder, dtype=config.dtype or torch.float32, **where, **safe
             ), tokenizer
     except Exception as error:  # readers of model files raise whatever their parts do
+        why = " ".join(str(error).split())[:300].rstrip(".")
         raise ConvkitError(
-            f"{source} cannot be read as a language model: {' '.join(str(error).split())[:300]}. Name a folder with "
-            "config.json, tokenizer.json and safetensors, or a .gguf file."
+            f"{source} cannot be read as a language model: {why}. Name a folder with config.json, tokenizer.json and "
+            "safetensors, or a .gguf file."
         ) from error
     raise ConvkitError(f"{source} is a model of the kind {kind!r}; only those of Llama's kind can be joined.")
 

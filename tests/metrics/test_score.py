@@ -211,3 +211,5 @@ def test_the_majority_is_the_best_constant_answer() -> None:
     assert scored(found, "majority")["majority"].value == 0.5
     tied = [predicted("a", "x", "b"), predicted("b", "x", "a")]
     assert scored(tied, "majority")["majority"].value == scored(tied[::-1], "majority")["majority"].value == 0.5
+    several = [predicted(f"r{n}", "x", gold, answers=[gold, "none"]) for n, gold in enumerate("abc")]
+    assert scored(several, "majority")["majority"].value == 1

@@ -48,7 +48,7 @@ def write_record(folder: Path, data: Path, *, planned: bool, steps: int = STEPS)
             versions={"convkit": "0.1.0", "torch": "2.11.0"},
             hardware=Hardware(device="cpu", processes=1, platform="Linux", cpus=2),
             data_dir=data,
-            split="val",
+            split="train" if planned else "val",
             manifest=Dataset.open(data).manifest,
             receipt=receipt.read(data),
             plan=plan if planned else None,

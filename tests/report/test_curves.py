@@ -66,3 +66,9 @@ def test_curves_are_drawn_within_the_axes(values: list[float], first: int) -> No
         for x, y in line.points:
             assert LEFT - 0.1 <= x <= WIDTH - RIGHT + 0.1
             assert TOP - 0.1 <= y <= HEIGHT - BOTTOM + 0.1
+
+
+def test_the_last_step_has_room_for_its_label() -> None:
+    place, label = chart("Loss", {"Loss": [(0.0, 1.0), (100_000.0, 0.0)]}).x_ticks[-1]
+    assert (place, label) == (WIDTH - RIGHT, "100,000")
+    assert 6.7 * len(label) <= 2 * RIGHT  # of 12 pixels; it is centred there

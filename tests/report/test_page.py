@@ -136,6 +136,8 @@ def test_the_worst_stand_first_with_their_images(run: Path) -> None:
     assert "wrong, score 0" in text(first)
     assert "Asked Which? Answered bird Answered in the first evaluation bird Accepted cow Row r5, turn 0" in text(first)
     assert len(others) == 5
+    worst, *_ = tree.iter("ul")
+    assert len(worst.findall("li")) == 1
     assert all("right, score 1" in text(other) for other in others)
     image = next(first.iter("img"))
     assert image.get("alt") == "Image 1 of row r5: 5.png"
@@ -268,11 +270,14 @@ def test_an_evaluation(tmp_path: Path, data: Path) -> None:
 
 def test_evaluations_of_elsewhere_are_shown_as_well(run: Path, tmp_path: Path, data: Path) -> None:
     shutil.rmtree(run / "evaluations")
+    config = json.loads((run / "config.json").read_bytes())
+    (run / "config.json").write_text(json.dumps({**config, "eval_split": None}))
     folders = [directories.evaluation(tmp_path / name, data, directories.rows(), n) for name, n in (("a", 2), ("b", 6))]
     tree = parsed(report.write(run, evaluations=folders))
     scores = tables(tree)["pets, with 95% bootstrap intervals"]
     assert scores[0] == ["Metric", "a", "b", "Of"]
     assert (scores[1][1][:6], scores[1][2][:6]) == ("0.3333", "1.0000")
+    assert len(list(tree.iter("img"))) == 6  # of the split that was asked, not of the one that was trained on
     with pytest.raises(ConvkitError, match=r"nowhere has no scores\.json"):
         report.write(run, evaluations=[tmp_path / "nowhere"])
 
@@ -316,6 +321,9 @@ def test_pictures_and_texts_are_bounded(run: Path, monkeypatch: pytest.MonkeyPat
     assert text(tree).count("not shown: the page has enough pictures") == 4
     monkeypatch.setattr(pictures, "MAX_BYTES", 1)
     assert len(list(parsed(report.write(run)).iter("img"))) == 1
+    monkeypatch.setattr(samples, "MAX_IMAGES", 0)
+    tree = parsed(report.write(run))
+    assert (text(tree).count("and 1 more images"), list(tree.iter("img"))) == (6, [])
     monkeypatch.setattr(samples, "MAX_TEXT", 3)
     assert "Asked Whi… Answered bir…" in text(parsed(report.write(run)))
 
@@ -358,6 +366,10 @@ def test_the_command(
     assert command(monkeypatch, "report", str(run)) == 0
     assert capsys.readouterr().out == f"report: {run / 'run.html'}\n"
     assert command(monkeypatch, "report", str(run), "--out", str(tmp_path / "o.html")) == 0
-    assert (tmp_path / "o.html").read_bytes() == (run / "run.html").read_bytes()
+    for suffix in (".html", ".png"):
+        assert (tmp_path / f"o{suffix}").read_bytes() == (run / f"run{suffix}").read_bytes()
+    for place, why in ((tmp_path, "is a directory"), (tmp_path / "nowhere/o.html", "There is no folder")):
+        assert command(monkeypatch, "report", str(run), "--out", str(place)) == 2
+        assert why in capsys.readouterr().err
     assert command(monkeypatch, "report", str(tmp_path)) == 2
     assert "is no run directory" in capsys.readouterr().err

@@ -144,6 +144,33 @@ def test_another_evaluation_in_the_folder_is_refused(options: Options, change: d
         _run(replace(options, **change))
 
 
+def test_before_its_first_answer_an_evaluation_binds_nobody(options: Options, tmp_path: Path) -> None:
+    with pytest.raises(ConvkitError, match=r"holds no adapter_model\.safetensors"):
+        _run(replace(options, adapter=tmp_path))
+    with pytest.raises(ConvkitError, match="Raise --max_tokens"):
+        _run(replace(options, max_tokens=3))
+    found = _run(options)
+    written = json.loads((options.output_dir / evaluate.EVALUATION).read_bytes())
+    assert (written["--model"], written["adapter"]) == (str(options.model), None)
+    assert _run(replace(options, max_tokens=4096)) == found  # it refuses prompts, and changes none
+
+
+def test_a_training_run_is_not_written_over(options: Options) -> None:
+    options.output_dir.mkdir()
+    for name in ("config.json", "run.json"):
+        (options.output_dir / name).write_text("{}")
+    with pytest.raises(ConvkitError, match=r"holds config\.json, of a training run"):
+        _run(options)
+    assert (options.output_dir / "run.json").read_text() == "{}"
+
+
+def test_predictions_of_elsewhere_are_not_gone_on_with(options: Options) -> None:
+    options.output_dir.mkdir()
+    (options.output_dir / evaluate.PREDICTIONS).write_text("{}\n")
+    with pytest.raises(ConvkitError, match=r"evaluation\.json cannot be read"):
+        _run(options)
+
+
 def test_two_processes_write_the_same_file(options: Options, tmp_path: Path) -> None:
     whole = _run(options)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "convkit", "evaluate"]
@@ -159,6 +186,14 @@ def _arguments(options: Options, output: Path) -> list[str]:
         *("--data_dir", str(options.data_dir), "--split", "train", "--model", str(options.model)),
         *("--output_dir", str(output), "--batch_size", "2", "--max_new_tokens", "6", "--dataloader_num_workers", "0"),
     ]
+
+
+def test_metrics_are_looked_at_before_anything_is_asked(
+    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main_code(monkeypatch, ["evaluate", *_arguments(options, tmp_path / "c"), "--metrics", "f1"]) == 2
+    assert "There is no metric 'f1'" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_command_scores(
@@ -204,6 +239,14 @@ def main_code(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> Any:
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code
+
+
+def test_an_answer_that_is_too_long_to_be_scored_is_named(options: Options, tmp_path: Path) -> None:
+    rows = _rows()
+    rows[1]["conversations"][0]["assistant"] = "x" * 100_001
+    data = _dataset(tmp_path / "long", options.model, rows)
+    with pytest.raises(ConvkitError, match=r"Turn 0 of row 'r1' cannot be scored: gold: .* 100000 characters"):
+        _run(replace(options, data_dir=data))
 
 
 def test_the_score_is_what_the_model_holds_of_the_first_token(options: Options) -> None:

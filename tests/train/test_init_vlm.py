@@ -38,8 +38,10 @@ def test_text_alone_is_answered_as_before(tmp_path: Path) -> None:
         before, after = language(input_ids=ids).logits, model(input_ids=ids).logits
     assert torch.equal(after[..., : before.shape[-1]], before)
     found = adapter(tmp_path / "joined")
+    end = found.tokenizer.convert_tokens_to_ids("<end_of_utterance>")
+    assert torch.equal(after[..., end], before[..., language.config.eos_token_id])  # it ends as it has learnt to end
     assert found.profile == "smolvlm:longest_edge=64,max_image_size=64,image_seq_len=4"
-    assert found.stop_token_ids == (found.tokenizer.convert_tokens_to_ids("<end_of_utterance>"),)
+    assert found.stop_token_ids == (end,)
 
 
 def test_what_is_no_language_model_is_refused_by_name(tmp_path: Path) -> None:
