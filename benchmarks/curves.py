@@ -1,6 +1,6 @@
 """Does the fast path learn what the plain path learns? The loss of fifty steps, both ways, in one picture.
 
-Run: python -m benchmarks.curves FOLDER [--json FILE] [--svg FILE] [--steps N] [OPTION OF TRAIN...]
+Run: python -m benchmarks.curves FOLDER [--json FILE] [--png FILE] [--steps N] [OPTION OF TRAIN...]
 
 The model is that of `train_gpu`, and so are the pages: each asks for the first words of its question, which is learnt
 soon. `fast` is what `convkit train --optim adamw_bf16` does with the options given; `plain` does one row at a time,
@@ -14,7 +14,6 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +21,8 @@ from typing import Any
 import torch
 
 from benchmarks.train_gpu import BATCH, make_checkpoint, make_dataset, run_to
-from convkit.report.curves import HEIGHT, LEFT, RIGHT, WIDTH, chart
+from convkit.report.curves import chart
+from convkit.report.plot import png
 from convkit.train.environment import versions
 
 PLAIN = ["--optim", "adamw", "--batch_size_per_gpu", "1", "--checkpointing", "all", "--no_compile"]
@@ -32,8 +32,6 @@ WAYS = {
     "plain again": [*PLAIN, "--seed", "1"],
 }
 COMMON = f"--bf16 --batch_size {BATCH} --warmup_steps 5 --save_steps 100000 --no_trial_checkpoint --no_tqdm".split()
-STROKES = (("#93c5fd", 4.0), ("#c2410c", 1.2), ("#a8a29e", 1.2))
-"""Colour and width of each: the first two lie on one another."""
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/curves.json"))
-    parser.add_argument("--svg", type=Path, default=Path("docs/curves.svg"))
+    parser.add_argument("--png", type=Path, default=Path("docs/curves.png"))
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--geometry", choices=["full", "tiny"], default="full")
     parser.add_argument("--num_crops", type=int, default=16)
@@ -68,7 +66,7 @@ def main() -> None:
         found["losses"][way] = [step["loss"] for step in run_to(command, run, kill_at=0).log]
         found["differences"] = _differences(found["losses"])
         told.json.write_text(json.dumps(found, indent=1) + "\n")
-        told.svg.write_text(_picture(found["losses"]))
+        told.png.write_bytes(_picture(found["losses"]))
 
 
 def _differences(losses: dict[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -78,22 +76,8 @@ def _differences(losses: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     return {way: {"largest": max(d), "mean": fmean(d)} for way, d in apart.items() if d and way != "plain"}
 
 
-def _picture(losses: dict[str, Sequence[float]]) -> str:
-    """The curves as SVG."""
-    drawn = chart("Loss", {way: list(enumerate(curve, 1)) for way, curve in losses.items()}, marked=True)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + 20}" font-family="sans-serif" '
-        'font-size="12" fill="#57534e">',
-        f'<rect width="{WIDTH}" height="{HEIGHT + 20}" fill="#fff"/>',
-    ]
-    for y, label in drawn.y_ticks:
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e7e5e4"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    parts += [f'<text x="{x:.1f}" y="210" text-anchor="middle">{label}</text>' for x, label in drawn.x_ticks]
-    for place, (line, (colour, width)) in enumerate(zip(drawn.lines, STROKES, strict=False)):
-        parts.append(f'<polyline points="{line.path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
-        parts.append(f'<text x="{LEFT + 110 * place}" y="{HEIGHT + 12}" fill="{colour}">{escape(line.name)}</text>')
-    return "\n".join([*parts, "</svg>\n"])
+def _picture(losses: dict[str, Sequence[float]]) -> bytes:
+    return png([chart("Loss", {way: list(enumerate(curve, 1)) for way, curve in losses.items()}, marked=True)])
 
 
 if __name__ == "__main__":
