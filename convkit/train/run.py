@@ -17,7 +17,7 @@ from convkit.progress import Bars, silent
 from convkit.record import Planned, Record
 from convkit.train import checkpoint, extras, index, methods, preflight, reporters
 from convkit.train.config import Config
-from convkit.train.data import Packs, batches
+from convkit.train.data import Packs, batches, reading
 from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
 from convkit.train.environment import hardware, versions
@@ -54,7 +54,7 @@ def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, s
     """
     reporters.require(config)
     extras.require(config)
-    with deterministic(config.deterministic):
+    with deterministic(config.deterministic), reading():
         _train(config, adapter, world, bars, say)
 
 
