@@ -260,6 +260,7 @@ def _save(parts: _Parts, step: int, rows: int) -> None:
     checkpoint.save(
         config.output_dir, state, trainer.sharding, parts.adapter, first=first, dtype=dtype(config), keep=kept
     )
+    trainer.world.wait()  # here, where all are patient: groups that DeepSpeed makes are not
 
 
 def _evaluate(parts: _Parts, log: Log, step: int) -> None:
