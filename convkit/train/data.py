@@ -3,7 +3,7 @@
 import atexit
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +79,7 @@ class _Order(Sampler[Pack]):
         return self._packs
 
 
-def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Iterator[Batch]:
+def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Generator[Batch]:
     """The batches of packs, in their order whatever the number of workers.
 
     Raises:

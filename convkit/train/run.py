@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,8 +231,8 @@ def _steps(parts: _Parts, first: int, rows: int) -> int:
     with _asked_to_stop() as asked, Log(config, first, parts.meter, world) as log:
         parts.evaluations.forget(first)
         _evaluate(parts, log, first)
-        stream = batches(parts.packs, order, config.dataloader_num_workers)
-        with parts.bars("training", "rows", parts.meter.text) as update:
+        reader = batches(parts.packs, order, config.dataloader_num_workers)
+        with closing(reader) as stream, parts.bars("training", "rows", parts.meter.text) as update:
             for step in range(first, plan.steps):
                 began = time.monotonic()
                 outcome = trainer.step(step, stream, lambda: bool(asked))
