@@ -86,6 +86,7 @@ def quiet() -> None:
     import os
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of missing extras wherever it is installed
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)  # wherever it is installed
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # packs are of many sizes
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

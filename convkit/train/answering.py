@@ -15,7 +15,7 @@ from convkit.errors import ConvkitError
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.score import POSITIVE
 from convkit.progress import Bars, silent
-from convkit.train.data import batches
+from convkit.train.data import batches, reading
 from convkit.train.distributed import World
 from convkit.train.generate import Generator, Prompts, first_token
 from convkit.train.models.base import Adapter
@@ -52,6 +52,7 @@ class Answering:
             source: [first_token(adapter, answer) for answer in pair] for source, pair in self._pairs.items()
         }
 
+    @reading()
     def __call__(self, model: Any, file: Path, done: int, world: World, bars: Bars = silent) -> None:
         """Answer all questions; all processes call it, the first one writes.
 

@@ -56,16 +56,15 @@ def save(
         Where it is, once the first process has written it.
 
     Raises:
-        OSError: it cannot be written; the earlier ones are as they were.
+        ConvkitError, OSError: it cannot be written; the earlier ones are as they were.
     """
     target, weights, tensors = _path(run, state["step"]), sharding.weights(), _tensors(sharding, first)
     if not first:
         return target
-    scratch = _scratch(target)
-    export(sharding.model, weights, adapter, scratch, dtype)
-    save_file(tensors, scratch / _TENSORS)
-    (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
-    _commit(scratch, target)
+    with whole(target) as scratch:
+        export(sharding.model, weights, adapter, scratch, dtype)
+        save_file(tensors, scratch / _TENSORS)
+        (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
     for old in checkpoints(run)[:-keep]:
         remove(old)
     return target
@@ -75,9 +74,8 @@ def save_final(run: Path, sharding: Sharding, adapter: Adapter, *, first: bool, 
     """Write what came of a run, in the layout in which it is used; all processes take part, as in `save`."""
     target, weights = run / FINAL, sharding.weights()
     if first:
-        scratch = _scratch(target)
-        export(sharding.model, weights, adapter, scratch, dtype)
-        _commit(scratch, target)
+        with whole(target) as scratch:
+            export(sharding.model, weights, adapter, scratch, dtype)
     return target
 
 
@@ -89,13 +87,22 @@ def save_model(target: Path, model: Any, adapter: Adapter, dtype: torch.dtype) -
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A directory to write into that becomes `target` when it is complete; after a failure nothing stays."""
+    """A directory to write into that becomes `target` when it is complete; after a failure nothing stays.
+
+    Raises:
+        ConvkitError: tensors cannot be written; safetensors has no OSError for that.
+    """
     scratch = _scratch(target)
     try:
         yield scratch
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        if not isinstance(error, SafetensorError):
+            raise
+        raise ConvkitError(
+            f"{target} cannot be written: {error}. Make room, and run the same command again; a training run goes on "
+            "with --resume auto."
+        ) from None
     _commit(scratch, target)
 
 
@@ -142,7 +149,8 @@ def read_state(directory: Path) -> dict[str, Any]:
         state = json.loads(path.read_bytes())
         if (
             isinstance(state, dict)
-            and all(isinstance(state.get(name), int) for name in ("step", "rows", "processes"))
+            and all(isinstance(state.get(name), int) for name in ("rows", "processes"))
+            and state.get("step") == _step(directory)
             and isinstance(state.get("of"), dict)
         ):
             return state

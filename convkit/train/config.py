@@ -167,7 +167,7 @@ def resolve(given: dict[str, Any], file: Path | None = None, recipe: str | None 
     in_file = values.pop("recipe", None)
     if name := recipe or in_file:
         values = _recipe(str(name), values) | values
-    strict = with_config(ConfigDict(extra="forbid"))(Config)
+    strict = with_config(ConfigDict(extra="forbid", allow_inf_nan=False))(Config)
     try:
         return _consistent(TypeAdapter(strict).validate_python(values))
     except ValidationError as error:
@@ -252,5 +252,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         raise ConvkitError(f"{path} cannot be read: {' '.join(str(error).split())}. Give a YAML file.") from None
     if not isinstance(values, dict):
         raise ConvkitError(f"{path} holds no options. Write one a line, such as `batch_size: 64`.")
+    if values.get("resume") is False:  # what YAML makes of `no`
+        values["resume"] = "no"
     ours = {theirs: name for name, theirs in ALIASES.items()}
     return {ours.get(name := str(key).replace("-", "_"), name): value for key, value in values.items()}

@@ -1,7 +1,10 @@
 """Packs of the plan as batches, read by worker processes ahead of the model."""
 
+import atexit
+import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +79,7 @@ class _Order(Sampler[Pack]):
         return self._packs
 
 
-def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Iterator[Batch]:
+def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Generator[Batch]:
     """The batches of packs, in their order whatever the number of workers.
 
     Raises:
@@ -98,6 +101,25 @@ def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Iterato
         yield outcome
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around whatever goes on while `batches` reads: torch raises in the midst of it where a worker process was killed.
+
+    Raises:
+        ConvkitError: one was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ConvkitError(
+            f"A process that reads images has died, mostly for want of memory: {str(error).splitlines()[0]} Have fewer "
+            "with --dataloader_num_workers, or give the machine or container more memory, or room in /dev/shm. Then "
+            "run the same again; a training run goes on with --resume auto."
+        ) from None
+
+
 def _as_is(batch: Any) -> Any:
     return batch
 
@@ -105,3 +127,13 @@ def _as_is(batch: Any) -> Any:
 def _leave_signals(worker: int) -> None:
     """A scheduler signals all processes of a job at once; the first process must still get its batches, and saves."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Those that an unforeseen error has left: asked by SIGTERM alone, they would be waited for without end."""
+    workers = multiprocessing.active_children()
+    if workers:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each of them
+    for worker in workers:
+        worker.kill()

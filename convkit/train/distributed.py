@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # now: its defaults hold the group of that time, which then could not be left
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
@@ -20,6 +21,8 @@ BUCKET = 64 * 2**20
 """Numbers that are summed up in one message."""
 _FAILURE = "convkit/failure"
 _LEFT = "convkit/left/"
+_PATIENCE = timedelta(days=1)
+"""Others wait while the first process reads all rows or writes a checkpoint, which NCCL by itself gives ten minutes."""
 _WAIT = timedelta(seconds=2)
 """A process leaves word before it closes its connections; this is for slow networks."""
 _STAY = timedelta(seconds=10)
@@ -101,17 +104,18 @@ def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn
 @contextmanager
 def world() -> Iterator[World]:
     """Join the other processes, as the variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT say."""
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    size, rank, store = _joined()
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     os.environ.setdefault("DS_ACCELERATOR", device.type)  # where DeepSpeed is installed, it would tell what it found
-    if size == 1:
+    if store is None:
         yield World(0, 1, device)
         return
-    store, *_ = next(rendezvous("env://", rank, size))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
+    store.set_timeout(_PATIENCE)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
         yield World(rank, size, device)
     except Exception as error:
@@ -126,6 +130,18 @@ def world() -> Iterator[World]:
         raise
     else:
         dist.destroy_process_group()
+
+
+def _joined() -> tuple[int, int, Store | None]:
+    """How many processes there are, which of them this is, and what they leave word in; none if it is the only one."""
+    try:
+        size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        return size, rank, next(rendezvous("env://", rank, size))[0] if size > 1 else None
+    except (ValueError, dist.DistError) as error:
+        raise ConvkitError(
+            f"The processes of the run cannot find each other: {error}. Start them with torchrun, which sets RANK, "
+            "WORLD_SIZE, MASTER_ADDR and MASTER_PORT; or unset WORLD_SIZE, and say --nproc."
+        ) from None
 
 
 def _connection_lost(error: Exception) -> bool:

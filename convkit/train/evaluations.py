@@ -45,9 +45,9 @@ class Evaluations:
             )
 
     def forget(self, step: int) -> None:
-        """Remove those of later steps, which come again: a run goes on after `step`."""
+        """Remove those of later steps, which come again: a run goes on after `step`, or begins if that is 0."""
         for folder in (self._config.output_dir / EVALUATIONS).glob("step-*"):
-            if self._world.first and folder.name > _name(step):
+            if self._world.first and (not step or folder.name > _name(step)):
                 shutil.rmtree(folder)
 
     def __call__(self, step: int, model: Any) -> Scores | None:

@@ -11,8 +11,8 @@ _TO_SAVE_S = 600
 
 
 def launched() -> bool:
-    """Whether torchrun or its like has started this process already."""
-    return "WORLD_SIZE" in os.environ
+    """Whether torchrun or its like has started this process already, beside others: clusters say 1 of a single one."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:

@@ -3,12 +3,13 @@
 import json
 import math
 from contextlib import ExitStack
-from io import BytesIO
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pydantic_core import from_json
 
+from convkit.errors import ConvkitError
 from convkit.files import write_atomic
 from convkit.train.config import Config
 from convkit.train.distributed import World
@@ -34,11 +35,8 @@ class Log:
 
     def __enter__(self) -> Self:
         if self._writes:
-            kept = BytesIO()
-            for line in self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []:
-                if line.endswith(b"\n") and from_json(line)["step"] <= self._first:
-                    kept.write(line)
-            write_atomic(self._path, kept.getvalue(), self._path.parent)
+            if self._path.exists():
+                write_atomic(self._path, _until(self._first, self._path), self._path.parent)
             self._others = ExitStack()
             self._reporters = self._others.enter_context(reporters(self._config, self._first))
             self._file = self._path.open("a")
@@ -79,3 +77,19 @@ class Log:
         if self._writes:
             self._file.close()
             self._others.close()
+
+
+def _until(step: int, path: Path) -> bytes:
+    """The lines up to a step, but for a last one that a kill has torn.
+
+    Raises:
+        ConvkitError: another one is damaged.
+    """
+    kept = bytearray()
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        try:
+            if line.endswith(b"\n") and from_json(line)["step"] <= step:
+                kept += line
+        except (ValueError, TypeError, KeyError):
+            raise ConvkitError(f"{path}:{number} is no line of a run. Remove it: training does without.") from None
+    return bytes(kept)

@@ -1,13 +1,14 @@
 """Curves of a run elsewhere than in metrics.jsonl: TensorBoard, and Weights & Biases."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from convkit.errors import ConvkitError, MissingExtra
+from convkit.files import write_atomic
 from convkit.train.config import Config
 
 Reporter = Callable[[dict[str, Any]], None]
@@ -39,7 +40,7 @@ def _wandb(config: Config, first: int) -> Iterator[Reporter]:
         project="convkit",
         dir=config.output_dir,
         name=config.output_dir.name,
-        id=_run_id(config.output_dir),
+        id=_run_id(config.output_dir, first),
         resume="allow",
         config=config.recorded(),
     )
@@ -87,6 +88,9 @@ def _curves(record: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in record.items() if name != "step" and isinstance(value, int | float)}
 
 
-def _run_id(run: Path) -> str:
-    """The same for a run that is gone on with."""
-    return hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
+def _run_id(run: Path, first: int) -> str:
+    """A new one for a run that begins, wherever it is; its own for one that is gone on with."""
+    file = run / "wandb-id"
+    if not first or not file.exists():
+        write_atomic(file, uuid4().hex.encode(), run)
+    return file.read_text()

@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from convkit.progress import Bars, silent
 from convkit.record import Planned, Record
 from convkit.train import checkpoint, extras, index, methods, preflight, reporters
 from convkit.train.config import Config
-from convkit.train.data import Packs, batches
+from convkit.train.data import Packs, batches, reading
 from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
 from convkit.train.environment import hardware, versions
@@ -54,7 +54,7 @@ def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, s
     """
     reporters.require(config)
     extras.require(config)
-    with deterministic(config.deterministic):
+    with deterministic(config.deterministic), reading():
         _train(config, adapter, world, bars, say)
 
 
@@ -231,8 +231,8 @@ def _steps(parts: _Parts, first: int, rows: int) -> int:
     with _asked_to_stop() as asked, Log(config, first, parts.meter, world) as log:
         parts.evaluations.forget(first)
         _evaluate(parts, log, first)
-        stream = batches(parts.packs, order, config.dataloader_num_workers)
-        with parts.bars("training", "rows", parts.meter.text) as update:
+        reader = batches(parts.packs, order, config.dataloader_num_workers)
+        with closing(reader) as stream, parts.bars("training", "rows", parts.meter.text) as update:
             for step in range(first, plan.steps):
                 began = time.monotonic()
                 outcome = trainer.step(step, stream, lambda: bool(asked))
@@ -260,6 +260,7 @@ def _save(parts: _Parts, step: int, rows: int) -> None:
     checkpoint.save(
         config.output_dir, state, trainer.sharding, parts.adapter, first=first, dtype=dtype(config), keep=kept
     )
+    trainer.world.wait()  # here, where all are patient: groups that DeepSpeed makes are not
 
 
 def _evaluate(parts: _Parts, log: Log, step: int) -> None:

@@ -102,6 +102,15 @@ def test_later_ones_than_the_checkpoint_come_again(dataset: Path, adapter: Phi3V
     assert evaluations(tmp_path / "run") == whole
 
 
+def test_a_run_that_begins_takes_over_none(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    folder = tmp_path / "run/evaluations/step-00000000"
+    folder.mkdir(parents=True)
+    (folder / "predictions.jsonl").write_bytes(b"of another model, killed before its first checkpoint\n")
+    (folder / "scores.json").write_bytes(b"{}")
+    train(dataset, adapter, tmp_path / "run", **EVALUATED)
+    assert evaluations(tmp_path / "run")[folder.name].count(b"\n") == runs.ROWS
+
+
 def test_only_the_first_rows(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
     train(dataset, adapter, tmp_path / "run", **EVALUATED, eval_limit=3)
     assert {content.count(b"\n") for content in evaluations(tmp_path / "run").values()} == {3}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from convkit.dataset import Dataset
@@ -258,6 +259,35 @@ def test_a_damaged_checkpoint_is_named(dataset: Path, adapter: Phi3VAdapter, tmp
     (last / "state.safetensors").write_bytes(content[:-100])
     with pytest.raises(ConvkitError, match=r"state\.safetensors cannot be read: .* Remove .*step-00000003"):
         train(dataset, adapter, tmp_path / "run", resume="auto")
+
+
+@pytest.mark.parametrize("step", [-3, 99])
+def test_a_state_of_another_step_is_refused(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, step: int) -> None:
+    train(dataset, adapter, tmp_path / "run")
+    state = checkpoints.checkpoints(tmp_path / "run")[-1] / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_bytes()), "step": step}))
+    with pytest.raises(ConvkitError, match=r"it is no state of a run\. Remove .*step-00000003"):
+        train(dataset, adapter, tmp_path / "run", resume="auto")
+
+
+def test_metrics_that_were_damaged_are_named(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    train(dataset, adapter, tmp_path / "run")
+    for damage in ("junk\n", "[1]\n", "{}\n"):
+        (tmp_path / "run/metrics.jsonl").write_text(damage)
+        with pytest.raises(ConvkitError, match=r"metrics\.jsonl:1 is no line of a run"):
+            train(dataset, adapter, tmp_path / "run", resume="auto")
+
+
+def test_a_full_disk_ends_in_words_and_leaves_nothing_half_written(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(ConvkitError, match=r"step-00000003 cannot be written: .*No space left.* Make room.*--resume"):
+        train(dataset, adapter, tmp_path / "run", trial_checkpoint=False)
+    assert not list((tmp_path / "run/checkpoints").iterdir())
 
 
 def test_a_run_that_is_asked_to_stop_saves_first(

@@ -112,6 +112,9 @@ def test_wandb_gets_the_curves_of_one_run(
     assert [curves["loss"] for _, curves in seen[:3]] == [line["loss"] for line in lines]
     assert seen[3:] == ["end", "end"]
     assert starts[0]["id"] == starts[1]["id"]
+    shutil.rmtree(tmp_path / "run")
+    train(dataset, adapter, tmp_path / "run", report_to="wandb")
+    assert starts[2]["id"] != starts[0]["id"]  # another run, in the same place
     assert starts[0]["config"]["learning_rate"] == 0.001
 
 

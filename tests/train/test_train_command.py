@@ -68,6 +68,8 @@ def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path: P
     config = resolve({"data_dir": "d", "output_dir": "r", "batch_size": 8, "use_lora": False}, file)
     assert (str(config.model), config.learning_rate, config.batch_size, config.use_lora) == ("m", 1e-5, 8, False)
     assert (config.wd, config.method) == (0.01, "full")
+    file.write_text("resume: no\n")
+    assert resolve(PATHS, file).resume == "no"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path: P
         ("qlora: 1", "there is no --qlora (did you mean --use_qlora?)"),
         ("frobnicate: 1", "there is no --frobnicate. See"),
         ("batch_size: 0", "--batch_size 0: Input should be greater than or equal to 1"),
+        ("learning_rate: .inf", "--learning_rate inf: Input should be a finite number"),
         ("learning_rate: fast", "--learning_rate fast: Input should be a valid number"),
     ],
 )
@@ -168,7 +171,8 @@ def test_options_and_the_file_go_before_the_recipe(tmp_path: Path) -> None:
 
 
 def spawn(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # Of a single process clusters say WORLD_SIZE=1: it may start others.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "1"}
     return subprocess.run(
         [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, check=False
     )

@@ -41,7 +41,8 @@ class HuggingFaceAdapter:
         config = files.read(directory / "config.json")
         if num_crops is not None:
             raise ConvkitError(
-                f"--num_crops is an option of Phi-3-vision; {config['model_type']} is tiled by its files."
+                f"--num_crops is an option of Phi-3-vision; {config['model_type']} is tiled by its files. Leave it "
+                "out, or if it comes with --recipe, write `num_crops: null` into a file for --config."
             )
         with files.blamed(directory, "config.json"):
             self.directory, self.family = directory, family_of(config)

@@ -1,0 +1,68 @@
+"""Joining the other processes of a run."""
+
+import os
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+
+from convkit.errors import ConvkitError
+from convkit.train import distributed
+from tests.conftest import ROOT
+
+ENDED_BY_THE_FIRST = """
+from convkit.errors import ConvkitError
+from convkit.train.distributed import world
+try:
+    with world() as joined:
+        import peft  # which brings all of torch.distributed along
+        joined.wait()
+        if joined.first:
+            raise ConvkitError("the disk is full")
+        joined.wait()
+except ConvkitError as error:
+    print(error)
+"""
+
+
+def test_the_others_say_why_the_first_process_ended() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-c", ENDED_BY_THE_FIRST]
+    processes = [
+        subprocess.Popen(command, env={**common, "RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
+    ]
+    said = [process.communicate()[0].strip() for process in processes]
+    assert said == ["the disk is full", "Process 0 ended the run: the disk is full"]
+
+
+@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}])
+def test_half_of_what_torchrun_sets_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConvkitError, match=r"cannot find each other: .* unset WORLD_SIZE"), distributed.world():
+        pass
+
+
+def test_the_first_process_may_read_all_rows_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: dict[str, Any] = {}
+    waits: list[timedelta] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_: iter([(SimpleNamespace(set_timeout=waits.append), 0, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **options: begun.update(options))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with distributed.world() as joined:
+        assert (joined.rank, joined.size) == (0, 2)
+    assert begun["timeout"] >= timedelta(hours=12)
+    assert waits == [begun["timeout"]]  # NCCL's first message waits for what lies there
