@@ -11,6 +11,7 @@ There is no state of random numbers and none of the schedule: both follow from t
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,10 +222,15 @@ def _scratch(target: Path) -> Path:
 
 
 def _commit(scratch: Path, target: Path) -> None:
-    """Sync every file, then rename the directory into place."""
+    """Sync every file, then rename the directory into place.
+
+    Files get the permissions of the folder: safetensors makes its own for the owner alone.
+    """
+    readable = stat.S_IMODE(scratch.stat().st_mode) & 0o666
     for folder, _, names in os.walk(scratch):
         for name in names:
             with open(os.path.join(folder, name), "rb") as file:
+                os.fchmod(file.fileno(), readable)
                 os.fsync(file.fileno())
         sync_folder(Path(folder))
     if target.exists():

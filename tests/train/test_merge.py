@@ -68,6 +68,17 @@ def test_the_merged_model_computes_the_same(
     assert {path.name for path in out.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
 
 
+def test_who_may_read_new_files_may_read_the_model(trained: Path) -> None:
+    new = trained / "new"
+    new.touch()
+    files = [
+        path
+        for path in (trained / "run").rglob("*.safetensors")
+        if "checkpoints" in path.parts or "final" in path.parts
+    ]
+    assert {path.stat().st_mode for path in files} == {new.stat().st_mode}
+
+
 def test_the_type_of_the_weights_is_chosen(trained: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
     out = tmp_path / "merged"
     out.mkdir()
