@@ -10,12 +10,11 @@ export CONVKIT_CACHE := $(CURDIR)/$(VENV)/cache
 # What is finished is not done again, and what was interrupted goes on; `rm -rf demo` begins anew. The commands can be
 # typed by hand just as they are shown.
 DEMO_MODEL := smolvlm:longest_edge=64,max_image_size=64,image_seq_len=4
-DEMO_EVALUATE := $(BIN)/convkit evaluate --data_dir demo/easy-vqa --split val --batch_size 128 --max_new_tokens 8 \
-	--metrics accuracy,majority
+DEMO_EVALUATE := $(BIN)/convkit evaluate --data_dir demo/easy-vqa --split val --batch_size 128 --max_new_tokens 8
 
 demo: demo/ucf101/receipt.json demo/run/final ## convert generated clips and easy-VQA; train a small model from scratch on the CPU; its answers before and after, and a page of it
-	$(DEMO_EVALUATE) --model demo/start --output_dir demo/before
-	$(DEMO_EVALUATE) --model demo/run/final/model --output_dir demo/after
+	$(DEMO_EVALUATE) --model demo/start --output_dir demo/before --metrics accuracy,majority
+	$(DEMO_EVALUATE) --model demo/run/final/model --output_dir demo/after --metrics accuracy,majority,classes
 	$(BIN)/convkit report demo/run --evaluation demo/before --evaluation demo/after
 
 demo/run/final: demo/easy-vqa/receipt.json demo/start
