@@ -21,6 +21,7 @@ from convkit.train.data import Packs, batches, reading
 from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
 from convkit.train.environment import hardware, versions
+from convkit.train.evaluate import EVALUATION
 from convkit.train.evaluations import Evaluations, curves, summary
 from convkit.train.fingerprint import fingerprint
 from convkit.train.index import Dropped, Index
@@ -172,6 +173,8 @@ def _open(config: Config, of: dict[str, Any], dropped: Sequence[Dropped]) -> Pat
         raise ConvkitError(
             f"{run} holds checkpoints of a run. Add --resume auto to go on with it, or choose another --output_dir."
         )
+    if (run / EVALUATION).exists():
+        raise ConvkitError(f"{run} holds {EVALUATION}, of convkit evaluate. Choose another --output_dir.")
     if found:
         _refuse_other(found[-1], checkpoint.read_state(found[-1])["of"], of)
     run.mkdir(parents=True, exist_ok=True)

@@ -228,6 +228,15 @@ def test_changed_data_and_models_are_refused_by_name(
         train(other, adapter, finished, resume="auto")
 
 
+def test_the_folder_of_an_evaluation_is_left_as_it_is(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text("{}")
+    with pytest.raises(
+        ConvkitError, match=r"holds evaluation\.json, of convkit evaluate\. Choose another --output_dir"
+    ):
+        train(dataset, adapter, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
 def test_a_run_is_never_overwritten_but_may_be_finished_twice(
     dataset: Path, adapter: Phi3VAdapter, finished: Path
 ) -> None:
