@@ -52,6 +52,7 @@ def _start(config: Config, validate: bool) -> None:
     try:
         from convkit.train import models, run
         from convkit.train.distributed import world
+        from convkit.train.loop import Stopped
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Training") from None
     adapter = models.adapter(config.model, config.num_crops)
@@ -60,7 +61,7 @@ def _start(config: Config, validate: bool) -> None:
             raise typer.Exit(1)
         try:
             run.train(config, adapter, joined, progress_bar, typer.echo)
-        except run.Stopped as stopped:
+        except Stopped as stopped:
             if joined.first:  # all stop after the same step
                 typer.echo(f"convkit: {stopped}", err=True)
             raise typer.Exit(143) from None

@@ -1,7 +1,7 @@
 """Every question of a split, answered in batches that the processes share out, into one file in their order."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,25 @@ class Answering:
         }
 
     @reading()
-    def __call__(self, model: Any, file: Path, done: int, world: World, bars: Bars = silent) -> None:
+    def __call__(
+        self,
+        model: Any,
+        file: Path,
+        done: int,
+        world: World,
+        bars: Bars = silent,
+        asked_to_stop: Callable[[], bool] = bool,
+    ) -> bool:
         """Answer all questions; all processes call it, the first one writes.
 
         Args:
             model: on this process's device.
             file: gets a line for each answer.
             done: how many answers it has, of whole batches.
+            asked_to_stop: whether this process should end after a batch.
+
+        Returns:
+            Whether all are answered.
 
         Raises:
             ConvkitError: a row does not fit the model, or its images cannot be read.
@@ -79,6 +91,9 @@ class Answering:
                     lines.write(part)
                     lines.flush()
                 update(min((first + world.size) * self._size, len(self._asked)), len(self._asked))
+                if world.any(asked_to_stop()):
+                    return False
+        return True
 
     def _lines(self, numbers: Sequence[int], batch: dict[str, Any], generator: Generator) -> bytes:
         texts, probabilities = generator(batch)

@@ -70,6 +70,10 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def any(self, what: bool) -> bool:
+        """Whether it is so on any process."""
+        return bool(self.sum(torch.tensor([float(what)], device=self.device)).item())
+
     def wait(self) -> None:
         """Until all processes are here."""
         self.sum(torch.zeros(1, device=self.device)).item()

@@ -1,6 +1,7 @@
 """Evaluations within a run: before the first step, every so often, and after the last."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from convkit.train.answering import Answering, questions_of
 from convkit.train.config import Config
 from convkit.train.distributed import World
 from convkit.train.evaluate import PREDICTIONS, SCORES, scores
+from convkit.train.loop import Stopped
 from convkit.train.models.base import Adapter
 from convkit.train.precision import dtype
 
@@ -50,11 +52,19 @@ class Evaluations:
             if self._world.first and (not step or folder.name > _name(step)):
                 shutil.rmtree(folder)
 
-    def __call__(self, step: int, model: Any) -> Scores | None:
+    def __call__(self, step: int, model: Any, asked_to_stop: Callable[[], bool] = bool) -> Scores | None:
         """Evaluate after a step, 0 being none, if it is time and was not done yet; all processes call it.
+
+        Args:
+            step: how many were done.
+            model: which answers.
+            asked_to_stop: whether this process should end before all is answered.
 
         Returns:
             The scores, on the first process; None where nothing was to be done.
+
+        Raises:
+            Stopped: a process was asked to; the same evaluation is begun anew another time.
         """
         if self._answering is None or not self._due(step):
             return None
@@ -67,9 +77,13 @@ class Evaluations:
             with torch.autocast(
                 self._world.device.type, computed, enabled=computed is not torch.float32, cache_enabled=False
             ):
-                self._answering(model, folder / PREDICTIONS, 0, self._world, self._bars)
+                whole = self._answering(model, folder / PREDICTIONS, 0, self._world, self._bars, asked_to_stop)
         finally:
             model.train()
+        if not whole:
+            raise Stopped(
+                f"stopped in the evaluation after step {step:,} of {self._steps:,}. Go on with --resume auto."
+            )
         return self._world.from_first(lambda: scores(folder / PREDICTIONS))
 
     def _due(self, step: int) -> bool:

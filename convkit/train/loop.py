@@ -26,6 +26,10 @@ from convkit.train.sharding.base import Sharding
 _SHOWN = 8
 
 
+class Stopped(Exception):
+    """The run was asked to stop, and can be gone on with."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a step came to, on all processes together."""

@@ -26,7 +26,7 @@ from convkit.train.evaluations import Evaluations, curves, summary
 from convkit.train.fingerprint import fingerprint
 from convkit.train.index import Dropped, Index
 from convkit.train.log import Log
-from convkit.train.loop import Trainer
+from convkit.train.loop import Stopped, Trainer
 from convkit.train.meter import Meter
 from convkit.train.models.base import Adapter
 from convkit.train.plan import Plan, PlanOptions
@@ -37,10 +37,6 @@ from convkit.train.trial import trial
 CONFIG, DROPPED = "config.json", "dropped.jsonl"
 _NAMED = 3
 Say = Callable[[str], None]
-
-
-class Stopped(Exception):
-    """The run was asked to stop, and has saved."""
 
 
 def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, say: Say = print) -> None:
@@ -233,7 +229,7 @@ def _steps(parts: _Parts, first: int, rows: int) -> int:
     order = (pack for step in range(first, plan.steps) for pack in trainer.packs(step))
     with _asked_to_stop() as asked, Log(config, first, parts.meter, world) as log:
         parts.evaluations.forget(first)
-        _evaluate(parts, log, first)
+        _evaluate(parts, log, first, asked)
         reader = batches(parts.packs, order, config.dataloader_num_workers)
         with closing(reader) as stream, parts.bars("training", "rows", parts.meter.text) as update:
             for step in range(first, plan.steps):
@@ -243,11 +239,17 @@ def _steps(parts: _Parts, first: int, rows: int) -> int:
                 rows += outcome.rows
                 update(rows, plan.rows)
                 done = step + 1
-                if done == plan.steps or done % config.save_steps == 0 or outcome.stopped:
+                saved = done == plan.steps or done % config.save_steps == 0 or outcome.stopped
+                if saved:
                     _save(parts, done, rows)
                 if outcome.stopped and done < plan.steps:
                     raise Stopped(f"stopped after step {done:,} of {plan.steps:,}. Go on with --resume auto.")
-                _evaluate(parts, log, done)
+                try:
+                    _evaluate(parts, log, done, asked)
+                except Stopped:
+                    if not saved:
+                        _save(parts, done, rows)
+                    raise
     return rows
 
 
@@ -266,8 +268,8 @@ def _save(parts: _Parts, step: int, rows: int) -> None:
     trainer.world.wait()  # here, where all are patient: groups that DeepSpeed makes are not
 
 
-def _evaluate(parts: _Parts, log: Log, step: int) -> None:
-    if found := parts.evaluations(step, parts.trainer.sharding.model):
+def _evaluate(parts: _Parts, log: Log, step: int, asked: list[int]) -> None:
+    if found := parts.evaluations(step, parts.trainer.sharding.model, lambda: bool(asked)):
         log.evaluated(step, curves(found))
         for line in summary(found):
             parts.speak(f"after step {step:,} of {parts.trainer.plan.steps:,}: {line}")

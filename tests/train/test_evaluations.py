@@ -1,6 +1,8 @@
 """Evaluations within a run: when they come, what they say, and that they change nothing of it."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import pytest
 
 from convkit.errors import ConvkitError
 from convkit.train import evaluate, log, run
+from convkit.train.checkpoint import checkpoints
 from convkit.train.generate import Generator
+from convkit.train.loop import Stopped
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train import runs
 
@@ -49,6 +53,31 @@ def test_before_between_and_after(dataset: Path, adapter: Phi3VAdapter, tmp_path
     assert told == [f"after step {step} of {STEPS}" for step in (0, 2, STEPS)]
     train(dataset, adapter, tmp_path / "plain", learning_rate=0.01, **method)
     assert measured(tmp_path / "run") == measured(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("stopped", [0, 2, STEPS])
+def test_a_run_that_is_asked_to_stop_meanwhile_saves_and_evaluates_anew(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
+) -> None:
+    options: dict[str, Any] = {**EVALUATED, "eval_steps": 2, "resume": "auto"}
+    answer, folder = Generator.__call__, tmp_path / f"run/evaluations/step-{stopped:08}"
+
+    def asked(self: Generator, batch: Any) -> Any:
+        if folder.exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer(self, batch)
+
+    monkeypatch.setattr(Generator, "__call__", asked)
+    with pytest.raises(Stopped, match=rf"in the evaluation after step {stopped} of {STEPS}\. Go on with --resume auto"):
+        train(dataset, adapter, tmp_path / "run", **options)
+    assert (folder / "predictions.jsonl").read_bytes().count(b"\n") == EVALUATED["eval_batch_size"]
+    saved = [int(path.name.removeprefix("step-")) for path in checkpoints(tmp_path / "run")]
+    assert saved == ([stopped] if stopped else [])
+    monkeypatch.undo()
+    train(dataset, adapter, tmp_path / "run", **options)
+    train(dataset, adapter, tmp_path / "other", **options)
+    assert evaluations(tmp_path / "run") == evaluations(tmp_path / "other")
+    assert measured(tmp_path / "run") == measured(tmp_path / "other")
 
 
 @pytest.mark.parametrize("use_lora", [False, True])

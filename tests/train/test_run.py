@@ -310,7 +310,7 @@ def test_a_run_that_is_asked_to_stop_saves_first(
         return step(self, number, *arguments)
 
     monkeypatch.setattr(loop.Trainer, "step", asked)
-    with pytest.raises(run.Stopped, match="stopped after step 2 of 6"):
+    with pytest.raises(loop.Stopped, match="stopped after step 2 of 6"):
         train(dataset, adapter, tmp_path / "run", num_train_epochs=2)
     assert [path.name for path in checkpoints.checkpoints(tmp_path / "run")] == ["step-00000002"]
     monkeypatch.undo()
