@@ -178,7 +178,8 @@ def _other_question(receipt: Receipt, profile: str | None) -> str | None:
     if receipt.rules != codes(with_model=receipt.profile is not None):
         return "its receipt is of other rules than those of this version"
     if profile is not None and receipt.profile != profile:
-        return f"it was not validated for {profile}"
+        other = f", but last for {receipt.profile}" if receipt.profile else ""
+        return f"it was not validated for {profile}{other}"
     return None
 
 

@@ -215,6 +215,8 @@ def test_a_model_asks_for_a_receipt_of_its_own(tmp_path: Path) -> None:
     asked = {"profile": "phi35-vision", "rules": codes(with_model=True)}
     receipt.write(directory, receipt.read(directory).model_copy(update=asked))
     assert receipt.require(directory, "phi35-vision").profile == "phi35-vision"
+    with pytest.raises(DatasetError, match="not validated for qwen2-vl, but last for phi35-vision"):
+        receipt.require(directory, "qwen2-vl")
 
 
 @pytest.mark.parametrize("old_new", [('"files": 3', '"files": 4'), ('"media": "decode"', '"media": "none"')])
