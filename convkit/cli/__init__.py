@@ -81,7 +81,10 @@ def main() -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail("the disk is full. What is done so far is kept: make room and run the same command again.")
-        _fail(f"{error.filename or 'the system'}: {error.strerror or error}. Check that it exists and is accessible.")
+        remedy = (
+            "Choose another name" if isinstance(error, FileExistsError) else "Check that it exists and is accessible"
+        )
+        _fail(f"{error.filename or 'the system'}: {error.strerror or error}. {remedy}.")
 
 
 def _fail(message: str) -> None:

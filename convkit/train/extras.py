@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from convkit.errors import MissingExtra
+from convkit.errors import ConvkitError, MissingExtra
 from convkit.train.config import Config
 
 
@@ -11,6 +11,7 @@ def require(config: Config) -> None:
 
     Raises:
         MissingExtra: it is not.
+        ConvkitError: likewise, of a package that no extra brings.
     """
     needed = {
         ("bitsandbytes", "qlora", "--use_qlora"): config.use_qlora,
@@ -19,3 +20,8 @@ def require(config: Config) -> None:
     for (package, extra, option), wanted in needed.items():
         if wanted and find_spec(package) is None:
             raise MissingExtra(package, extra, option)
+    if config.use_flash_attention and find_spec("flash_attn") is None:
+        raise ConvkitError(
+            "--use_flash_attention needs the package flash-attn, which is not installed. Leave the option out: torch "
+            "has kernels of its own for packed documents."
+        )

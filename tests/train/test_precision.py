@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convkit.errors import ConvkitError, MissingExtra
+from convkit.errors import ConvkitError
 from convkit.train import checkpoint as checkpoints
 from convkit.train import extras, loop, precision, preflight, run
 from convkit.train.methods import own_name
@@ -143,13 +143,14 @@ def test_qlora_leaves_a_tower_that_is_trained_in_full_as_it_is(dataset: Path, ad
     [
         ({"use_qlora": True}, r"--use_qlora needs the package bitsandbytes.*pip install 'convkit-vlm\[qlora\]'"),
         ({"deepspeed": "zero2"}, r"--deepspeed zero2 needs the package deepspeed.*'convkit-vlm\[deepspeed\]'"),
+        ({"use_flash_attention": True}, "--use_flash_attention needs the package flash-attn.* Leave the option out"),
     ],
 )
 def test_what_is_not_installed_is_missed_before_anything_is_read(
     adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=message):
+    with pytest.raises(ConvkitError, match=message):
         run.train(runs.config(tmp_path / "no data", adapter.directory, tmp_path, **options), adapter, runs.ONE)
 
 
