@@ -16,7 +16,7 @@ class Share(NamedTuple):
     """How much of what was gathered a record has."""
 
     number: int
-    """Its place among the records of the item."""
+    """Its place in the item."""
     rows: int
     turns: int
     images: int
@@ -33,6 +33,8 @@ class Converted:
     staged: tuple[str, ...] = ()
     shares: tuple[Share, ...] = ()
     """Of the records that became rows, in order."""
+    number: int = 0
+    """Its place in the item, if it is of one record, or rejected."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ def gather(parts: Iterable[tuple[Record, Sequence[str]] | Reject]) -> tuple[Conv
     rejected = []
     for number, part in enumerate(parts):
         if isinstance(part, Reject):
-            rejected.append(Converted(part))
+            rejected.append(Converted(part, number=number))
         else:
             record, staged = part
             splits.setdefault(record.split, Gathered(record.split)).add(number, record, staged)
@@ -92,14 +94,14 @@ def gather(parts: Iterable[tuple[Record, Sequence[str]] | Reject]) -> tuple[Conv
 
 
 def apart(parts: Sequence[Converted]) -> list[Converted]:
-    """What was gathered, record by record again, in the order in which they were converted; then what is rejected."""
-    records = sorted((pair for part in parts for pair in _records(part)), key=lambda pair: pair[0])
-    return [*(record for _, record in records), *(part for part in parts if not isinstance(part.outcome, Written))]
+    """What was gathered, record by record again and with what is rejected between them, as it was converted."""
+    return sorted((record for part in parts for record in _records(part)), key=lambda record: record.number)
 
 
-def _records(part: Converted) -> Iterator[tuple[int, Converted]]:
+def _records(part: Converted) -> Iterator[Converted]:
     whole = part.outcome
     if not isinstance(whole, Written):
+        yield part
         return
     lines, ids, media = iter(whole.lines), iter(whole.ids), iter(whole.media)
     notes, staged = iter(whole.notes), iter(part.staged)
@@ -114,4 +116,4 @@ def _records(part: Converted) -> Iterator[tuple[int, Converted]]:
             notes=tuple(islice(notes, share.notes)),
             units=share.units,
         )
-        yield share.number, Converted(written, tuple(islice(staged, share.media)), (share,))
+        yield Converted(written, tuple(islice(staged, share.media)), (share,), share.number)

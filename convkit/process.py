@@ -57,6 +57,8 @@ def _parts(converter: Converter[Any], item: Item) -> Iterator[Record | Reject]:
         for part in (result,) if isinstance(result, Record) else result:
             if isinstance(part, Record):
                 _check(part)
+            elif not isinstance(part, Reject):
+                raise ItemError("converter-error", f"{type(part).__name__} is neither a record nor a reject")
             if part.units > left:
                 raise ItemError("converter-error", f"the converter gives more {converter.unit}s than the item holds")
             left -= part.units

@@ -420,6 +420,12 @@ def test_a_batch_that_gives_too_much_is_noticed(tmp_path: Path) -> None:
     assert found["lines.txt:2"][0] == "converter-error"
 
 
+def test_a_batch_that_gives_something_else_is_noticed(tmp_path: Path) -> None:
+    ids, found = _batch(tmp_path, "ok exclude ok")
+    assert ids == ["line-100"]
+    assert found == {"lines.txt:2": ("converter-error", "Exclude is neither a record nor a reject")}
+
+
 def test_a_batch_that_kills_its_worker_leaves_no_media(tmp_path: Path) -> None:
     ids, found = _batch(tmp_path, "ok ok die ok", workers=1)
     assert ids == []
@@ -431,6 +437,12 @@ def test_a_batch_with_the_id_of_another_loses_that_part_alone(tmp_path: Path) ->
     assert run_lines(source, tmp_path / "out").accounting.written == 3
     assert list(quarantined(tmp_path / "out")) == ["lines.txt:2"]
     assert [row["id"] for row in rows(tmp_path / "out")] == ["line-0", "line-1", "line-2"]
+
+
+def test_parts_are_quarantined_in_their_order_whatever_the_reason(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", f"batch {'ok ' * 102}", "batch reject ok reject ok")
+    assert run_lines(source, tmp_path / "out").accounting.quarantined == 3
+    assert list(quarantined(tmp_path / "out")) == ["lines.txt:2:1", "lines.txt:2", "lines.txt:2:3"]  # its part is 101
 
 
 # The output

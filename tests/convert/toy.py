@@ -66,6 +66,8 @@ class Lines(Converter[Line]):
                     yield Reject(part.address, "refused", "the word says so")
                 case "nothing":
                     pass
+                case "exclude":
+                    yield Exclude("the word says so")  # type: ignore[misc]
                 case "two":
                     yield replace(self._record(part), units=2)
                 case _:
