@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.train_gpu import BATCH, make_checkpoint, make_dataset, run_to
+from benchmarks.train_gpu import BATCH, prepare, run_to
 from convkit.report.curves import chart
 from convkit.report.plot import png
 from convkit.train.environment import versions
@@ -44,15 +44,9 @@ def main() -> None:
     parser.add_argument("--geometry", choices=["full", "tiny"], default="full")
     parser.add_argument("--num_crops", type=int, default=16)
     told, extra = parser.parse_known_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, data = told.folder / "model", told.folder / f"data-{told.steps}-{told.num_crops}"
-    if not model.exists():
-        make_checkpoint(model, told.geometry, told.num_crops, device)
-    if not (data / "receipt.json").exists():
-        shutil.rmtree(data, ignore_errors=True)
-        make_dataset(data, BATCH * told.steps, told.num_crops)
+    model, data = prepare(told.folder, told.steps, told.num_crops, told.geometry)
     found: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": versions(),
         "options": [*COMMON, *extra],
         "losses": {},

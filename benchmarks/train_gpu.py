@@ -73,16 +73,10 @@ class Ended:
 def main() -> None:
     """Measure methods in turn; one that fails says why, and the others go on."""
     told = _arguments()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not (told.folder / "model").exists():
-        make_checkpoint(told.folder / "model", told.geometry, told.num_crops, device)
-    data = told.folder / f"data-{told.steps}-{told.num_crops}"
-    if not (data / "receipt.json").exists():
-        shutil.rmtree(data, ignore_errors=True)
-        make_dataset(data, BATCH * told.steps, told.num_crops)
+    model, data = prepare(told.folder, told.steps, told.num_crops, told.geometry)
     found = json.loads(told.json.read_bytes()) if told.json.exists() else {}
     about = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": versions(),
         "geometry": told.geometry,
         "steps": told.steps,
@@ -92,7 +86,7 @@ def main() -> None:
         options = [*COMMON, "--num_crops", str(told.num_crops), *METHODS[method], *told.options]
         found[method] = {**about, "options": options}
         runs = (told.runs or told.folder / "runs") / method
-        places = ["--data_dir", str(data), "--model", str(told.folder / "model"), "--output_dir", str(runs)]
+        places = ["--data_dir", str(data), "--model", str(model), "--output_dir", str(runs)]
         try:
             _require_room(runs, ROOM.get(method, 4e9) if told.geometry == "full" else 0)
             for part in _measured([*places, *options], runs, told.steps, method in ("full", "frozen")):
@@ -131,8 +125,18 @@ def _write(file: Path, found: dict[str, Any]) -> None:
     file.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: torch.device) -> None:
-    """Random weights, in the official layout."""
+def prepare(folder: Path, steps: int, num_crops: int, geometry: Any) -> tuple[Path, Path]:
+    """The model and the pages for so many steps, made where they are not there."""
+    model, data = folder / "model", folder / f"data-{steps}-{num_crops}"
+    if not model.exists():
+        _make_checkpoint(model, geometry, num_crops, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if not (data / "receipt.json").exists():
+        shutil.rmtree(data, ignore_errors=True)
+        _make_dataset(data, BATCH * steps, num_crops)
+    return model, data
+
+
+def _make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: torch.device) -> None:
     with TemporaryDirectory() as scratch:
         adapter = RandomPhi3V(Path(scratch), geometry, num_crops, device, seed=0)
         save_model(directory, adapter.load(torch.bfloat16), adapter, torch.bfloat16)
@@ -140,7 +144,7 @@ def make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: torc
         torch.cuda.empty_cache()
 
 
-def make_dataset(directory: Path, count: int, num_crops: int) -> None:
+def _make_dataset(directory: Path, count: int, num_crops: int) -> None:
     """One question about each page, whose answer stands in it."""
     random = Random(0)
     (directory / "images").mkdir(parents=True)

@@ -8,7 +8,6 @@ import filecmp
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from convkit.converted import Converted, apart
@@ -72,7 +71,7 @@ class Claims:
 
     def take(self, outcome: Outcome) -> None:
         """Note the names of an outcome that has them already."""
-        self._recall([outcome])
+        self._recall(*_names([outcome]))
         self._add(outcome)
 
     def settle(self, parts: Sequence[Converted], address: str) -> tuple[Outcome, ...]:
@@ -84,26 +83,20 @@ class Claims:
         Returns:
             What the journal is to hold: of the media, those that no earlier outcome has brought.
         """
-        self._recall([part.outcome for part in parts])
-        if self._free([part.outcome for part in parts]):
+        ids, media = _names([part.outcome for part in parts])
+        self._recall(ids, media)
+        if self._ids.free(ids) and self._media.free(media):
             return tuple(self._placed(part) for part in parts)
         return tuple(self._settle(part, address) for part in apart(parts))
 
-    def _free(self, outcomes: Sequence[Outcome]) -> bool:
-        written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
-        ids = list(chain.from_iterable(outcome.ids for outcome in written))
-        media = [path for outcome in written for path, _ in outcome.media]
-        return self._ids.free(ids) and self._media.free(media)
-
-    def _recall(self, outcomes: Sequence[Outcome]) -> None:
-        written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
-        self._ids.recall(row_id for outcome in written for row_id in outcome.ids)
-        self._media.recall(path for outcome in written for path, _ in outcome.media)
+    def _recall(self, ids: Sequence[str], media: Sequence[str]) -> None:
+        self._ids.recall(ids)
+        self._media.recall(media)
 
     def _add(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Written):
-            self._ids.add(outcome.ids)
-            self._media.add(path for path, _ in outcome.media)
+        ids, media = _names([outcome])
+        self._ids.add(ids)
+        self._media.add(media)
 
     def _settle(self, converted: Converted, address: str) -> Outcome:
         outcome = converted.outcome
@@ -140,6 +133,13 @@ class Claims:
             if not filecmp.cmp(temporary, f"{self._images}/{path}", shallow=False):
                 return "media-conflict", f"an earlier item has another image of the name {path}"
         return None
+
+
+def _names(outcomes: Sequence[Outcome]) -> tuple[list[str], list[str]]:
+    """Row ids and image paths of all that became rows."""
+    written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
+    ids = [row_id for outcome in written for row_id in outcome.ids]
+    return ids, [path for outcome in written for path, _ in outcome.media]
 
 
 def _remove(paths: Iterable[str]) -> None:

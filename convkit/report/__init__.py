@@ -34,8 +34,9 @@ def write(run: Path, out: Path | None = None, evaluations: Sequence[Path] = ()) 
     if out and not out.parent.is_dir():
         raise ConvkitError(f"There is no folder {out.parent}. Make it, or choose another --out.")
     found = load.run(run, evaluations)
-    text = page.render(found)
-    if charts := views.charts(found):
+    charts = views.charts(found)
+    text = page.render(found, charts)
+    if charts:
         write_atomic(target.with_suffix(".png"), plot.png(charts), target.parent)
     write_atomic(target, text.encode(), target.parent)
     return target

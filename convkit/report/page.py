@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -9,7 +10,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from convkit import __version__
-from convkit.report import views
+from convkit.report import curves, views
+from convkit.report.curves import Chart
 from convkit.report.load import Run
 from convkit.report.samples import samples
 from convkit.reporters.words import printable
@@ -17,8 +19,8 @@ from convkit.reporters.words import printable
 _POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def render(run: Run) -> str:
-    """The page, as a text that ends in a line end."""
+def render(run: Run, charts: Sequence[Chart]) -> str:
+    """The page of a run and its `views.charts`, as a text that ends in a line end."""
     style = _template("run.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
@@ -33,7 +35,7 @@ def render(run: Run) -> str:
             options=views.options(run),
             surroundings=views.surroundings(run),
             accounting=views.accounting(run),
-            charts=views.charts(run),
+            charts=charts,
             scores=views.scores(run),
             classes=views.classes(run),
             samples=samples(run),
@@ -51,7 +53,7 @@ def _finalize(value: Any) -> Any:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FunctionLoader(_template),
         autoescape=True,
         undefined=StrictUndefined,
@@ -60,6 +62,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["frame"] = curves
+    return environment
 
 
 def _template(name: str) -> str:

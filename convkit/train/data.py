@@ -131,8 +131,11 @@ def _leave_signals(worker: int) -> None:
 
 @atexit.register
 def _end_workers() -> None:
-    """Those that an unforeseen error has left: asked by SIGTERM alone, they would be waited for without end."""
-    workers = multiprocessing.active_children()
+    """Those that an unforeseen error has left: asked by SIGTERM alone, they would be waited for without end.
+
+    Only daemons, which torch's workers are: whoever started others waits for them.
+    """
+    workers = [worker for worker in multiprocessing.active_children() if worker.daemon]
     if workers:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise for each of them
     for worker in workers:

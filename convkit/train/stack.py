@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 _EVERY = 128
-"""R is a multiple of it: kernels are prepared for each R."""
+"""R is a multiple of it: kernels are prepared for each N and R."""
 _FILLING = 0.1
 """At most so many more places than tokens: they take memory as these do."""
 

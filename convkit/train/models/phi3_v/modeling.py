@@ -150,10 +150,9 @@ class Phi3VModel(Phi3VPreTrainedModel):
         if position_ids is None:
             position_ids = _positions(inputs_embeds, attention_mask, past)
         lengths = _lengths(position_ids, attention_mask, cu_seq_lens_q)
-        kernel = packed and self.config._attn_implementation in (VARLEN, "flash_attention_2")
-        if self.config._attn_implementation != VARLEN:
-            kwargs = {name: value for name, value in kwargs.items() if name not in _STACK_KEYS}
-        if kernel:
+        attention = self.config._attn_implementation
+        unknown = set() if attention == VARLEN else _STACK_KEYS
+        if packed and attention in (VARLEN, "flash_attention_2"):
             mask = None
             kwargs |= {"cu_seq_lens_q": cu_seq_lens_q}
         else:  # a pack is told by its restarted positions
@@ -164,7 +163,8 @@ class Phi3VModel(Phi3VPreTrainedModel):
                 past_key_values=past_key_values,
                 position_ids=position_ids,
             )
-            kwargs = {name: value for name, value in kwargs.items() if name not in _PACK_KEYS | _STACK_KEYS}
+            unknown = _PACK_KEYS | _STACK_KEYS
+        kwargs = {name: value for name, value in kwargs.items() if name not in unknown}
         hidden = inputs_embeds
         tables = self.rotary_emb(position_ids, lengths, hidden.dtype)
         for layer in self.layers:
