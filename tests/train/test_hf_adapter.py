@@ -271,6 +271,11 @@ def test_images_that_are_not_there_or_broken_are_refused(smolvlm: HuggingFaceAda
             smolvlm.sample(row({"images": [name], "user": "What?"}), tmp_path)
 
 
+def test_an_image_removed_after_its_header_was_read_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(RowError, match=r"'r1' has an unusable image: 'gone\.png' is not in images/"):
+        row_images.pictures(row({"images": ["gone.png"], "user": "What?"}), tmp_path / "images")
+
+
 def test_packing_is_refused(smolvlm: HuggingFaceAdapter, images: Path) -> None:
     with pytest.raises(ValueError, match="padded, not packed"):
         smolvlm.collate([smolvlm.sample(row({"user": "a"}), images)], packed=True)

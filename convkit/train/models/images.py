@@ -40,4 +40,5 @@ def _open(row_id: str, images: Path, path: str) -> PIL.Image.Image:
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # whatever a decoder makes of hostile bytes
+        _size(row_id, images, path)  # one that was removed since its header was read is named as missing
         raise RowError(row_id, f"has an image that does not decode: {path!r}: {error}", _REMEDY) from error
