@@ -1,8 +1,9 @@
 """LoRA's layers with few passes over their inputs and outputs, on top of peft's modules.
 
 peft computes `base(x) + lora_B(lora_A(x)) * scaling`, and autograd one pass after the other: on a GPU these passes cost
-as much as a quarter of the products. Here what the adapter adds goes into the output of the product itself, forward
-and backward, and nothing is kept for the backward pass but the input and its narrow image.
+as much as a quarter of the products. Here what the adapter adds is written first, and the large product is added to
+it while it leaves the registers, forward and backward: the wide tensors are not gone over again. Nothing is kept for
+the backward pass but the input and its narrow image.
 
 Shape letters: M tokens, K width of the input, N of the output, R rank.
 """
@@ -96,7 +97,7 @@ def _lora(
     """The output (…, N), and the input's image (M, R); weight (N, K), narrow (R, K), wide (N, R)."""
     rows = x.reshape(-1, x.shape[-1])
     image = rows @ narrow.t()
-    output = F.linear(rows, _unpacked(weight, scales, narrow, wide), bias).addmm_(image, wide.t(), alpha=scaling)
+    output = F.linear(image * scaling, wide, bias).addmm_(rows, _unpacked(weight, scales, narrow, wide).t())
     return output.view(*x.shape[:-1], len(wide)), image
 
 
@@ -133,7 +134,7 @@ def _lora_backward(
     of_wide = (upper.t() @ image).mul_(scaling)
     if not input_wanted:
         return x.new_empty(0), of_narrow, of_wide
-    of_x = (upper @ _unpacked(weight, scales, narrow, wide)).addmm_(of_image, narrow)
+    of_x = (of_image @ narrow).addmm_(upper, _unpacked(weight, scales, narrow, wide))
     return of_x.view(x.shape), of_narrow, of_wide
 
 
