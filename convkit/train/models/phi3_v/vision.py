@@ -17,7 +17,7 @@ _GRID = 12
 """A crop's tokens along one side, after 2x2 merging."""
 
 
-_AT_ONCE = 48
+_AT_ONCE = 80
 """Crops: kernels for attention are prepared for each number of them."""
 
 
