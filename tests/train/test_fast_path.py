@@ -193,6 +193,22 @@ def test_an_input_is_shared_while_all_that_read_it_adapt(monkeypatch: pytest.Mon
     compute_the_same(1, 1, 1)
 
 
+def test_a_shared_input_does_not_break_what_is_compiled() -> None:
+    module = adapted_attention()
+    lora.fuse(module)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    compiled = torch.compile(module.forward, dynamic=True, fullgraph=True, backend="aot_eager")
+    try:
+        for crops in (2, 3):
+            x = torch.randn(crops, 5, 16)
+            found, expected = (
+                torch.autograd.grad(forward(x)[0].square().sum(), trained) for forward in (compiled, module)
+            )
+            torch.testing.assert_close(found, expected)
+    finally:
+        torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("left_out", ["q_proj", "k_proj", "v_proj"])
 def test_an_input_that_not_all_adapt_is_not_shared(left_out: str) -> None:
     module = adapted_attention(left_out)
