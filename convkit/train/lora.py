@@ -2,13 +2,15 @@
 
 peft computes `base(x) + lora_B(lora_A(x)) * scaling`, and autograd one pass after the other: on a GPU these passes cost
 as much as a quarter of the products. Here what the adapter adds is written first, and the large product is added to
-it while it leaves the registers, forward and backward: the wide tensors are not gone over again. Nothing is kept for
-the backward pass but the input and its narrow image.
+it while it leaves the registers, forward and backward: the wide tensors are not gone over again. Layers that read the
+same input, as query, key and value do in CLIP, go over it once for all their adapters, and add up its gradient in
+place. Nothing is kept for the backward pass but the input and its narrow images.
 
-Shape letters: M tokens, K width of the input, N of the output, R rank.
+Shape letters: M tokens, K width of the input, N of an output, R rank, and S those of all layers of an input together.
 """
 
 import importlib.util
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,6 +18,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.clip.modeling_clip import CLIPAttention, eager_attention_forward
 
 from convkit.train.quantize import BLOCK, KIND
 
@@ -24,12 +28,15 @@ def fuse(model: nn.Module) -> int:
     """Exchange the forward pass of all adapted linear layers; returns how many there are.
 
     Layers with dropout, whose adapter has an input of its own, and others that peft treats in a special way are left
-    as they are.
+    as they are. CLIP's attention lets those exchanged that read its input share it.
     """
     exchanged = {Linear: FusedLinear, **_of_four_bits()}
     fused = [module for module in model.modules() if type(module) in exchanged and _plain(module)]
     for module in fused:
         module.__class__ = exchanged[type(module)]
+    for module in model.modules():
+        if type(module) is CLIPAttention and _share(_of_input(module)):
+            module.__class__ = SharedAttention
     return len(fused)
 
 
@@ -44,21 +51,28 @@ def _plain(module: Any) -> bool:
     )
 
 
+def _of_input(attention: Any) -> list[Any]:
+    """The layers that read its input."""
+    return [attention.q_proj, attention.k_proj, attention.v_proj]
+
+
+def _share(layers: Sequence[nn.Module]) -> bool:
+    """Whether all are fused, and of one kind."""
+    return isinstance(layers[0], Fused) and all(type(layer) is type(layers[0]) for layer in layers)
+
+
 class Fused:
     """The forward pass instead of peft's; what is not trained, merged or switched off goes peft's way."""
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.disable_adapters or self.merged or not torch.is_grad_enabled():
+        if not self.adapts:
             result: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
             return result
-        name, base = self.active_adapters[0], self.base_layer
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        narrow, wide = self.lora_A[name].weight.to(dtype), self.lora_B[name].weight.to(dtype)
-        bias = None if base.bias is None else base.bias.to(dtype)
-        packed = getattr(base.weight, "quant_state", None)
-        weight, scales = (base.weight.to(dtype), None) if packed is None else (base.weight.data, packed.absmax)
-        output: Tensor = _lora(x.to(dtype), weight, scales, bias, narrow, wide, self.scaling[name])[0]
-        return output
+        return _adapted([self], x)[0]
+
+    @property
+    def adapts(self: Any) -> bool:
+        return not self.disable_adapters and not self.merged and torch.is_grad_enabled()
 
 
 class FusedLinear(Fused, Linear):  # type: ignore[misc]
@@ -75,98 +89,146 @@ def _of_four_bits() -> dict[type, type]:
     return {Linear4bit: type("FusedLinear4bit", (Fused, Linear4bit), {})}
 
 
-def _unpacked(weight: Tensor, scales: Tensor | None, narrow: Tensor, wide: Tensor) -> Tensor:
-    """The weight (N, K) to multiply by; of 4 bits a copy in the adapter's type."""
-    if scales is None:
-        return weight
-    shape = [wide.shape[0], narrow.shape[1]]
-    whole: Tensor = torch.ops.bitsandbytes.dequantize_4bit(weight, scales, BLOCK, KIND, shape, narrow.dtype)
-    return whole
+class SharedAttention(CLIPAttention):  # type: ignore[misc]
+    """CLIP's attention whose query, key and value read their input once, as long as all of them are fused."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        layers = _of_input(self)
+        if not (_share(layers) and all(layer.adapts for layer in layers)):
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+        states = [part.view(heads).transpose(1, 2) for part in _adapted(layers, hidden_states)]
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.dropout if self.training else 0.0
+        output, seen = attend(self, *states, attention_mask, scaling=self.scale, dropout=dropout, **kwargs)
+        return self.out_proj(output.reshape(hidden_states.shape).contiguous()), seen
+
+
+def _adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
+    """The outputs (…, N) of layers of one kind on the same input (…, K)."""
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    bases = [layer.base_layer for layer in layers]
+    packed = getattr(bases[0].weight, "quant_state", None) is not None
+    weights = [base.weight.data if packed else base.weight.to(dtype) for base in bases]
+    scales = [base.weight.quant_state.absmax for base in bases if packed]
+    biases = [base.bias.to(dtype) for base in bases if base.bias is not None]
+    named = [(layer, layer.active_adapters[0]) for layer in layers]
+    narrows = [layer.lora_A[name].weight.to(dtype) for layer, name in named]
+    narrow = torch.cat(narrows) if len(narrows) > 1 else narrows[0]
+    wides = [layer.lora_B[name].weight.to(dtype) for layer, name in named]
+    scalings = [layer.scaling[name] for layer, name in named]
+    outputs: list[Tensor] = _lora(x.to(dtype), weights, scales, biases, narrow, wides, scalings)[0]
+    return outputs
+
+
+def _unpacked(
+    weights: Sequence[Tensor], scales: Sequence[Tensor], narrow: Tensor, wides: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """The weights (N, K) to multiply by, each when its turn comes; of 4 bits a copy in the adapter's type."""
+    if not scales:
+        yield from weights
+        return
+    for weight, scale, wide in zip(weights, scales, wides, strict=True):
+        shape = [wide.shape[0], narrow.shape[1]]
+        yield torch.ops.bitsandbytes.dequantize_4bit(weight, scale, BLOCK, KIND, shape, narrow.dtype)
+
+
+def _parts(images: Tensor, wides: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Images (M, S) of all layers as those of each (M, R)."""
+    return torch.split(images, [wide.shape[1] for wide in wides], dim=1)
 
 
 @torch.library.custom_op("convkit::lora", mutates_args=())
 def _lora(
     x: Tensor,
-    weight: Tensor,
-    scales: Tensor | None,
-    bias: Tensor | None,
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    biases: Sequence[Tensor],
     narrow: Tensor,
-    wide: Tensor,
-    scaling: float,
-) -> tuple[Tensor, Tensor]:
-    """The output (…, N), and the input's image (M, R); weight (N, K), narrow (R, K), wide (N, R)."""
+    wides: Sequence[Tensor],
+    scalings: Sequence[float],
+) -> tuple[list[Tensor], Tensor]:
+    """The outputs (…, N) of layers with the same input, and its images (M, S).
+
+    Weights are (N, K), narrow (S, K), wides (N, R); scales and biases are as many, or none.
+    """
     rows = x.reshape(-1, x.shape[-1])
-    image = rows @ narrow.t()
-    output = F.linear(image * scaling, wide, bias).addmm_(rows, _unpacked(weight, scales, narrow, wide).t())
-    return output.view(*x.shape[:-1], len(wide)), image
+    images = rows @ narrow.t()
+    each_bias: Sequence[Tensor | None] = biases or [None] * len(wides)
+    each_weight = _unpacked(weights, scales, narrow, wides)
+    outputs = []
+    layers = zip(_parts(images, wides), wides, scalings, each_weight, each_bias, strict=True)
+    for image, wide, scaling, weight, bias in layers:
+        output = F.linear(image * scaling, wide, bias).addmm_(rows, weight.t())
+        outputs.append(output.view(*x.shape[:-1], len(wide)))
+    return outputs, images
 
 
 @_lora.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    scales: Tensor | None,
-    bias: Tensor | None,
-    narrow: Tensor,
-    wide: Tensor,
-    scaling: float,
-) -> Any:
-    tokens = x.numel() // x.shape[-1]
-    return x.new_empty(*x.shape[:-1], wide.shape[0]), x.new_empty(tokens, narrow.shape[0])
+def _(x: Tensor, weights: Any, scales: Any, biases: Any, narrow: Tensor, wides: list[Tensor], scalings: Any) -> Any:
+    outputs = [x.new_empty(*x.shape[:-1], wide.shape[0]) for wide in wides]
+    return outputs, x.new_empty(x.numel() // x.shape[-1], narrow.shape[0])
 
 
 @torch.library.custom_op("convkit::lora_backward", mutates_args=())
 def _lora_backward(
-    gradient: Tensor,
+    gradients: Sequence[Tensor],
     x: Tensor,
-    image: Tensor,
-    weight: Tensor,
-    scales: Tensor | None,
+    images: Tensor,
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
     narrow: Tensor,
-    wide: Tensor,
-    scaling: float,
+    wides: Sequence[Tensor],
+    scalings: Sequence[float],
     input_wanted: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the input (empty where it is not wanted), of narrow and of wide."""
-    rows, upper = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    of_image = (upper @ wide).mul_(scaling)
-    of_narrow = of_image.t() @ rows
-    of_wide = (upper.t() @ image).mul_(scaling)
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Gradients of the input (empty where it is not wanted), of narrow and of wides."""
+    rows = x.reshape(-1, x.shape[-1])
+    uppers = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+    of_images, of_wides = torch.empty_like(images), []
+    layers = zip(uppers, wides, scalings, _parts(images, wides), _parts(of_images, wides), strict=True)
+    for upper, wide, scaling, image, of_image in layers:
+        of_image.addmm_(upper, wide, beta=0, alpha=scaling)  # written where it belongs, whatever was there
+        of_wides.append((upper.t() @ image).mul_(scaling))
+    of_narrow = of_images.t() @ rows
     if not input_wanted:
-        return x.new_empty(0), of_narrow, of_wide
-    of_x = (of_image @ narrow).addmm_(upper, _unpacked(weight, scales, narrow, wide))
-    return of_x.view(x.shape), of_narrow, of_wide
+        return x.new_empty(0), of_narrow, of_wides
+    of_rows = of_images @ narrow
+    for upper, weight in zip(uppers, _unpacked(weights, scales, narrow, wides), strict=True):
+        of_rows.addmm_(upper, weight)
+    return of_rows.view(x.shape), of_narrow, of_wides
 
 
 @_lora_backward.register_fake
 def _(
-    gradient: Tensor,
+    gradients: Any,
     x: Tensor,
-    image: Tensor,
-    weight: Tensor,
-    scales: Tensor | None,
+    images: Any,
+    weights: Any,
+    scales: Any,
     narrow: Tensor,
-    wide: Tensor,
-    scaling: float,
+    wides: list[Tensor],
+    scalings: Any,
     input_wanted: bool,
 ) -> Any:
     of_x = x.new_empty(x.shape if input_wanted else 0)
-    return of_x, narrow.new_empty(narrow.shape), wide.new_empty(wide.shape)
+    return of_x, narrow.new_empty(narrow.shape), [wide.new_empty(wide.shape) for wide in wides]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, scales, _, narrow, wide, scaling = inputs
-    ctx.save_for_backward(x, output[1], weight, scales, narrow, wide)
-    ctx.scaling = scaling
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], Tensor]) -> None:
+    x, weights, scales, biases, narrow, wides, scalings = inputs
+    ctx.save_for_backward(x, output[1], narrow, *weights, *wides, *scales)
+    ctx.biases, ctx.scalings = len(biases), scalings
 
 
-def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Any, ...]:
-    x, image, weight, scales, narrow, wide = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[0]
-    of_x, of_narrow, of_wide = _lora_backward(
-        gradient.contiguous(), x, image, weight, scales, narrow, wide, ctx.scaling, wanted
-    )
-    return of_x if wanted else None, None, None, None, of_narrow, of_wide, None
+def _backward(ctx: Any, gradients: list[Tensor], _: Tensor) -> tuple[Any, ...]:
+    x, images, narrow, *others = ctx.saved_tensors
+    count, wanted = len(gradients), ctx.needs_input_grad[0]
+    weights, wides, scales = others[:count], others[count : 2 * count], others[2 * count :]
+    whole = [gradient.contiguous() for gradient in gradients]
+    of_x, of_narrow, of_wides = _lora_backward(whole, x, images, weights, scales, narrow, wides, ctx.scalings, wanted)
+    frozen = ([None] * count, [None] * len(scales), [None] * ctx.biases)
+    return of_x if wanted else None, *frozen, of_narrow, of_wides, None
 
 
 _lora.register_autograd(_backward, setup_context=_keep)

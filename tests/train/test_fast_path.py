@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
+from transformers import CLIPVisionConfig
+from transformers.models.clip.modeling_clip import CLIPAttention
 
 from convkit.errors import ConvkitError
-from convkit.train import attention, checkpointing, methods, stack
+from convkit.train import attention, checkpointing, lora, methods, stack
 from convkit.train.compilation import compile_layers
 from convkit.train.generate import Generator
-from convkit.train.lora import Fused
+from convkit.train.lora import Fused, SharedAttention
 from convkit.train.models.phi3_v import loss as losses
 from convkit.train.models.phi3_v import vision
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
@@ -51,8 +54,25 @@ def stir(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.1)
 
 
-@pytest.mark.parametrize("method", [{"use_lora": True}, {"use_qlora": True}])
-def test_fused_adapters_compute_what_peft_does(dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any]) -> None:
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of each time that adapters are computed by us, how many layers share it."""
+    calls: list[int] = []
+    ours = lora._lora
+
+    def count(x: Tensor, weights: list[Tensor], *others: Any) -> Any:
+        calls.append(len(weights))
+        return ours(x, weights, *others)
+
+    monkeypatch.setattr(lora, "_lora", count)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "method", [{"use_lora": True}, {"use_lora": True, "checkpointing": "all"}, {"use_qlora": True}]
+)
+def test_fused_adapters_compute_what_peft_does(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
+) -> None:
     if "use_qlora" in method:
         pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     config = runs.config(dataset, adapter.directory, dataset, **method)
@@ -61,16 +81,139 @@ def test_fused_adapters_compute_what_peft_does(dataset: Path, adapter: Phi3VAdap
     stir(model)
     fused = [module for module in model.modules() if isinstance(module, Fused)]
     assert len(fused) == 2 * 4 + 4 * 6 + 2 + 1 - 6  # all of the language model, the layers of CLIP that run, the rest
+    calls = counted(monkeypatch)
     ours = gradients(trainer, packs.batch((0, 1, 2)))
+    in_layers, outside, times = 2 * 4 + 3 * 3, 2 + 1, 2 if "checkpointing" in method else 1
+    assert (calls.count(3), calls.count(1)) == (3 * times, in_layers * times + outside)
+    calls.clear()
     for module in fused:
         module.__class__ = type(module).__mro__[2]
     assert_same(ours, gradients(trainer, packs.batch((0, 1, 2))))
+    assert not calls
 
 
 def test_adapters_with_dropout_are_left_to_peft(dataset: Path, adapter: Phi3VAdapter) -> None:
     config = runs.config(dataset, adapter.directory, dataset, use_lora=True, lora_dropout=0.1)
     model = methods.load(adapter, config)
-    assert not [module for module in model.modules() if isinstance(module, Fused)]
+    assert not [module for module in model.modules() if isinstance(module, Fused | SharedAttention)]
+
+
+def adapted_attention(*left_out: str) -> Any:
+    """CLIP's attention with adapters of peft's that are not zero, of unlike ranks and scales."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(hidden_size=16, num_attention_heads=2, attn_implementation="sdpa")
+    model = nn.ModuleDict({"attention": CLIPAttention(config)}).requires_grad_(False)
+    targets = sorted({"q_proj", "k_proj", "v_proj", "out_proj"} - {*left_out})
+    ranks = {name: 5 for name in targets if name == "k_proj"}
+    inject_adapter_in_model(
+        LoraConfig(r=3, lora_alpha=5, rank_pattern=ranks, target_modules=targets, init_lora_weights=False), model
+    )
+    return model["attention"]
+
+
+@pytest.mark.parametrize("input_wanted", [True, False])
+@pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-5), (True, 0.1)])
+def test_layers_of_one_input_compute_what_each_does(input_wanted: bool, half: bool, tolerance: float) -> None:
+    module, x = adapted_attention(), torch.randn(2, 5, 16, requires_grad=input_wanted)
+    layers, turned = [module.q_proj, module.k_proj, module.v_proj], torch.randn(2, 16, 5)
+
+    def computed(attend: Any) -> tuple[list[Tensor], dict[str, Tensor | None]]:
+        """Outputs and gradients, where keys are used by nothing, and gradients do not lie as outputs do."""
+        leaves = {name: p for name, p in [*module.named_parameters(), ("input", x)] if p.requires_grad}
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            outputs = attend()
+            loss = (outputs[0].transpose(1, 2) * turned).sum() + outputs[2].sum()
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        return outputs, dict(zip(leaves, found, strict=True))
+
+    theirs = computed(lambda: [layer(x) for layer in layers])
+    lora.fuse(module)
+    ours = computed(lambda: lora._adapted(layers, x))
+    assert ("input" in ours[1]) == input_wanted
+    for mine, other in zip(ours[0], theirs[0], strict=True):
+        torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
+    for name, gradient in theirs[1].items():
+        found = ours[1][name]
+        if "k_proj" in name:
+            assert gradient is None and found is not None and not found.any()
+        else:
+            torch.testing.assert_close(found, gradient, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_of_the_input_nothing_is_kept_but_itself_and_its_images() -> None:
+    module, x, kept = adapted_attention(), torch.randn(2, 5, 16), []
+    lora.fuse(module)
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        lora._adapted([module.q_proj, module.k_proj, module.v_proj], x)
+    ranks = 3 + 5 + 3
+    weights = [(ranks, 16), *[(16, 16)] * 3, (16, 3), (16, 5), (16, 3)]
+    assert kept == [(2, 5, 16), (2 * 5, ranks), *weights]
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_torch_can_compile_what_adapters_compute(biased: bool) -> None:
+    x, narrow = torch.randn(2, 5, 16), torch.randn(8, 16)
+    weights, biases = [torch.randn(12, 16), torch.randn(7, 16)], [torch.randn(12), torch.randn(7)] * biased
+    wides, scalings = [torch.randn(12, 3), torch.randn(7, 5)], [2.0, 0.5]
+    gradients, images = [torch.randn(2, 5, 12), torch.randn(2, 5, 7)], torch.randn(2 * 5, 8)
+    for input_wanted in (True, False):
+        plain: Any = (gradients, x, images, weights, [], narrow, wides, scalings, input_wanted)
+        torch.library.opcheck(lora._lora_backward, plain)
+    for trained in (x, narrow, *wides):
+        trained.requires_grad_()
+    torch.library.opcheck(lora._lora, (x, weights, [], biases, narrow, wides, scalings))
+
+
+def test_an_input_is_shared_while_all_that_read_it_adapt(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, ours, theirs = counted(monkeypatch), adapted_attention(), adapted_attention()
+    x = torch.randn(2, 5, 16)
+    assert lora.fuse(ours) == 4
+
+    def compute_the_same(*sharing: int) -> None:
+        calls.clear()
+        torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+        assert calls == [*sharing]
+
+    compute_the_same(3, 1)
+    with torch.no_grad():
+        compute_the_same()
+    ours.k_proj.merge()
+    compute_the_same(1, 1, 1)
+    ours.k_proj.unmerge()
+    for module in (ours, theirs):
+        module.v_proj.enable_adapters(False)
+    compute_the_same(1, 1, 1)
+    for module in (ours, theirs):
+        module.v_proj = module.v_proj.get_base_layer()
+    compute_the_same(1, 1, 1)
+
+
+def test_a_shared_input_does_not_break_what_is_compiled() -> None:
+    module = adapted_attention()
+    lora.fuse(module)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    compiled = torch.compile(module.forward, dynamic=True, fullgraph=True, backend="aot_eager")
+    try:
+        for crops in (2, 3):
+            x = torch.randn(crops, 5, 16)
+            found, expected = (
+                torch.autograd.grad(forward(x)[0].square().sum(), trained) for forward in (compiled, module)
+            )
+            torch.testing.assert_close(found, expected)
+    finally:
+        torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("left_out", ["q_proj", "k_proj", "v_proj"])
+def test_an_input_that_not_all_adapt_is_not_shared(left_out: str) -> None:
+    module = adapted_attention(left_out)
+    assert lora.fuse(module) == 3
+    assert type(module) is CLIPAttention
 
 
 def test_the_loss_at_learnt_places_is_the_loss(
