@@ -215,6 +215,11 @@ def test_compiled_layers_compute_the_same(dataset: Path, adapter: Phi3VAdapter, 
     trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
     stir(trainer.sharding.model)
     batches = [packs.batch(pack) for pack in ((0, 1), (3, 2, 4))]
+    nothing = {
+        "labels": torch.full_like(batches[0]["labels"], -100),
+        "logits_to_keep": torch.zeros(0, dtype=torch.long),
+    }
+    batches.append(batches[0] | nothing)
     plain = [gradients(trainer, batch) for batch in batches]
     compile_layers(trainer.sharding.model, adapter.compiled_layers, backend="aot_eager")
     try:
