@@ -2,7 +2,8 @@
 
 Two operations for each weight and token forward; backward two for the gradient of what goes in, where anything before
 it is trained, and two for that of the weight, where it is. Scores and sums of attention likewise, causal ones by half.
-The head counts where there is something to learn. Norms, activations and the loss are left out: they are no products.
+The head, and what follows the attention of the last language layer, count where there is something to learn. Norms,
+activations and the loss are left out: they are no products.
 
 Shape letters: T tokens of a row, L of them that are learnt, I of them that are images, K crops of its images.
 """
@@ -73,6 +74,7 @@ class Flops:
         self._config = base.config
         self._patches = (self._config.vision_config.image_size // self._config.vision_config.patch_size) ** 2
         self._unused = f"encoder.layers.{self._config.vision_config.num_hidden_layers - 1}"
+        self._last = f"model.layers.{self._config.num_hidden_layers - 1}.mlp."
         self._walk("", base, False)
 
     def row(self, shape: Shape) -> dict[str, int]:
@@ -123,6 +125,8 @@ class Flops:
             return "vision", lambda shape: shape.crops * each
         if name.startswith("lm_head"):
             return "head", lambda shape: shape.trained
+        if name.startswith(self._last):
+            return "language", lambda shape: shape.trained
         return "language", lambda shape: shape.tokens
 
     def _attention(self, name: str, live: bool) -> None:

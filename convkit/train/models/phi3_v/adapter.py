@@ -44,7 +44,7 @@ class Phi3VAdapter:
         *("img_projection.0", "img_projection.2"),
     )
     image_token_ids: tuple[int, ...]
-    compiled_layers: tuple[str, ...] = ("Phi3DecoderLayer", "CLIPEncoderLayer")
+    compiled_layers: tuple[str, ...] = ("Phi3VDecoderLayer", "CLIPEncoderLayer")
     packs = True
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:

@@ -3,7 +3,7 @@
 In a document of 2,500 tokens some ten are learnt: logits of the others, 32,064 numbers each in float32, would only fill
 memory. Where many are learnt, their logits are made a part at a time, and again for the backward pass.
 
-Shape letters: T tokens, L places that are learnt, D width.
+Shape letters: T tokens, P places that are learnt, D width.
 """
 
 import torch
@@ -18,17 +18,17 @@ def loss_at(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.Module, ite
     """Cross-entropy in float32.
 
     Args:
-        hidden: (1, T, D).
+        hidden: (1, P, D), at the places.
         labels: (1, T), unshifted.
-        places: (L), those whose next token is learnt.
-        items: what the sum is divided by; L if not given.
+        places: (P), those whose next token is learnt.
+        items: what the sum is divided by; P if not given.
 
     Raises:
         ValueError: there are several sequences, for which places would say too little.
     """
     if len(hidden) != 1:
         raise ValueError(f"the loss at places is taken of one sequence, not of {len(hidden)}: leave logits_to_keep out")
-    rows, targets = hidden[0].index_select(0, places), labels[0, places + 1]
+    rows, targets = hidden[0], labels[0, places + 1]
     parts = list(zip(torch.split(rows, _AT_ONCE), torch.split(targets, _AT_ONCE), strict=True))
     if len(parts) == 1:
         total = _sum(head, *parts[0])

@@ -1,6 +1,6 @@
 """Phi-3-vision and Phi-3.5-vision, composed of transformers' Phi3 and CLIP modules under the official tensor names.
 
-Shape letters: B sequences, T tokens of a sequence, L tokens with the cache, D width, V vocabulary.
+Shape letters: B sequences, T tokens of a sequence, L tokens with the cache, P places, D width, V vocabulary.
 """
 
 from typing import Any, ClassVar
@@ -33,7 +33,7 @@ class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     input_modalities = ("image", "text")
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar[list[str]] = ["Phi3DecoderLayer", "ImageEmbedding"]
+    _no_split_modules: ClassVar[list[str]] = ["Phi3VDecoderLayer", "ImageEmbedding"]
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
     # Copies of the token embedding, and numbers that count up, which re-saved checkpoints hold.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"(^|\.)wte\.weight$", r"(^|\.)position_ids$"]
@@ -53,6 +53,29 @@ class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             init.normal_(module.sub_GN, std=std)
 
 
+class Phi3VDecoderLayer(Phi3DecoderLayer):  # type: ignore[misc]
+    """A layer that goes on after its attention with some tokens alone, if it is told which."""
+
+    def forward(self, hidden_states: Tensor, places: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Run the layer.
+
+        Args:
+            hidden_states: (B, T, D).
+            places: (P), of the tokens that somebody reads, in all sequences; all if not given.
+            kwargs: for the attention.
+
+        Returns:
+            (B, T, D), or (B, P, D) at the places.
+        """
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.resid_attn_dropout(attended)
+        if places is not None:
+            hidden_states = hidden_states.index_select(1, places)
+        computed = self.mlp(self.post_attention_layernorm(hidden_states))
+        result: Tensor = hidden_states + self.resid_mlp_dropout(computed)
+        return result
+
+
 class Phi3VModel(Phi3VPreTrainedModel):
     """Token ids and images to hidden states."""
 
@@ -61,7 +84,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         config.vision_config._attn_implementation = config._attn_implementation
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.vision_embed_tokens = ImageEmbedding(config)
-        self.layers = nn.ModuleList([Phi3DecoderLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.layers = nn.ModuleList([Phi3VDecoderLayer(config, index) for index in range(config.num_hidden_layers)])
         self.norm = Phi3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = Rotary(config)
         self.gradient_checkpointing = False
@@ -116,6 +139,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         image_places: Tensor | None = None,
         use_cache: bool | None = None,
         cu_seq_lens_q: Tensor | None = None,
+        places: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the model.
@@ -131,6 +155,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
             image_places: see `embed`.
             use_cache: return a cache.
             cu_seq_lens_q: where documents that are packed into B = 1 begin, and the end: (documents + 1).
+            places: (P), of the tokens whose hidden states are wanted, (B, P, D); all if not given.
             kwargs: for the attention, such as `max_length_q`.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -170,6 +195,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         for layer in self.layers:
             hidden = layer(
                 hidden,
+                places=places if layer is self.layers[-1] else None,
                 attention_mask=mask,
                 position_ids=position_ids,
                 past_key_values=past_key_values,
@@ -232,6 +258,7 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
             given; the cache.
         """
         items = kwargs.pop("num_items_in_batch", None)
+        learnt = logits_to_keep if labels is not None and isinstance(logits_to_keep, Tensor) else None
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -241,11 +268,12 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
             pixel_values=pixel_values,
             image_sizes=image_sizes,
             use_cache=use_cache,
+            places=learnt,
             **kwargs,
         )
         hidden, loss, logits = outputs.last_hidden_state, None, None
-        if labels is not None and isinstance(logits_to_keep, Tensor):
-            loss = loss_at(hidden, labels, logits_to_keep, self.lm_head, items)
+        if labels is not None and learnt is not None:
+            loss = loss_at(hidden, labels, learnt, self.lm_head, items)
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, kept]).float()
