@@ -54,10 +54,11 @@ class Preflight:
 
     @property
     def flops_per_token(self) -> int:
-        """What a token costs in the language model and its head: a lower bound.
+        """What a token costs in the language model and its head, roughly.
 
         Two operations for each weight forward, two for the gradient of what goes in, and two for that of each weight
-        that is trained. Attention, images and what is computed twice are left out.
+        that is trained, as if something were learnt from each token. Attention, images and what is computed twice are
+        left out.
         """
         parts = [tower for name, tower in self.towers.items() if name != "vision"]
         return sum(4 * tower.parameters + 2 * tower.trained for tower in parts)
