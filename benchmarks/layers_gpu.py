@@ -68,7 +68,7 @@ def _measured(
     geometry: Any, device: torch.device, stacked: bool = True, parts: int = 1, kept: float | None = None, **options: Any
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of both layers."""
-    torch.compiler.reset()
+    card.release(device)
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         paths = {"data_dir": scratch, "model": scratch, "output_dir": Path(scratch) / "run"}
         config = resolve({**paths, "bf16": True, "optim": "adamw_bf16", "checkpointing": "none", **options})

@@ -1,5 +1,6 @@
 """What a device can do at most, and how much of the time it does nothing."""
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -39,6 +40,14 @@ def wait(device: torch.device) -> None:
     """Until the device has done what it was told to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def release(device: torch.device) -> None:
+    """Let go of what no name holds any more: models in cycles, compiled code, the allocator's reserves."""
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """A way to train that is measured: ours, or the recipe's."""
 
-import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from convkit.progress import Bars
@@ -47,7 +45,7 @@ class Contender:
         try:
             return self._measure(data, world, steps, peak, bars)
         finally:
-            _release(world.device)
+            card.release(world.device)
 
     def _measure(self, data: Data, world: World, steps: Steps, peak: float, bars: Bars) -> Figures:
         began = time.perf_counter()
@@ -76,11 +74,3 @@ class Contender:
             seed=config.seed,
         )
         return Plan(data.index.tokens, options)
-
-
-def _release(device: torch.device) -> None:
-    """Let go of what no name holds any more: models in cycles, compiled code, the allocator's reserves."""
-    torch.compiler.reset()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
