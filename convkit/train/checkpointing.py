@@ -48,8 +48,8 @@ def fit(
     base = _kept(forward, device)
     order: list[tuple[Any, int]] = []
     for kind in sorted(layers.values(), key=_size, reverse=True):  # the larger the layer, the more work a byte saves
-        # The first may need no gradient of its input; the last keeps little where little is learnt, as in this pack,
-        # and as much as the others in one that is all learnt.
+        # The first may need no gradient of its input; the last keeps little where little is learnt, as it may be in
+        # this pack, and as much as the others in one that is all learnt.
         usual = kind[(len(kind) - 1) // 2]
         usual.gradient_checkpointing = False
         each = max(0, _kept(forward, device) - base)

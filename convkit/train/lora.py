@@ -1,10 +1,10 @@
 """LoRA's layers with few passes over their inputs and outputs, on top of peft's modules.
 
 peft computes `base(x) + lora_B(lora_A(x)) * scaling`, and autograd one pass after the other: on a GPU these passes cost
-as much as a quarter of the products. Here what the adapter adds is written first, and the large product is added to
-it while it leaves the registers, forward and backward: the wide tensors are not gone over again. Layers that read the
-same input, as query, key and value do in CLIP, go over it once for all their adapters, and add up its gradient in
-place. Nothing is kept for the backward pass but the input and its narrow images.
+as much as a quarter of the products. Here what the adapter adds is written first, and the large product reads it and
+adds itself while it has arithmetic to do, forward and backward: no pass over the wide tensors of its own. Layers that
+read the same input, as query, key and value do in CLIP, go over it once for all their adapters, and add up its gradient
+in place. Nothing is kept for the backward pass but the input and its narrow images.
 
 Shape letters: M tokens, K width of the input, N of an output, R rank, and S those of all layers of an input together.
 """
@@ -58,7 +58,8 @@ def _of_input(attention: Any) -> list[Any]:
 
 def _share(layers: Sequence[nn.Module]) -> bool:
     """Whether all are fused, and of one kind."""
-    return isinstance(layers[0], Fused) and all(type(layer) is type(layers[0]) for layer in layers)
+    kinds = {(type(layer), getattr(layer, "bias", None) is None) for layer in layers}
+    return isinstance(layers[0], Fused) and len(kinds) == 1
 
 
 class Fused:

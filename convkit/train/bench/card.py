@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -76,16 +77,17 @@ def busy(device: torch.device, work: Callable[[], object]) -> float:
 
     Work takes longer while it is looked at; what the GPU itself does for it does not.
     """
+    return covered((event.start_ns(), event.end_ns()) for event in kernels(device, work)) / 1e9
+
+
+def kernels(device: torch.device, work: Callable[[], object]) -> list[Any]:
+    """What a GPU does for some work, kernels and copies, as torch's profiler saw it."""
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as seen:
         work()
         wait(device)
     assert seen.profiler is not None and seen.profiler.kineto_results is not None
-    spans = [
-        (event.start_ns(), event.end_ns())
-        for event in seen.profiler.kineto_results.events()
-        if event.device_type().name == "CUDA" and not event.is_user_annotation()
-    ]
-    return covered(spans) / 1e9
+    events = seen.profiler.kineto_results.events()
+    return [event for event in events if event.device_type().name == "CUDA" and not event.is_user_annotation()]
 
 
 def covered(spans: Iterable[tuple[int, int]]) -> int:
