@@ -29,7 +29,8 @@ from convkit.train.bench import card
 from convkit.train.bench.geometry import RandomPhi3V
 from convkit.train.config import resolve
 from convkit.train.environment import versions
-from convkit.train.lora import Fused
+from convkit.train.lora import unfuse
+from convkit.train.pack import Sample, pack
 from convkit.train.stack import places
 
 TOKENS, CROPS = 2559, 17
@@ -47,10 +48,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "full, all kept": {"kept": 1.0},
     "full, not compiled": {"compile": False},
 }
-KINDS = {"attention": r"flash|fmha|cudnn|attention", "products": r"gemm|nvjet|cutlass|xmma|splitK"}
+OTHER = "other"
+KINDS = {
+    OTHER: r"(?i)triton|elementwise",  # what is compiled is named after all that it stands for, attention too
+    "attention": r"flash|fmha|cudnn|attention",
+    "products": r"gemm|nvjet|cutlass|xmma|splitK",
+}
 """Of kernels, by what their names hold, in this order; others go over their operands once."""
-OTHERS = re.compile(r"triton|elementwise", re.IGNORECASE)
-"""Compiled ones are named after all that they stand for, attention and products too."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,8 @@ def measure(
         model = methods.load(RandomPhi3V(Path(scratch) / "model", size.geometry, 16, device, seed=0), config)
     if kept is not None:
         torch._functorch.config.activation_memory_budget = kept
-    for module in model.modules():
-        if isinstance(module, Fused) and not fused:
-            module.__class__ = type(module).__bases__[1]
+    if not fused:
+        unfuse(model)
     whole = getattr(model.train(), "get_base_model", lambda: model)().model
     layers = {"language": _language(whole, size, stacked), "clip": _clip(whole, size, parts)}
     return {name: _timed(forward, device, size.times) for name, forward in layers.items()}
@@ -120,15 +123,15 @@ def measure(
 
 def _language(model: Any, size: Size, stacked: bool) -> Callable[[], Tensor]:
     """One forward pass of a layer in the middle."""
-    device, lengths = model.norm.weight.device, [size.tokens] * size.documents
-    total = sum(lengths)
-    bounds = torch.arange(0, total + 1, size.tokens, dtype=torch.int32)
-    pack = {"cu_seq_lens_q": bounds, "max_length_q": size.tokens} | (places(lengths) if stacked else {})
-    pack = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in pack.items()}
-    positions = torch.arange(size.tokens, device=device).repeat(size.documents)[None]
-    hidden = torch.randn(1, total, model.config.hidden_size, device=device, dtype=torch.bfloat16)
+    device, document = model.norm.weight.device, torch.zeros(size.tokens, dtype=torch.long)
+    batch = pack([Sample(document, document, {})] * size.documents)
+    batch |= places([size.tokens] * size.documents) if stacked else {}
+    given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+    shape, positions = given.pop("input_ids").shape, given["position_ids"]
+    del given["labels"]
+    hidden = torch.randn(*shape, model.config.hidden_size, device=device, dtype=torch.bfloat16)
     tables = model.rotary_emb(positions, torch.full_like(positions, size.tokens), hidden.dtype)
-    given = {"attention_mask": None, "position_ids": positions, "position_embeddings": tables, **pack}
+    given |= {"attention_mask": None, "position_embeddings": tables}
     return lambda: model.layers[0](hidden.detach().requires_grad_(), **given)
 
 
@@ -163,10 +166,8 @@ def _timed(forward: Callable[[], Tensor], device: torch.device, times: int) -> d
 
 
 def kind(kernel: str) -> str:
-    """Of `KINDS`, or another."""
-    if OTHERS.search(kernel):
-        return "other"
-    return next((name for name, holds in KINDS.items() if re.search(holds, kernel)), "other")
+    """Of `KINDS`."""
+    return next((name for name, holds in KINDS.items() if re.search(holds, kernel)), OTHER)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,15 @@ def fuse(model: nn.Module) -> int:
     return len(fused)
 
 
+def unfuse(model: nn.Module) -> None:
+    """Leave to peft and transformers what `fuse` took over."""
+    for module in model.modules():
+        if isinstance(module, Fused):
+            module.__class__ = type(module).__bases__[1]
+        elif isinstance(module, SharedAttention):
+            module.__class__ = CLIPAttention
+
+
 def _plain(module: Any) -> bool:
     name = module.active_adapters[0]
     return (

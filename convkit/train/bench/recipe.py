@@ -15,7 +15,7 @@ from torch import Tensor
 from convkit.train.bench.geometry import RandomPhi3V
 from convkit.train.config import Config
 from convkit.train.distributed import World
-from convkit.train.lora import Fused
+from convkit.train.lora import unfuse
 from convkit.train.models.phi3_v.image_processing import Sizes
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.vision import ImageEmbedding
@@ -58,9 +58,7 @@ class RecipeSharding(Plain):
     def __init__(self, model: Any, config: Config, world: World) -> None:
         if config.precision == "bfloat16" and not config.use_lora:
             model = model.to(torch.bfloat16)
-        for module in model.modules():
-            if isinstance(module, Fused):  # as peft computes them
-                module.__class__ = type(module).__bases__[1]
+        unfuse(model)
         super().__init__(model, config, world)
         self.optimizer = AdamW(
             list(self._trained.values()), lr=config.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=config.wd
