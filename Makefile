@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export CONVKIT_CACHE := $(CURDIR)/$(VENV)/cache
 
-.PHONY: demo test check schemas bench clean
+.PHONY: demo test search check schemas bench clean
 
 # What is finished is not done again, and what was interrupted goes on; `rm -rf demo` begins anew. The commands can be
 # typed by hand just as they are shown.
@@ -34,7 +34,10 @@ demo/start: | demo/easy-vqa/receipt.json
 	$(BIN)/convkit init-vlm --texts_of demo/easy-vqa --vision tiny --output_dir demo/start
 
 test: $(VENV)/test ## the whole test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+search: $(VENV)/test ## the tests of drawn examples, with examples that no run before has drawn
+	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile=new
 
 check: $(VENV)/dev ## style, types, generated files
 	$(BIN)/ruff check

@@ -86,7 +86,7 @@ def test_frames(tmp_path: Path, kind: str, frames: int, expected: bool) -> None:
         assert found.animated == expected
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_bytes_raise(tmp_path: Path, data: st.DataObject) -> None:
     kinds = [again(picture(24, 16), kind).fp.getvalue() for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")]  # type: ignore[attr-defined]

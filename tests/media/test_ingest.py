@@ -467,7 +467,6 @@ def survives(data: bytes) -> None:
         assert stored.data == data
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=400), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a", b"BM", b"\xff\xd8\xff"])
 )
@@ -488,7 +487,7 @@ def small_files(shared_data: Path) -> list[bytes]:
     return [*found, *(make() for make in made)]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_mutated_files_are_survived(data: st.DataObject, small_files: list[bytes]) -> None:
     content = bytearray(data.draw(st.sampled_from(small_files)))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from convkit.media.images import opened
@@ -78,7 +78,6 @@ def test_all_else_is_left_to_pillow(name: str) -> None:
     assert not is_plain(DOUBTS[name])
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from([saved(**options) for options in PLAIN]),
     st.lists(st.tuples(st.floats(0, 1), st.one_of(st.sampled_from(TELLING), st.integers(0, 255))), max_size=3),

@@ -86,14 +86,14 @@ def defined(prediction: str, accepted: list[str]) -> float:
     return best
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @example("ab", ["ac"])
 @given(TEXTS, st.lists(TEXTS, min_size=1, max_size=3))
 def test_anls_is_as_defined(prediction: str, accepted: list[str]) -> None:
     assert anls(prediction, accepted) == defined(prediction, accepted)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(TEXTS, st.lists(TEXTS, min_size=1, max_size=3))
 def test_anls_is_rapidfuzz_above_the_threshold(prediction: str, accepted: list[str]) -> None:
     from rapidfuzz.distance import Levenshtein

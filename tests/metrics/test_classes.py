@@ -13,7 +13,7 @@ PAIRS = st.lists(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(PAIRS)
 def test_the_table_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     scores = class_scores(pairs)

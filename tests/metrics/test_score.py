@@ -133,7 +133,7 @@ def test_consistency_worked_by_hand() -> None:
 PLACES = st.tuples(st.sampled_from(["dev", "test1"]), st.integers(0, 3), st.integers(0, 3), st.integers(0, 1))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.dictionaries(PLACES, st.booleans(), min_size=1))
 def test_consistency_is_as_defined(right: dict[tuple[str, int, int, int], bool]) -> None:
     found = scored(nlvr2(*place, correct) for place, correct in right.items())

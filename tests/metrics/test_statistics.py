@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 
 from convkit.metrics.statistics import auroc, interval, mean, plain
 
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
+# No wider: scikit-learn takes differences of scores, and says so when one overflows.
+FINITE = st.floats(-8e307, 8e307)
 # Few different scores, so that ties are frequent, and any others.
 SCORES = st.sampled_from([0.0, -0.0, 0.5, 0.7, 1.0, 1e-300]) | FINITE
 ITEMS = st.lists(st.tuples(st.booleans(), SCORES, st.integers(0, 3)), min_size=2, max_size=30)
@@ -40,7 +41,7 @@ def test_auroc_of_one_class_is_none(positive: bool) -> None:
     assert math.isnan(area([(positive, 0.1), (positive, 0.9)]))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(ITEMS)
 def test_auroc_is_that_of_scikit_learn(items: list[tuple[bool, float, int]]) -> None:
     positive, scores, _ = zip(*items, strict=True)
@@ -48,7 +49,7 @@ def test_auroc_is_that_of_scikit_learn(items: list[tuple[bool, float, int]]) -> 
     assert area(list(zip(positive, scores, strict=True))) == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ITEMS)
 def test_a_weight_is_a_number_of_copies(items: list[tuple[bool, float, int]]) -> None:
     positive, scores, weights = zip(*items, strict=True)

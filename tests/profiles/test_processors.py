@@ -313,7 +313,7 @@ SIZES = st.one_of(
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(size=SIZES)
 @example(size=Size(336, 336))
 @example(size=Size(672, 336))
@@ -343,7 +343,7 @@ def test_a_single_token_that_mistral_fails_on() -> None:
 
 
 @pytest.mark.parametrize("spec", BUILDERS)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(sizes=st.lists(SIZES.filter(lambda size: max(size) < 20 * min(size)), min_size=2, max_size=3))
 def test_several_images_in_a_row(spec: str, sizes: list[Size]) -> None:
     assume(spec != "mistral-3" or min(map(max, sizes)) > LEAST)

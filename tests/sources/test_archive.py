@@ -332,7 +332,7 @@ NAMES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=NAMES, kind=st.sampled_from(["tar", "zip"]))
 def test_nothing_is_ever_written_outside(names: list[str], kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -578,7 +578,7 @@ def whole_archive(kind: str) -> bytes:
         return make(kind, Path(folder, "a"), members).read_bytes()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from([*TAR_MODES, "zip"]), data=st.data())
 def test_altered_bytes_give_a_source_error_or_nothing(kind: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

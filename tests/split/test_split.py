@@ -154,7 +154,7 @@ structures = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(structures, st.integers(0, 5), st.booleans(), st.randoms(use_true_random=False))
 def test_what_belongs_together_is_never_separated(
     samples: list[Sample], seed: int, stratify: bool, shuffler: random.Random
@@ -184,7 +184,7 @@ def bundles(draw: st.DrawFn) -> list[Counter[str]]:
     return [Counter(bundle) for bundle in draw(st.lists(st.lists(answers, min_size=1, max_size=9), min_size=1))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(bundles(), st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 3))
 def test_the_ratios_hold_within_the_largest_group(strata: list[Counter[str]], parts: list[int], seed: int) -> None:
     ratios = {f"s{k}": part / sum(parts) for k, part in enumerate(parts)}

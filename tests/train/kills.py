@@ -4,11 +4,13 @@ and then killed twice and resumed. Prints after how many of all its events a run
 A process of its own, which forks one for each run: loading the libraries takes longer than training.
 """
 
+import importlib.util
 import json
 import os
 import random
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from tests.train.runs import ONE, config
 def main() -> None:
     dataset, checkpoint, scratch = map(Path, sys.argv[1:4])
     chance, options = random.Random(int(sys.argv[4])), json.loads(sys.argv[5])
-    torch.set_num_threads(1)
+    load_libraries()
     adapter = Phi3VAdapter(checkpoint, num_crops=1)
 
     def train(name: str, kill_at: int = -1, resume: str = "no") -> int:
@@ -46,6 +48,15 @@ def main() -> None:
     killed = [train("killed", first), train("killed", second, "auto")]
     train("killed", resume="auto")
     print(json.dumps({"events": events, "killed": killed}))
+
+
+def load_libraries() -> None:
+    """What a run imports when it comes to it, before there are forks that would each do so."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for name in ("deepspeed", "peft"):
+        if importlib.util.find_spec(name):
+            importlib.import_module(name)
 
 
 def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = None) -> None:

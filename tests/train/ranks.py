@@ -5,14 +5,12 @@ Prints for each run what became of its processes: exit status, how many events i
 process of its own, which forks those of each run: loading the libraries takes longer than training.
 """
 
-import importlib.util
 import json
 import os
 import shutil
 import signal
 import socket
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from convkit.errors import ConvkitError
 from convkit.train import loop, run
 from convkit.train.distributed import world
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from tests.train.kills import count_events
+from tests.train.kills import count_events, load_libraries
 from tests.train.runs import config
 
 RANKS = 2
@@ -32,11 +30,8 @@ PATIENCE = 120
 
 def main() -> None:
     dataset, checkpoint, scratch = map(Path, sys.argv[1:4])
-    torch.set_num_threads(1)
+    load_libraries()
     adapter = Phi3VAdapter(checkpoint, num_crops=1)
-    if importlib.util.find_spec("deepspeed"):
-        warnings.simplefilter("ignore")
-        importlib.import_module("deepspeed")
     told: list[Any] = []
     for wanted in json.loads(sys.argv[4]):
         port = _free_port()

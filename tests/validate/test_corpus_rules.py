@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from convkit import layout
@@ -49,7 +49,6 @@ shapes = st.lists(
 )
 
 
-@settings(deadline=None, derandomize=True)
 @given(shapes)
 def test_all_near_shapes_are_found(made: list[tuple[int, set[int], int]]) -> None:
     """The search by bands against a comparison of all pairs."""

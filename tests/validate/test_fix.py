@@ -129,7 +129,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(pieces, max_size=6).map(b"".join))
 def test_mending_keeps_every_row_and_once_is_enough(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = write_rows(tmp_path_factory.mktemp("fix"), content)

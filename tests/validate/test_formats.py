@@ -59,7 +59,7 @@ findings = st.builds(
     hint=texts,
 )
 reports = st.lists(findings, max_size=4).map(lambda found: report_of(7, found))
-whatever = settings(max_examples=150, deadline=None)
+whatever = settings(max_examples=150)
 
 
 @cache

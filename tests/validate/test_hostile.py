@@ -23,7 +23,7 @@ SOUND = line(
         conversations=[turn("<image> é", images=["a.png"], assistant="x"), turn(answers=["1", "2"])],
     )
 )
-shared_tmp_path = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True)
+shared_tmp_path = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def is_sound(raw: bytes) -> bool:
@@ -100,7 +100,6 @@ documents = json_values | st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, derandomize=True)
 @given(documents)
 def test_every_bad_row_is_explained_by_a_pointer_that_leads_somewhere(document: Any) -> None:
     raw = json.dumps(document).encode()

@@ -67,7 +67,6 @@ def test_any_number_of_processes_has_the_same_findings(tmp_path: Path, monkeypat
     assert reports[0].findings and reports[0] == reports[1] == reports[2]
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=60).map(lambda raw: raw.replace(b"\x00", b"\n")), st.integers(1, 20), st.integers(0, 10))
 @example(b"12345678\n1\n12", 3, 4)
 def test_pieces_are_whole_lines_in_order(
@@ -110,7 +109,7 @@ def is_sound(raw: bytes) -> bool:
     return True
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(documents)
 @example(row("x" * 513))
 @example(row("a", group=""))
@@ -154,7 +153,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(alphabet='a": ', max_size=3), json_values, max_size=3), st.booleans())
 def test_no_key_is_missed_by_the_count(metadata: Any, spaced: bool) -> None:
     content = row("1", metadata=metadata)
@@ -168,7 +166,6 @@ def numbers(*values: int) -> Any:
 
 
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), max_size=30), max_size=8), st.booleans())
-@settings(deadline=None, derandomize=True)
 def test_digests_in_memory_and_on_disk(parts: list[list[int]], spill: bool) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(digests, "SPILL_BYTES", 64 if spill else 2**20)
@@ -418,7 +415,6 @@ def test_standard_input_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.lists(st.integers(0, 20), max_size=8), st.lists(st.integers(0, 20), max_size=8))
-@settings(deadline=None, derandomize=True)
 def test_blocks_do_not_depend_on_how_digests_were_added(one: list[int], other: list[int]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(digests, "SPILL_BYTES", 128)
