@@ -104,7 +104,7 @@ def _wider(trained: Path, adapter: Phi3VAdapter, scratch: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_other, r"was trained on .*phi3_v0, and .*/other is another checkpoint.*Name the one"),
+        (_other, r"was trained on .*phi3_v\d+, and .*/other is another checkpoint.*Name the one"),
         (_wider, r"does not fit the model: .*size mismatch.*Name the checkpoint"),
     ],
 )

@@ -175,21 +175,13 @@ class Phi3VModel(Phi3VPreTrainedModel):
         if position_ids is None:
             position_ids = _positions(inputs_embeds, attention_mask, past)
         lengths = _lengths(position_ids, attention_mask, cu_seq_lens_q)
-        attention = self.config._attn_implementation
-        unknown = set() if attention == VARLEN else _STACK_KEYS
-        if packed and attention in (VARLEN, "flash_attention_2"):
-            mask = None
-            kwargs |= {"cu_seq_lens_q": cu_seq_lens_q}
-        else:  # a pack is told by its restarted positions
-            mask = create_causal_mask(
-                config=self.config,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                position_ids=position_ids,
-            )
-            unknown = _PACK_KEYS | _STACK_KEYS
-        kwargs = {name: value for name, value in kwargs.items() if name not in unknown}
+        mask, kwargs = self._attended(
+            {**kwargs, "cu_seq_lens_q": cu_seq_lens_q} if packed else kwargs,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
         hidden = inputs_embeds
         tables = self.rotary_emb(position_ids, lengths, hidden.dtype)
         for layer in self.layers:
@@ -206,6 +198,15 @@ class Phi3VModel(Phi3VPreTrainedModel):
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden), past_key_values=past_key_values if use_cache else None
         )
+
+    def _attended(self, kwargs: dict[str, Any], **masked: Any) -> tuple[Any, dict[str, Any]]:
+        """The mask, and those of the arguments that the attention in use knows."""
+        attention = self.config._attn_implementation
+        if "cu_seq_lens_q" in kwargs and attention in (VARLEN, "flash_attention_2"):
+            mask, unknown = None, set() if attention == VARLEN else _STACK_KEYS
+        else:  # a pack is told by its restarted positions
+            mask, unknown = create_causal_mask(config=self.config, **masked), _PACK_KEYS | _STACK_KEYS
+        return mask, {name: value for name, value in kwargs.items() if name not in unknown}
 
 
 # transformers looks for GenerationMixin's name among the bases themselves before it generates.
@@ -285,7 +286,7 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
         return result.to_tuple() if return_dict is False else result
 
 
-_PACK_KEYS = {"cu_seq_lens_k", "max_length_q", "max_length_k"}
+_PACK_KEYS = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"}
 _STACK_KEYS = {"stack_rows", "stack_from", "stack_at"}
 
 
