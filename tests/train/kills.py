@@ -26,7 +26,7 @@ from tests.train.runs import ONE, config
 def main() -> None:
     dataset, checkpoint, scratch = map(Path, sys.argv[1:4])
     chance, options = random.Random(int(sys.argv[4])), json.loads(sys.argv[5])
-    load_libraries()
+    load_libraries("use_lora" in options or "use_qlora" in options)
     adapter = Phi3VAdapter(checkpoint, num_crops=1)
 
     def train(name: str, kill_at: int = -1, resume: str = "no") -> int:
@@ -50,13 +50,14 @@ def main() -> None:
     print(json.dumps({"events": events, "killed": killed}))
 
 
-def load_libraries() -> None:
+def load_libraries(adapters: bool) -> None:
     """What a run imports when it comes to it, before there are forks that would each do so."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    for name in ("deepspeed", "peft"):
-        if importlib.util.find_spec(name):
-            importlib.import_module(name)
+    if importlib.util.find_spec("deepspeed"):
+        importlib.import_module("deepspeed")
+    if adapters:
+        importlib.import_module("peft")
 
 
 def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = None) -> None:

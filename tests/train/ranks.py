@@ -30,7 +30,7 @@ PATIENCE = 120
 
 def main() -> None:
     dataset, checkpoint, scratch = map(Path, sys.argv[1:4])
-    load_libraries()
+    load_libraries(adapters=False)
     adapter = Phi3VAdapter(checkpoint, num_crops=1)
     told: list[Any] = []
     for wanted in json.loads(sys.argv[4]):

@@ -1,6 +1,7 @@
 """`convkit merge`: the merged model computes what model and adapter compute; what does not fit is refused."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -104,7 +105,7 @@ def _wider(trained: Path, adapter: Phi3VAdapter, scratch: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_other, r"was trained on .*phi3_v\d+, and .*/other is another checkpoint.*Name the one"),
+        (_other, r"was trained on BASE, and .*/other is another checkpoint.*Name the one"),
         (_wider, r"does not fit the model: .*size mismatch.*Name the checkpoint"),
     ],
 )
@@ -113,7 +114,7 @@ def test_another_base_is_refused(
 ) -> None:
     copy = shutil.copytree(trained, tmp_path / "trained")
     model = make(copy, adapter, tmp_path)
-    with pytest.raises(ConvkitError, match=message):
+    with pytest.raises(ConvkitError, match=message.replace("BASE", re.escape(str(adapter.directory)))):
         merge(Phi3VAdapter(model), model, copy / "run/final/adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

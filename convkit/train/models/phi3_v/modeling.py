@@ -175,7 +175,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         if position_ids is None:
             position_ids = _positions(inputs_embeds, attention_mask, past)
         lengths = _lengths(position_ids, attention_mask, cu_seq_lens_q)
-        mask, kwargs = self._attended(
+        mask, kwargs = self._for_attention(
             {**kwargs, "cu_seq_lens_q": cu_seq_lens_q} if packed else kwargs,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -199,7 +199,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
             last_hidden_state=self.norm(hidden), past_key_values=past_key_values if use_cache else None
         )
 
-    def _attended(self, kwargs: dict[str, Any], **masked: Any) -> tuple[Any, dict[str, Any]]:
+    def _for_attention(self, kwargs: dict[str, Any], **masked: Any) -> tuple[Any, dict[str, Any]]:
         """The mask, and those of the arguments that the attention in use knows."""
         attention = self.config._attn_implementation
         if "cu_seq_lens_q" in kwargs and attention in (VARLEN, "flash_attention_2"):
