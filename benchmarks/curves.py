@@ -1,11 +1,11 @@
 """Does the fast path learn what the plain path learns? The loss of fifty steps, both ways, in one picture.
 
-Run: python -m benchmarks.curves FOLDER [--json FILE] [--png FILE] [--steps N] [OPTION OF TRAIN...]
+Run: python -m benchmarks.curves FOLDER [--json FILE] [--png FILE] [--steps N] [--batch_size N] [OPTION OF TRAIN...]
 
 The model is that of `train_gpu`, and so are the pages: each asks for the first words of its question, which is learnt
 soon. `fast` is what `convkit train --optim adamw_bf16` does with the options given; `plain` does one row at a time,
-compiles nothing, computes all layers twice and keeps moments and gradients in float32; `plain again` is plain with
-another seed for new adapters and the order of rows, and shows how much of a difference means nothing. With --geometry
+compiles nothing and keeps moments and gradients in float32; `plain again` is plain with another seed for new adapters
+and the order of rows, and shows how much of a difference means nothing. With --geometry
 tiny --num_crops 1 it is rehearsed on a CPU.
 """
 
@@ -20,18 +20,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.train_gpu import BATCH, prepare, run_to
+from benchmarks.train_gpu import prepare, run_to
 from convkit.report.curves import chart
 from convkit.report.plot import png
 from convkit.train.environment import versions
 
-PLAIN = ["--optim", "adamw", "--batch_size_per_gpu", "1", "--checkpointing", "all", "--no_compile"]
+PLAIN = ["--optim", "adamw", "--batch_size_per_gpu", "1", "--no_compile"]
 WAYS = {
     "fast": ["--optim", "adamw_bf16"],
     "plain": PLAIN,
     "plain again": [*PLAIN, "--seed", "1"],
 }
-COMMON = f"--bf16 --batch_size {BATCH} --warmup_steps 5 --save_steps 100000 --no_trial_checkpoint --no_tqdm".split()
+COMMON = ["--bf16", "--warmup_steps", "5", "--save_steps", "100000", "--no_trial_checkpoint", "--no_tqdm"]
 
 
 def main() -> None:
@@ -41,13 +41,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/curves.json"))
     parser.add_argument("--png", type=Path, default=Path("docs/curves.png"))
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--geometry", choices=["full", "tiny"], default="full")
     parser.add_argument("--num_crops", type=int, default=16)
     told, extra = parser.parse_known_args()
-    model, data = prepare(told.folder, told.steps, told.num_crops, told.geometry)
+    model, data = prepare(told.folder, told.batch_size * told.steps, told.num_crops, told.geometry)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": versions(),
+        "batch": told.batch_size,
         "options": [*COMMON, *extra],
         "losses": {},
     }
@@ -55,7 +57,7 @@ def main() -> None:
         run = told.folder / way.replace(" ", "-")
         shutil.rmtree(run, ignore_errors=True)
         places = ["--data_dir", str(data), "--model", str(model), "--output_dir", str(run)]
-        numbers = ["--num_crops", str(told.num_crops)]
+        numbers = ["--num_crops", str(told.num_crops), "--batch_size", str(told.batch_size)]
         command = [sys.executable, "-m", "convkit", "train", *places, *COMMON, *numbers, *extra, *options]
         found["losses"][way] = [step["loss"] for step in run_to(command, run, kill_at=0).log]
         found["differences"] = _differences(found["losses"])

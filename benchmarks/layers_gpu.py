@@ -20,13 +20,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-import torch._functorch.config
 from torch import Tensor
 
 from benchmarks.processes import ROOT
 from convkit.train import methods
 from convkit.train.bench import card
 from convkit.train.bench.geometry import RandomPhi3V
+from convkit.train.compilation import ALL, DEAR, keep
 from convkit.train.config import resolve
 from convkit.train.environment import versions
 from convkit.train.lora import unfuse
@@ -40,12 +40,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "lora": LORA,
     "lora, documents end to end": {**LORA, "stacked": False},
     "lora, crops in two parts": {**LORA, "parts": 2},
-    "lora, all kept": {**LORA, "kept": 1.0},
+    "lora, cheap again": {**LORA, "kept": DEAR},
     "lora, peft's adapters": {**LORA, "fused": False},
     "lora, not compiled": {**LORA, "compile": False},
     "full": {},
     "full, documents end to end": {"stacked": False},
-    "full, all kept": {"kept": 1.0},
+    "full, cheap again": {"kept": DEAR},
     "full, not compiled": {"compile": False},
 }
 OTHER = "other"
@@ -94,7 +94,7 @@ def measure(
     device: torch.device,
     stacked: bool = True,
     parts: int = 1,
-    kept: float | None = None,
+    kept: float = ALL,
     fused: bool = True,
     **options: Any,
 ) -> dict[str, dict[str, float]]:
@@ -103,7 +103,7 @@ def measure(
     Args:
         stacked: documents lie side by side, where the device has kernels for that.
         parts: CLIP sees the crops in so many.
-        kept: the share of activations that is kept for speed alone; usually what `compile_layers` says.
+        kept: see `convkit.train.compilation.keep`.
         fused: adapters are ours, not peft's.
         options: of `convkit train`.
     """
@@ -112,8 +112,7 @@ def measure(
         paths = {"data_dir": scratch, "model": scratch, "output_dir": Path(scratch) / "run"}
         config = resolve({**paths, "bf16": True, "optim": "adamw_bf16", "checkpointing": "none", **options})
         model = methods.load(RandomPhi3V(Path(scratch) / "model", size.geometry, 16, device, seed=0), config)
-    if kept is not None:
-        torch._functorch.config.activation_memory_budget = kept
+    keep(kept)
     if not fused:
         unfuse(model)
     whole = getattr(model.train(), "get_base_model", lambda: model)().model

@@ -73,7 +73,7 @@ class Ended:
 def main() -> None:
     """Measure methods in turn; one that fails says why, and the others go on."""
     told = _arguments()
-    model, data = prepare(told.folder, told.steps, told.num_crops, told.geometry)
+    model, data = prepare(told.folder, BATCH * told.steps, told.num_crops, told.geometry)
     found = json.loads(told.json.read_bytes()) if told.json.exists() else {}
     about = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
@@ -125,14 +125,14 @@ def _write(file: Path, found: dict[str, Any]) -> None:
     file.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def prepare(folder: Path, steps: int, num_crops: int, geometry: Any) -> tuple[Path, Path]:
-    """The model and the pages for so many steps, made where they are not there."""
-    model, data = folder / "model", folder / f"data-{steps}-{num_crops}"
+def prepare(folder: Path, rows: int, num_crops: int, geometry: Any) -> tuple[Path, Path]:
+    """The model and so many rows of pages, made where they are not there."""
+    model, data = folder / "model", folder / f"data-{rows}-{num_crops}"
     if not model.exists():
         _make_checkpoint(model, geometry, num_crops, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if not (data / "receipt.json").exists():
         shutil.rmtree(data, ignore_errors=True)
-        _make_dataset(data, BATCH * steps, num_crops)
+        _make_dataset(data, rows, num_crops)
     return model, data
 
 

@@ -28,23 +28,25 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.processes import ROOT
 
-COMMON = "--bf16 --optim adamw_bf16 --batch_size 32 --dataloader_num_workers 8 --steps 3 --warm 1 --no_tqdm"
+COMMON = "--bf16 --optim adamw_bf16 --batch_size 24 --steps 3 --warm 1 --no_tqdm"
 RECIPE = "--baseline recipe --baseline_steps 1"
-LORA = "--method lora --max_tokens 10300"
+FITS = "--memory_limit 68"
+"""On a card of 80 GB."""
+LORA = "--method lora --max_tokens 10300 --checkpointing none"
 GROUPS = {
     "methods": {
-        "full": f"--method full --max_tokens 7700 --batch_size 30 {RECIPE}",
-        "frozen": f"--method frozen --max_tokens 10300 {RECIPE}",
+        "full": f"--method full --max_tokens 7700 {FITS} {RECIPE}",
+        "frozen": f"--method frozen --max_tokens 10300 --checkpointing none {RECIPE}",
         "lora": f"{LORA} {RECIPE}",
-        "qlora": f"--method qlora --max_tokens 10300 {RECIPE}",
+        "qlora": f"--method qlora --max_tokens 10300 --checkpointing none {RECIPE}",
     },
     "memory": {
         "lora_16": "--method lora --max_tokens 5200 --memory_limit 14.9",
         "qlora_10": "--method qlora --max_tokens 5200 --memory_limit 9.3",
     },
     "workloads": {
-        "video": f"--method lora --workload video --max_tokens 12300 {RECIPE}",
-        "mixed": f"--method lora --workload mixed --max_tokens 12300 {RECIPE}",
+        "video": f"--method lora --workload video --max_tokens 12300 {FITS} {RECIPE}",
+        "mixed": f"--method lora --workload mixed --max_tokens 12300 {FITS} {RECIPE}",
     },
     "disk": {"pages": LORA},
     "alone": {
@@ -52,6 +54,7 @@ GROUPS = {
         "uncompiled": f"{LORA} --no_compile",
         "peft_adapters": f"{LORA} --lora_dropout 0.01",
         "float32_adapters": f"{LORA} --optim adamw",
+        "cheap_again": "--method lora --max_tokens 10300 --memory_limit 55",
         "recomputed": f"{LORA} --checkpointing all",
         "deterministic": f"{LORA} --deterministic",
     },

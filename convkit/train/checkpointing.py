@@ -1,7 +1,8 @@
 """Which layers compute their activations twice instead of keeping them: as few as memory allows.
 
 On one GPU or with adapters, `fit` measures what a layer of each kind keeps for the heaviest pack of the plan, and lets
-as many layers keep it as there is room for; the weights that come of it do not depend on how many these are.
+as many layers keep it as there is room for. Compiled layers, if not all of them can keep everything, are compiled anew
+to keep less. The weights that come of it do not depend on any of that, but for bfloat16's rounding in compiled layers.
 """
 
 from collections import defaultdict
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from convkit.train.compilation import DEAR, is_compiled, keep
 
 _USUAL_SHARE = 0.86
 """Of a GPU's memory; the rest is for what other packs and their fragments need."""
@@ -42,6 +45,32 @@ def fit(
     layers = _by_kind(model)
     if not layers:
         return ""
+    cheap = ""
+    room, order = _measured(layers, device, most, forward, step)
+    if len(_affordable(order, room)) < len(order) and is_compiled(model):
+        keep(DEAR)
+        cheap = ", the others what is cheap"
+        room, order = _measured(layers, device, most, forward, step)
+    chosen = _affordable(order, room)
+    for share in _RETREATS:
+        kept = set(chosen[: int(share * len(chosen))])
+        for layer, _ in order:
+            layer.gradient_checkpointing = layer not in kept
+        if _fits(step, last=not share):
+            break
+        torch.cuda.empty_cache()  # only now: the error held the step's tensors
+    told = f"checkpointing: {len(order) - len(kept)} of {len(order)} layers compute twice{cheap}"
+    return told if room >= 0 or not limit else f"{told}, and still --memory_limit {limit:g} is exceeded"
+
+
+def _measured(
+    layers: dict[type, list[Any]],
+    device: torch.device,
+    most: float,
+    forward: Callable[[], Any],
+    step: Callable[[], Any],
+) -> tuple[float, list[tuple[Any, int]]]:
+    """Bytes left where all compute twice; and layers, those to keep activations first, with the bytes of these."""
     torch.cuda.reset_peak_memory_stats(device)
     step()
     room = most - torch.cuda.max_memory_allocated(device)
@@ -55,16 +84,7 @@ def fit(
         each = max(0, _kept(forward, device) - base)
         usual.gradient_checkpointing = True
         order += [(layer, each) for layer in reversed(kind)]  # what is kept last is given back first
-    chosen = _affordable(order, room)
-    for share in _RETREATS:
-        kept = set(chosen[: int(share * len(chosen))])
-        for layer, _ in order:
-            layer.gradient_checkpointing = layer not in kept
-        if _fits(step, last=not share):
-            break
-        torch.cuda.empty_cache()  # only now: the error held the step's tensors
-    told = f"checkpointing: {len(order) - len(kept)} of {len(order)} layers compute twice"
-    return told if room >= 0 or not limit else f"{told}, and still --memory_limit {limit:g} is exceeded"
+    return room, order
 
 
 def _fits(step: Callable[[], Any], last: bool) -> bool:

@@ -118,8 +118,8 @@ def _update(trainer: Trainer, packs: Packs, pack: Pack) -> float:
 def _step(trainer: Trainer, packs: Packs, pack: Pack) -> tuple[bool, float]:
     """Returns whether the update was skipped, and the seconds of forward and backward."""
     trained, batch = sum(trainer.index.trained[row] for row in pack), packs.batch(pack)
-    with_images = trainer.index.shortest_with_images
-    more = [(with_images,)] if with_images is not None and with_images not in pack else []
+    with_images, images = trainer.index.shortest_with_images, trainer.index.images
+    more = [(with_images,)] if with_images is not None and not any(images[row] for row in pack) else []
     _wait(trainer.world.device)
     began = time.monotonic()
     losses = [trainer.forward_backward(batch, trained, last=not more)]

@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPAttention
 
 from convkit.errors import ConvkitError
-from convkit.train import attention, checkpointing, lora, methods, stack
+from convkit.train import attention, checkpointing, compilation, lora, methods, stack
 from convkit.train.compilation import compile_layers
 from convkit.train.generate import Generator
 from convkit.train.lora import Fused, SharedAttention
@@ -576,6 +576,30 @@ def test_layers_give_back_until_a_step_fits(
     with pytest.raises(torch.OutOfMemoryError):
         fit(-1)
     assert checkpointing.fit(nn.Linear(1, 1), torch.device("cpu"), 1.0, lambda: 0, lambda: None) == ""
+
+
+def test_compiled_layers_compute_what_is_cheap_again_if_not_all_can_keep_everything(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    _count_on_cpu(monkeypatch)
+    layers = [layer for kind in checkpointing._by_kind(model).values() for layer in kind]
+    monkeypatch.setattr(checkpointing, "_kept", lambda *_: 2**29 * any(not x.gradient_checkpointing for x in layers))
+
+    def fit(limit: float) -> tuple[str, float]:
+        checkpointing.enable(model)
+        told = checkpointing.fit(model, torch.device("cpu"), limit, lambda: None, lambda: None)
+        return told, torch._functorch.config.activation_memory_budget
+
+    plain = torch._functorch.config.activation_memory_budget
+    try:
+        assert fit(1.0) == ("checkpointing: 3 of 5 layers compute twice", plain)
+        compile_layers(model, adapter.compiled_layers, backend="eager")
+        assert fit(2.5) == ("checkpointing: 0 of 5 layers compute twice", compilation.ALL)
+        told = "checkpointing: 3 of 5 layers compute twice, the others what is cheap"
+        assert fit(1.0) == (told, compilation.DEAR)
+    finally:
+        compilation.keep(plain)
 
 
 @pytest.mark.parametrize(
