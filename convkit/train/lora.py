@@ -145,7 +145,7 @@ def _unpacked(
 
 def _parts(images: Tensor, wides: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Images (M, S) of all layers as those of each (M, R)."""
-    return torch.split(images, [wide.shape[1] for wide in wides], dim=1)
+    return (images,) if len(wides) == 1 else images.split_with_sizes([wide.shape[1] for wide in wides], dim=1)
 
 
 _OPS = torch.library.Library("convkit", "DEF")  # type: ignore[no-untyped-call]
@@ -185,7 +185,7 @@ def _outputs(
     layers = zip(_parts(images, wides), wides, scalings, each_weight, each_bias, strict=True)
     for image, wide, scaling, weight, bias in layers:
         output = F.linear(image * scaling, wide, bias).addmm_(rows, weight.t())
-        outputs.append(output.view(*x.shape[:-1], len(wide)))
+        outputs.append(output.view(*x.shape[:-1], wide.shape[0]))
     return outputs, images
 
 
