@@ -5,8 +5,8 @@ Run: python -m benchmarks.curves FOLDER [--json FILE] [--png FILE] [--steps N] [
 The model is that of `train_gpu`, and so are the pages: each asks for the first words of its question, which is learnt
 soon. `fast` is what `convkit train --optim adamw_bf16` does with the options given; `plain` does one row at a time,
 compiles nothing and keeps moments and gradients in float32; `plain again` is plain with another seed for new adapters
-and the order of rows, and shows how much of a difference means nothing. With --geometry
-tiny --num_crops 1 it is rehearsed on a CPU.
+and the order of rows, and shows how much of a difference means nothing. With --geometry tiny --num_crops 1 it is
+rehearsed on a CPU.
 """
 
 import argparse

@@ -127,7 +127,7 @@ def _write(file: Path, found: dict[str, Any]) -> None:
 
 def prepare(folder: Path, rows: int, num_crops: int, geometry: Any) -> tuple[Path, Path]:
     """The model and so many rows of pages, made where they are not there."""
-    model, data = folder / "model", folder / f"data-{rows}-{num_crops}"
+    model, data = folder / "model", folder / f"rows-{rows}-{num_crops}"
     if not model.exists():
         _make_checkpoint(model, geometry, num_crops, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if not (data / "receipt.json").exists():

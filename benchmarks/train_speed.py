@@ -11,7 +11,7 @@ workloads   lora on videos and on a mixture, with the recipe's way beside it
 disk        lora on --pages, a dataset directory that was converted from real pages
 alone       lora without one of the things that make it fast, each, to be compared with lora of the same run; but with
             peft's adapters go their dropout, with AdamW in float32 autocast, and deterministic leaves out compiling and
-            cuDNN together
+            cuDNN together; what is not compiled keeps more, and may need more than 80 GB
 
 It is rehearsed on a CPU with `--results FOLDER -- --geometry tiny --num_crops 1 --batch_size 4 --max_tokens 1500`.
 """

@@ -6,7 +6,9 @@ to keep less. The weights that come of it do not depend on any of that, but for 
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,9 @@ from convkit.train.compilation import DEAR, is_compiled, keep
 
 _USUAL_SHARE = 0.86
 """Of a GPU's memory; the rest is for what other packs and their fragments need."""
+_ENOUGH = 0.95
+"""Of compiled layers: if so many can keep everything, the few others compute twice. That costs less than all computing
+again what is cheap, and nothing is compiled once more."""
 _RETREATS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Shares of the layers that were thought to fit, tried in turn."""
 
@@ -28,14 +33,20 @@ def enable(model: Any) -> None:
 
 
 def fit(
-    model: nn.Module, device: torch.device, limit: float | None, forward: Callable[[], Any], step: Callable[[], Any]
+    model: nn.Module,
+    device: torch.device,
+    limit: float | None,
+    forward: Callable[[], Any],
+    step: Callable[[], Any],
+    agreed: Callable[[bool], bool] = bool,
 ) -> str:
     """Let as many layers keep their activations as fit, most saved work a byte first; returns what was done, in words.
 
     Args:
         limit: GiB; most of the GPU's memory if not given.
         forward: of the heaviest pack; returns what keeps its graph alive.
-        step: forward, backward and update on it.
+        step: forward, backward and update on it, which all processes take together.
+        agreed: whether something holds on all processes; they ask it together.
 
     Raises:
         OutOfMemoryError: it does not fit although all layers compute twice.
@@ -45,22 +56,50 @@ def fit(
     layers = _by_kind(model)
     if not layers:
         return ""
-    cheap = ""
-    room, order = _measured(layers, device, most, forward, step)
-    if len(_affordable(order, room)) < len(order) and is_compiled(model):
+    measure = partial(_measured, layers, device, most, forward, step)
+    if is_compiled(model):
+        if found := _everything(measure, step, agreed):
+            return _told(*found)
+        enable(model)
+        torch.cuda.empty_cache()
         keep(DEAR)
-        cheap = ", the others what is cheap"
-        room, order = _measured(layers, device, most, forward, step)
+    room, order = measure()
     chosen = _affordable(order, room)
     for share in _RETREATS:
         kept = set(chosen[: int(share * len(chosen))])
-        for layer, _ in order:
-            layer.gradient_checkpointing = layer not in kept
+        _let_keep(order, kept)
         if _fits(step, last=not share):
             break
         torch.cuda.empty_cache()  # only now: the error held the step's tensors
-    told = f"checkpointing: {len(order) - len(kept)} of {len(order)} layers compute twice{cheap}"
+    told = _told(len(order), len(kept)) + ", the others what is cheap" * is_compiled(model)
     return told if room >= 0 or not limit else f"{told}, and still --memory_limit {limit:g} is exceeded"
+
+
+def _everything(
+    measure: Callable[[], "Measured"], step: Callable[[], Any], agreed: Callable[[bool], bool]
+) -> tuple[int, int] | None:
+    """Let compiled layers keep all they have, if nearly all can; returns how many they are, and how many do."""
+    order: list[tuple[Any, int]] = []
+    with suppress(torch.OutOfMemoryError):
+        room, order = measure()
+    kept = set(_affordable(order, room) if order else [])
+    if not agreed(bool(order) and len(kept) >= _ENOUGH * len(order)):
+        return None
+    _let_keep(order, kept)
+    return (len(order), len(kept)) if agreed(_fits(step, last=False)) else None
+
+
+def _let_keep(order: list[tuple[Any, int]], kept: Collection[Any]) -> None:
+    for layer, _ in order:
+        layer.gradient_checkpointing = layer not in kept
+
+
+def _told(count: int, kept: int) -> str:
+    return f"checkpointing: {count - kept} of {count} layers compute twice"
+
+
+Measured = tuple[float, list[tuple[Any, int]]]
+"""Bytes left where all compute twice; and layers, those to keep activations first, with the bytes of these."""
 
 
 def _measured(
@@ -69,8 +108,7 @@ def _measured(
     most: float,
     forward: Callable[[], Any],
     step: Callable[[], Any],
-) -> tuple[float, list[tuple[Any, int]]]:
-    """Bytes left where all compute twice; and layers, those to keep activations first, with the bytes of these."""
+) -> Measured:
     torch.cuda.reset_peak_memory_stats(device)
     step()
     room = most - torch.cuda.max_memory_allocated(device)

@@ -18,7 +18,7 @@ def compile_layers(model: nn.Module, names: Collection[str], backend: str = "ind
     # compute twice, and for packs of one document, of several alike and of unlike ones. The last layer of text has its
     # own, with others where one token is learnt, or none: some 16 a run, 28 with those, and spare.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    # Numbers such as the scaling of scores never change: as variables they made all layers be compiled twice.
+    # Numbers such as the scaling of scores never change: as variables they made all layers be traced twice.
     torch._dynamo.config.specialize_float = True
     for module in model.modules():
         if type(module).__name__ in names:

@@ -147,7 +147,9 @@ class Trainer:
 def _remedies(config: Config) -> str:
     """What would need less memory, and is not done yet."""
     found = ["Lower --max_tokens or --num_crops"]
-    if config.checkpointing != "all":
+    if config.checkpointing == "none":
+        found.append("let layers compute twice with --checkpointing auto")
+    elif config.checkpointing == "auto":
         found.append("keep no activations with --checkpointing all")
     if not config.use_lora:
         if config.optim == "adamw" and not config.sharding:

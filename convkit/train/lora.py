@@ -155,7 +155,7 @@ def _op(name: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
     """An operator that torch compiles around, of what computes it and of what makes outputs of the same shapes.
 
     Not `torch.library.custom_op`: at each call it looks whether outputs share memory with inputs. A profile showed 0.2
-    ms of that on a processor (torch 2.11), for which small packs waited.
+    ms of that on a processor (torch 2.11), for which small packs waited. Unlike it, names are given once a process.
     """
     schema = torch.library.infer_schema(kernel, mutates_args=())
     torch.library.define(f"convkit::{name}", schema, lib=_OPS)

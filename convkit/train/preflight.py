@@ -102,6 +102,7 @@ def _fit(trainer: Trainer, packs: Packs, pack: Pack) -> str:
         config.memory_limit,
         forward=lambda: trainer.forward(batch, 1),
         step=lambda: _update(trainer, packs, pack),
+        agreed=lambda here: not trainer.world.any(not here),
     )
     torch.cuda.reset_peak_memory_stats(device)
     return told

@@ -353,8 +353,13 @@ def test_documents_side_by_side_are_the_pack(
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks there
-@pytest.mark.parametrize("method", [{}, {"use_lora": True, "checkpointing": "all"}])
-def test_compiled_layers_compute_the_same(dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("method", "share"),
+    [({}, compilation.ALL), ({"use_lora": True, "checkpointing": "all"}, compilation.DEAR)],
+)
+def test_compiled_layers_compute_the_same(
+    dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any], share: float
+) -> None:
     trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
     stir(trainer.sharding.model)
     batches = [packs.batch(pack) for pack in ((0, 1), (3, 2, 4))]
@@ -365,11 +370,15 @@ def test_compiled_layers_compute_the_same(dataset: Path, adapter: Phi3VAdapter, 
     batches.append(batches[0] | nothing)
     plain = [gradients(trainer, batch) for batch in batches]
     compile_layers(trainer.sharding.model, adapter.compiled_layers, backend="aot_eager")
+    compilation.keep(share)
+    torch._dynamo.utils.clear_compilation_metrics()
     try:
         for batch, expected in zip(batches, plain, strict=True):
             assert_same(gradients(trainer, batch), expected)
+        restarts = [metrics.restart_reasons for metrics in torch._dynamo.utils.get_compilation_metrics()]
+        assert not [reason for reasons in restarts for reason in reasons or () if "Scalar" in reason]
     finally:
-        torch._dynamo.reset()
+        compilation.keep(compilation.ALL)
 
 
 def test_evaluating_compiles_nothing(dataset: Path, adapter: Phi3VAdapter) -> None:
@@ -578,28 +587,101 @@ def test_layers_give_back_until_a_step_fits(
     assert checkpointing.fit(nn.Linear(1, 1), torch.device("cpu"), 1.0, lambda: 0, lambda: None) == ""
 
 
+@pytest.mark.parametrize(
+    ("limit", "fits", "agreed", "told", "share"),
+    [
+        (9, 5, True, "checkpointing: 0 of 5 layers compute twice", compilation.ALL),
+        (8, 5, True, "checkpointing: 0 of 5 layers compute twice, the others what is cheap", compilation.DEAR),
+        (9, 4, True, "checkpointing: 2 of 5 layers compute twice, the others what is cheap", compilation.DEAR),
+        (9, 5, False, "checkpointing: 0 of 5 layers compute twice, the others what is cheap", compilation.DEAR),
+        (4, 5, True, "checkpointing: 1 of 5 layers compute twice, the others what is cheap", compilation.DEAR),
+    ],
+    ids=["all", "not all", "not the step", "not others", "nor what is dear"],
+)
 def test_compiled_layers_compute_what_is_cheap_again_if_not_all_can_keep_everything(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+    dataset: Path,
+    adapter: Phi3VAdapter,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: float,
+    fits: int,
+    agreed: bool,
+    told: str,
+    share: float,
 ) -> None:
+    """Each of five layers keeps 1.75 GiB, or 1 without what is cheap."""
     model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
     _count_on_cpu(monkeypatch)
     layers = [layer for kind in checkpointing._by_kind(model).values() for layer in kind]
-    monkeypatch.setattr(checkpointing, "_kept", lambda *_: 2**29 * any(not x.gradient_checkpointing for x in layers))
+    now = torch._functorch.config
 
-    def fit(limit: float) -> tuple[str, float]:
-        checkpointing.enable(model)
-        told = checkpointing.fit(model, torch.device("cpu"), limit, lambda: None, lambda: None)
-        return told, torch._functorch.config.activation_memory_budget
+    def keeping() -> int:
+        return sum(not layer.gradient_checkpointing for layer in layers)
 
-    plain = torch._functorch.config.activation_memory_budget
+    def kept(*_: Any) -> int:
+        return int(keeping() * (1.75 if now.activation_memory_budget == compilation.ALL else 1) * 2**30)
+
+    def step() -> None:
+        if keeping() > fits:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(checkpointing, "_kept", kept)
+    before = now.activation_memory_budget
     try:
-        assert fit(1.0) == ("checkpointing: 3 of 5 layers compute twice", plain)
+        compilation.keep(compilation.DEAR)
         compile_layers(model, adapter.compiled_layers, backend="eager")
-        assert fit(2.5) == ("checkpointing: 0 of 5 layers compute twice", compilation.ALL)
-        told = "checkpointing: 3 of 5 layers compute twice, the others what is cheap"
-        assert fit(1.0) == (told, compilation.DEAR)
+        found = checkpointing.fit(model, torch.device("cpu"), limit, lambda: None, step, lambda here: here and agreed)
+        assert (found, now.activation_memory_budget) == (told, share)
     finally:
-        compilation.keep(plain)
+        compilation.keep(before)
+
+
+def test_a_first_try_without_memory_is_not_the_last(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that computes twice holds for a moment what it would keep."""
+    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    _count_on_cpu(monkeypatch)
+    now = torch._functorch.config
+    before = now.activation_memory_budget
+
+    def step() -> None:
+        if now.activation_memory_budget == compilation.ALL:
+            raise torch.OutOfMemoryError
+
+    try:
+        compile_layers(model, adapter.compiled_layers, backend="eager")
+        told = checkpointing.fit(model, torch.device("cpu"), 1.0, lambda: torch.zeros(()), step)
+        assert told == "checkpointing: 0 of 5 layers compute twice, the others what is cheap"
+    finally:
+        compilation.keep(before)
+
+
+class Gelus(nn.Module):
+    """Something cheap between products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 64), nn.Linear(64, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = F.gelu(self.second(F.gelu(self.first(x))))
+        return result
+
+
+def test_what_is_compiled_is_compiled_anew_to_keep_less() -> None:
+    module, x = Gelus(), torch.randn(32, 16)
+    before = torch._functorch.config.activation_memory_budget
+
+    def kept() -> int:
+        return sum(tensor.nbytes for tensor in module(x).grad_fn.saved_tensors)
+
+    try:
+        compile_layers(module, {"Gelus"}, backend="aot_eager")
+        everything = kept()
+        compilation.keep(compilation.DEAR)
+        assert kept() < everything
+    finally:
+        compilation.keep(before)
 
 
 @pytest.mark.parametrize(

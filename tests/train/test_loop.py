@@ -150,6 +150,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
     [
         ({}, "--optim adamw_bf16, share the model out with --deepspeed zero2 or --fsdp, or train adapters", "all"),
         ({"bf16": True, "optim": "adamw_bf16", "checkpointing": "auto"}, "--checkpointing all, share", "adamw_bf16"),
+        ({"checkpointing": "none"}, "let layers compute twice with --checkpointing auto, keep less", "all"),
         ({"use_lora": True}, "Lower --max_tokens or --num_crops, or keep weights in 4 bits with --use_qlora.", "fsdp"),
         ({"use_qlora": True}, "Lower --max_tokens or --num_crops.", "qlora"),
         ({"fsdp": True}, "Lower --max_tokens or --num_crops, or train adapters with --use_lora.", "adamw_bf16"),

@@ -165,6 +165,29 @@ def test_preflight_changes_nothing(dataset: Path, adapter: Phi3VAdapter, tmp_pat
     assert losses(tmp_path / "run") == expected
 
 
+def test_preflight_reaches_what_sees_though_the_heaviest_pack_is_text(
+    checkpoint: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, seen = runs.rows(2)[1], runs.rows(1)[0]
+    text["conversations"][0]["user"] *= 200
+    with_images: list[bool] = []
+    ours = loop.Trainer.forward_backward
+
+    def note(self: Any, batch: Any, *others: Any, **named: Any) -> Any:
+        with_images.append(batch.get("pixel_values") is not None)
+        return ours(self, batch, *others, **named)
+
+    monkeypatch.setattr(loop.Trainer, "forward_backward", note)
+    for name, content, expected in (("text", [text, seen], [False, True]), ("image", [seen], [True])):
+        data = runs.write_dataset(tmp_path / name, content)
+        config = runs.config(data, checkpoint, tmp_path / "run", batch_size_per_gpu=1)
+        found = preflight.preflight(*runs.parts(config, adapter), adapter)
+        assert found.rows == 1
+        assert found.towers["vision"].reached
+        assert with_images[: len(expected)] == expected
+        with_images.clear()
+
+
 def test_a_part_without_gradient_is_found_before_the_first_step(
     dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def release(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        forget_peaks(device)
 
 
 @dataclass(frozen=True)
