@@ -60,14 +60,14 @@ def fit(
     if is_compiled(model):
         if found := _everything(measure, step, agreed):
             return _told(*found)
-        enable(model)
+        _let_keep([layer for kind in layers.values() for layer in kind], ())
         torch.cuda.empty_cache()
         keep(DEAR)
     room, order = measure()
     chosen = _affordable(order, room)
     for share in _RETREATS:
         kept = set(chosen[: int(share * len(chosen))])
-        _let_keep(order, kept)
+        _let_keep([layer for layer, _ in order], kept)
         if _fits(step, last=not share):
             break
         torch.cuda.empty_cache()  # only now: the error held the step's tensors
@@ -85,12 +85,12 @@ def _everything(
     kept = set(_affordable(order, room) if order else [])
     if not agreed(bool(order) and len(kept) >= _ENOUGH * len(order)):
         return None
-    _let_keep(order, kept)
+    _let_keep([layer for layer, _ in order], kept)
     return (len(order), len(kept)) if agreed(_fits(step, last=False)) else None
 
 
-def _let_keep(order: list[tuple[Any, int]], kept: Collection[Any]) -> None:
-    for layer, _ in order:
+def _let_keep(layers: list[Any], kept: Collection[Any]) -> None:
+    for layer in layers:
         layer.gradient_checkpointing = layer not in kept
 
 

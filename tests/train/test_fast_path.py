@@ -635,11 +635,13 @@ def test_compiled_layers_compute_what_is_cheap_again_if_not_all_can_keep_everyth
         compilation.keep(before)
 
 
+@pytest.mark.parametrize("use_lora", [False, True])
 def test_a_first_try_without_memory_is_not_the_last(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, use_lora: bool
 ) -> None:
     """A layer that computes twice holds for a moment what it would keep."""
-    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    options: dict[str, Any] = {"checkpointing": "all", "use_lora": use_lora}
+    model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, **options))
     _count_on_cpu(monkeypatch)
     now = torch._functorch.config
     before = now.activation_memory_budget
