@@ -1,6 +1,7 @@
 """What the tests of training share: a tiny checkpoint, made here, and the reference tensors of the official code."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from convkit.train.models import tiny
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
+from tests.train.forks import Forks
 
 TEXTS = ["What is the total amount? It is a cup of coffee, and a logo.", "Is the statement true? True. False."] * 8
 
@@ -18,6 +20,12 @@ TEXTS = ["What is the total amount? It is a cup of coffee, and a logo.", "Is the
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    with Forks() as forks:
+        yield forks
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,8 @@
-"""Runs that are killed: `python -m tests.train.kills DATASET CHECKPOINT SCRATCH SEED OPTIONS`, without a disturbance
-and then killed twice and resumed. Prints after how many of all its events a run was killed.
+"""Runs that are killed: one without a disturbance, and one that is killed twice and resumed."""
 
-A process of its own, which forks one for each run: loading the libraries takes longer than training.
-"""
-
-import importlib.util
-import json
 import os
 import random
 import signal
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,19 +15,18 @@ from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train.runs import ONE, config
 
 
-def main() -> None:
-    dataset, checkpoint, scratch = map(Path, sys.argv[1:4])
-    chance, options = random.Random(int(sys.argv[4])), json.loads(sys.argv[5])
-    load_libraries("use_lora" in options or "use_qlora" in options)
-    adapter = Phi3VAdapter(checkpoint, num_crops=1)
+def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Each run is a process of its own; returns after how many of all its events it was killed."""
+    out, chance = Path(scratch), random.Random(seed)
+    adapter = Phi3VAdapter(Path(checkpoint), num_crops=1)
 
     def train(name: str, kill_at: int = -1, resume: str = "no") -> int:
         """In a process of its own; returns how many events it lived to see, killed or not."""
-        counter = scratch / f"{name}.events"
+        counter = out / f"{name}.events"
         child = os.fork()
         if not child:
             count_events(counter, kill_at)
-            chosen = config(dataset, checkpoint, scratch / name, resume=resume, **options)
+            chosen = config(Path(dataset), Path(checkpoint), out / name, resume=resume, **options)
             run.train(chosen, adapter, ONE, say=lambda text: None)
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -47,17 +38,7 @@ def main() -> None:
     second = chance.randrange(1, events // 2)
     killed = [train("killed", first), train("killed", second, "auto")]
     train("killed", resume="auto")
-    print(json.dumps({"events": events, "killed": killed}))
-
-
-def load_libraries(adapters: bool) -> None:
-    """What a run imports when it comes to it, before there are forks that would each do so."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    if importlib.util.find_spec("deepspeed"):
-        importlib.import_module("deepspeed")
-    if adapters:
-        importlib.import_module("peft")
+    return {"events": events, "killed": killed}
 
 
 def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = None) -> None:
@@ -77,7 +58,3 @@ def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = 
     loop.Trainer.forward_backward = counted(loop.Trainer.forward_backward)  # type: ignore[method-assign]
     Generator.__call__ = counted(Generator.__call__)  # type: ignore[method-assign]
     torch.optim.AdamW.step = counted(torch.optim.AdamW.step)  # type: ignore[method-assign]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,16 +1,9 @@
-"""Runs of two processes: `python -m tests.train.ranks DATASET CHECKPOINT SCRATCH RUNS`, where RUNS is a list of
-`{"name": …, "options": …, "kill": "all" or "one", "at": part of the first run's events, "fault": …}`.
+"""Runs of two processes, some of which are killed or come to grief."""
 
-Prints for each run what became of its processes: exit status, how many events it saw, the error it ended with. A
-process of its own, which forks those of each run: loading the libraries takes longer than training.
-"""
-
-import json
 import os
 import shutil
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +13,7 @@ from convkit.errors import ConvkitError
 from convkit.train import loop, run
 from convkit.train.distributed import world
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from tests.train.kills import count_events, load_libraries
+from tests.train.kills import count_events
 from tests.train.runs import config
 
 RANKS = 2
@@ -28,21 +21,29 @@ PATIENCE = 120
 """Seconds, after which a process counts as hanging."""
 
 
-def main() -> None:
-    dataset, checkpoint, scratch = map(Path, sys.argv[1:4])
-    load_libraries(adapters=False)
-    adapter = Phi3VAdapter(checkpoint, num_crops=1)
+def job(dataset: str, checkpoint: str, scratch: str, *runs: dict[str, Any]) -> list[Any]:
+    """Do runs in turn.
+
+    Args:
+        dataset: where it lies, as do the others.
+        runs: `{"name": …, "options": …, "kill": "all" or "one", "at": part of the first run's events, "fault": …}`.
+
+    Returns:
+        For each run what became of its processes: exit status, how many events it saw, what it said and the error that
+        it ended with.
+    """
+    adapter = Phi3VAdapter(Path(checkpoint), num_crops=1)
     told: list[Any] = []
-    for wanted in json.loads(sys.argv[4]):
+    for wanted in runs:
         port = _free_port()
-        paths = (dataset, checkpoint, scratch)
+        paths = (Path(dataset), Path(checkpoint), Path(scratch))
         children: list[int] = []
         for rank in range(RANKS):
             children.append(_start(rank, port, _placed(wanted, told, rank), paths, adapter))
             os.setpgid(children[-1], children[0])  # so that all can be killed at once
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        told.append([{"status": status, **_seen(scratch, wanted, rank)} for rank, status in enumerate(statuses)])
-    print(json.dumps(told))
+        told.append([{"status": status, **_seen(paths[2], wanted, rank)} for rank, status in enumerate(statuses)])
+    return told
 
 
 def _placed(wanted: dict[str, Any], told: list[Any], rank: int) -> dict[str, Any]:
@@ -114,7 +115,3 @@ def _free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
-
-
-if __name__ == "__main__":
-    main()

@@ -23,6 +23,7 @@ from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.validate import validate
 from tests.conftest import ROOT
 from tests.train import runs
+from tests.train.forks import Forks
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 EVALUATED = {"eval_split": "train", "eval_steps": 3, "eval_limit": 4, "eval_max_new_tokens": 2}
@@ -61,7 +62,9 @@ def last_tensors(out: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(checkpoint: Path, tmp_path: Path, method: str) -> None:
+def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
+    checkpoint: Path, forks: Forks, tmp_path: Path, method: str
+) -> None:
     if "qlora" in method:
         pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     seed = random.SystemRandom().randrange(2**32)
@@ -70,20 +73,18 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(checkpoint: Path, tmp
     rows, steps, every = (10, 6, 2) if slow else (40, 20, 3)
     options = {"num_train_epochs": 2, "save_steps": every, **METHODS[method]}
     dataset = runs.write_dataset(tmp_path / "pets", runs.rows(rows))
-    paths = map(str, (dataset, checkpoint, tmp_path))
-    command = [sys.executable, "-m", "tests.train.kills", *paths, str(seed), json.dumps(options)]
-    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    told = forks("kills", dataset, checkpoint, tmp_path, seed, options, folder=tmp_path)
+    context = f"seed {seed}: {told}"
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    assert losses(killed) == losses(undisturbed), f"seed {seed}: {done.stdout}"
+    assert losses(killed) == losses(undisturbed), context
     assert len(losses(killed)) == steps
     ours, theirs = last_tensors(killed), last_tensors(undisturbed)
     assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours), f"seed {seed}: {done.stdout}"
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours), context
     answers = [
         sorted((p.parent.name, p.read_bytes()) for p in out.rglob("predictions.jsonl")) for out in (killed, undisturbed)
     ]
-    assert answers[0] == answers[1], f"seed {seed}: {done.stdout}"
+    assert answers[0] == answers[1], context
     assert len(answers[0]) == (8 if "eval_split" in options else 0)
     for folder in ("final", f"checkpoints/step-{steps:08}"):
         names = [

@@ -2,12 +2,9 @@
 
 import importlib.util
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,8 @@ from convkit.train import checkpoint as checkpoints
 from convkit.train import run
 from convkit.train.config import resolve
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from tests.conftest import ROOT
 from tests.train import runs
+from tests.train.forks import Forks
 
 # Of three rows and of one: a process has fewer packs than the other, or none; and most packs have no image.
 OPTIONS: dict[str, Any] = {"num_train_epochs": 2, "batch_size": 3, "batch_size_per_gpu": 1, "save_steps": 3}
@@ -41,15 +38,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
 
 
-def on_two(dataset: Path, checkpoint: Path, scratch: Path, *wanted: dict[str, Any]) -> Told:
+def on_two(forks: Forks, dataset: Path, checkpoint: Path, scratch: Path, *wanted: dict[str, Any]) -> Told:
     if not importlib.util.find_spec("deepspeed") and any("deepspeed" in each["options"] for each in wanted):
         pytest.skip("deepspeed is not installed")
-    command = [sys.executable, "-m", "tests.train.ranks", *map(str, (dataset, checkpoint, scratch)), json.dumps(wanted)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    told: Told = json.loads(done.stdout.splitlines()[-1])
-    sys.stderr.write(done.stderr)  # pytest shows it where a test fails
+    told: Told = forks("ranks", dataset, checkpoint, scratch, *wanted, folder=scratch.parent)
     return told
 
 
@@ -93,13 +85,14 @@ def answered(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
+    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)
     chance = random.Random(seed)
     options = {**OPTIONS, **SHARDINGS[sharding]}
     killed = {"name": "killed", "options": {**options, "resume": "auto"}}
     told = on_two(
+        forks,
         dataset,
         adapter.directory,
         tmp_path / "two",
@@ -132,10 +125,10 @@ def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
 
 @pytest.mark.parametrize("sharding", ["zero2", "zero3", "fsdp"])
 def test_a_frozen_tower_stays_and_a_run_goes_on_in_one_process(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
+    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
 ) -> None:
     options = {**OPTIONS, **SHARDINGS[sharding], "freeze_vision_model": True}
-    told = on_two(dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    told = on_two(forks, dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
     assert [process["status"] for process in told[0]] == [0, 0], told
     one_process(dataset, adapter, tmp_path / "one", **options)
     shared = tmp_path / "two/run"
@@ -150,10 +143,10 @@ def test_a_frozen_tower_stays_and_a_run_goes_on_in_one_process(
 
 
 def test_two_processes_in_bfloat16_throughout_take_the_steps_of_one(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
 ) -> None:
     options = {**OPTIONS, "bf16": True, "optim": "adamw_bf16"}
-    told = on_two(dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    told = on_two(forks, dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
     assert [process["status"] for process in told[0]] == [0, 0], told
     one_process(dataset, adapter, tmp_path / "one", **options)
     outs = tmp_path / "two/run", tmp_path / "one"
@@ -166,9 +159,11 @@ def test_two_processes_in_bfloat16_throughout_take_the_steps_of_one(
     assert (ours - theirs).norm() < 0.2 * theirs.norm()
 
 
-def test_in_float16_two_processes_have_one_scale(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_in_float16_two_processes_have_one_scale(
+    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+) -> None:
     options = {**OPTIONS, "fp16": True}
-    told = on_two(dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    told = on_two(forks, dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
     assert [process["status"] for process in told[0]] == [0, 0], told
     one_process(dataset, adapter, tmp_path / "one", **options)
     outs = tmp_path / "two/run", tmp_path / "one"
@@ -189,12 +184,12 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_failure_of_one_process_ends_both_and_both_name_it(
-    adapter: Phi3VAdapter, tmp_path: Path, fault: str
+    forks: Forks, adapter: Phi3VAdapter, tmp_path: Path, fault: str
 ) -> None:
     dataset = runs.write_dataset(tmp_path / "pets")
     options, message = FAULTS[fault]
     wanted = {"name": "run", "options": {**OPTIONS, **options}, "fault": fault}
-    (processes,) = on_two(dataset, adapter.directory, tmp_path / "two", wanted)
+    (processes,) = on_two(forks, dataset, adapter.directory, tmp_path / "two", wanted)
     for process in processes:
         assert process["status"] == 2, process
         assert re.search(message, process["said"].split("error: ")[1]), process["said"]
