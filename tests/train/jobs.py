@@ -30,7 +30,7 @@ def main() -> None:
         if importlib.util.find_spec(name):
             importlib.import_module(name)
     for line in sys.stdin:
-        child = os.fork()
+        child = kills.fork()
         if not child:
             _do(**json.loads(line))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)

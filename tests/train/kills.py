@@ -23,7 +23,7 @@ def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[st
     def train(name: str, kill_at: int = -1, resume: str = "no") -> int:
         """In a process of its own; returns how many events it lived to see, killed or not."""
         counter = out / f"{name}.events"
-        child = os.fork()
+        child = fork()
         if not child:
             count_events(counter, kill_at)
             chosen = config(Path(dataset), Path(checkpoint), out / name, resume=resume, **options)
@@ -39,6 +39,18 @@ def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[st
     killed = [train("killed", first), train("killed", second, "auto")]
     train("killed", resume="auto")
     return {"events": events, "killed": killed}
+
+
+def fork() -> int:
+    """`os.fork`, after which several threads may ask torch for its own at once.
+
+    It makes these anew when it is first asked for them in the new process; of two threads that asked together, one was
+    told that there are none (torch 2.13).
+    """
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)
+    return child
 
 
 def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = None) -> None:

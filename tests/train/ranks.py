@@ -13,7 +13,7 @@ from convkit.errors import ConvkitError
 from convkit.train import loop, run
 from convkit.train.distributed import world
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from tests.train.kills import count_events
+from tests.train.kills import count_events, fork
 from tests.train.runs import config
 
 RANKS = 2
@@ -54,7 +54,7 @@ def _placed(wanted: dict[str, Any], told: list[Any], rank: int) -> dict[str, Any
 
 def _start(rank: int, port: int, wanted: dict[str, Any], paths: tuple[Path, Path, Path], adapter: Phi3VAdapter) -> int:
     dataset, checkpoint, scratch = paths
-    child = os.fork()
+    child = fork()
     if child:
         return child
     signal.alarm(PATIENCE)
