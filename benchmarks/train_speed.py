@@ -32,13 +32,14 @@ COMMON = "--bf16 --optim adamw_bf16 --batch_size 24 --steps 3 --warm 1 --no_tqdm
 RECIPE = "--baseline recipe --baseline_steps 1"
 FITS = "--memory_limit 68"
 """On a card of 80 GB."""
-LORA = "--method lora --max_tokens 10300 --checkpointing none"
+DOCUMENTS = "--max_tokens 10300 --checkpointing none"
+LORA = f"--method lora {DOCUMENTS}"
 GROUPS = {
     "methods": {
         "full": f"--method full --max_tokens 7700 {FITS} {RECIPE}",
-        "frozen": f"--method frozen --max_tokens 10300 --checkpointing none {RECIPE}",
+        "frozen": f"--method frozen {DOCUMENTS} {RECIPE}",
         "lora": f"{LORA} {RECIPE}",
-        "qlora": f"--method qlora --max_tokens 10300 --checkpointing none {RECIPE}",
+        "qlora": f"--method qlora {DOCUMENTS} {RECIPE}",
     },
     "memory": {
         "lora_16": "--method lora --max_tokens 5200 --memory_limit 14.9",

@@ -6,8 +6,7 @@ to keep less. The weights that come of it do not depend on any of that, but for 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,11 @@ _ENOUGH = 0.95
 again what is cheap, and nothing is compiled once more."""
 _RETREATS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Shares of the layers that were thought to fit, tried in turn."""
+
+Kinds = dict[type, list[Any]]
+"""Layers by their kind, in their order."""
+Measured = tuple[float, list[tuple[Any, int]]]
+"""Bytes left where all compute twice; and layers, those to keep activations first, with the bytes of these."""
 
 
 def enable(model: Any) -> None:
@@ -56,54 +60,58 @@ def fit(
     layers = _by_kind(model)
     if not layers:
         return ""
-    measure = partial(_measured, layers, device, most, forward, step)
-    if is_compiled(model):
-        if found := _everything(measure, step, agreed):
-            return _told(*found)
-        _let_keep([layer for kind in layers.values() for layer in kind], ())
+    compiled, measure = is_compiled(model), partial(_measured, layers, device, most, forward, step)
+    if compiled:
+        everything = _keeping_everything(layers, measure, step, agreed)
+        if everything is not None:
+            return _told(layers, everything)
+        _let_keep(layers, set())
         torch.cuda.empty_cache()
         keep(DEAR)
     room, order = measure()
     chosen = _affordable(order, room)
     for share in _RETREATS:
         kept = set(chosen[: int(share * len(chosen))])
-        _let_keep([layer for layer, _ in order], kept)
+        _let_keep(layers, kept)
         if _fits(step, last=not share):
             break
         torch.cuda.empty_cache()  # only now: the error held the step's tensors
-    told = _told(len(order), len(kept)) + ", the others what is cheap" * is_compiled(model)
+    told = _told(layers, kept) + ", the others what is cheap" * compiled
     return told if room >= 0 or not limit else f"{told}, and still --memory_limit {limit:g} is exceeded"
 
 
-def _everything(
-    measure: Callable[[], "Measured"], step: Callable[[], Any], agreed: Callable[[bool], bool]
-) -> tuple[int, int] | None:
-    """Let compiled layers keep all they have, if nearly all can; returns how many they are, and how many do."""
-    order: list[tuple[Any, int]] = []
-    with suppress(torch.OutOfMemoryError):
+def _keeping_everything(
+    layers: Kinds, measure: Callable[[], Measured], step: Callable[[], Any], agreed: Callable[[bool], bool]
+) -> set[Any] | None:
+    """The layers that keep all they have, if nearly all can; None if not, or if that does not fit after all."""
+    try:
         room, order = measure()
-    kept = set(_affordable(order, room) if order else [])
-    if not agreed(bool(order) and len(kept) >= _ENOUGH * len(order)):
+        kept = set(_affordable(order, room))
+    except torch.OutOfMemoryError:
+        kept = set()
+    if not agreed(len(kept) >= _ENOUGH * len(_all(layers))):
         return None
-    _let_keep([layer for layer, _ in order], kept)
-    return (len(order), len(kept)) if agreed(_fits(step, last=False)) else None
+    _let_keep(layers, kept)
+    return kept if agreed(_fits(step, last=False)) else None
 
 
-def _let_keep(layers: list[Any], kept: Collection[Any]) -> None:
-    for layer in layers:
+def _let_keep(layers: Kinds, kept: set[Any]) -> None:
+    """These keep their activations, and the others compute twice."""
+    for layer in _all(layers):
         layer.gradient_checkpointing = layer not in kept
 
 
-def _told(count: int, kept: int) -> str:
-    return f"checkpointing: {count - kept} of {count} layers compute twice"
+def _told(layers: Kinds, kept: set[Any]) -> str:
+    count = len(_all(layers))
+    return f"checkpointing: {count - len(kept)} of {count} layers compute twice"
 
 
-Measured = tuple[float, list[tuple[Any, int]]]
-"""Bytes left where all compute twice; and layers, those to keep activations first, with the bytes of these."""
+def _all(layers: Kinds) -> list[Any]:
+    return [layer for kind in layers.values() for layer in kind]
 
 
 def _measured(
-    layers: dict[type, list[Any]],
+    layers: Kinds,
     device: torch.device,
     most: float,
     forward: Callable[[], Any],
@@ -136,9 +144,9 @@ def _fits(step: Callable[[], Any], last: bool) -> bool:
     return True
 
 
-def _by_kind(model: nn.Module) -> dict[type, list[Any]]:
+def _by_kind(model: nn.Module) -> Kinds:
     """The layers in which something is trained, in their order; others never run, or keep nothing."""
-    found: dict[type, list[Any]] = defaultdict(list)
+    found: Kinds = defaultdict(list)
     for module in model.modules():
         able = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
         if able and any(parameter.requires_grad for parameter in module.parameters()):
