@@ -25,8 +25,10 @@ class Zero3(Zero):
         from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
 
         for name, parameter in self._trained.items():
-            # Trained in float32, DeepSpeed's copy of a weight is the weight itself.
-            safe_set_local_fp32_param(parameter, self._piece(read("weight", name), parameter))
+            piece = self._piece(read("weight", name), parameter)
+            safe_set_local_fp32_param(parameter, piece)
+            # What it computes with; DeepSpeed itself would set that at the next update only.
+            parameter.ds_tensor.copy_(piece)
             for kind in MOMENTS[1:]:
                 safe_set_local_optimizer_state(parameter, self._piece(read(kind, name), parameter), kind)
         self._set_step(read)
