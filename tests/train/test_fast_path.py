@@ -1,5 +1,6 @@
 """What makes training fast computes what the plain way does: adapters, losses, places of images, weights in halves."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,19 @@ def stir(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
+
+
+def saved(forward: Callable[[], Any]) -> list[Tensor]:
+    """What is kept for the backward pass."""
+    kept: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return kept
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -141,18 +155,12 @@ def test_layers_of_one_input_compute_what_each_does(input_wanted: bool, half: bo
 
 
 def test_of_the_input_nothing_is_kept_but_itself_and_its_images() -> None:
-    module, x, kept = adapted_attention(), torch.randn(2, 5, 16), []
+    module, x = adapted_attention(), torch.randn(2, 5, 16)
     lora.fuse(module)
-
-    def note(tensor: Tensor) -> Tensor:
-        kept.append(tuple(tensor.shape))
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        lora._adapted([module.q_proj, module.k_proj, module.v_proj], x)
+    kept = saved(lambda: lora._adapted([module.q_proj, module.k_proj, module.v_proj], x))
     ranks = 3 + 5 + 3
     weights = [(ranks, 16), *[(16, 16)] * 3, (16, 3), (16, 5), (16, 3)]
-    assert kept == [(2, 5, 16), (2 * 5, ranks), *weights]
+    assert [tuple(tensor.shape) for tensor in kept] == [(2, 5, 16), (2 * 5, ranks), *weights]
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -675,7 +683,7 @@ def test_what_is_compiled_is_compiled_anew_to_keep_less() -> None:
     before = torch._functorch.config.activation_memory_budget
 
     def kept() -> int:
-        return sum(tensor.nbytes for tensor in module(x).grad_fn.saved_tensors)
+        return sum(tensor.nbytes for tensor in saved(lambda: module(x)))
 
     try:
         compile_layers(module, {"Gelus"}, backend="aot_eager")
