@@ -1,4 +1,4 @@
-"""Runs that are killed: one without a disturbance, and one that is killed twice and resumed."""
+"""Runs that are killed: one without a disturbance, and one that is killed three times and resumed."""
 
 import os
 import random
@@ -14,31 +14,37 @@ from convkit.train.generate import Generator
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train.runs import ONE, config
 
+CHECKPOINT = b"c"
+"""Of the events, the one that makes a checkpoint count."""
+
 
 def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Each run is a process of its own; returns after how many of all its events it was killed."""
+    """Each run is a process of its own; returns after how many of all its events it was killed, and what it said."""
     out, chance = Path(scratch), random.Random(seed)
     adapter = Phi3VAdapter(Path(checkpoint), num_crops=1)
 
-    def train(name: str, kill_at: int = -1, resume: str = "no") -> int:
-        """In a process of its own; returns how many events it lived to see, killed or not."""
+    def train(name: str, kill_at: int = -1, resume: str = "no") -> bytes:
+        """In a process of its own; returns the events that it lived to see, killed or not."""
         counter = out / f"{name}.events"
         child = fork()
         if not child:
             count_events(counter, kill_at)
             chosen = config(Path(dataset), Path(checkpoint), out / name, resume=resume, **options)
-            run.train(chosen, adapter, ONE, say=lambda text: None)
+            with (out / f"{name}.said").open("a") as said:
+                run.train(chosen, adapter, ONE, say=lambda text: print(text, file=said, flush=True))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == (signal.SIGKILL if kill_at >= 0 else 0), status
-        return counter.stat().st_size
+        return counter.read_bytes()
 
-    events = train("undisturbed")
-    first = chance.randrange(1, events // 2)
-    second = chance.randrange(1, events // 2)
-    killed = [train("killed", first), train("killed", second, "auto")]
+    whole = train("undisturbed")
+    first, last = whole.index(CHECKPOINT) + 1, whole.rindex(CHECKPOINT) + 1
+    begun = chance.randrange(1, first)
+    saved = chance.randrange(first + 1, last)
+    gone_on = chance.randrange(1, len(whole) - saved)
+    killed = [len(train("killed", at, "auto")) for at in (begun, saved, gone_on)]
     train("killed", resume="auto")
-    return {"events": events, "killed": killed}
+    return {"events": len(whole), "killed": killed, "said": (out / "killed.said").read_text()}
 
 
 def fork() -> int:
@@ -59,14 +65,22 @@ def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = 
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            if file.write(b".") and file.tell() == kill_at:
+            saves = function is rename and _is_checkpoint(Path(args[1]))
+            if file.write(CHECKPOINT if saves else b".") and file.tell() == kill_at:
                 kill() if kill else os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
 
         return wrapper
+
+    rename = Path.rename
 
     os.fsync = counted(os.fsync)
     Path.rename = counted(Path.rename)  # type: ignore[method-assign]
     loop.Trainer.forward_backward = counted(loop.Trainer.forward_backward)  # type: ignore[method-assign]
     Generator.__call__ = counted(Generator.__call__)  # type: ignore[method-assign]
     torch.optim.AdamW.step = counted(torch.optim.AdamW.step)  # type: ignore[method-assign]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it is one to go on from, not that of the trial before the first step."""
+    return path.name.startswith("step-") and not path.parent.parent.name.startswith(".")

@@ -61,6 +61,11 @@ def last_tensors(out: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def states(out: Path) -> list[dict[str, Any]]:
+    """Beside the tensors, of all checkpoints that are kept."""
+    return [checkpoints.read_state(path) for path in checkpoints.checkpoints(out)]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
     checkpoint: Path, forks: Forks, tmp_path: Path, method: str
@@ -75,9 +80,11 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
     dataset = runs.write_dataset(tmp_path / "pets", runs.rows(rows))
     told = forks("kills", dataset, checkpoint, tmp_path, seed, options, folder=tmp_path)
     context = f"seed {seed}: {told}"
+    assert "going on after step" in told["said"], context
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert losses(killed) == losses(undisturbed), context
     assert len(losses(killed)) == steps
+    assert states(killed) == states(undisturbed), context
     ours, theirs = last_tensors(killed), last_tensors(undisturbed)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours), context
