@@ -66,8 +66,7 @@ def save(
         export(sharding.model, weights, adapter, scratch, dtype)
         save_file(tensors, scratch / _TENSORS)
         (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
-    for old in checkpoints(run)[:-keep]:
-        remove(old)
+    prune(run, keep)
     return target
 
 
@@ -187,6 +186,12 @@ def clean(run: Path) -> None:
         for prefix in (_UNFINISHED, _DOOMED, TRIAL):
             for path in folder.glob(f"{prefix}*"):
                 shutil.rmtree(path)
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove the oldest beyond `keep`."""
+    for old in checkpoints(run)[:-keep]:
+        remove(old)
 
 
 def remove(directory: Path) -> None:

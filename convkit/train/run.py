@@ -173,6 +173,7 @@ def _open(config: Config, of: dict[str, Any], dropped: Sequence[Dropped]) -> Pat
         raise ConvkitError(f"{run} holds {EVALUATION}, of convkit evaluate. Choose another --output_dir.")
     if found:
         _refuse_other(found[-1], checkpoint.read_state(found[-1])["of"], of)
+        checkpoint.prune(run, config.save_total_limit)  # a killed run may have left one more
     run.mkdir(parents=True, exist_ok=True)
     write_atomic(run / CONFIG, json.dumps(config.recorded(), indent=2).encode() + b"\n", run)
     if dropped:

@@ -9,42 +9,44 @@ from typing import Any
 
 import torch
 
+from convkit.train import checkpoint as checkpoints
 from convkit.train import loop, run
 from convkit.train.generate import Generator
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train.runs import ONE, config
 
-CHECKPOINT = b"c"
-"""Of the events, the one that makes a checkpoint count."""
+CHECKPOINT = "c"
+"""Of the events, the one after which a checkpoint is there: its rename into place."""
 
 
 def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Each run is a process of its own; returns after how many of all its events it was killed, and what it said."""
+    """Each run is a process of its own; returns their events, and what the last one said."""
     out, chance = Path(scratch), random.Random(seed)
     adapter = Phi3VAdapter(Path(checkpoint), num_crops=1)
 
-    def train(name: str, kill_at: int = -1, resume: str = "no") -> bytes:
+    def train(name: str, kill_at: int = -1, after: int = 0) -> str:
         """In a process of its own; returns the events that it lived to see, killed or not."""
         counter = out / f"{name}.events"
         child = fork()
         if not child:
-            count_events(counter, kill_at)
-            chosen = config(Path(dataset), Path(checkpoint), out / name, resume=resume, **options)
-            with (out / f"{name}.said").open("a") as said:
+            count_events(counter, kill_at, after)
+            chosen = config(Path(dataset), Path(checkpoint), out / name, resume="auto", **options)
+            with (out / f"{name}.said").open("w") as said:
                 run.train(chosen, adapter, ONE, say=lambda text: print(text, file=said, flush=True))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == (signal.SIGKILL if kill_at >= 0 else 0), status
-        return counter.read_bytes()
+        return counter.read_text()
 
     whole = train("undisturbed")
-    first, last = whole.index(CHECKPOINT) + 1, whole.rindex(CHECKPOINT) + 1
-    begun = chance.randrange(1, first)
-    saved = chance.randrange(first + 1, last)
-    gone_on = chance.randrange(1, len(whole) - saved)
-    killed = [len(train("killed", at, "auto")) for at in (begun, saved, gone_on)]
-    train("killed", resume="auto")
-    return {"events": len(whole), "killed": killed, "said": (out / "killed.said").read_text()}
+    first, last = whole.index(CHECKPOINT), whole.rindex(CHECKPOINT)
+    killed = [
+        train("killed", chance.randrange(1, first + 1)),
+        train("killed", chance.randrange(1, last - first), after=1),  # whatever a second start does before the first
+    ]
+    killed.append(train("killed", chance.randrange(1, len(whole) - first - len(killed[1].partition(CHECKPOINT)[2]))))
+    train("killed")
+    return {"events": whole, "killed": killed, "said": (out / "killed.said").read_text()}
 
 
 def fork() -> int:
@@ -59,20 +61,27 @@ def fork() -> int:
     return child
 
 
-def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = None) -> None:
-    """Count packs trained on, batches answered, files synced and renamed; die before the one of a number."""
-    file = counter.open("wb", buffering=0)
+def count_events(counter: Path, kill_at: int, after: int = 0, kill: Callable[[], None] | None = None) -> None:
+    """Note packs trained on, batches answered, files synced and renamed; die before the one of a number.
+
+    Args:
+        kill_at: that number, -1 for none.
+        after: of checkpoints; counting begins after so many of them.
+    """
+    file, rename, saved, counts = counter.open("wb", buffering=0), Path.rename, 0, 0
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal saved, counts
             saves = function is rename and _is_checkpoint(Path(args[1]))
-            if file.write(CHECKPOINT if saves else b".") and file.tell() == kill_at:
+            file.write(CHECKPOINT.encode() if saves else b".")
+            counts += saved >= after
+            if counts == kill_at:
                 kill() if kill else os.kill(os.getpid(), signal.SIGKILL)
+            saved += saves
             return function(*args, **kwargs)
 
         return wrapper
-
-    rename = Path.rename
 
     os.fsync = counted(os.fsync)
     Path.rename = counted(Path.rename)  # type: ignore[method-assign]
@@ -83,4 +92,4 @@ def count_events(counter: Path, kill_at: int, kill: Callable[[], None] | None = 
 
 def _is_checkpoint(path: Path) -> bool:
     """Whether it is one to go on from, not that of the trial before the first step."""
-    return path.name.startswith("step-") and not path.parent.parent.name.startswith(".")
+    return path.name.startswith("step-") and not path.parents[1].name.startswith(checkpoints.TRIAL)

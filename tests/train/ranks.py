@@ -13,7 +13,7 @@ from convkit.errors import ConvkitError
 from convkit.train import loop, run
 from convkit.train.distributed import world
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from tests.train.kills import count_events, fork
+from tests.train.kills import CHECKPOINT, count_events, fork
 from tests.train.runs import config
 
 RANKS = 2
@@ -29,8 +29,8 @@ def job(dataset: str, checkpoint: str, scratch: str, *runs: dict[str, Any]) -> l
         runs: `{"name": …, "options": …, "kill": "all" or "one", "at": part of the first run's events, "fault": …}`.
 
     Returns:
-        For each run what became of its processes: exit status, how many events it saw, what it said and the error that
-        it ended with.
+        For each run what became of its processes: exit status, the events that it saw, what it said, in earlier runs of
+        that name too, and the error that it ended with.
     """
     adapter = Phi3VAdapter(Path(checkpoint), num_crops=1)
     told: list[Any] = []
@@ -47,9 +47,12 @@ def job(dataset: str, checkpoint: str, scratch: str, *runs: dict[str, Any]) -> l
 
 
 def _placed(wanted: dict[str, Any], told: list[Any], rank: int) -> dict[str, Any]:
-    """With the number of the event that a process is to be killed at."""
-    struck = (wanted.get("kill"), rank) in {("all", 0), ("one", RANKS - 1)}
-    return {**wanted, "at": 1 + int(wanted["at"] * told[0][rank]["events"]) if struck else -1}
+    """With the number of the event that a process is to be killed at; the first one, between two checkpoints."""
+    if (wanted.get("kill"), rank) not in {("all", 0), ("one", RANKS - 1)}:
+        return {**wanted, "at": -1, "after": 0}
+    events = told[0][rank]["events"]
+    room = events.rindex(CHECKPOINT) - events.index(CHECKPOINT) - 1 if rank == 0 else len(events)
+    return {**wanted, "at": 1 + int(wanted["at"] * room), "after": int(rank == 0)}
 
 
 def _start(rank: int, port: int, wanted: dict[str, Any], paths: tuple[Path, Path, Path], adapter: Phi3VAdapter) -> int:
@@ -61,9 +64,8 @@ def _start(rank: int, port: int, wanted: dict[str, Any], paths: tuple[Path, Path
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     scratch.mkdir(exist_ok=True)
-    count_events(
-        scratch / f"{wanted['name']}.{rank}.events", wanted["at"], _kill_all if wanted.get("kill") == "all" else None
-    )
+    kill = _kill_all if wanted.get("kill") == "all" else None
+    count_events(scratch / f"{wanted['name']}.{rank}.events", wanted["at"], wanted["after"], kill)
     if "fault" in wanted and rank == RANKS - 1:
         _spoil(wanted["fault"], dataset)
     said = scratch / f"{wanted['name']}.{rank}.said"
@@ -107,7 +109,7 @@ def _no_memory(*_: Any, **__: Any) -> Any:
 
 def _seen(scratch: Path, wanted: dict[str, Any], rank: int) -> dict[str, Any]:
     events, said = (scratch / f"{wanted['name']}.{rank}.{kind}" for kind in ("events", "said"))
-    return {"events": events.stat().st_size, "said": said.read_text() if said.exists() else ""}
+    return {"events": events.read_text(), "said": said.read_text() if said.exists() else ""}
 
 
 def _free_port() -> int:

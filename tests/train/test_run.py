@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -274,8 +275,12 @@ def test_a_run_is_never_overwritten_but_may_be_finished_twice(
     before = losses(finished)
     with pytest.raises(ConvkitError, match=r"holds checkpoints of a run\. Add --resume auto"):
         train(dataset, adapter, finished)
+    last = checkpoints.checkpoints(finished)[-1]
+    for step in (1, 2):  # as a run leaves them that is killed before it removes them
+        shutil.copytree(last, last.with_name(f"step-{step:08}"), dirs_exist_ok=True)
     said = train(dataset, adapter, finished, resume="auto", dataloader_num_workers=1)  # of no consequence
     assert "going on after step 3 of 3" in said
+    assert [path.name for path in checkpoints.checkpoints(finished)] == ["step-00000002", last.name]
     assert losses(finished) == before
 
 

@@ -27,7 +27,8 @@ class Zero3(Zero):
         for name, parameter in self._trained.items():
             piece = self._piece(read("weight", name), parameter)
             safe_set_local_fp32_param(parameter, piece)
-            # What it computes with; DeepSpeed itself would set that at the next update only.
+            # The copy that forward gathers. DeepSpeed 0.19 keeps it apart from the one it updates, even in float32, and
+            # would take over the other's numbers after the next update only.
             parameter.ds_tensor.copy_(piece)
             for kind in MOMENTS[1:]:
                 safe_set_local_optimizer_state(parameter, self._piece(read(kind, name), parameter), kind)
