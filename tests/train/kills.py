@@ -40,13 +40,13 @@ def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[st
 
     whole = train("undisturbed")
     first, last = whole.index(CHECKPOINT), whole.rindex(CHECKPOINT)
-    killed = [
-        train("killed", chance.randrange(1, first + 1)),
-        train("killed", chance.randrange(1, last - first), after=1),  # whatever a second start does before the first
-    ]
-    killed.append(train("killed", chance.randrange(1, len(whole) - first - len(killed[1].partition(CHECKPOINT)[2]))))
+    early = train("killed", chance.randrange(1, first + 1))
+    # Counted from its own first checkpoint, before which a second start has more files to sync.
+    late = train("killed", chance.randrange(1, last - first), after=1)
+    left = len(whole) - first - len(late.partition(CHECKPOINT)[2])
+    again = train("killed", chance.randrange(1, left))
     train("killed")
-    return {"events": whole, "killed": killed, "said": (out / "killed.said").read_text()}
+    return {"events": whole, "killed": [early, late, again], "said": (out / "killed.said").read_text()}
 
 
 def fork() -> int:
