@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
+from tests.train.processes import ENVIRONMENT
 
 
 class Forks:
     """The process that jobs are forked from, for the time of a `with`."""
 
     def __enter__(self) -> "Forks":
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **ENVIRONMENT}
         command = [sys.executable, "-m", "tests.train.jobs"]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

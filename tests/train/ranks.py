@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from convkit.train import loop, run
 from convkit.train.distributed import world
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train.kills import CHECKPOINT, count_events, fork
+from tests.train.processes import meeting
 from tests.train.runs import config
 
 RANKS = 2
@@ -35,11 +35,11 @@ def job(dataset: str, checkpoint: str, scratch: str, *runs: dict[str, Any]) -> l
     adapter = Phi3VAdapter(Path(checkpoint), num_crops=1)
     told: list[Any] = []
     for wanted in runs:
-        port = _free_port()
+        variables = meeting(RANKS)
         paths = (Path(dataset), Path(checkpoint), Path(scratch))
         children: list[int] = []
         for rank in range(RANKS):
-            children.append(_start(rank, port, _placed(wanted, told, rank), paths, adapter))
+            children.append(_start(rank, variables, _placed(wanted, told, rank), paths, adapter))
             os.setpgid(children[-1], children[0])  # so that all can be killed at once
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         told.append([{"status": status, **_seen(paths[2], wanted, rank)} for rank, status in enumerate(statuses)])
@@ -55,14 +55,19 @@ def _placed(wanted: dict[str, Any], told: list[Any], rank: int) -> dict[str, Any
     return {**wanted, "at": 1 + int(wanted["at"] * room), "after": int(rank == 0)}
 
 
-def _start(rank: int, port: int, wanted: dict[str, Any], paths: tuple[Path, Path, Path], adapter: Phi3VAdapter) -> int:
+def _start(
+    rank: int,
+    variables: dict[str, str],
+    wanted: dict[str, Any],
+    paths: tuple[Path, Path, Path],
+    adapter: Phi3VAdapter,
+) -> int:
     dataset, checkpoint, scratch = paths
     child = fork()
     if child:
         return child
     signal.alarm(PATIENCE)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}
     scratch.mkdir(exist_ok=True)
     kill = _kill_all if wanted.get("kill") == "all" else None
     count_events(scratch / f"{wanted['name']}.{rank}.events", wanted["at"], wanted["after"], kill)
@@ -110,10 +115,3 @@ def _no_memory(*_: Any, **__: Any) -> Any:
 def _seen(scratch: Path, wanted: dict[str, Any], rank: int) -> dict[str, Any]:
     events, said = (scratch / f"{wanted['name']}.{rank}.{kind}" for kind in ("events", "said"))
     return {"events": events.read_text(), "said": said.read_text() if said.exists() else ""}
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

@@ -1,7 +1,6 @@
 """Joining the other processes of a run."""
 
 import os
-import socket
 import subprocess
 import sys
 from datetime import timedelta
@@ -13,7 +12,7 @@ import torch.distributed as dist
 
 from convkit.errors import ConvkitError
 from convkit.train import distributed
-from tests.conftest import ROOT
+from tests.train.processes import ENVIRONMENT, meeting
 
 ENDED_BY_THE_FIRST = """
 from convkit.errors import ConvkitError
@@ -31,10 +30,7 @@ except ConvkitError as error:
 
 
 def test_the_others_say_why_the_first_process_ended() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {**os.environ, **ENVIRONMENT, **meeting(2)}
     command = [sys.executable, "-c", ENDED_BY_THE_FIRST]
     processes = [
         subprocess.Popen(command, env={**common, "RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"

@@ -1,6 +1,6 @@
 """What makes training fast computes what the plain way does: adapters, losses, places of images, weights in halves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +31,14 @@ from tests.train import runs
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
+
+
+@pytest.fixture
+def budget() -> Iterator[None]:
+    """Whatever share of activations a test lets torch keep is put back."""
+    before = torch._functorch.config.activation_memory_budget
+    yield
+    compilation.keep(before)
 
 
 def gradients(trainer: Any, batch: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:
@@ -595,6 +603,7 @@ def test_layers_give_back_until_a_step_fits(
     assert checkpointing.fit(nn.Linear(1, 1), torch.device("cpu"), 1.0, lambda: 0, lambda: None) == ""
 
 
+@pytest.mark.usefixtures("budget")
 @pytest.mark.parametrize(
     ("limit", "fits", "agreed", "told", "share"),
     [
@@ -633,16 +642,13 @@ def test_compiled_layers_compute_what_is_cheap_again_if_not_all_can_keep_everyth
             raise torch.OutOfMemoryError
 
     monkeypatch.setattr(checkpointing, "_kept", kept)
-    before = now.activation_memory_budget
-    try:
-        compilation.keep(compilation.DEAR)
-        compile_layers(model, adapter.compiled_layers, backend="eager")
-        found = checkpointing.fit(model, torch.device("cpu"), limit, lambda: None, step, lambda here: here and agreed)
-        assert (found, now.activation_memory_budget) == (told, share)
-    finally:
-        compilation.keep(before)
+    compilation.keep(compilation.DEAR)
+    compile_layers(model, adapter.compiled_layers, backend="eager")
+    found = checkpointing.fit(model, torch.device("cpu"), limit, lambda: None, step, lambda here: here and agreed)
+    assert (found, now.activation_memory_budget) == (told, share)
 
 
+@pytest.mark.usefixtures("budget")
 @pytest.mark.parametrize("use_lora", [False, True])
 def test_a_first_try_without_memory_is_not_the_last(
     dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, use_lora: bool
@@ -652,18 +658,14 @@ def test_a_first_try_without_memory_is_not_the_last(
     model = methods.load(adapter, runs.config(dataset, adapter.directory, dataset, **options))
     _count_on_cpu(monkeypatch)
     now = torch._functorch.config
-    before = now.activation_memory_budget
 
     def step() -> None:
         if now.activation_memory_budget == compilation.ALL:
             raise torch.OutOfMemoryError
 
-    try:
-        compile_layers(model, adapter.compiled_layers, backend="eager")
-        told = checkpointing.fit(model, torch.device("cpu"), 1.0, lambda: torch.zeros(()), step)
-        assert told == "checkpointing: 0 of 5 layers compute twice, the others what is cheap"
-    finally:
-        compilation.keep(before)
+    compile_layers(model, adapter.compiled_layers, backend="eager")
+    told = checkpointing.fit(model, torch.device("cpu"), 1.0, lambda: torch.zeros(()), step)
+    assert told == "checkpointing: 0 of 5 layers compute twice, the others what is cheap"
 
 
 class Gelus(nn.Module):
@@ -678,20 +680,17 @@ class Gelus(nn.Module):
         return result
 
 
+@pytest.mark.usefixtures("budget")
 def test_what_is_compiled_is_compiled_anew_to_keep_less() -> None:
     module, x = Gelus(), torch.randn(32, 16)
-    before = torch._functorch.config.activation_memory_budget
 
     def kept() -> int:
         return sum(tensor.nbytes for tensor in saved(lambda: module(x)))
 
-    try:
-        compile_layers(module, {"Gelus"}, backend="aot_eager")
-        everything = kept()
-        compilation.keep(compilation.DEAR)
-        assert kept() < everything
-    finally:
-        compilation.keep(before)
+    compile_layers(module, {"Gelus"}, backend="aot_eager")
+    everything = kept()
+    compilation.keep(compilation.DEAR)
+    assert kept() < everything
 
 
 @pytest.mark.parametrize(

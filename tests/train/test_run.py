@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +21,10 @@ from convkit.train import checkpoint as checkpoints
 from convkit.train import loop, methods, preflight, run
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.validate import validate
-from tests.conftest import ROOT
 from tests.train import runs
 from tests.train.forks import Forks
+from tests.train.processes import ENVIRONMENT, meeting
 
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 EVALUATED = {"eval_split": "train", "eval_steps": 3, "eval_limit": 4, "eval_max_new_tokens": 2}
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"batch_size_per_gpu": 2, **EVALUATED},
@@ -104,16 +102,13 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
 
 def test_two_processes_come_to_the_same(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
     train(dataset, adapter, tmp_path / "one", max_tokens=500)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **ENVIRONMENT}
+    common = {**os.environ, **ENVIRONMENT, **meeting(2)}
     options = runs.config(dataset, adapter.directory, tmp_path / "two", max_tokens=500).recorded()
     (tmp_path / "config.yaml").write_text(json.dumps(options))  # JSON is YAML
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "convkit", "train", "--config", tmp_path / "config.yaml"],
-            env={**os.environ, **common, "RANK": str(rank)},
+            env={**common, "RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -130,9 +130,10 @@ def test_a_frozen_tower_stays_and_a_run_goes_on_however_it_is_shared(
     forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
 ) -> None:
     options = {**OPTIONS, **SHARDINGS[sharding], "freeze_vision_model": True}
-    told = on_two(forks, dataset, adapter.directory, tmp_path, {"name": "two", "options": options})
+    scratch = tmp_path / "runs"
+    told = on_two(forks, dataset, adapter.directory, scratch, {"name": "two", "options": options})
     assert [process["status"] for process in told[0]] == [0, 0], told
-    two, one = tmp_path / "two", tmp_path / "one"
+    two, one = scratch / "two", scratch / "one"
     one_process(dataset, adapter, one, **options)
     state, trained = tensors(one), model(one)
     same(tensors(two), state)
@@ -141,7 +142,7 @@ def test_a_frozen_tower_stays_and_a_run_goes_on_however_it_is_shared(
     shutil.rmtree(two / "final")  # no step is left
     shutil.rmtree(checkpoints.checkpoints(one)[-1])
     wanted = [{"name": name, "options": {**options, "resume": "auto"}} for name in ("two", "one")]
-    told = on_two(forks, dataset, adapter.directory, tmp_path, *wanted)
+    told = on_two(forks, dataset, adapter.directory, scratch, *wanted)
     assert [process["status"] for each in told for process in each] == [0] * 4, told
     same(model(two), trained)
     same(tensors(one), state)

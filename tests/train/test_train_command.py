@@ -17,6 +17,7 @@ from convkit.train import recipes
 from convkit.train.config import SECTIONS, Config, resolve
 from tests.conftest import ROOT
 from tests.train import runs
+from tests.train.processes import ENVIRONMENT
 
 PATHS = {"data_dir": "d", "model": "m", "output_dir": "r"}
 
@@ -172,7 +173,7 @@ def test_options_and_the_file_go_before_the_recipe(tmp_path: Path) -> None:
 
 def spawn(*command: str | Path) -> subprocess.CompletedProcess[str]:
     # Of a single process clusters say WORLD_SIZE=1: it may start others.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "1"}
+    environment = {**os.environ, **ENVIRONMENT, "WORLD_SIZE": "1"}
     return subprocess.run(
         [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, check=False
     )
