@@ -38,6 +38,7 @@ TOKENS, CROPS = 2559, 17
 LORA = {"use_lora": True, "lora_rank": 32, "lora_alpha_ratio": 0.5}
 WAYS: dict[str, dict[str, Any]] = {
     "lora": LORA,
+    "lora, float8": {**LORA, "fp8": True},
     "lora, documents end to end": {**LORA, "stacked": False},
     "lora, crops in two parts": {**LORA, "parts": 2},
     "lora, cheap again": {**LORA, "kept": DEAR},

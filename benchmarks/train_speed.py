@@ -39,10 +39,11 @@ GROUPS = {
         "full": f"--method full --max_tokens 7700 {FITS} {RECIPE}",
         "frozen": f"--method frozen {DOCUMENTS} {RECIPE}",
         "lora": f"{LORA} {RECIPE}",
+        "lora_fp8": f"{LORA} --fp8 {RECIPE}",
         "qlora": f"--method qlora {DOCUMENTS} {RECIPE}",
     },
     "memory": {
-        "lora_16": "--method lora --max_tokens 5200 --memory_limit 14.9",
+        "lora_16": f"{LORA} --checkpointing all",
         "qlora_10": "--method qlora --max_tokens 5200 --memory_limit 9.3",
     },
     "workloads": {
@@ -56,7 +57,6 @@ GROUPS = {
         "peft_adapters": f"{LORA} --lora_dropout 0.01",
         "float32_adapters": f"{LORA} --optim adamw",
         "cheap_again": "--method lora --max_tokens 10300 --memory_limit 55",
-        "recomputed": f"{LORA} --checkpointing all",
         "deterministic": f"{LORA} --deterministic",
     },
 }

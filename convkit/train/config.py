@@ -52,6 +52,9 @@ class Config:
 
     bf16: Annotated[bool, "Compute in bfloat16; weights that are trained stay in float32, see --optim."] = False
     fp16: Annotated[bool, "Compute in float16, for GPUs without bfloat16; what is trained stays in float32."] = False
+    fp8: Annotated[
+        bool, "With adapters: products with the language model's frozen weights in float8; faster and coarser."
+    ] = False
     use_flash_attention: Annotated[bool, "Attend by the package flash-attn; implies --bf16."] = False
     checkpointing: Annotated[
         Literal["auto", "all", "none"],
@@ -195,6 +198,11 @@ def _consistent(config: Config) -> Config:
     if config.full_vision_model and (config.freeze_vision_model or not config.use_lora):
         other = "contradicts --freeze_vision_model" if config.freeze_vision_model else "is the case without --use_lora"
         raise ConvkitError(f"--full_vision_model {other}. Leave it out.")
+    if config.fp8 and (config.method != "LoRA" or config.precision != "bfloat16"):
+        raise ConvkitError(
+            "--fp8 is of the frozen weights under adapters: it goes with --use_lora and --bf16, and not with "
+            "--use_qlora. Add these, or leave it out."
+        )
     if config.optim == "adamw_bf16" and (config.precision != "bfloat16" or config.sharding):
         other = config.sharding or "another type than bfloat16"
         raise ConvkitError(

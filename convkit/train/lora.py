@@ -10,7 +10,7 @@ Shape letters: M tokens, K width of the input, N of an output, R rank, and S tho
 """
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,12 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import CLIPAttention, eager_attention_forward
 
+from convkit.train.float8 import Float8Linear, computed_in, product, product_back
+from convkit.train.operators import LIBRARY, operator
 from convkit.train.quantize import BLOCK, KIND
+
+_EIGHT_BITS = 3
+"""Tensors of a layer whose weight is in float8, see `_frozen`."""
 
 
 def fuse(model: nn.Module) -> int:
@@ -116,31 +121,40 @@ class SharedAttention(CLIPAttention):  # type: ignore[misc]
 
 def _adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
     """The outputs (…, N) of layers of one kind on the same input (…, K)."""
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    dtype = computed_in(x)
     bases = [layer.base_layer for layer in layers]
-    packed = getattr(bases[0].weight, "quant_state", None) is not None
-    weights = [base.weight.data if packed else base.weight.to(dtype) for base in bases]
-    scales = [base.weight.quant_state.absmax for base in bases if packed]
+    frozen = [tensor for base in bases for tensor in _frozen(base, dtype)]
     biases = [base.bias.to(dtype) for base in bases if base.bias is not None]
     named = [(layer, layer.active_adapters[0]) for layer in layers]
     narrows = [layer.lora_A[name].weight.to(dtype) for layer, name in named]
     narrow = torch.cat(narrows) if len(narrows) > 1 else narrows[0]
     wides = [layer.lora_B[name].weight.to(dtype) for layer, name in named]
     scalings = [layer.scaling[name] for layer, name in named]
-    outputs: list[Tensor] = _lora(x.to(dtype), weights, scales, biases, narrow, wides, scalings)[0]
+    outputs: list[Tensor] = _lora(x.to(dtype), frozen, biases, narrow, wides, scalings)[0]
     return outputs
 
 
-def _unpacked(
-    weights: Sequence[Tensor], scales: Sequence[Tensor], narrow: Tensor, wides: Sequence[Tensor]
-) -> Iterator[Tensor]:
-    """The weights (N, K) to multiply by, each when its turn comes; of 4 bits a copy in the adapter's type."""
-    if not scales:
-        yield from weights
-        return
-    for weight, scale, wide in zip(weights, scales, wides, strict=True):
-        shape = [wide.shape[0], narrow.shape[1]]
-        yield torch.ops.bitsandbytes.dequantize_4bit(weight, scale, BLOCK, KIND, shape, narrow.dtype)
+def _frozen(base: Any, dtype: torch.dtype) -> list[Tensor]:
+    """What a layer's weight (N, K) is made of: itself; 4 bits and scales; or 8 bits, their mirror and scales."""
+    if isinstance(base, Float8Linear):
+        return [base.weight, base.turned, base.scale]
+    packed = getattr(base.weight, "quant_state", None)
+    return [base.weight.to(dtype)] if packed is None else [base.weight.data, packed.absmax]
+
+
+def _each(frozen: Sequence[Tensor], wides: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """The `_frozen` of each layer."""
+    count = len(frozen) // len(wides)
+    return (frozen[start : start + count] for start in range(0, len(frozen), count))
+
+
+def _whole(frozen: Sequence[Tensor], narrow: Tensor, wide: Tensor) -> Tensor:
+    """The weight (N, K) to multiply by; of 4 bits a copy in the adapter's type."""
+    if len(frozen) == 1:
+        return frozen[0]
+    shape = [wide.shape[0], narrow.shape[1]]
+    whole: Tensor = torch.ops.bitsandbytes.dequantize_4bit(*frozen, BLOCK, KIND, shape, narrow.dtype)
+    return whole
 
 
 def _parts(images: Tensor, wides: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -148,26 +162,9 @@ def _parts(images: Tensor, wides: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return (images,) if len(wides) == 1 else images.split_with_sizes([wide.shape[1] for wide in wides], dim=1)
 
 
-_OPS = torch.library.Library("convkit", "DEF")  # type: ignore[no-untyped-call]
-
-
-def _op(name: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """An operator that torch compiles around, of what computes it and of what makes outputs of the same shapes.
-
-    Not `torch.library.custom_op`: at each call it looks whether outputs share memory with inputs. A profile showed 0.2
-    ms of that on a processor (torch 2.11), for which small packs waited. Unlike it, names are given once a process.
-    """
-    schema = torch.library.infer_schema(kernel, mutates_args=())
-    torch.library.define(f"convkit::{name}", schema, lib=_OPS)
-    torch.library.impl(f"convkit::{name}", "CompositeExplicitAutograd", kernel, lib=_OPS)
-    torch.library.register_fake(f"convkit::{name}", fake, lib=_OPS)
-    return getattr(torch.ops.convkit, name).default
-
-
 def _outputs(
     x: Tensor,
-    weights: Sequence[Tensor],
-    scales: Sequence[Tensor],
+    frozen: Sequence[Tensor],
     biases: Sequence[Tensor],
     narrow: Tensor,
     wides: Sequence[Tensor],
@@ -175,23 +172,24 @@ def _outputs(
 ) -> tuple[list[Tensor], Tensor]:
     """The outputs (…, N) of layers with the same input, and its images (M, S).
 
-    Weights are (N, K), narrow (S, K), wides (N, R); scales and biases are as many, or none.
+    Narrow is (S, K), wides are (N, R); frozen are one, two or three for each layer, biases as many as layers, or none.
     """
     rows = x.reshape(-1, x.shape[-1])
     images = rows @ narrow.t()
     each_bias: Sequence[Tensor | None] = biases or [None] * len(wides)
-    each_weight = _unpacked(weights, scales, narrow, wides)
     outputs = []
-    layers = zip(_parts(images, wides), wides, scalings, each_weight, each_bias, strict=True)
+    layers = zip(_parts(images, wides), wides, scalings, _each(frozen, wides), each_bias, strict=True)
     for image, wide, scaling, weight, bias in layers:
-        output = F.linear(image * scaling, wide, bias).addmm_(rows, weight.t())
+        if len(weight) == _EIGHT_BITS:
+            output = product(rows, weight[0], weight[2]).addmm_(image * scaling, wide.t())
+            output = output if bias is None else output.add_(bias)
+        else:
+            output = F.linear(image * scaling, wide, bias).addmm_(rows, _whole(weight, narrow, wide).t())
         outputs.append(output.view(*x.shape[:-1], wide.shape[0]))
     return outputs, images
 
 
-def _outputs_alike(
-    x: Tensor, weights: Any, scales: Any, biases: Any, narrow: Tensor, wides: list[Tensor], scalings: Any
-) -> Any:
+def _outputs_alike(x: Tensor, frozen: Any, biases: Any, narrow: Tensor, wides: list[Tensor], scalings: Any) -> Any:
     outputs = [x.new_empty(*x.shape[:-1], wide.shape[0]) for wide in wides]
     return outputs, x.new_empty(x.numel() // x.shape[-1], narrow.shape[0])
 
@@ -200,8 +198,7 @@ def _gradients(
     gradients: Sequence[Tensor],
     x: Tensor,
     images: Tensor,
-    weights: Sequence[Tensor],
-    scales: Sequence[Tensor],
+    frozen: Sequence[Tensor],
     narrow: Tensor,
     wides: Sequence[Tensor],
     scalings: Sequence[float],
@@ -218,18 +215,30 @@ def _gradients(
     of_narrow = of_images.t() @ rows
     if not input_wanted:
         return x.new_empty(0), of_narrow, of_wides
+    return _of_rows(uppers, of_images, frozen, narrow, wides).view(x.shape), of_narrow, of_wides
+
+
+def _of_rows(
+    uppers: Sequence[Tensor], of_images: Tensor, frozen: Sequence[Tensor], narrow: Tensor, wides: Sequence[Tensor]
+) -> Tensor:
+    """The gradient of the rows (M, K)."""
+    layers = list(zip(uppers, wides, _each(frozen, wides), strict=True))
+    if len(layers[0][2]) == _EIGHT_BITS:
+        first, *others = (product_back(upper, turned, scale) for upper, _, (_, turned, scale) in layers)
+        for other in others:
+            first.add_(other)
+        return first.addmm_(of_images, narrow)
     of_rows = of_images @ narrow
-    for upper, weight in zip(uppers, _unpacked(weights, scales, narrow, wides), strict=True):
-        of_rows.addmm_(upper, weight)
-    return of_rows.view(x.shape), of_narrow, of_wides
+    for upper, wide, weight in layers:
+        of_rows.addmm_(upper, _whole(weight, narrow, wide))
+    return of_rows
 
 
 def _gradients_alike(
     gradients: Any,
     x: Tensor,
     images: Any,
-    weights: Any,
-    scales: Any,
+    frozen: Any,
     narrow: Tensor,
     wides: list[Tensor],
     scalings: Any,
@@ -240,21 +249,20 @@ def _gradients_alike(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], Tensor]) -> None:
-    x, weights, scales, biases, narrow, wides, scalings = inputs
-    ctx.save_for_backward(x, output[1], narrow, *weights, *wides, *scales)
+    x, frozen, biases, narrow, wides, scalings = inputs
+    ctx.save_for_backward(x, output[1], narrow, *wides, *frozen)
     ctx.biases, ctx.scalings = len(biases), scalings
 
 
 def _backward(ctx: Any, gradients: list[Tensor], _: Tensor) -> tuple[Any, ...]:
     x, images, narrow, *others = ctx.saved_tensors
     count, wanted = len(gradients), ctx.needs_input_grad[0]
-    weights, wides, scales = others[:count], others[count : 2 * count], others[2 * count :]
+    wides, frozen = others[:count], others[count:]
     whole = [gradient.contiguous() for gradient in gradients]
-    of_x, of_narrow, of_wides = _lora_backward(whole, x, images, weights, scales, narrow, wides, ctx.scalings, wanted)
-    frozen = ([None] * count, [None] * len(scales), [None] * ctx.biases)
-    return of_x if wanted else None, *frozen, of_narrow, of_wides, None
+    of_x, of_narrow, of_wides = _lora_backward(whole, x, images, frozen, narrow, wides, ctx.scalings, wanted)
+    return of_x if wanted else None, [None] * len(frozen), [None] * ctx.biases, of_narrow, of_wides, None
 
 
-_lora = _op("lora", _outputs, _outputs_alike)
-_lora_backward = _op("lora_backward", _gradients, _gradients_alike)
-torch.library.register_autograd("convkit::lora", _backward, setup_context=_keep, lib=_OPS)
+_lora = operator("lora", _outputs, _outputs_alike)
+_lora_backward = operator("lora_backward", _gradients, _gradients_alike)
+torch.library.register_autograd("convkit::lora", _backward, setup_context=_keep, lib=LIBRARY)

@@ -12,6 +12,7 @@ from convkit.train import checkpointing
 from convkit.train.attention import VARLEN
 from convkit.train.compilation import compile_layers
 from convkit.train.config import Config
+from convkit.train.float8 import shrink
 from convkit.train.models.base import Adapter
 from convkit.train.precision import dtype, narrow
 from convkit.train.quantize import quantize
@@ -55,6 +56,8 @@ def prepare(model: Any, adapter: Adapter, config: Config) -> Any:
     if config.use_lora:
         model = _with_lora(model, adapter, config)
     narrow(model, dtype(config), trained=config.optim == "adamw_bf16")
+    if config.fp8:
+        shrink(_under_adapters(model, leave=(*adapter.vision_modules, "lm_head")))
     if config.compile and torch.cuda.is_available() and not config.deterministic and not config.sharding:
         compile_layers(model, adapter.compiled_layers)
     return model
@@ -105,6 +108,17 @@ def _with_lora(model: nn.Module, adapter: Adapter, config: Config) -> Any:
             parameter.requires_grad_(False)  # peft trains all of a module
     fuse(wrapped)
     return wrapped
+
+
+def _under_adapters(model: Any, leave: tuple[str, ...]) -> list[nn.Module]:
+    """The layers that have adapters, but for those whose own names begin so."""
+    from peft.tuners.lora import LoraLayer
+
+    return [
+        module.get_base_layer()
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer) and not own_name(name).startswith(leave)
+    ]
 
 
 def _modules_that_see(model: nn.Module, adapter: Adapter) -> list[str]:

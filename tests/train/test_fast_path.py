@@ -81,9 +81,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     ours = lora._lora
 
-    def count(x: Tensor, weights: list[Tensor], *others: Any) -> Any:
-        calls.append(len(weights))
-        return ours(x, weights, *others)
+    def count(x: Tensor, frozen: Any, biases: Any, narrow: Tensor, wides: list[Tensor], scalings: Any) -> Any:
+        calls.append(len(wides))
+        return ours(x, frozen, biases, narrow, wides, scalings)
 
     monkeypatch.setattr(lora, "_lora", count)
     return calls
@@ -167,7 +167,7 @@ def test_of_the_input_nothing_is_kept_but_itself_and_its_images() -> None:
     lora.fuse(module)
     kept = saved(lambda: lora._adapted([module.q_proj, module.k_proj, module.v_proj], x))
     ranks = 3 + 5 + 3
-    weights = [(ranks, 16), *[(16, 16)] * 3, (16, 3), (16, 5), (16, 3)]
+    weights = [(ranks, 16), (16, 3), (16, 5), (16, 3), *[(16, 16)] * 3]
     assert [tuple(tensor.shape) for tensor in kept] == [(2, 5, 16), (2 * 5, ranks), *weights]
 
 
@@ -178,11 +178,11 @@ def test_torch_can_compile_what_adapters_compute(biased: bool) -> None:
     wides, scalings = [torch.randn(12, 3), torch.randn(7, 5)], [2.0, 0.5]
     gradients, images = [torch.randn(2, 5, 12), torch.randn(2, 5, 7)], torch.randn(2 * 5, 8)
     for input_wanted in (True, False):
-        plain: Any = (gradients, x, images, weights, [], narrow, wides, scalings, input_wanted)
+        plain: Any = (gradients, x, images, weights, narrow, wides, scalings, input_wanted)
         torch.library.opcheck(lora._lora_backward, plain)
     for trained in (x, narrow, *wides):
         trained.requires_grad_()
-    torch.library.opcheck(lora._lora, (x, weights, [], biases, narrow, wides, scalings))
+    torch.library.opcheck(lora._lora, (x, weights, biases, narrow, wides, scalings))
 
 
 def test_an_input_is_shared_while_all_that_read_it_adapt(monkeypatch: pytest.MonkeyPatch) -> None:

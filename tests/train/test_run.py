@@ -33,6 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora float16": {"use_lora": True, "fp16": True},
     "compact": {"bf16": True, "optim": "adamw_bf16"},
     "lora compact": {"use_lora": True, "full_vision_model": True, "bf16": True, "optim": "adamw_bf16"},
+    "lora float8": {"use_lora": True, "bf16": True, "fp8": True},
     "qlora": {"use_qlora": True, "bf16": True},
 }
 

@@ -1,0 +1,49 @@
+"""Kernels for GPUs, in Triton, which torch brings along where it can use one."""
+# ruff: noqa: ANN001, ANN202, N803 (Triton's compiler takes no annotations but its own)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from convkit.train.float8 import LARGEST, STORED, TINY
+
+_NUMBERS_OF_A_WARP = 1024
+
+
+def rounded(rows: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See `convkit.train.float8.rounded`; a row is read once, and no product has to wait for more."""
+    rows = rows.contiguous()
+    count, width = rows.shape
+    packed = torch.empty_like(rows, dtype=STORED)
+    scale = rows.new_empty(count, 1, dtype=torch.float32)
+    block = triton.next_power_of_2(width)
+    warps = max(4, min(16, block // _NUMBERS_OF_A_WARP))
+    given = rows if factor is None else factor
+    with torch.cuda.device(rows.device):
+        _rounded[(count,)](
+            rows,
+            given,
+            packed,
+            scale,
+            width,
+            1 / LARGEST,
+            TINY,
+            SCALED=factor is not None,
+            BLOCK=block,
+            num_warps=warps,
+        )
+    return packed, scale
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rounded(rows, factor, packed, scale, width, unit, tiny, SCALED: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < width
+    exact = tl.load(rows + row * width + column, mask=inside, other=0).to(tl.float32)
+    if SCALED:
+        exact *= tl.load(factor + column, mask=inside, other=0)
+    own = tl.maximum(tl.max(tl.abs(exact)), tiny) * unit
+    tl.store(scale + row, own)
+    tl.store(packed + row * width + column, (exact / own).to(tl.float8e4nv), mask=inside)
