@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from convkit.dataset import Dataset
 from convkit.profiles import Target
@@ -12,9 +13,10 @@ from convkit.train.config import Config, resolve
 from convkit.train.data import Packs
 from convkit.train.distributed import World
 from convkit.train.index import Index, build
-from convkit.train.loop import Trainer
+from convkit.train.loop import Outcome, Trainer
 from convkit.train.methods import load
 from convkit.train.models.base import Adapter
+from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.plan import Plan, PlanOptions
 from convkit.train.sharding import shard
 from convkit.validate import validate
@@ -88,3 +90,23 @@ def parts(config: Config, adapter: Adapter) -> tuple[Trainer, Packs]:
     plan = plan_of(index, config, padded=not adapter.packs)
     trainer = Trainer(shard(model, config, ONE), plan, index, config, ONE)
     return trainer, Packs(index, images, adapter)
+
+
+def first_step(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[Trainer, Outcome]:
+    trainer, packs = parts(config(dataset, adapter.directory, dataset, **options), adapter)
+    return trainer, trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+
+
+def gradients(trainer: Any, batch: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:
+    trainer.sharding.model.zero_grad()
+    loss = trainer.forward_backward(batch, 7, last=True)
+    named = trainer.sharding.model.named_parameters()
+    return float(loss), {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+def stir(model: nn.Module) -> None:
+    """Adapters begin with a matrix of zeros, which hides the other one's gradient."""
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)

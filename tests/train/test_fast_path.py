@@ -41,26 +41,11 @@ def budget() -> Iterator[None]:
     compilation.keep(before)
 
 
-def gradients(trainer: Any, batch: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:
-    trainer.sharding.model.zero_grad()
-    loss = trainer.forward_backward(batch, 7, last=True)
-    named = trainer.sharding.model.named_parameters()
-    return float(loss), {name: p.grad.clone() for name, p in named if p.grad is not None}
-
-
 def assert_same(ours: tuple[float, dict[str, Tensor]], theirs: tuple[float, dict[str, Tensor]]) -> None:
     assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
     assert ours[1].keys() == theirs[1].keys()
     for name, gradient in theirs[1].items():
         torch.testing.assert_close(ours[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
-
-
-def stir(model: nn.Module) -> None:
-    """Adapters begin with a matrix of zeros, which hides the other one's gradient."""
-    torch.manual_seed(5)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.1)
 
 
 def saved(forward: Callable[[], Any]) -> list[Tensor]:
@@ -100,17 +85,17 @@ def test_fused_adapters_compute_what_peft_does(
     config = runs.config(dataset, adapter.directory, dataset, **method)
     trainer, packs = runs.parts(config, adapter)
     model = trainer.sharding.model
-    stir(model)
+    runs.stir(model)
     fused = [module for module in model.modules() if isinstance(module, Fused)]
     assert len(fused) == 2 * 4 + 4 * 6 + 2 + 1 - 6  # all of the language model, the layers of CLIP that run, the rest
     calls = counted(monkeypatch)
-    ours = gradients(trainer, packs.batch((0, 1, 2)))
+    ours = runs.gradients(trainer, packs.batch((0, 1, 2)))
     in_layers, outside, times = 2 * 4 + 3 * 3, 2 + 1, 2 if "checkpointing" in method else 1
     assert (calls.count(3), calls.count(1)) == (3 * times, in_layers * times + outside)
     calls.clear()
     lora.unfuse(model)
     assert not [module for module in model.modules() if isinstance(module, Fused | SharedAttention)]
-    assert_same(ours, gradients(trainer, packs.batch((0, 1, 2))))
+    assert_same(ours, runs.gradients(trainer, packs.batch((0, 1, 2))))
     assert not calls
 
 
@@ -237,14 +222,14 @@ def test_the_loss_at_learnt_places_is_the_loss(
     dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
 ) -> None:
     trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
-    stir(trainer.sharding.model)
+    runs.stir(trainer.sharding.model)
     batch = packs.batch((0, 1, 2, 4))
     assert len(batch["logits_to_keep"]) == int((batch["labels"][0, 1:] != -100).sum()) > 4
-    ours = gradients(trainer, batch)
+    ours = runs.gradients(trainer, batch)
     monkeypatch.setattr(losses, "_AT_ONCE", 3)
-    in_parts = gradients(trainer, batch)
+    in_parts = runs.gradients(trainer, batch)
     del batch["logits_to_keep"]
-    everywhere = gradients(trainer, batch)
+    everywhere = runs.gradients(trainer, batch)
     assert_same(ours, everywhere)
     assert_same(in_parts, everywhere)
 
@@ -256,7 +241,7 @@ def test_the_last_layer_computes_learnt_places_alone(dataset: Path, adapter: Phi
     for layer in trainer.sharding.model.model.layers:
         layer.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
     tokens, learnt = batch["labels"].shape[1], len(batch["logits_to_keep"])
-    gradients(trainer, batch)
+    runs.gradients(trainer, batch)
     assert seen == [tokens, learnt] + ([learnt, tokens] if checkpointing == "all" else [])
     seen.clear()
     del batch["logits_to_keep"]
@@ -314,7 +299,7 @@ def test_a_pack_in_which_nothing_is_learnt_has_a_loss_of_zero(
     batch = packs.batch((0,))
     batch |= {"labels": torch.full_like(batch["labels"], -100), "logits_to_keep": torch.zeros(0, dtype=torch.long)}
     trained = {name for name, p in trainer.sharding.model.named_parameters() if p.requires_grad}
-    loss, found = gradients(trainer, batch)
+    loss, found = runs.gradients(trainer, batch)
     assert loss == 0
     assert found.keys() == trained and not any(gradient.any() for gradient in found.values())
 
@@ -322,10 +307,10 @@ def test_a_pack_in_which_nothing_is_learnt_has_a_loss_of_zero(
 def test_known_places_of_images_are_where_the_model_finds_them(dataset: Path, adapter: Phi3VAdapter) -> None:
     trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
     batch = packs.batch((0, 1, 3))
-    ours = gradients(trainer, batch)
+    ours = runs.gradients(trainer, batch)
     del batch["image_places"]
     batch["image_sizes"] = torch.tensor(batch["image_sizes"])
-    assert_same(ours, gradients(trainer, batch))
+    assert_same(ours, runs.gradients(trainer, batch))
 
 
 def test_known_places_and_images_must_belong_together(dataset: Path, adapter: Phi3VAdapter) -> None:
@@ -346,7 +331,7 @@ def test_documents_side_by_side_are_the_pack(
     trainer, packs = runs.parts(config, adapter)
     monkeypatch.setattr(stack, "_EVERY", 16)
     batch = packs.batch((0, 0, 0))
-    plain = gradients(trainer, batch)
+    plain = runs.gradients(trainer, batch)
     shapes: list[tuple[int, int]] = []
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, causal: bool = True) -> Tensor:
@@ -356,13 +341,13 @@ def test_documents_side_by_side_are_the_pack(
 
     monkeypatch.setattr(attention, "_suits_cudnn", lambda query: True)
     monkeypatch.setattr(attention, "_cudnn", attend)
-    assert_same(gradients(trainer, batch), plain)
+    assert_same(runs.gradients(trainer, batch), plain)
     assert (3, 0) in shapes
     shapes.clear()
     torch._dynamo.utils.counters.clear()
     compile_layers(trainer.sharding.model, adapter.compiled_layers, backend="aot_eager")
     try:
-        assert_same(gradients(trainer, batch), plain)
+        assert_same(runs.gradients(trainer, batch), plain)
         assert not shapes and not torch._dynamo.utils.counters["graph_break"]
     finally:
         torch._dynamo.reset()
@@ -377,20 +362,20 @@ def test_compiled_layers_compute_the_same(
     dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any], share: float
 ) -> None:
     trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
-    stir(trainer.sharding.model)
+    runs.stir(trainer.sharding.model)
     batches = [packs.batch(pack) for pack in ((0, 1), (3, 2, 4))]
     nothing = {
         "labels": torch.full_like(batches[0]["labels"], -100),
         "logits_to_keep": torch.zeros(0, dtype=torch.long),
     }
     batches.append(batches[0] | nothing)
-    plain = [gradients(trainer, batch) for batch in batches]
+    plain = [runs.gradients(trainer, batch) for batch in batches]
     compile_layers(trainer.sharding.model, adapter.compiled_layers, backend="aot_eager")
     compilation.keep(share)
     torch._dynamo.utils.clear_compilation_metrics()
     try:
         for batch, expected in zip(batches, plain, strict=True):
-            assert_same(gradients(trainer, batch), expected)
+            assert_same(runs.gradients(trainer, batch), expected)
         restarts = [metrics.restart_reasons for metrics in torch._dynamo.utils.get_compilation_metrics()]
         assert not [reason for reasons in restarts for reason in reasons or () if "Scalar" in reason]
     finally:

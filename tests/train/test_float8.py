@@ -17,8 +17,6 @@ from convkit.train.float8 import LARGEST, Float8Linear, product, product_back, r
 from convkit.train.methods import own_name
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from tests.train import runs
-from tests.train.test_fast_path import gradients, stir
-from tests.train.test_precision import first_step
 
 CLOSE = 0.06
 """Norm of the difference over the norm: numbers are rounded to 4 digits of binary, 2.6 % of each on average."""
@@ -160,14 +158,14 @@ def test_torch_can_compile_adapters_on_float8(wanted: bool) -> None:
 
 
 def test_what_is_in_float8(dataset: Path, adapter: Phi3VAdapter) -> None:
-    trainer, ours = first_step(dataset, adapter, use_lora=True, bf16=True, fp8=True)
+    trainer, ours = runs.first_step(dataset, adapter, use_lora=True, bf16=True, fp8=True)
     model = trainer.sharding.model
     packed = {own_name(name) for name, module in model.named_modules() if isinstance(module, Float8Linear)}
     layers = [f"model.layers.{number}." for number in range(2)]
     ends = ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"]
     assert packed == {f"{layer}{end}.base_layer" for layer in layers for end in ends}
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in model.named_parameters() if p.requires_grad)
-    _, exact = first_step(dataset, adapter, use_lora=True)
+    _, exact = runs.first_step(dataset, adapter, use_lora=True)
     assert ours.loss != exact.loss
     assert ours.loss == pytest.approx(exact.loss, rel=0.02)
 
@@ -183,8 +181,8 @@ def test_gradients_stay_within_what_rounding_explains(dataset: Path, adapter: Ph
     found = []
     for options in ({}, {"bf16": True, "fp8": True}):
         trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, use_lora=True, **options), adapter)
-        stir(trainer.sharding.model)
-        loss, by_name = gradients(trainer, packs.batch((0, 1, 2)))
+        runs.stir(trainer.sharding.model)
+        loss, by_name = runs.gradients(trainer, packs.batch((0, 1, 2)))
         found.append((loss, torch.cat([by_name[name].flatten() for name in sorted(by_name)])))
     (exact, theirs), (loss, ours) = found
     assert loss == pytest.approx(exact, rel=0.005)

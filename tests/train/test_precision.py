@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from convkit.errors import ConvkitError
 from convkit.train import checkpoint as checkpoints
-from convkit.train import extras, loop, precision, preflight, run
+from convkit.train import extras, precision, preflight, run
 from convkit.train.methods import own_name
 from convkit.train.models.phi3_v.adapter import Phi3VAdapter
 from convkit.train.sharding.plain import Plain
@@ -22,19 +22,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
 
 
-def first_step(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[loop.Trainer, loop.Outcome]:
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **options), adapter)
-    return trainer, trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
-
-
 def test_in_float16_sums_between_layers_stay_in_float32(dataset: Path, adapter: Phi3VAdapter) -> None:
-    trainer, ours = first_step(dataset, adapter, fp16=True, use_lora=True)
+    trainer, ours = runs.first_step(dataset, adapter, fp16=True, use_lora=True)
     for name, parameter in trainer.sharding.model.named_parameters():
         matrix = "_proj" in name or ".fc" in name or "lm_head" in name or "img_projection" in name
         frozen = torch.float16 if matrix or "patch_embedding" in name else torch.float32
         if "norm" not in name:
             assert parameter.dtype == (torch.float32 if parameter.requires_grad else frozen), name
-    _, exact = first_step(dataset, adapter, use_lora=True)
+    _, exact = runs.first_step(dataset, adapter, use_lora=True)
     assert ours.loss != exact.loss
     assert ours.loss == pytest.approx(exact.loss, rel=0.01)
     assert ours.grad_norm == pytest.approx(exact.grad_norm, rel=0.05)  # without the scale
@@ -104,14 +99,14 @@ def test_skipped_steps_are_said_and_kept_through_a_resumption(
 
 def test_qlora_trains_adapters_on_weights_of_four_bits(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
-    trainer, ours = first_step(dataset, adapter, use_qlora=True, bf16=True)
+    trainer, ours = runs.first_step(dataset, adapter, use_qlora=True, bf16=True)
     model = trainer.sharding.model
     packed = {own_name(name) for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
     assert "model.layers.0.self_attn.qkv_proj.base_layer" in packed
     assert not any("lm_head" in name for name in packed)
     assert {p.dtype for n, p in model.named_parameters() if "qkv_proj.base_layer" in n} == {torch.uint8}
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in model.named_parameters() if p.requires_grad)
-    _, exact = first_step(dataset, adapter, use_lora=True)
+    _, exact = runs.first_step(dataset, adapter, use_lora=True)
     assert ours.loss != exact.loss
     assert ours.loss == pytest.approx(exact.loss, rel=0.05)
 
@@ -129,7 +124,7 @@ def test_qlora_trains_adapters_on_weights_of_four_bits(dataset: Path, adapter: P
 
 def test_qlora_leaves_a_tower_that_is_trained_in_full_as_it_is(dataset: Path, adapter: Phi3VAdapter) -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
-    trainer, _ = first_step(dataset, adapter, use_qlora=True, full_vision_model=True, bf16=True)
+    trainer, _ = runs.first_step(dataset, adapter, use_qlora=True, full_vision_model=True, bf16=True)
     model = trainer.sharding.model
     packed = {own_name(name) for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
     assert packed
@@ -166,4 +161,4 @@ def test_where_bitsandbytes_does_not_work_it_is_said(
     with pytest.raises(
         ConvkitError, match=r"does not work on this machine's .*: no kernel image .* or train with --use_lora"
     ):
-        first_step(dataset, adapter, use_qlora=True)
+        runs.first_step(dataset, adapter, use_qlora=True)
