@@ -5,8 +5,8 @@ Run: python -m benchmarks.train_speed [--results FOLDER] [--pages DIRECTORY] [--
 Each name is a process of its own, which writes `bench_<name>.json`; what a process that ran out of time had measured is
 there. OPTIONs of `convkit bench train` are for all of them. Names of groups stand for all of theirs:
 
-methods     full, frozen, lora, qlora, each with the recipe's way beside it
-memory      lora within the 16 GB, and qlora within the 10 GB, that the recipe states
+methods     full, frozen, lora, qlora, each with the recipe's way beside it; and lora in float8
+memory      lora in less than the 16 GB, and qlora within the 10 GB, that the recipe states
 workloads   lora on videos and on a mixture, with the recipe's way beside it
 disk        lora on --pages, a dataset directory that was converted from real pages
 alone       lora without one of the things that make it fast, each, to be compared with lora of the same run; but with
@@ -39,7 +39,7 @@ GROUPS = {
         "full": f"--method full --max_tokens 7700 {FITS} {RECIPE}",
         "frozen": f"--method frozen {DOCUMENTS} {RECIPE}",
         "lora": f"{LORA} {RECIPE}",
-        "lora_fp8": f"{LORA} --fp8 {RECIPE}",
+        "lora_fp8": f"{LORA} --fp8",
         "qlora": f"--method qlora {DOCUMENTS} {RECIPE}",
     },
     "memory": {

@@ -4,7 +4,7 @@ The command line is made from this class, so that nothing here may cost a start-
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -155,6 +155,12 @@ _INCONSEQUENTIAL = {
 }
 
 
+def defaults() -> dict[str, Any]:
+    """Of the options that `Config.decisive` names, as it has them; those without one are left out."""
+    decisive = (field for field in fields(Config) if field.name not in _INCONSEQUENTIAL)
+    return {f"--{field.name}": field.default for field in decisive if field.default is not MISSING}
+
+
 def resolve(given: dict[str, Any], file: Path | None = None, recipe: str | None = None) -> Config:
     """The configuration of what was given on the command line, over a file, over a recipe, over the defaults.
 
@@ -198,11 +204,12 @@ def _consistent(config: Config) -> Config:
     if config.full_vision_model and (config.freeze_vision_model or not config.use_lora):
         other = "contradicts --freeze_vision_model" if config.freeze_vision_model else "is the case without --use_lora"
         raise ConvkitError(f"--full_vision_model {other}. Leave it out.")
-    if config.fp8 and (config.method != "LoRA" or config.precision != "bfloat16"):
-        raise ConvkitError(
-            "--fp8 is of the frozen weights under adapters: it goes with --use_lora and --bf16, and not with "
-            "--use_qlora. Add these, or leave it out."
-        )
+    if config.fp8 and config.method != "LoRA":
+        other = "contradicts --use_qlora" if config.use_qlora else "is of frozen weights under adapters"
+        raise ConvkitError(f"--fp8 {other}. Train with --use_lora, or leave --fp8 out.")
+    if config.fp8 and config.precision != "bfloat16":
+        other = "cannot be had with --fp16" if config.fp16 else "computes in bfloat16 beside float8"
+        raise ConvkitError(f"--fp8 {other}. Give --bf16, or leave --fp8 out.")
     if config.optim == "adamw_bf16" and (config.precision != "bfloat16" or config.sharding):
         other = config.sharding or "another type than bfloat16"
         raise ConvkitError(

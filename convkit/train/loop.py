@@ -158,5 +158,5 @@ def _remedies(config: Config) -> str:
             found.append("share the model out with --deepspeed zero2 or --fsdp")
         found.append("train adapters with --use_lora")
     elif not config.use_qlora:
-        found.append("keep weights in 4 bits with --use_qlora")
+        found.append("keep weights in 4 bits with --use_qlora" + " and without --fp8" * config.fp8)
     return f"{', '.join(found[:-1])}, or {found[-1]}" if len(found) > 1 else found[0]

@@ -11,7 +11,7 @@ Shape letters: M tokens, K width of the input, N of an output, R rank, and S tho
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -72,7 +72,8 @@ def _of_input(attention: Any) -> list[Any]:
 
 def _share(layers: Sequence[nn.Module]) -> bool:
     """Whether all are fused, and of one kind."""
-    kinds = {(type(layer), getattr(layer, "bias", None) is None) for layer in layers}
+    bases = [getattr(layer, "base_layer", layer) for layer in layers]
+    kinds = {(type(layer), type(base), base.bias is None) for layer, base in zip(layers, bases, strict=True)}
     return isinstance(layers[0], Fused) and len(kinds) == 1
 
 
@@ -224,10 +225,8 @@ def _of_rows(
     """The gradient of the rows (M, K)."""
     layers = list(zip(uppers, wides, _each(frozen, wides), strict=True))
     if len(layers[0][2]) == _EIGHT_BITS:
-        first, *others = (product_back(upper, turned, scale) for upper, _, (_, turned, scale) in layers)
-        for other in others:
-            first.add_(other)
-        return first.addmm_(of_images, narrow)
+        each = (product_back(upper, turned, scale) for upper, _, (_, turned, scale) in layers)
+        return reduce(Tensor.add_, each).addmm_(of_images, narrow)
     of_rows = of_images @ narrow
     for upper, wide, weight in layers:
         of_rows.addmm_(upper, _whole(weight, narrow, wide))

@@ -16,7 +16,7 @@ from convkit.files import write_atomic
 from convkit.progress import Bars, silent
 from convkit.record import Planned, Record
 from convkit.train import checkpoint, extras, index, methods, preflight, reporters
-from convkit.train.config import Config
+from convkit.train.config import Config, defaults
 from convkit.train.data import Packs, batches, reading
 from convkit.train.determinism import deterministic
 from convkit.train.distributed import World
@@ -182,6 +182,7 @@ def _open(config: Config, of: dict[str, Any], dropped: Sequence[Dropped]) -> Pat
 
 
 def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    found = defaults() | found  # an option that was not there yet
     differences = [
         f"{name} {found.get(name)!r} there, {wanted.get(name)!r} here"
         for name in dict.fromkeys([*wanted, *found])

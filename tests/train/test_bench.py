@@ -112,6 +112,12 @@ def test_a_mixture_has_all_kinds_and_is_the_same_each_time() -> None:
     assert found == list(rows())
 
 
+def test_the_recipes_way_is_without_ours(tmp_path: Path) -> None:
+    fast = configured(tmp_path, use_lora=True, bf16=True, fp8=True, optim="adamw_bf16")
+    theirs = recipe.configured(fast)
+    assert (theirs.fp8, theirs.compile, theirs.optim, theirs.checkpointing) == (False, False, "adamw", "all")
+
+
 def test_the_recipe_learns_the_same_by_more_work(adapter: RandomPhi3V, data: Data, tmp_path: Path) -> None:
     """Loss and gradients are those of our way; CLIP sees num_crops + 1 crops of each image."""
     theirs = recipe.RecipeAdapter(tmp_path / "model", "tiny", 2, CPU, seed=0)

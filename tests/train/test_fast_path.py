@@ -356,7 +356,11 @@ def test_documents_side_by_side_are_the_pack(
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks there
 @pytest.mark.parametrize(
     ("method", "share"),
-    [({}, compilation.ALL), ({"use_lora": True, "checkpointing": "all"}, compilation.DEAR)],
+    [
+        ({}, compilation.ALL),
+        ({"use_lora": True, "checkpointing": "all"}, compilation.DEAR),
+        ({"use_lora": True, "bf16": True, "fp8": True}, compilation.ALL),
+    ],
 )
 def test_compiled_layers_compute_the_same(
     dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any], share: float

@@ -28,16 +28,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
 
 
+def in_float8(model: nn.Module) -> set[str]:
+    return {own_name(name) for name, module in model.named_modules() if isinstance(module, Float8Linear)}
+
+
 def apart(ours: Tensor, exact: Tensor) -> float:
     ours, exact = ours.detach().float(), exact.detach().float()
     return float((ours - exact).norm() / exact.norm())
 
 
-def layer(width: int = 32, outputs: int = 48, bias: bool = True) -> tuple[Float8Linear, nn.Linear]:
+def layer(bias: bool = True) -> tuple[Float8Linear, nn.Linear]:
     """One in float8, and what it was."""
     torch.manual_seed(0)
-    exact, ours = (nn.Linear(width, outputs, bias, dtype=torch.bfloat16) for _ in range(2))
-    exact.weight.data *= torch.logspace(-3, 3, outputs).unsqueeze(1)  # rows are of unlike size
+    exact, ours = (nn.Linear(32, 48, bias, dtype=torch.bfloat16) for _ in range(2))
     ours.load_state_dict(exact.state_dict())
     ours.__class__ = Float8Linear
     assert isinstance(ours, Float8Linear)
@@ -54,11 +57,19 @@ def test_rounding_keeps_four_digits_of_what_is_not_small_in_its_row(numbers: lis
     assert ((found - exact.double()).abs() <= exact.double().abs() / 15.9 + step * 0.51).all()
 
 
-def test_a_row_of_zeros_and_what_is_no_number() -> None:
-    packed, scale = rounded(torch.tensor([[0.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]]))
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_row_of_zeros_and_what_is_no_number(device: str) -> None:
+    packed, scale = rounded(torch.tensor([[0.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]], device=device))
     assert not packed[0].float().any() and scale[0] > 0
     for row in (1, 2):  # it is seen in the loss
         assert (packed[row].float() * scale[row]).isnan().any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_no_rows_are_no_trouble(device: str) -> None:
+    packed, scale = rounded(torch.randn(48, 64, device=device))
+    assert product(torch.empty(0, 64, device=device), packed, scale).shape == (0, 48)
+    assert product_back(torch.empty(0, 48, device=device), packed.t().contiguous(), scale).shape == (0, 64)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -84,7 +95,7 @@ def test_products_are_close_to_exact_ones(device: str) -> None:
 @pytest.mark.parametrize("width", [16, 48, 3072, 16384])
 def test_the_kernel_rounds_as_torch_does(width: int) -> None:
     torch.manual_seed(0)
-    rows, factor = torch.randn(7, width).bfloat16(), torch.rand(width, 1)
+    rows, factor = torch.randn(width, 7).bfloat16().t(), torch.rand(width, 1)  # not contiguous
     rows[3] = 0
     for given_factor in (None, factor):
         there = None if given_factor is None else given_factor.cuda()
@@ -95,13 +106,14 @@ def test_the_kernel_rounds_as_torch_does(width: int) -> None:
         assert apart(ours[0].cpu(), theirs[0]) < 0.01
 
 
-def test_the_gradient_is_that_of_the_weights_that_were_multiplied_by() -> None:
-    ours, exact = layer()
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_gradient_is_that_of_the_weights_that_were_multiplied_by(bias: bool) -> None:
+    ours, exact = layer(bias)
     x = torch.randn(2, 5, 32, requires_grad=True)
     upper = torch.randn(2, 5, 48)
     output = ours(x)
     assert output.dtype == torch.float32
-    assert apart(output.detach()[..., -1], exact(x.bfloat16())[..., -1]) < CLOSE
+    assert apart(output, exact(x.bfloat16())) < CLOSE
     (found,) = torch.autograd.grad(output, x, upper)
     used = ours.weight.float() * ours.scale
     assert apart(found, upper @ used) < CLOSE
@@ -124,7 +136,7 @@ def test_torch_compiles_around_a_layer() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_adapters_on_float8_compute_what_peft_does(bias: bool) -> None:
-    ours, _ = layer(bias=bias)
+    ours, _ = layer(bias)
     model = nn.ModuleDict({"layer": nn.Linear(32, 48, bias, dtype=torch.bfloat16)}).requires_grad_(False)
     inject_adapter_in_model(LoraConfig(r=3, lora_alpha=5, target_modules=["layer"], init_lora_weights=False), model)
     adapted: Any = model["layer"]
@@ -140,7 +152,7 @@ def test_adapters_on_float8_compute_what_peft_does(bias: bool) -> None:
     theirs = computed()
     assert lora.fuse(model) == 1
     found = computed()
-    assert apart(found[0], theirs[0]) < 0.01
+    assert apart(found[0], theirs[0]) < 0.005
     for mine, other in zip(found[1], theirs[1], strict=True):
         assert apart(mine, other) < 0.05
 
@@ -160,7 +172,7 @@ def test_torch_can_compile_adapters_on_float8(wanted: bool) -> None:
 def test_what_is_in_float8(dataset: Path, adapter: Phi3VAdapter) -> None:
     trainer, ours = runs.first_step(dataset, adapter, use_lora=True, bf16=True, fp8=True)
     model = trainer.sharding.model
-    packed = {own_name(name) for name, module in model.named_modules() if isinstance(module, Float8Linear)}
+    packed = in_float8(model)
     layers = [f"model.layers.{number}." for number in range(2)]
     ends = ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"]
     assert packed == {f"{layer}{end}.base_layer" for layer in layers for end in ends}
@@ -168,6 +180,50 @@ def test_what_is_in_float8(dataset: Path, adapter: Phi3VAdapter) -> None:
     _, exact = runs.first_step(dataset, adapter, use_lora=True)
     assert ours.loss != exact.loss
     assert ours.loss == pytest.approx(exact.loss, rel=0.02)
+
+
+def test_a_head_stays_as_it_is_whatever_its_width(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(float8, "_SIDE", 1)
+    config = runs.config(dataset, adapter.directory, dataset, use_lora=True, bf16=True, fp8=True)
+    packed = in_float8(methods.load(adapter, config))
+    assert packed
+    assert all(name.startswith("model.layers.") for name in packed)
+
+
+def test_adapters_on_float8_go_the_fast_way(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = runs.config(dataset, adapter.directory, dataset, use_lora=True, bf16=True, fp8=True)
+    trainer, packs = runs.parts(config, adapter)
+    calls, ours = list[int](), lora._lora
+
+    def count(x: Tensor, frozen: list[Tensor], *others: Any) -> Any:
+        calls.append(len(frozen))
+        return ours(x, frozen, *others)
+
+    monkeypatch.setattr(lora, "_lora", count)
+    runs.gradients(trainer, packs.batch((0, 1, 2)))
+    assert calls.count(3) == 2 * 4 + 3  # three tensors of one layer in float8, or of CLIP's query, key and value
+
+
+def test_layers_in_float8_share_an_input() -> None:
+    model = nn.ModuleDict({name: nn.Linear(32, 48) for name in ("a", "b")}).requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=3, target_modules=["a", "b"], init_lora_weights=False), model)
+    layers: list[Any] = list(model.values())
+    float8.shrink(layer.get_base_layer() for layer in layers)
+    lora.fuse(model)
+    x = torch.randn(5, 32, requires_grad=True)
+
+    def gradients(outputs: list[Tensor]) -> Tensor:
+        found: Tensor = torch.autograd.grad(outputs[0].sum() + outputs[1].square().sum(), x)[0]
+        return found
+
+    theirs = gradients([layer(x) for layer in layers])
+    torch.testing.assert_close(gradients(lora._adapted(layers, x)), theirs, rtol=1e-3, atol=1e-3)
+    layers[0].base_layer = nn.Linear(32, 48)
+    assert not lora._share(layers)
 
 
 def test_widths_that_gpus_do_not_take_stay_as_they_are() -> None:
@@ -185,7 +241,7 @@ def test_gradients_stay_within_what_rounding_explains(dataset: Path, adapter: Ph
         loss, by_name = runs.gradients(trainer, packs.batch((0, 1, 2)))
         found.append((loss, torch.cat([by_name[name].flatten() for name in sorted(by_name)])))
     (exact, theirs), (loss, ours) = found
-    assert loss == pytest.approx(exact, rel=0.005)
+    assert loss == pytest.approx(exact, rel=0.01)
     assert 0.05 < apart(ours, theirs) < 0.25
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.97
 
@@ -202,29 +258,39 @@ def test_a_layer_with_dropout_is_left_to_peft_and_learns(dataset: Path, adapter:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        {"fp8": True, "bf16": True},
-        {"fp8": True, "use_lora": True},
-        {"fp8": True, "use_lora": True, "fp16": True},
-        {"fp8": True, "use_qlora": True, "bf16": True},
+        ({"bf16": True}, "is of frozen weights under adapters. Train with --use_lora, or"),
+        ({"use_qlora": True, "bf16": True}, "contradicts --use_qlora. Train with --use_lora, or"),
+        ({"use_lora": True}, "computes in bfloat16 beside float8. Give --bf16, or"),
+        ({"use_lora": True, "fp16": True}, "cannot be had with --fp16. Give --bf16, or"),
     ],
 )
-def test_float8_is_of_adapters_beside_bfloat16(options: dict[str, Any]) -> None:
-    with pytest.raises(ConvkitError, match=r"--fp8 .* goes with --use_lora and --bf16, and not with --use_qlora"):
-        resolve({"data_dir": "d", "model": "m", "output_dir": "o", **options})
+def test_float8_is_of_adapters_beside_bfloat16(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConvkitError, match=f"--fp8 {message} leave --fp8 out"):
+        resolve({"data_dir": "d", "model": "m", "output_dir": "o", "fp8": True, **options})
 
 
-def test_a_gpu_without_float8_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("capability", "message"),
+    [
+        ((8, 0), "Old Card has no products of float8, Ada,"),
+        ((9, 0), r"does not work on Old Card here: no C compiler\."),
+    ],
+)
+def test_a_gpu_where_it_does_not_work_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], message: str
+) -> None:
     def refused(*args: Any) -> Tensor:
-        raise RuntimeError("only supported on\n devices with compute capability >= 8.9")
+        raise RuntimeError("no\n C compiler")
 
     ones = torch.ones
     monkeypatch.setattr(torch, "ones", lambda *shape, device, dtype: ones(*shape, dtype=dtype))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old Card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(float8, "product", refused)
-    with pytest.raises(ConvkitError, match=r"--fp8: Old Card has no products of float8: only supported .*Leave"):
+    with pytest.raises(ConvkitError, match=f"--fp8:? {message}.* Leave it out"):
         float8.shrink([])
 
 

@@ -28,6 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "frozen": {"freeze_vision_model": True},
     "lora": {"use_lora": True},
     "lora, vision in full": {"use_lora": True, "full_vision_model": True, "bf16": True},
+    "lora float8": {"use_lora": True, "bf16": True, "fp8": True},
 }
 
 

@@ -242,6 +242,19 @@ def test_a_changed_option_is_refused_by_name(
         train(dataset, adapter, finished, resume="auto", **CHANGES[message])
 
 
+def test_an_option_that_came_later_is_what_it_is_by_default(
+    dataset: Path, adapter: Phi3VAdapter, finished: Path, tmp_path: Path
+) -> None:
+    older = shutil.copytree(finished, tmp_path / "run")
+    for file in older.glob("checkpoints/*/state.json"):
+        state = json.loads(file.read_bytes())
+        del state["of"]["--fp8"]
+        file.write_text(json.dumps(state))
+    assert "going on after step 3" in "".join(train(dataset, adapter, older, resume="auto"))
+    with pytest.raises(ConvkitError, match="--fp8 False there, True here"):
+        train(dataset, adapter, older, resume="auto", use_lora=True, bf16=True, fp8=True)
+
+
 def test_changed_data_and_models_are_refused_by_name(
     adapter: Phi3VAdapter, finished: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from convkit.train.sharding.plain import Plain
 
 def configured(config: Config) -> Config:
     """The same run, the recipe's way."""
-    return replace(config, batch_size_per_gpu=1, checkpointing="all", compile=False, optim="adamw")
+    return replace(config, batch_size_per_gpu=1, checkpointing="all", compile=False, optim="adamw", fp8=False)
 
 
 class FilledUp(ImageEmbedding):
