@@ -71,7 +71,7 @@ def _probe() -> None:
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         if torch.cuda.get_device_capability() < _CAPABILITY:
-            raise ConvkitError(f"--fp8: {name} has no products of float8, Ada, Hopper and later GPUs do. Leave it out.")
+            raise ConvkitError(f"--fp8: {name} has no float8; Ada, Hopper and later GPUs have. Leave it out.")
         ones = torch.ones(_SIDE, _SIDE, device="cuda", dtype=torch.bfloat16)
         try:
             product(ones, *rounded(ones))

@@ -274,7 +274,7 @@ def test_float8_is_of_adapters_beside_bfloat16(options: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("capability", "message"),
     [
-        ((8, 0), "Old Card has no products of float8, Ada,"),
+        ((8, 0), "Old Card has no float8; Ada,"),
         ((9, 0), r"does not work on Old Card here: no C compiler\."),
     ],
 )
