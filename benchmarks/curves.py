@@ -64,28 +64,28 @@ def main() -> None:
         numbers = ["--num_crops", str(told.num_crops), "--batch_size", str(told.batch_size)]
         command = [sys.executable, "-m", "convkit", "train", *places, *COMMON, *numbers, *extra, *options]
         found["losses"][way] = [step["loss"] for step in run_to(command, run, kill_at=0).log]
-        found["differences"] = _differences(found["losses"])
+        found["differences"] = differences(found["losses"], "plain")
         told.json.write_text(json.dumps(found, indent=1) + "\n")
         told.png.write_bytes(_picture(found["losses"]))
 
 
-def _differences(losses: Losses) -> dict[str, dict[str, float]]:
-    """Of each way from plain: the largest, the mean, and the mean with its sign, over all steps."""
+def differences(losses: Losses, plain: str) -> dict[str, dict[str, float]]:
+    """Of each way from that one: the largest, the mean, and the mean with its sign, over all steps."""
     return {
         way: {"largest": max(map(abs, d)), "mean": fmean(map(abs, d)), "signed": fmean(d)}
-        for way, d in _apart(losses).items()
-        if way != "plain"
+        for way, d in _apart(losses, plain).items()
+        if way != plain
     }
 
 
-def _apart(losses: Losses) -> Losses:
-    plain = losses.get("plain", [])
-    apart = {way: [a - b for a, b in zip(curve, plain, strict=False)] for way, curve in losses.items()}
+def _apart(losses: Losses, plain: str) -> Losses:
+    exact = losses.get(plain, [])
+    apart = {way: [a - b for a, b in zip(curve, exact, strict=False)] for way, curve in losses.items()}
     return {way: d for way, d in apart.items() if d}
 
 
 def _picture(losses: Losses) -> bytes:
-    both = {"Loss": losses, "Difference from plain": _apart(losses)}
+    both = {"Loss": losses, "Difference from plain": _apart(losses, "plain")}
     return png([_chart(title, curves) for title, curves in both.items() if curves])
 
 

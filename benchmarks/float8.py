@@ -16,12 +16,12 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.curves import differences
 from convkit.train.config import Config, resolve
 from convkit.train.environment import versions
 from convkit.train.loop import Trainer
@@ -60,9 +60,8 @@ def main() -> None:
     curves = found["losses"] = {}
     for way, config in {"float32": plain, "float8": replace(plain, fp8=True), "again": replace(plain, seed=1)}.items():
         curves[way] = losses(config, told.steps)
-        apart = [abs(ours - other) for ours, other in zip(curves[way], curves["float32"], strict=True)]
-        found.setdefault("differences", {})[way] = {"largest": max(apart), "mean": fmean(apart)}
-        _say(told.json, found, way, found["differences"][way])
+        found["differences"] = differences(curves, "float32")
+        _say(told.json, found, way, found["differences"].get(way, {}))
 
 
 def _config(told: argparse.Namespace, options: dict[str, Any]) -> Config:

@@ -4,7 +4,7 @@ The command line is made from this class, so that nothing here may cost a start-
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -156,9 +156,8 @@ _INCONSEQUENTIAL = {
 
 
 def defaults() -> dict[str, Any]:
-    """Of the options that `Config.decisive` names, as it has them; those without one are left out."""
-    decisive = (field for field in fields(Config) if field.name not in _INCONSEQUENTIAL)
-    return {f"--{field.name}": field.default for field in decisive if field.default is not MISSING}
+    """What `Config.decisive` says of a run without options; paths, which have no default, are not in it."""
+    return Config(data_dir=Path(), model=Path(), output_dir=Path()).decisive()
 
 
 def resolve(given: dict[str, Any], file: Path | None = None, recipe: str | None = None) -> Config:

@@ -18,6 +18,7 @@ from torch.nn.functional import ScalingType, scaled_mm
 
 from convkit.errors import ConvkitError
 from convkit.train.operators import LIBRARY, operator
+from convkit.train.precision import computed_in
 
 STORED = torch.float8_e4m3fn
 LARGEST = torch.finfo(STORED).max
@@ -118,12 +119,6 @@ def _multiplied(left: Tensor, left_scale: Tensor, right: Tensor, right_scale: Te
         )
     with torch.autocast("cpu", enabled=False):  # which would round once more
         return (left.float() * left_scale) @ (right.float() * right_scale).t()
-
-
-def computed_in(x: Tensor) -> torch.dtype:
-    """The type that a product with a tensor is computed in."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _linear(rows: Tensor, weight: Tensor, turned: Tensor, scale: Tensor) -> Tensor:

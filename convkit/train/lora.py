@@ -21,12 +21,10 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import CLIPAttention, eager_attention_forward
 
-from convkit.train.float8 import Float8Linear, computed_in, product, product_back
+from convkit.train.float8 import STORED, Float8Linear, product, product_back
 from convkit.train.operators import LIBRARY, operator
+from convkit.train.precision import computed_in
 from convkit.train.quantize import BLOCK, KIND
-
-_EIGHT_BITS = 3
-"""Tensors of a layer whose weight is in float8, see `_frozen`."""
 
 
 def fuse(model: nn.Module) -> int:
@@ -181,7 +179,7 @@ def _outputs(
     outputs = []
     layers = zip(_parts(images, wides), wides, scalings, _each(frozen, wides), each_bias, strict=True)
     for image, wide, scaling, weight, bias in layers:
-        if len(weight) == _EIGHT_BITS:
+        if weight[0].dtype is STORED:
             output = product(rows, weight[0], weight[2]).addmm_(image * scaling, wide.t())
             output = output if bias is None else output.add_(bias)
         else:
@@ -224,7 +222,7 @@ def _of_rows(
 ) -> Tensor:
     """The gradient of the rows (M, K)."""
     layers = list(zip(uppers, wides, _each(frozen, wides), strict=True))
-    if len(layers[0][2]) == _EIGHT_BITS:
+    if frozen[0].dtype is STORED:
         each = (product_back(upper, turned, scale) for upper, _, (_, turned, scale) in layers)
         return reduce(Tensor.add_, each).addmm_(of_images, narrow)
     of_rows = of_images @ narrow

@@ -57,7 +57,7 @@ def prepare(model: Any, adapter: Adapter, config: Config) -> Any:
         model = _with_lora(model, adapter, config)
     narrow(model, dtype(config), trained=config.optim == "adamw_bf16")
     if config.fp8:
-        shrink(_under_adapters(model, leave=(*adapter.vision_modules, "lm_head")))
+        shrink(_under_adapters(model, leave=adapter.vision_modules))
     if config.compile and torch.cuda.is_available() and not config.deterministic and not config.sharding:
         compile_layers(model, adapter.compiled_layers)
     return model
@@ -111,13 +111,14 @@ def _with_lora(model: nn.Module, adapter: Adapter, config: Config) -> Any:
 
 
 def _under_adapters(model: Any, leave: tuple[str, ...]) -> list[nn.Module]:
-    """The layers that have adapters, but for those whose own names begin so."""
+    """The layers that have adapters, but for the head, and those whose own names begin so."""
     from peft.tuners.lora import LoraLayer
 
+    head = model.get_output_embeddings()
     return [
         module.get_base_layer()
         for name, module in model.named_modules()
-        if isinstance(module, LoraLayer) and not own_name(name).startswith(leave)
+        if isinstance(module, LoraLayer) and module is not head and not own_name(name).startswith(leave)
     ]
 
 

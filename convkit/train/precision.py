@@ -18,6 +18,12 @@ def dtype(config: Config) -> torch.dtype:
     return chosen
 
 
+def computed_in(x: Tensor) -> torch.dtype:
+    """The type that a product with a tensor is computed in: autocast's, where that is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def narrow(model: nn.Module, to: torch.dtype, trained: bool = False) -> None:
     """What is not trained, in the type that is computed in; buffers stay as they are, such as frequencies of positions.
 
