@@ -1,6 +1,8 @@
 """The processes of one run: plain python is one, torchrun and its like start several."""
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +29,10 @@ _WAIT = timedelta(seconds=2)
 """A process leaves word before it closes its connections; this is for slow networks."""
 _STAY = timedelta(seconds=10)
 """The word lies with the first process, which stays for as long at most until all others have read it."""
+_LOOK = 1.0
+"""Seconds between two looks at whether a process has left word."""
+_GRACE = 15.0
+"""Seconds in which a process should have ended by itself after that; one that is in a message of NCCL never does."""
 _GONE = (
     "Another process of this run has ended: it was killed, or its own message says why. Start the run again with "
     "--resume auto."
@@ -119,21 +125,22 @@ def world() -> Iterator[World]:
         return
     store.set_timeout(_PATIENCE)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
-    try:
-        yield World(rank, size, device)
-    except Exception as error:
-        lost = _connection_lost(error)
-        if not lost:
-            _tell(store, rank, error)
-        dist.destroy_process_group()  # now the others see that something has happened
-        word = _told(store)
-        _leave(store, rank, size, _STAY if word else timedelta())
-        if lost:
-            raise ConvkitError(word or _GONE) from None
-        raise
-    else:
-        dist.destroy_process_group()
+    with _ended_with_others(store):
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+        try:
+            yield World(rank, size, device)
+        except Exception as error:
+            lost = _connection_lost(error)
+            if not lost:
+                _tell(store, rank, error)
+            dist.destroy_process_group()  # now the others see that something has happened
+            word = _told(store)
+            _leave(store, rank, size, _STAY if word else timedelta())
+            if lost:
+                raise ConvkitError(word or _GONE) from None
+            raise
+        else:
+            dist.destroy_process_group()
 
 
 def _joined() -> tuple[int, int, Store | None]:
@@ -166,6 +173,35 @@ def _told(store: Store) -> str | None:
         return str(store.get(_FAILURE).decode())
     except RuntimeError:
         return None
+
+
+@contextmanager
+def _ended_with_others(store: Store) -> Iterator[None]:
+    """End this process once another one has failed, if it does not do so by itself.
+
+    With gloo a connection that is closed ends what waits for it. NCCL waits on the GPU for a message that never comes,
+    and takes no signal meanwhile.
+    """
+    done = threading.Event()
+    own = store.clone()  # the other one is locked while something waits for a key
+
+    def look() -> None:
+        with suppress(RuntimeError):  # nobody holds the store any more
+            while not own.check([_FAILURE]):
+                if done.wait(_LOOK):
+                    return
+            word = own.get(_FAILURE).decode()
+            if not done.wait(_GRACE):
+                print(f"convkit: error: {word}", file=sys.stderr, flush=True)
+                os._exit(2)  # checkpoints are whole at any instant
+
+    watch = threading.Thread(target=look, name="convkit-others", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watch.join(_GRACE)
 
 
 def _leave(store: Store, rank: int, size: int, stay: timedelta) -> None:

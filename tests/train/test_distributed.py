@@ -39,6 +39,29 @@ def test_the_others_say_why_the_first_process_ended() -> None:
     assert said == ["the disk is full", "Process 0 ended the run: the disk is full"]
 
 
+HANGS = """
+import threading
+from convkit.errors import ConvkitError
+from convkit.train import distributed
+distributed._LOOK = distributed._GRACE = 0.05
+with distributed.world() as joined:
+    if joined.first:
+        threading.Event().wait()  # as NCCL does for a message that never comes
+    raise ConvkitError("no room on the GPU")
+"""
+
+
+def test_a_process_that_waits_for_ever_is_ended_with_the_word_of_the_one_that_failed() -> None:
+    common = {**os.environ, **ENVIRONMENT, **meeting(2)}
+    hanging, _ = processes = [
+        subprocess.Popen([sys.executable, "-c", HANGS], env={**common, "RANK": rank}, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=120)[1].strip() for process in processes]
+    assert said[0] == "convkit: error: Process 1 ended the run: no room on the GPU"
+    assert hanging.returncode == 2
+
+
 @pytest.mark.parametrize("environment", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}])
 def test_half_of_what_torchrun_sets_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
@@ -55,7 +78,9 @@ def test_the_first_process_may_read_all_rows_for_hours(monkeypatch: pytest.Monke
     begun: dict[str, Any] = {}
     waits: list[timedelta] = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(distributed, "rendezvous", lambda *_: iter([(SimpleNamespace(set_timeout=waits.append), 0, 2)]))
+    others = SimpleNamespace(check=lambda keys: False)
+    store = SimpleNamespace(set_timeout=waits.append, clone=lambda: others)
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_: iter([(store, 0, 2)]))
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **options: begun.update(options))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     with distributed.world() as joined:
