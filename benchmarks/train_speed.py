@@ -9,7 +9,7 @@ methods     full, frozen, lora, qlora, each with the recipe's way beside it; and
 memory      lora in less than the 16 GB, and qlora within the 10 GB, that the recipe states
 workloads   lora on videos and on a mixture, with the recipe's way beside it
 disk        lora on --pages, a dataset directory that was converted from real pages
-alone       lora without one of the things that make it fast, each, to be compared with lora of the same run; but with
+alone       lora with everything that makes it fast, and without one of these things, each of the same run; but with
             peft's adapters go their dropout, with AdamW in float32 autocast, and deterministic leaves out compiling and
             cuDNN together; what is not compiled keeps more, and may need more than 80 GB
 
@@ -44,7 +44,7 @@ GROUPS = {
     },
     "memory": {
         "lora_16": f"{LORA} --checkpointing all",
-        "qlora_10": "--method qlora --max_tokens 5200 --memory_limit 9.3",
+        "qlora_10": f"--method qlora {DOCUMENTS} --checkpointing all",
     },
     "workloads": {
         "video": f"--method lora --workload video --max_tokens 12300 {FITS} {RECIPE}",
@@ -52,6 +52,7 @@ GROUPS = {
     },
     "disk": {"pages": LORA},
     "alone": {
+        "everything": LORA,
         "unpacked": f"{LORA} --batch_size_per_gpu 1",
         "uncompiled": f"{LORA} --no_compile",
         "peft_adapters": f"{LORA} --lora_dropout 0.01",

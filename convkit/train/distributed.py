@@ -183,7 +183,7 @@ def _ended_with_others(store: Store) -> Iterator[None]:
     and takes no signal meanwhile.
     """
     done = threading.Event()
-    own = store.clone()  # the other one is locked while something waits for a key
+    own: Store = store.clone()  # type: ignore[attr-defined]  # the other is locked while something waits for a key
 
     def look() -> None:
         with suppress(RuntimeError):  # nobody holds the store any more

@@ -48,3 +48,33 @@ def _rounded(rows, factor, packed, scale, width, unit, tiny, SCALED: tl.constexp
     own = tl.maximum(tl.max(tl.abs(exact)), tiny) * unit
     tl.store(scale + row, own)
     tl.store(packed + row * width + column, (exact / own).to(tl.float8e4nv), mask=inside)
+
+
+_NUMBERS_OF_A_PROGRAM = 1024
+"""Of each half: 16 bytes for each thread of four warps."""
+
+
+def swiglu_backward(gradient: Tensor, both: Tensor) -> Tensor:
+    """See `convkit.train.swiglu`; everything is read and written once."""
+    result = torch.empty_like(both)
+    width = gradient.shape[-1]
+    grid = (gradient.numel() // width, triton.cdiv(width, _NUMBERS_OF_A_PROGRAM))
+    if grid[0]:
+        with torch.cuda.device(gradient.device):
+            _swiglu_backward[grid](gradient, both, result, width, BLOCK=_NUMBERS_OF_A_PROGRAM)
+    return result
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _swiglu_backward(gradient, both, result, width, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    gates = row * 2 * width + column
+    ups = gates + width
+    upper = tl.load(gradient + row * width + column, mask=inside).to(tl.float32)
+    gate = tl.load(both + gates, mask=inside).to(tl.float32)
+    up = tl.load(both + ups, mask=inside).to(tl.float32)
+    share = tl.sigmoid(gate)
+    tl.store(result + gates, upper * up * share * (1 + gate * (1 - share)), mask=inside)
+    tl.store(result + ups, upper * gate * share, mask=inside)

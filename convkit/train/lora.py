@@ -15,7 +15,6 @@ from functools import cache, reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -180,12 +179,19 @@ def _outputs(
     layers = zip(_parts(images, wides), wides, scalings, _each(frozen, wides), each_bias, strict=True)
     for image, wide, scaling, weight, bias in layers:
         if weight[0].dtype is STORED:
-            output = product(rows, weight[0], weight[2]).addmm_(image * scaling, wide.t())
+            output = product(rows, weight[0], weight[2]).addmm_(image, wide.t(), alpha=scaling)
             output = output if bias is None else output.add_(bias)
         else:
-            output = F.linear(image * scaling, wide, bias).addmm_(rows, _whole(weight, narrow, wide).t())
+            output = _added(image, wide, scaling, bias).addmm_(rows, _whole(weight, narrow, wide).t())
         outputs.append(output.view(*x.shape[:-1], wide.shape[0]))
     return outputs, images
+
+
+def _added(image: Tensor, wide: Tensor, scaling: float, bias: Tensor | None) -> Tensor:
+    """What an adapter adds to its layer's output (M, N), and the bias."""
+    if bias is not None:
+        return torch.addmm(bias, image, wide.t(), alpha=scaling)
+    return image.new_empty(len(image), len(wide)).addmm_(image, wide.t(), beta=0, alpha=scaling)
 
 
 def _outputs_alike(x: Tensor, frozen: Any, biases: Any, narrow: Tensor, wides: list[Tensor], scalings: Any) -> Any:
@@ -210,7 +216,7 @@ def _gradients(
     layers = zip(uppers, wides, scalings, _parts(images, wides), _parts(of_images, wides), strict=True)
     for upper, wide, scaling, image, of_image in layers:
         of_image.addmm_(upper, wide, beta=0, alpha=scaling)  # written where it belongs, whatever was there
-        of_wides.append((upper.t() @ image).mul_(scaling))
+        of_wides.append(torch.empty_like(wide).addmm_(upper.t(), image, beta=0, alpha=scaling))
     of_narrow = of_images.t() @ rows
     if not input_wanted:
         return x.new_empty(0), of_narrow, of_wides

@@ -354,6 +354,7 @@ def test_documents_side_by_side_are_the_pack(
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks there
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # which it does itself
 @pytest.mark.parametrize(
     ("method", "share"),
     [

@@ -12,7 +12,7 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
-from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer, Phi3RMSNorm
+from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer, Phi3MLP, Phi3RMSNorm
 
 from convkit.errors import ConvkitError
 from convkit.train.attention import VARLEN
@@ -23,6 +23,7 @@ from convkit.train.models.phi3_v.loss import loss_at
 from convkit.train.models.phi3_v.rotary import Rotary
 from convkit.train.models.phi3_v.vision import ImageEmbedding
 from convkit.train.models.tensors import refuse_gaps
+from convkit.train.swiglu import swiglu
 
 
 class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
@@ -53,8 +54,24 @@ class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             init.normal_(module.sub_GN, std=std)
 
 
+class Phi3VMLP(Phi3MLP):  # type: ignore[misc]
+    """The same, with our SwiGLU."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(…, D) to (…, D)."""
+        if self.config.hidden_act != "silu":
+            other: Tensor = super().forward(hidden_states)
+            return other
+        output: Tensor = self.down_proj(swiglu(self.gate_up_proj(hidden_states)))
+        return output
+
+
 class Phi3VDecoderLayer(Phi3DecoderLayer):  # type: ignore[misc]
     """A layer that goes on after its attention with some tokens alone, if it is told which."""
+
+    def __init__(self, config: Phi3VConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.mlp.__class__ = Phi3VMLP  # whose weights are made once
 
     def forward(self, hidden_states: Tensor, places: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Run the layer.
