@@ -1,10 +1,8 @@
 """The processes of one run: plain python is one, torchrun and its like start several."""
 
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -17,26 +15,13 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from convkit.errors import ConvkitError
+from convkit.train.last_words import GONE, ended_with_others, leave, leave_word, word
 
 T = TypeVar("T")
 BUCKET = 64 * 2**20
 """Numbers that are summed up in one message."""
-_FAILURE = "convkit/failure"
-_LEFT = "convkit/left/"
 _PATIENCE = timedelta(days=1)
 """Others wait while the first process reads all rows or writes a checkpoint, which NCCL by itself gives ten minutes."""
-_WAIT = timedelta(seconds=2)
-"""A process leaves word before it closes its connections; this is for slow networks."""
-_STAY = timedelta(seconds=10)
-"""The word lies with the first process, which stays for as long at most until all others have read it."""
-_LOOK = 1.0
-"""Seconds between two looks at whether a process has left word."""
-_GRACE = 15.0
-"""Seconds in which a process should have ended by itself after that; one that is in a message of NCCL never does."""
-_GONE = (
-    "Another process of this run has ended: it was killed, or its own message says why. Start the run again with "
-    "--resume auto."
-)
 
 
 @dataclass(frozen=True)
@@ -125,22 +110,23 @@ def world() -> Iterator[World]:
         return
     store.set_timeout(_PATIENCE)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    with _ended_with_others(store):
+    with ended_with_others(store, rank, size):
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
         try:
             yield World(rank, size, device)
         except Exception as error:
             lost = _connection_lost(error)
             if not lost:
-                _tell(store, rank, error)
+                leave_word(store, f"Process {rank} ended the run: {_in_words(error)}")
             dist.destroy_process_group()  # now the others see that something has happened
-            word = _told(store)
-            _leave(store, rank, size, _STAY if word else timedelta())
+            text = word(store)
+            leave(store, rank, size, stay=text is not None)
             if lost:
-                raise ConvkitError(word or _GONE) from None
+                raise ConvkitError(text or GONE) from None
             raise
         else:
             dist.destroy_process_group()
+            leave(store, rank, size)
 
 
 def _joined() -> tuple[int, int, Store | None]:
@@ -159,54 +145,5 @@ def _connection_lost(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
-def _tell(store: Store, rank: int, error: Exception) -> None:
-    """Leave word for the others, who will only see that the connection is lost; the first word counts."""
-    text = str(error) if isinstance(error, ConvkitError) else f"{type(error).__name__}: {error}"
-    with suppress(RuntimeError):
-        store.compare_set(_FAILURE, "", f"Process {rank} ended the run: {text}")
-
-
-def _told(store: Store) -> str | None:
-    """Word of the process that failed; none if it was killed, or took the store along."""
-    try:
-        store.wait([_FAILURE], _WAIT)
-        return str(store.get(_FAILURE).decode())
-    except RuntimeError:
-        return None
-
-
-@contextmanager
-def _ended_with_others(store: Store) -> Iterator[None]:
-    """End this process once another one has failed, if it does not do so by itself.
-
-    With gloo a connection that is closed ends what waits for it. NCCL waits on the GPU for a message that never comes,
-    and takes no signal meanwhile.
-    """
-    done = threading.Event()
-    own: Store = store.clone()  # type: ignore[attr-defined]  # the other is locked while something waits for a key
-
-    def look() -> None:
-        with suppress(RuntimeError):  # nobody holds the store any more
-            while not own.check([_FAILURE]):
-                if done.wait(_LOOK):
-                    return
-            word = own.get(_FAILURE).decode()
-            if not done.wait(_GRACE):
-                print(f"convkit: error: {word}", file=sys.stderr, flush=True)
-                os._exit(2)  # checkpoints are whole at any instant
-
-    watch = threading.Thread(target=look, name="convkit-others", daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watch.join(_GRACE)
-
-
-def _leave(store: Store, rank: int, size: int, stay: timedelta) -> None:
-    """Say that this process needs the store no more; the first one has it, and waits for the others."""
-    with suppress(RuntimeError):
-        store.set(f"{_LEFT}{rank}", "")
-        if rank == 0:
-            store.wait([f"{_LEFT}{other}" for other in range(size)], stay)
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, ConvkitError) else f"{type(error).__name__}: {error}"
