@@ -55,7 +55,14 @@ def prepare(model: Any, adapter: Adapter, config: Config) -> Any:
         checkpointing.enable(model)
     if config.use_lora:
         model = _with_lora(model, adapter, config)
-    narrow(model, dtype(config), trained=config.optim == "adamw_bf16")
+    everything = config.optim == "adamw_bf16"
+    narrow(
+        model,
+        dtype(config),
+        trained=everything,
+        matrices=not everything and (config.fp16 or not config.use_lora),
+        leave="" if everything else _IN_FULL,  # of a module that is trained in float32, layers that nobody uses
+    )
     if config.fp8:
         shrink(_under_adapters(model, leave=adapter.vision_modules))
     if config.compile and torch.cuda.is_available() and not config.deterministic and not config.sharding:

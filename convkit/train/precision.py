@@ -24,17 +24,18 @@ def computed_in(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def narrow(model: nn.Module, to: torch.dtype, trained: bool = False) -> None:
+def narrow(model: nn.Module, to: torch.dtype, trained: bool = False, matrices: bool = False, leave: str = "") -> None:
     """What is not trained, in the type that is computed in; buffers stay as they are, such as frequencies of positions.
-
-    In float16, matrices alone, which autocast would narrow each time: what is added up between layers may exceed its
-    range, and stays in float32 like the tensors that it is made from.
 
     Args:
         trained: what is trained as well.
+        matrices: those of linear layers alone, which autocast would narrow each time. What is added up between layers
+            then stays in float32 like the tensors that it is made from: it may exceed float16's range, and models put
+            what they see among embeddings of words, which are in float32 if they are trained.
+        leave: what has this in its name stays as it is.
     """
-    for module in model.modules():
-        if to is torch.float16 and not isinstance(module, nn.Linear | nn.Conv2d):
+    for name, module in model.named_modules():
+        if (matrices and not isinstance(module, nn.Linear)) or (leave and leave in f".{name}."):
             continue
         for parameter in module.parameters(recurse=False):
             if (trained or not parameter.requires_grad) and parameter.is_floating_point():

@@ -95,6 +95,19 @@ def test_every_family_is_trained_the_same_whatever_the_batches(dataset: Path, tm
         torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_trained_in_16_bits(dataset: Path, tmp_path: Path, family: str) -> None:
+    """What is narrow and what is not must go together wherever a model puts one beside the other."""
+    tiny.BUILDERS[family](tmp_path, TEXTS)
+    adapter = adapter_of(tmp_path)
+    in_full = {"use_lora": True, "full_vision_model": True}
+    methods: list[dict[str, Any]] = [{}, {"freeze_vision_model": True}, in_full]
+    for options in [*({**method, "bf16": True} for method in methods), {"use_lora": True, "fp16": True}]:
+        _, loss, gradients = _gradients(dataset, adapter, **options)
+        assert loss == pytest.approx(5.8, abs=0.2), options  # the logarithm of the vocabulary's size, some 330
+        assert all(gradient.dtype is torch.float32 for gradient in gradients.values()), options
+
+
 @pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
 def test_preflight_reaches_all_that_is_trained(tmp_path: Path, family: str) -> None:
     """Also of a family that validation does not know: any receipt will do."""
