@@ -56,17 +56,21 @@ def _start(config: Config, validate: bool) -> None:
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Training") from None
     adapter = models.adapter(config.model, config.num_crops)
-    with world() as joined:
+    code = 0
+    with world() as joined:  # which takes what is raised in it for a failure
         if validate and joined.from_first(lambda: _has_findings(config, adapter.profile)):
-            raise typer.Exit(1)
-        try:
-            run.train(config, adapter, joined, progress_bar, typer.echo)
-        except Stopped as stopped:
-            if joined.first:  # all stop after the same step
-                typer.echo(f"convkit: {stopped}", err=True)
-            raise typer.Exit(143) from None
-        if joined.first:
-            at_the_end(config.output_dir)
+            code = 1
+        else:
+            try:
+                run.train(config, adapter, joined, progress_bar, typer.echo)
+                if joined.first:
+                    at_the_end(config.output_dir)
+            except Stopped as stopped:
+                code = 143  # all stop after the same step
+                if joined.first:
+                    typer.echo(f"convkit: {stopped}", err=True)
+    if code:
+        raise typer.Exit(code)
 
 
 def _has_findings(config: Config, profile: str | None) -> bool:

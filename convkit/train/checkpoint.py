@@ -25,6 +25,7 @@ from torch import Tensor
 from convkit.errors import ConvkitError
 from convkit.files import sync_folder
 from convkit.train.fingerprint import write_base
+from convkit.train.last_words import UNINTERRUPTED
 from convkit.train.models.base import Adapter
 from convkit.train.shapes import shape
 from convkit.train.sharding.base import KINDS, Sharding
@@ -62,7 +63,7 @@ def save(
     target, weights, tensors = _path(run, state["step"]), sharding.weights(), _tensors(sharding, first)
     if not first:
         return target
-    with whole(target) as scratch:
+    with UNINTERRUPTED, whole(target) as scratch:
         export(sharding.model, weights, adapter, scratch, dtype)
         save_file(tensors, scratch / _TENSORS)
         (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
@@ -74,7 +75,7 @@ def save_final(run: Path, sharding: Sharding, adapter: Adapter, *, first: bool, 
     """Write what came of a run, in the layout in which it is used; all processes take part, as in `save`."""
     target, weights = run / FINAL, sharding.weights()
     if first:
-        with whole(target) as scratch:
+        with UNINTERRUPTED, whole(target) as scratch:
             export(sharding.model, weights, adapter, scratch, dtype)
     return target
 

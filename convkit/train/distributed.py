@@ -1,6 +1,7 @@
 """The processes of one run: plain python is one, torchrun and its like start several."""
 
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional  # now: its defaults hold the group of that time, which then could not be left
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from convkit.errors import ConvkitError
-from convkit.train.last_words import GONE, ended_with_others, leave, leave_word, word
+from convkit.train.last_words import GONE, leave, leave_word, watched, word
 
 T = TypeVar("T")
 BUCKET = 64 * 2**20
@@ -110,14 +111,16 @@ def world() -> Iterator[World]:
         return
     store.set_timeout(_PATIENCE)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    with ended_with_others(store, rank, size):
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    store = _own_part(store)
+    with watched(store, rank, size) as watch:
         try:
             yield World(rank, size, device)
         except Exception as error:
             lost = _connection_lost(error)
             if not lost:
                 leave_word(store, f"Process {rank} ended the run: {_in_words(error)}")
+                watch.own_words = "" if isinstance(error, ConvkitError) else traceback.format_exc()
             dist.destroy_process_group()  # now the others see that something has happened
             text = word(store)
             leave(store, rank, size, stay=text is not None)
@@ -127,6 +130,13 @@ def world() -> Iterator[World]:
         else:
             dist.destroy_process_group()
             leave(store, rank, size)
+
+
+def _own_part(store: Store) -> Store:
+    """Of a store that torchrun keeps when it starts the processes of a run once more."""
+    name = [os.urandom(8).hex()]
+    dist.broadcast_object_list(name)
+    return PrefixStore(f"convkit/{name[0]}", store)
 
 
 def _joined() -> tuple[int, int, Store | None]:

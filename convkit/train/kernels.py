@@ -56,6 +56,7 @@ _NUMBERS_OF_A_PROGRAM = 1024
 
 def swiglu_backward(gradient: Tensor, both: Tensor) -> Tensor:
     """See `convkit.train.swiglu`; everything is read and written once."""
+    gradient, both = gradient.contiguous(), both.contiguous()
     result = torch.empty_like(both)
     width = gradient.shape[-1]
     grid = (gradient.numel() // width, triton.cdiv(width, _NUMBERS_OF_A_PROGRAM))

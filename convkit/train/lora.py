@@ -189,9 +189,12 @@ def _outputs(
 
 def _added(image: Tensor, wide: Tensor, scaling: float, bias: Tensor | None) -> Tensor:
     """What an adapter adds to its layer's output (M, N), and the bias."""
-    if bias is not None:
-        return torch.addmm(bias, image, wide.t(), alpha=scaling)
-    return image.new_empty(len(image), len(wide)).addmm_(image, wide.t(), beta=0, alpha=scaling)
+    return _scaled(image, wide.t(), scaling) if bias is None else torch.addmm(bias, image, wide.t(), alpha=scaling)
+
+
+def _scaled(left: Tensor, right: Tensor, scaling: float) -> Tensor:
+    """Their product times a number, in one kernel."""
+    return left.new_empty(left.shape[0], right.shape[1]).addmm_(left, right, beta=0, alpha=scaling)
 
 
 def _outputs_alike(x: Tensor, frozen: Any, biases: Any, narrow: Tensor, wides: list[Tensor], scalings: Any) -> Any:
@@ -216,7 +219,7 @@ def _gradients(
     layers = zip(uppers, wides, scalings, _parts(images, wides), _parts(of_images, wides), strict=True)
     for upper, wide, scaling, image, of_image in layers:
         of_image.addmm_(upper, wide, beta=0, alpha=scaling)  # written where it belongs, whatever was there
-        of_wides.append(torch.empty_like(wide).addmm_(upper.t(), image, beta=0, alpha=scaling))
+        of_wides.append(_scaled(upper.t(), image, scaling))
     of_narrow = of_images.t() @ rows
     if not input_wanted:
         return x.new_empty(0), of_narrow, of_wides

@@ -17,7 +17,7 @@ from convkit.train.operators import operator
 
 def swiglu(both: Tensor) -> Tensor:
     """What goes through silu and what that is multiplied by, side by side (…, 2 N), to (…, N)."""
-    if not torch.compiler.is_compiling():  # its kernel needs a compiler
+    if not torch.compiler.is_compiling():  # --no_compile needs no compiler, which Triton's kernel does
         return _product(both)
     output: Tensor = _Swiglu.apply(both)  # type: ignore[no-untyped-call]
     return output
@@ -38,7 +38,7 @@ class _Swiglu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        of_both: Tensor = _backward(gradient.contiguous(), ctx.saved_tensors[0].contiguous())
+        of_both: Tensor = _backward(gradient, ctx.saved_tensors[0])
         return of_both
 
 

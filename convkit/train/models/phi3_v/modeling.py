@@ -55,13 +55,10 @@ class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 
 
 class Phi3VMLP(Phi3MLP):  # type: ignore[misc]
-    """The same, with our SwiGLU."""
+    """The same for silu, with our SwiGLU."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(…, D) to (…, D)."""
-        if self.config.hidden_act != "silu":
-            other: Tensor = super().forward(hidden_states)
-            return other
         output: Tensor = self.down_proj(swiglu(self.gate_up_proj(hidden_states)))
         return output
 
@@ -71,7 +68,8 @@ class Phi3VDecoderLayer(Phi3DecoderLayer):  # type: ignore[misc]
 
     def __init__(self, config: Phi3VConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
-        self.mlp.__class__ = Phi3VMLP  # whose weights are made once
+        if config.hidden_act == "silu":
+            self.mlp.__class__ = Phi3VMLP  # its weights are those that have been made
 
     def forward(self, hidden_states: Tensor, places: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Run the layer.
