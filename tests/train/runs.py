@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ ROWS = 10
 PROFILE = "phi-3.5-vision:num_crops=1"
 WORDS = [word for text in TEXTS for word in text.split()][:20]
 ONE = World(0, 1, torch.device("cpu"))
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
 
 def rows(count: int = ROWS) -> list[dict[str, Any]]:

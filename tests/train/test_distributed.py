@@ -68,9 +68,9 @@ WRITES = f"""
 """
 
 
-def beside(other: str, wait: str = FOR_EVER, waits: int = 0, setup: str = "", **variables: str) -> tuple[str, int, int]:
+def beside(other: str, wait: str = FOR_EVER, waits: int = 0, setup: str = "") -> tuple[str, int, int]:
     """What a process says, and its exit code, that waits while another one does something; and that one's code."""
-    common = {**os.environ, **ENVIRONMENT, **meeting(2), **variables}
+    common = {**os.environ, **ENVIRONMENT, **meeting(2)}
     command = [sys.executable, "-c", BESIDE.format(other=other, wait=wait, waits=waits, setup=setup)]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, env={**common, "RANK": rank}, **pipes) for rank in "01"]

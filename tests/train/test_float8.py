@@ -20,7 +20,6 @@ from tests.train import runs
 
 CLOSE = 0.06
 """Norm of the difference over the norm: numbers are rounded to 4 digits of binary, 2.6 % of each on average."""
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_rounding_keeps_four_digits_of_what_is_not_small_in_its_row(numbers: lis
     assert ((found - exact.double()).abs() <= exact.double().abs() / 15.9 + step * 0.51).all()
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", runs.DEVICES)
 def test_a_row_of_zeros_and_what_is_no_number(device: str) -> None:
     packed, scale = rounded(torch.tensor([[0.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]], device=device))
     assert not packed[0].float().any() and scale[0] > 0
@@ -65,14 +64,14 @@ def test_a_row_of_zeros_and_what_is_no_number(device: str) -> None:
         assert (packed[row].float() * scale[row]).isnan().any()
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", runs.DEVICES)
 def test_no_rows_are_no_trouble(device: str) -> None:
     packed, scale = rounded(torch.randn(48, 64, device=device))
     assert product(torch.empty(0, 64, device=device), packed, scale).shape == (0, 48)
     assert product_back(torch.empty(0, 48, device=device), packed.t().contiguous(), scale).shape == (0, 64)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", runs.DEVICES)
 def test_products_are_close_to_exact_ones(device: str) -> None:
     torch.manual_seed(0)
     rows, weight = torch.randn(40, 64) * torch.logspace(-4, 4, 40).unsqueeze(1), torch.randn(48, 64)

@@ -8,8 +8,7 @@ import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from torch import Tensor
 
 from convkit.train.swiglu import swiglu
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+from tests.train import runs
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +33,7 @@ def computed(function: object, both: Tensor, upper: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # which torch's compiler does
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", runs.DEVICES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-7)])
 @pytest.mark.parametrize("shape", [(3, 5, 2 * 7), (2, 2 * 1500), (0, 2 * 16)])
 def test_compiled_it_is_what_torch_derives(
