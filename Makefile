@@ -44,11 +44,11 @@ check: $(VENV)/dev ## style, types, generated files
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m convkit.schemas --check
-	$(BIN)/python -m convkit.rule_pages --check
+	$(BIN)/python -m convkit.reporters.rule_page --check
 
 schemas: $(VENV)/test ## write schemas/ from the pydantic models, and docs/rules/ from the rules
 	$(BIN)/python -m convkit.schemas
-	$(BIN)/python -m convkit.rule_pages
+	$(BIN)/python -m convkit.reporters.rule_page
 
 bench: $(VENV)/bench ## measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks

@@ -22,7 +22,7 @@ import torch
 from benchmarks.train_gpu import prepare, run_to
 from convkit.report.curves import Chart, chart
 from convkit.report.plot import png
-from convkit.train.environment import versions
+from convkit.train.distributed.environment import versions
 
 PLAIN = ["--optim", "adamw", "--batch_size_per_gpu", "1", "--no_compile"]
 FAST = ["--optim", "adamw_bf16"]

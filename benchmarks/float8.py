@@ -23,10 +23,10 @@ from torch import Tensor
 
 from benchmarks.curves import differences
 from convkit.train.config import Config, resolve
-from convkit.train.environment import versions
-from convkit.train.loop import Trainer
+from convkit.train.distributed.environment import versions
 from convkit.train.models import adapter as adapter_of
-from tests.train import runs
+from convkit.train.trainer import Trainer
+from tests.train.helpers import runs
 
 WAYS: dict[str, dict[str, Any]] = {
     "float32": {"use_lora": True},

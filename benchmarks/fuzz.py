@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from convkit.errors import ConvkitError
 from convkit.profiles import Target
-from convkit.validate import validate
+from convkit.validate.run import validate
 from tests.fixtures.make_datasets import DIRECTORY
 
 CASES = 10_000

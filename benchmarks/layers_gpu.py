@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.processes import ROOT
-from convkit.train import methods
-from convkit.train.bench import card
-from convkit.train.bench.geometry import RandomPhi3V
-from convkit.train.compilation import ALL, DEAR, keep
+from convkit.train.bench import gpu
+from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.config import resolve
-from convkit.train.environment import versions
-from convkit.train.lora import unfuse
-from convkit.train.pack import Sample, pack
-from convkit.train.stack import places
+from convkit.train.distributed.environment import versions
+from convkit.train.models.collate import Sample, pack
+from convkit.train.models.kernels.lora import unfuse
+from convkit.train.models.kernels.pad_packed import places
+from convkit.train.setup import trainable
+from convkit.train.setup.compilation import ALL, DEAR, keep
 
 TOKENS, CROPS = 2559, 17
 """Of a document."""
@@ -104,15 +104,15 @@ def measure(
     Args:
         stacked: documents lie side by side, where the device has kernels for that.
         parts: CLIP sees the crops in so many.
-        kept: see `convkit.train.compilation.keep`.
+        kept: see `convkit.train.setup.compilation.keep`.
         fused: adapters are ours, not peft's.
         options: of `convkit train`.
     """
-    card.release(device)
+    gpu.release(device)
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         paths = {"data_dir": scratch, "model": scratch, "output_dir": Path(scratch) / "run"}
         config = resolve({**paths, "bf16": True, "optim": "adamw_bf16", "checkpointing": "none", **options})
-        model = methods.load(RandomPhi3V(Path(scratch) / "model", size.geometry, 16, device, seed=0), config)
+        model = trainable.load(RandomPhi3V(Path(scratch) / "model", size.geometry, 16, device, seed=0), config)
     keep(kept)
     if not fused:
         unfuse(model)
@@ -153,14 +153,14 @@ def _timed(forward: Callable[[], Tensor], device: torch.device, times: int) -> d
 
     for _ in range(min(2, times)):
         step()
-    card.wait(device)
+    gpu.wait(device)
     began = time.perf_counter()
     for _ in range(times):
         step()
-    card.wait(device)
+    gpu.wait(device)
     whole = 1000 * (time.perf_counter() - began) / times
     spent: Counter[str] = Counter()
-    for event in card.kernels(device, step) if device.type == "cuda" else ():
+    for event in gpu.kernels(device, step) if device.type == "cuda" else ():
         spent[kind(event.name())] += event.duration_ns()
     return {"all": round(whole, 3), **{name: round(ns / 1e6, 3) for name, ns in spent.items()}}
 

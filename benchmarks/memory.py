@@ -39,7 +39,7 @@ def _measure(source: Path, work: Path) -> Peaks:
 
 def convert(source: Path, out_dir: Path) -> None:
     """All that `convkit convert ucf101` does."""
-    from convkit.convert import convert
+    from convkit.convert.run import convert
     from convkit.converters.ucf101 import UCF101, UCF101Options
 
     convert(UCF101, str(source), UCF101Options.model_validate({}), out_dir, workers=WORKERS)

@@ -119,7 +119,7 @@ def _speed(rounds: list[dict[tuple[str, int], float]]) -> list[Figure]:
 
 def convert(source: Path, out_dir: Path) -> None:
     """All that `convkit convert cauldron` does."""
-    from convkit.convert import convert
+    from convkit.convert.run import convert
     from convkit.converters.cauldron import Cauldron, CauldronOptions
 
     convert(Cauldron, str(source), CauldronOptions.model_validate({}), out_dir, workers=WORKERS)

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from convkit.profiles.phi3 import TILE, hd_tokens
-from convkit.train import attention
-from convkit.train.encode import IGNORED
-from convkit.train.models.phi3_v.adapter import packed_batch
+from convkit.train.models.collate import Sample, pack
+from convkit.train.models.kernels import attention
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
+from convkit.train.models.phi3_v.family import packed_batch
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
-from convkit.train.pack import Sample, pack
+from convkit.train.models.tokenize import IGNORED
 
 GIB = 2**30
 ANSWER = 16

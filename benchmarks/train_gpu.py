@@ -29,12 +29,12 @@ import torch
 
 from benchmarks.logs import steps
 from convkit.profiles import Target
-from convkit.train.bench.geometry import RandomPhi3V
+from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.bench.synthetic import jpeg, words
 from convkit.train.bench.workloads import PAGE
-from convkit.train.checkpoint import save_model
-from convkit.train.environment import versions
-from convkit.validate import validate
+from convkit.train.distributed.environment import versions
+from convkit.train.models.save import save_model
+from convkit.validate.run import validate
 from tests.fixtures.make_datasets import lines, manifest
 
 BATCH = 8

@@ -158,7 +158,7 @@ def _write_pictures(folder: Path) -> Path:
 
 
 def _validate(path: Path, method: str, workers: int) -> None:
-    from convkit.validate import validate
+    from convkit.validate.run import validate
 
     summary = validate([path], media=method, workers=workers).report.summary  # type: ignore[arg-type]
     if summary.errors or summary.warnings:

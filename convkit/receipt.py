@@ -19,12 +19,12 @@ from pydantic_core import from_json
 
 from convkit import __version__, layout
 from convkit.dataset import Dataset, read_lines
-from convkit.digests import DigestSet, from_bytes, new_key, packed_digests
 from convkit.errors import DatasetError
-from convkit.files import write_atomic
 from convkit.media.cache import MediaCache, stamp_of
 from convkit.rules.registry import codes
 from convkit.schema import Count, Sha256
+from convkit.utils.digests import DigestSet, from_bytes, new_key, packed_digests
+from convkit.utils.files import write_atomic
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from convkit import generated
 from convkit.findings import Report
 from convkit.metrics.comparison import Comparison
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.scores import Scores
 from convkit.schema import Conversation, Manifest
 from convkit.stats import Stats
+from convkit.utils import generated
 
 DIRECTORY = Path(__file__).parent.parent / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -20,9 +20,9 @@ from convkit import layout
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError, ItemError, SourceError
-from convkit.progress import Progress, nothing
 from convkit.schema import Conversation
-from convkit.union_find import UnionFind
+from convkit.utils.progress import Progress, nothing
+from convkit.utils.union_find import UnionFind
 
 TOLERANCE = 1e-9
 RARE = ""

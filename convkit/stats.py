@@ -18,8 +18,8 @@ from convkit.dataset import Dataset, read_lines
 from convkit.errors import ConvkitError, DatasetError
 from convkit.media.images import Image, check
 from convkit.profiles import Count, ShapeRefused, Size, Target
-from convkit.progress import Progress
 from convkit.schema import SCHEMA_ID, Conversation
+from convkit.utils.progress import Progress
 
 MAX_ANSWERS = 100_000
 """Different answers that are counted by themselves."""

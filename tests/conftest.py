@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.convert.helpers import official_tree
+from tests.fixtures.make_clips import make
+
 # The same code gets the same verdict: examples follow from the tests. `make search` draws new ones.
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("new", deadline=None, print_blob=True)
@@ -27,3 +30,19 @@ def shared_data() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another one has cached, nor leaves anything in the user's cache."""
     monkeypatch.setenv("CONVKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty sound clips by split and class."""
+    folder = tmp_path_factory.mktemp("made") / "clips"
+    make(folder, 1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The official layout, with lists."""
+    folder = tmp_path_factory.mktemp("made") / "official"
+    official_tree(folder)
+    return folder

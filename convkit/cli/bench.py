@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from convkit.cli.train import options, quiet, signed
+from convkit.cli.train_options import options, quiet, signed
 from convkit.errors import ConvkitError
 from convkit.train.bench import NOT_MEASURED
 
@@ -55,15 +55,15 @@ def _train(
     from rich.console import Console
 
     from convkit.errors import MissingExtra
-    from convkit.progress import progress_bar, silent
     from convkit.train.config import resolve
+    from convkit.utils.progress import progress_bar, silent
 
     try:
-        from convkit.train.bench import table
+        from convkit.train.bench import render
         from convkit.train.bench.run import Steps
         from convkit.train.bench.train import Bench, Result, bench
         from convkit.train.bench.workloads import WORKLOADS
-        from convkit.train.distributed import world
+        from convkit.train.distributed.world import world
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Measuring") from None
     usual = {
@@ -88,7 +88,7 @@ def _train(
 
     with world() as joined:
         result = bench(chosen, what, joined, progress_bar if chosen.tqdm else silent, keep)
-    Console(soft_wrap=True).print(*table.render(result), sep="\n")
+    Console(soft_wrap=True).print(*render.render(result), sep="\n")
     if result.failure:
         raise ConvkitError(result.failure)
 
@@ -188,15 +188,15 @@ def data(
     from rich.console import Console
 
     from convkit.errors import MissingExtra
-    from convkit.progress import progress_bar
+    from convkit.utils.progress import progress_bar
 
     try:
-        from convkit.train.bench import feeding
+        from convkit.train.bench import dataloading
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Measuring") from None
-    source = feeding.Source(data_dir, split, workload, num_crops)
-    seen = feeding.feed(source, rows, workers or _powers_of_two(), needs or [], progress_bar)
-    Console().print(*feeding.render(seen), sep="\n")
+    source = dataloading.Source(data_dir, split, workload, num_crops)
+    seen = dataloading.feed(source, rows, workers or _powers_of_two(), needs or [], progress_bar)
+    Console().print(*dataloading.render(seen), sep="\n")
     if json_file:
         json_file.write_text(json.dumps(seen.recorded(), indent=2) + "\n")
 

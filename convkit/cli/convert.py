@@ -130,7 +130,7 @@ def _source(converter: "type[Converter[Any]]") -> Parameters:
 
 
 def _max_errors(converter: "type[Converter[Any]]") -> Parameters:
-    from convkit.convert import DEFAULT_COUNT
+    from convkit.convert.error_budget import DEFAULT_COUNT
 
     default = f"{DEFAULT_COUNT}" + (f", or {converter.lacking:.0%} if that is more" if converter.lacking else "")
     help_text = (
@@ -178,8 +178,9 @@ def _run(
     max_errors: str | None,
 ) -> None:
     from convkit import layout
-    from convkit.convert import Budget, Policy, convert
-    from convkit.progress import progress_bar
+    from convkit.convert.error_budget import Budget, Policy
+    from convkit.convert.run import convert
+    from convkit.utils.progress import progress_bar
 
     if (out_dir / layout.MANIFEST).exists():
         typer.echo(f"{out_dir} is complete already; checking that it is this data set.", err=True)

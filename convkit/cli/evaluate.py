@@ -69,19 +69,19 @@ def evaluate(
     Runs by itself, or once for each GPU under torchrun. Exit code 1 if a turn could not be scored though others could.
     """
     from convkit.cli.report import at_the_end
-    from convkit.cli.train import quiet
+    from convkit.cli.train_options import quiet
     from convkit.errors import MissingExtra
     from convkit.metrics.score import Options as ScoreOptions
     from convkit.metrics.score import refuse_unknown
-    from convkit.progress import progress_bar
     from convkit.reporters.scores import render
+    from convkit.utils.progress import progress_bar
 
     quiet()
     scored_by = ScoreOptions(names(metrics))
     refuse_unknown(scored_by)
     try:
-        from convkit.train import evaluate as run
-        from convkit.train.distributed import world
+        from convkit.train.distributed.world import world
+        from convkit.train.evaluate import run
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Evaluation") from None
     options = run.Options(

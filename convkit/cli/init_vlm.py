@@ -30,14 +30,14 @@ def init_vlm(
 
     Nothing is downloaded, and no code of the language model's folder is run.
     """
-    from convkit.cli.train import quiet
+    from convkit.cli.train_options import quiet
     from convkit.errors import ConvkitError, MissingExtra
 
     if (language_model is None) == (texts_of is None):
         raise ConvkitError("Give --language_model to join a trained one, or --texts_of for a tiny one; one of them.")
     quiet()
     try:
-        from convkit.train import init_vlm as run
+        from convkit.train.models import init_vlm as run
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Making a model") from None
     made = (

@@ -19,25 +19,26 @@ def inspect(
     ] = None,
 ) -> None:
     """Show what a model will see of a row: tokens, which of them are trained on, positions, tiles."""
-    from convkit.cli.train import quiet
+    from convkit.cli.train_options import quiet
     from convkit.errors import ConvkitError, MissingExtra
 
     if out is not None and out.suffix != ".html":
         raise ConvkitError(f"--out writes a page, which {str(out)!r} is no name for. Give one that ends in .html.")
     quiet()
     try:
-        from convkit.train import inspect_views, models
-        from convkit.train.inspect import look
+        from convkit.train import models
+        from convkit.train.inspect import views
+        from convkit.train.inspect.tokens import look
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Looking at a row as a model does") from None
     from rich.console import Console
 
-    from convkit.files import write_atomic
+    from convkit.utils.files import write_atomic
 
     view = look(data, row, models.adapter(model, num_crops), split or None)
     if out is None:
-        Console(highlight=False).print(inspect_views.text(view), soft_wrap=True)
+        Console(highlight=False).print(views.text(view), soft_wrap=True)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, inspect_views.page(view).encode(), out.parent)
-    typer.echo("\n".join([*inspect_views.summary(view), f"written to {out}"]))
+    write_atomic(out, views.page(view).encode(), out.parent)
+    typer.echo("\n".join([*views.summary(view), f"written to {out}"]))

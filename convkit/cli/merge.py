@@ -19,13 +19,13 @@ def merge(
     ] = None,
 ) -> None:
     """Merge an adapter into its model, in the layout in which such models are published."""
-    from convkit.cli.train import quiet
+    from convkit.cli.train_options import quiet
     from convkit.errors import MissingExtra
 
     quiet()
     try:
         from convkit.train import models
-        from convkit.train.merge import merge as merged
+        from convkit.train.models.merge import merge as merged
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Merging") from None
     written = merged(models.adapter(model, num_crops), model, adapter, out, dtype)

@@ -12,7 +12,7 @@ def rule(
     ] = None,
 ) -> None:
     """Explain a rule of convkit validate, or list them all."""
-    from convkit.rule_pages import examples, page
+    from convkit.reporters.rule_page import examples, page
     from convkit.rules.registry import RULES, get_rule
 
     if name is not None:

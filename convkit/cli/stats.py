@@ -24,9 +24,9 @@ def stats(
     Reads the headers of images only. Exit code 1 if a row or an image could not be read.
     """
     from convkit.cli.model import target_of
-    from convkit.progress import progress_bar
     from convkit.reporters.stats import render
     from convkit.stats import stats as run
+    from convkit.utils.progress import progress_bar
 
     target = target_of(model, tokenizer)
     with progress_bar("counting", "B") as update:

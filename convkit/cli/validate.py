@@ -11,9 +11,9 @@ import typer
 from convkit.reporters import REPORTERS, get_reporter
 
 if TYPE_CHECKING:
-    from convkit.config import Selection
     from convkit.findings import Report
-    from convkit.validate import Result
+    from convkit.validate.run import Result
+    from convkit.validate.settings import Selection
 
 Codes = list[str] | None
 _RULES = "RULE[,...]"
@@ -84,10 +84,10 @@ def validate(
     """
     from convkit import layout
     from convkit.cli.model import target_of
-    from convkit.config import load
     from convkit.errors import ConvkitError
-    from convkit.progress import progress_bar
-    from convkit.validate import validate as run
+    from convkit.utils.progress import progress_bar
+    from convkit.validate.run import validate as run
+    from convkit.validate.settings import load
 
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise ConvkitError(f"--output {output} is a folder, or in none that exists. Give the name of a file.")
@@ -130,8 +130,8 @@ def _names(options: Codes) -> list[str]:
 
 def _fixed(result: "Result", again: Callable[[], "Result"]) -> "Result":
     """Mend and say what, until nothing is left to mend: not all findings may have been listed."""
-    from convkit.fix import fix
     from convkit.reporters.words import counted
+    from convkit.validate.fix import fix
 
     while True:
         changes, refused = fix(result.report.findings)
@@ -149,7 +149,7 @@ def _accept(
     report: "Report", path: Path, anew: bool, paths: list[Path], selection: "Selection", *, complete: bool
 ) -> "Report":
     """Take out of a report what the baseline accepts; say what it accepts in vain, where all was looked at."""
-    from convkit import baseline
+    from convkit.validate import baseline
 
     if anew:
         baseline.write(path, report)
@@ -170,7 +170,7 @@ def _accept(
 def _write(text: str, output: Path | None) -> None:
     from tempfile import TemporaryDirectory
 
-    from convkit.files import write_atomic
+    from convkit.utils.files import write_atomic
 
     if output is None:
         sys.stdout.write(text)

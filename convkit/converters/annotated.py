@@ -20,8 +20,8 @@ from convkit.converters.picture_index import PictureIndex, files_below, stem_of
 from convkit.converters.pictures import Picture, PictureOptions, from_file
 from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.errors import ItemError, SourceError
-from convkit.files import printable
 from convkit.schema import Conversation
+from convkit.utils.files import printable
 
 BAD_ANNOTATION = "bad-annotation"
 _BOM = b"\xef\xbb\xbf"

@@ -2,7 +2,7 @@
 
 A converter is a class with two methods, `items` and `convert`, and a line in the table of
 `convkit.converters` (or an entry point in the group `convkit.converters`). Everything else (processes, order,
-resuming, quarantine, accounting, progress) belongs to `convkit.convert` and `convkit.engines`.
+resuming, quarantine, accounting, progress) belongs to `convkit.convert` and `convkit.utils.pool`.
 
 Example:
     class Captions(Converter[Caption]):
@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from convkit.progress import Progress
 from convkit.schema import Conversation
+from convkit.utils.progress import Progress
 
 
 class Options(BaseModel):

@@ -25,9 +25,9 @@ from convkit.converters.chats import Example
 from convkit.converters.parquet import RowGroup
 from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
 from convkit.errors import ConvkitError, ItemError, SourceError
-from convkit.progress import Progress, nothing
 from convkit.schema import Conversation, Turn
-from convkit.union_find import UnionFind
+from convkit.utils.progress import Progress, nothing
+from convkit.utils.union_find import UnionFind
 
 
 class CauldronOptions(PictureOptions):

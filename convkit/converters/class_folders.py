@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from convkit.converters.base import Exclude, Item, Options, Reject
 from convkit.errors import SourceError
-from convkit.files import printable
+from convkit.utils.files import printable
 
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {

@@ -34,9 +34,9 @@ from convkit.converters.parquet import RowGroup
 from convkit.converters.picture_index import files_below, stem_of
 from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.errors import ItemError, SourceError
-from convkit.files import printable
-from convkit.progress import Progress, nothing
 from convkit.schema import Conversation, Turn
+from convkit.utils.files import printable
+from convkit.utils.progress import Progress, nothing
 
 UNLABELLED = "test"
 """The split whose answers are kept back."""

@@ -7,8 +7,8 @@ from convkit.converters import class_folders, pictures
 from convkit.converters.base import Converter, Exclude, Record, Reject
 from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, Entry, Member
 from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
-from convkit.progress import Progress, nothing
 from convkit.schema import Conversation, Turn
+from convkit.utils.progress import Progress, nothing
 
 
 class ImageFolderOptions(PictureOptions, ClassOptions):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from convkit.converters.base import Item
 from convkit.errors import ItemError, MissingExtra, SourceError
-from convkit.files import printable
+from convkit.utils.files import printable
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 16

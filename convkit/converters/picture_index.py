@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.errors import SourceError
-from convkit.files import printable
+from convkit.utils.files import printable
 
 
 class PictureIndex:

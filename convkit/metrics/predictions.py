@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, Validation
 
 from convkit.dataset import MAX_LINE_BYTES, Line, first_problem, read_lines
 from convkit.errors import ConvkitError
-from convkit.files import printable
 from convkit.schema import SCHEMA_ID, Conversation, OptionalGroup, absent
+from convkit.utils.files import printable
 
 MAX_TEXT = 100_000
 """Characters of a prediction or an answer: the time to compare two of them grows with the product of their lengths."""

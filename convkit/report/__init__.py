@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convkit.errors import ConvkitError
-from convkit.files import write_atomic
 from convkit.report import load, page, plot, views
+from convkit.utils.files import write_atomic
 
 PAGE = "run.html"
 

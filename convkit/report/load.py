@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from convkit import record
+from convkit import run_info
 from convkit.dataset import first_problem, read_lines
 from convkit.errors import ConvkitError
-from convkit.files import printable
 from convkit.metrics.scores import Scores
-from convkit.record import Record
+from convkit.run_info import Record
+from convkit.utils.files import printable
 
 MAX_FILE_BYTES = 64 * 2**20
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -90,7 +90,7 @@ def run(directory: Path, evaluations: Sequence[Path] = ()) -> Run:
         )
     is_training = training.is_file()
     options = _parsed(training if is_training else evaluation, _OPTIONS)
-    recorded = record.read(directory)
+    recorded = run_info.read(directory)
     asked = recorded and recorded.model_copy(update={"split": options.get("eval_split")})
     folders = sorted((directory / "evaluations").glob("step-*")) if is_training else []
     own = [(folder, _evaluation(folder, _step(folder), asked)) for folder in folders]
@@ -98,7 +98,7 @@ def run(directory: Path, evaluations: Sequence[Path] = ()) -> Run:
         if not (folder / "scores.json").is_file():
             raise ConvkitError(f"{folder} has no scores.json. Give the --output_dir of a finished convkit evaluate.")
     others = evaluations if is_training else [directory, *evaluations]
-    found = [*own, *((folder, _evaluation(folder, None, record.read(folder))) for folder in others)]
+    found = [*own, *((folder, _evaluation(folder, None, run_info.read(folder))) for folder in others)]
     return Run(
         name=_name(directory),
         kind="training" if is_training else "evaluation",

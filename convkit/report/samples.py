@@ -11,10 +11,10 @@ from convkit.errors import ConvkitError
 from convkit.metrics.answers import anls, exact_match
 from convkit.metrics.predictions import Prediction, read_predictions
 from convkit.metrics.score import by_source
-from convkit.record import Record
 from convkit.report.curves import number
 from convkit.report.load import Evaluation, Run
 from convkit.report.pictures import Budget, Picture
+from convkit.run_info import Record
 from convkit.schema import Conversation
 
 MAX_WORST, MAX_OTHERS, MAX_SOURCES, MAX_IMAGES = 12, 6, 4, 4

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.digests import DigestSet, new_key
 from convkit.findings import Finding, Severity
 from convkit.schema import Manifest
+from convkit.utils.digests import DigestSet, new_key
 
 if TYPE_CHECKING:
-    from convkit.digests import Digests
     from convkit.media.images import Image
+    from convkit.utils.digests import Digests
 
 
 @dataclass(frozen=True)

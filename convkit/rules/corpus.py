@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convkit import layout
-from convkit.digests import Column, contains, digest, from_bytes
 from convkit.findings import Finding, Severity
 from convkit.rules.base import Check, Corpus, Place, Problem, RowFacts, RowFile, Rule, shown
 from convkit.rules.lookup import sound_rows
 from convkit.schema import Split
+from convkit.utils.digests import Column, contains, digest, from_bytes
 
 DUPLICATE_ID = Rule(
     code="CK301",

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.digests import Column, contains, digest
 from convkit.findings import Finding
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts
 from convkit.rules.corpus import CONFLICTING_ANSWERS, DUPLICATE_ROW
 from convkit.rules.lookup import MOST_LISTED, Growing, image_paths, not_listed, quoted, runs, sound_rows
 from convkit.schema import Conversation
+from convkit.utils.digests import Column, contains, digest
 
 if TYPE_CHECKING:
-    from convkit.digests import Digests
     from convkit.media.images import Image
+    from convkit.utils.digests import Digests
 
 LINE_BITS = 40
 _MASK = 2**64 - 1

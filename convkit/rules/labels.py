@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.digests import Column
 from convkit.findings import Finding
 from convkit.layout import is_training
 from convkit.rules.base import Check, Corpus, Problem, RowFacts
 from convkit.rules.corpus import LABEL_IMBALANCE, UNSEEN_CLASS
 from convkit.rules.lookup import MOST_LISTED, Key, first_places, not_listed, quoted, split_names
 from convkit.schema import Conversation
+from convkit.utils.digests import Column
 
 if TYPE_CHECKING:
-    from convkit.digests import Digests
+    from convkit.utils.digests import Digests
 
 MIN_ROWS = 100
 """In a split with fewer rows, nine in ten may be chance."""

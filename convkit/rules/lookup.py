@@ -8,17 +8,17 @@ from pydantic import ValidationError
 
 from convkit import layout
 from convkit.dataset import MAX_LINE_BYTES, read_lines
-from convkit.digests import Column, digest, from_bytes
 from convkit.findings import Finding
 from convkit.rules.base import Corpus, Place, Problem, RowFile, Rule
 from convkit.rules.file import without_marks
 from convkit.schema import Conversation
+from convkit.utils.digests import Column, digest, from_bytes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from convkit.digests import Digests
+    from convkit.utils.digests import Digests
 
     Indices = NDArray[np.intp]
 

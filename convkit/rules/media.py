@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from posixpath import splitext
 from typing import TYPE_CHECKING
 
-from convkit.digests import digest
 from convkit.findings import Finding, Severity
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, Rule
 from convkit.rules.lookup import image_paths, sound_rows
+from convkit.utils.digests import digest
 
 if TYPE_CHECKING:
     from convkit.media.images import Image

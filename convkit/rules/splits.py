@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.digests import DigestSet, digest
 from convkit.findings import Finding
 from convkit.layout import is_training
 from convkit.media.facts import SHAPE_BITS
@@ -20,11 +19,12 @@ from convkit.rules.lookup import (
     split_names,
 )
 from convkit.schema import Conversation
+from convkit.utils.digests import DigestSet, digest
 
 if TYPE_CHECKING:
-    from convkit.digests import Digests
     from convkit.media.images import Image
     from convkit.rules.lookup import Indices
+    from convkit.utils.digests import Digests
 
 MOST_DIFFERENT_BITS = 7
 """Of the 256 of a shape. One less than there are bands, so that two near shapes are equal in one band at least."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convkit.errors import SourceError
-from convkit.files import printable
-from convkit.progress import Progress
+from convkit.utils.files import printable
+from convkit.utils.progress import Progress
 
 
 @dataclass(frozen=True)

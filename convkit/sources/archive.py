@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from convkit.errors import SourceError
-from convkit.progress import Progress
 from convkit.sources import Refused
 from convkit.sources.members import Extraction
 from convkit.sources.tar import is_end_mark, unpack_tar
 from convkit.sources.zip import unpack_zip
+from convkit.utils.progress import Progress
 
 REFUSED_FILE = "refused.json"
 

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from convkit.progress import Progress
 from convkit.sources.members import Extraction, chunks, damaged, reading, shown
+from convkit.utils.progress import Progress
 
 HEADER_BYTES = 8 << 20
 """The most bytes of all headers of one member; a path takes four thousand, an attribute sixty-five thousand."""

@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from convkit.errors import SourceError
-from convkit.progress import Progress
 from convkit.sources.members import BY_HAND, Extraction, chunks, reading
+from convkit.utils.progress import Progress
 
 _ENCRYPTED = 0x1
 _UTF8 = 0x800

@@ -9,30 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convkit import layout, receipt, record
+from convkit import layout, receipt, run_info
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
-from convkit.files import write_atomic
-from convkit.progress import Bars, silent
-from convkit.record import Planned, Record
-from convkit.train import checkpoint, extras, index, methods, preflight, reporters
+from convkit.run_info import Planned, Record
+from convkit.train.checkpoint import store
 from convkit.train.config import Config, defaults
-from convkit.train.data import Packs, batches, reading
-from convkit.train.determinism import deterministic
-from convkit.train.distributed import World
-from convkit.train.environment import hardware, versions
-from convkit.train.evaluate import EVALUATION
-from convkit.train.evaluations import Evaluations, curves, summary
-from convkit.train.fingerprint import fingerprint
-from convkit.train.index import Dropped, Index
-from convkit.train.log import Log
-from convkit.train.loop import Stopped, Trainer
-from convkit.train.meter import Meter
-from convkit.train.models.base import Adapter
-from convkit.train.plan import Plan, PlanOptions
-from convkit.train.precision import dtype
-from convkit.train.sharding import shard
-from convkit.train.trial import trial
+from convkit.train.data import index
+from convkit.train.data.index import Dropped, Index
+from convkit.train.data.loader import Packs, batches, reading
+from convkit.train.data.schedule import Plan, PlanOptions
+from convkit.train.distributed.environment import hardware, versions
+from convkit.train.distributed.world import World
+from convkit.train.evaluate.run import EVALUATION
+from convkit.train.evaluation import Evaluations, curves, summary
+from convkit.train.metrics import trackers
+from convkit.train.metrics.log import Log
+from convkit.train.metrics.throughput import Meter
+from convkit.train.models.family import Adapter
+from convkit.train.models.fingerprint import fingerprint
+from convkit.train.optim.sharding import shard
+from convkit.train.preflight import memory
+from convkit.train.preflight.checkpoint import trial
+from convkit.train.setup import requirements, trainable
+from convkit.train.setup.determinism import deterministic
+from convkit.train.setup.precision import dtype
+from convkit.train.trainer import Stopped, Trainer
+from convkit.utils.files import write_atomic
+from convkit.utils.progress import Bars, silent
 
 CONFIG, DROPPED = "config.json", "dropped.jsonl"
 _NAMED = 3
@@ -49,8 +53,8 @@ def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, s
         ConvkitError: the data may not be trained on, the run directory holds another run, or training fails.
         Stopped: SIGTERM came; a checkpoint was written after the step.
     """
-    reporters.require(config)
-    extras.require(config)
+    trackers.require(config)
+    requirements.require(config)
     with deterministic(config.deterministic), reading():
         _train(config, adapter, world, bars, say)
 
@@ -62,7 +66,7 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
     plan = Plan(rows.tokens, _plan_options(config, adapter, len(rows.dropped)))
     of = _identity(config, seen, plan)
     start = world.from_first(lambda: _open(config, of, rows.dropped))
-    world.from_first(lambda: record.write(config.output_dir, _record(config, seen, plan, world)))
+    world.from_first(lambda: run_info.write(config.output_dir, _record(config, seen, plan, world)))
     if rows.dropped:
         speak(_told(config, rows))
     speak(
@@ -70,11 +74,11 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
         f"{plan.steps:,} steps; plan {plan.digest[:12]}"
     )
     evaluations = Evaluations(config, adapter, world, plan.steps, bars)
-    shards = shard(methods.load(adapter, config).train(), config, world)
+    shards = shard(trainable.load(adapter, config).train(), config, world)
     trainer = Trainer(shards, plan, rows, config, world)
     packs = Packs(rows, config.data_dir / layout.IMAGES, adapter, everywhere=shards.in_step)
-    found = preflight.preflight(trainer, packs, adapter)
-    for line in preflight.lines(found):
+    found = memory.preflight(trainer, packs, adapter)
+    for line in memory.lines(found):
         speak(line)
     step, done = _restore(start, trainer, speak) if start else (0, 0)
     if config.trial_checkpoint and not start:  # one that was gone on with is proof enough
@@ -163,8 +167,8 @@ def _record(config: Config, seen: receipt.Receipt, plan: Plan, world: World) -> 
 def _open(config: Config, of: dict[str, Any], dropped: Sequence[Dropped]) -> Path | None:
     """Make the run directory, or find the checkpoint to go on from; None for a start from the beginning."""
     run = config.output_dir
-    checkpoint.clean(run)
-    found = checkpoint.checkpoints(run)
+    store.clean(run)
+    found = store.checkpoints(run)
     if found and config.resume == "no":
         raise ConvkitError(
             f"{run} holds checkpoints of a run. Add --resume auto to go on with it, or choose another --output_dir."
@@ -172,8 +176,8 @@ def _open(config: Config, of: dict[str, Any], dropped: Sequence[Dropped]) -> Pat
     if (run / EVALUATION).exists():
         raise ConvkitError(f"{run} holds {EVALUATION}, of convkit evaluate. Choose another --output_dir.")
     if found:
-        _refuse_other(found[-1], checkpoint.read_state(found[-1])["of"], of)
-        checkpoint.prune(run, config.save_total_limit)  # a killed run may have left one more
+        _refuse_other(found[-1], store.read_state(found[-1])["of"], of)
+        store.prune(run, config.save_total_limit)  # a killed run may have left one more
     run.mkdir(parents=True, exist_ok=True)
     write_atomic(run / CONFIG, json.dumps(config.recorded(), indent=2).encode() + b"\n", run)
     if dropped:
@@ -196,8 +200,8 @@ def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 
 def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
-    state = checkpoint.read_state(path)
-    checkpoint.load(path, trainer.sharding)
+    state = store.read_state(path)
+    store.load(path, trainer.sharding)
     trainer.sharding.scale.load(state.get("loss_scale", {}))
     speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
     before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.sharding.name)
@@ -264,9 +268,7 @@ def _save(parts: _Parts, step: int, rows: int) -> None:
     }
     state = {"step": step, "rows": rows, "of": parts.of, **how}
     kept = config.save_total_limit
-    checkpoint.save(
-        config.output_dir, state, trainer.sharding, parts.adapter, first=first, dtype=dtype(config), keep=kept
-    )
+    store.save(config.output_dir, state, trainer.sharding, parts.adapter, first=first, dtype=dtype(config), keep=kept)
     trainer.world.wait()  # here, where all are patient: groups that DeepSpeed makes are not
 
 
@@ -279,7 +281,7 @@ def _evaluate(parts: _Parts, log: Log, step: int, asked: list[int]) -> None:
 
 def _finish(trainer: Trainer, adapter: Adapter) -> Path:
     config, first = trainer.config, trainer.world.first
-    return checkpoint.save_final(config.output_dir, trainer.sharding, adapter, first=first, dtype=dtype(config))
+    return store.save_final(config.output_dir, trainer.sharding, adapter, first=first, dtype=dtype(config))
 
 
 @contextmanager

@@ -8,16 +8,16 @@ from weakref import finalize
 
 from convkit import layout, receipt
 from convkit.dataset import Dataset
-from convkit.digests import from_bytes
 from convkit.findings import Finding
 from convkit.media.images import Image, ImageProblem
-from convkit.rows.model import Judged, Sizes
-from convkit.rows.parse import FirstMention, Found, Parsed
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts, shown
 from convkit.rules.lookup import not_listed
 from convkit.rules.registry import CHECKS, RULES
+from convkit.utils.digests import from_bytes
+from convkit.validate.model_worker import Judged, Sizes
+from convkit.validate.row_worker import FirstMention, Found, Parsed
 
 MOST_KEPT = 100_000
 """Findings of one rule; the rest is counted. Each takes more than a kilobyte, and nobody mends a million one by one."""

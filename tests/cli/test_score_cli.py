@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from convkit.cli import app
 from tests.conftest import ROOT
-from tests.schema.test_schemas import validator
+from tests.test_schemas import validator
 
 LINES = [
     {"id": "q1", "source": "docvqa", "turn": 0, "prediction": "1998", "gold": "1999", "answers": ["1999", "'99"]},

@@ -8,7 +8,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.split.test_split import plain, write
+from tests.test_split import plain, write
 
 COMMAND = dedent(
     """

@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from convkit.convert import Policy, convert
+from convkit.convert.error_budget import Policy
+from convkit.convert.run import convert
 from convkit.converters import load
 from convkit.converters.base import Converter
 from convkit.schema import Manifest

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import pytest
 
-from convkit.convert import Budget, Policy
+from convkit.convert.error_budget import Budget, Policy
 from convkit.errors import ConvkitError, DatasetError, SourceError
 from tests.convert.helpers import clip_tree, quarantined, rows, run, run_lines, tree, write_clip
 from tests.convert.toy import Lines, write_lines
@@ -481,7 +481,7 @@ def test_full_disk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return write(descriptor, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr("convkit.files.os.write", full)
+        patch.setattr("convkit.utils.files.os.write", full)
         with pytest.raises(OSError, match="No space left"):
             run("ucf101", source, source.parent / "out")
     assert not (source.parent / "out/dataset.json").exists()
@@ -513,7 +513,7 @@ def test_files_may_not_grow(size: int, workers: int, tmp_path: Path) -> None:
 
 def test_far_too_many_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_lines(tmp_path / "source", "ok")
-    monkeypatch.setattr("convkit.engines.local.default_workers", lambda: 2)
+    monkeypatch.setattr("convkit.utils.pool.default_workers", lambda: 2)
     with pytest.raises(ConvkitError, match=r"^9 workers are more than 4 for each of the 2 processors .* --workers 2,"):
         run_lines(source, tmp_path / "out", workers=9)
     assert not (tmp_path / "out").exists()

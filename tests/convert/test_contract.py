@@ -19,7 +19,7 @@ from convkit.converters import load
 from convkit.dataset import Dataset
 from convkit.errors import DatasetError, SourceError
 from convkit.schema import Manifest
-from convkit.validate import validate
+from convkit.validate.run import validate
 from tests.conftest import ROOT
 from tests.convert.helpers import (
     clip_tree,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convkit.convert import Budget, Policy
+from convkit.convert.error_budget import Budget, Policy
 from convkit.errors import ConvkitError
 from tests.conftest import ROOT
 from tests.convert.helpers import run, run_lines, tree
@@ -98,7 +98,8 @@ def test_an_interrupt_as_soon_as_a_worker_is_there(clips: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "module", ["typer", "convkit.converters", "pydantic", "convkit.converters.video_folder", "convkit.convert", "fcntl"]
+    "module",
+    ["typer", "convkit.converters", "pydantic", "convkit.converters.video_folder", "convkit.convert.run", "fcntl"],
 )
 def test_an_interrupt_while_the_program_starts(module: str, clips: Path, tmp_path: Path) -> None:
     code, said = _interrupted(("import", module), signal.SIGINT, clips, tmp_path / "out")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from convkit.convert import convert
+from convkit.convert.run import convert
 from convkit.converters import load
 from convkit.converters.base import Converter
-from convkit.progress import Note, Progress
 from convkit.split import Split
+from convkit.utils.progress import Note, Progress
 from tests.convert.helpers import clip_tree, run
 from tests.convert.picture_trees import cauldron_table, docvqa_tables, image_tree
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from convkit.convert import Budget, Policy, convert
+from convkit.convert.error_budget import Budget, Policy
+from convkit.convert.output_dir import finished
+from convkit.convert.run import convert
 from convkit.errors import ConvkitError, DatasetError, SourceError
 from convkit.schema import Manifest
-from convkit.workspace import finished
 from tests.convert.helpers import run, run_lines, tree
 from tests.convert.toy import Line, Lines, LinesOptions, write_lines
 
@@ -114,7 +115,7 @@ def test_a_complete_directory_is_never_emptied(tmp_path: Path, monkeypatch: pyte
         return finished(*job) if len(asked) > 1 else None
 
     with monkeypatch.context() as patch, pytest.raises(DatasetError, match="another data set: shout False there"):
-        patch.setattr("convkit.convert.finished", late)
+        patch.setattr("convkit.convert.run.finished", late)
         _run(source, tmp_path / "out")
     assert tree(tmp_path / "out") == before
     run_lines(source, tmp_path / "out")
@@ -174,7 +175,7 @@ def test_other_lists_for_an_unfinished_conversion_are_noticed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("convkit.convert.finish", interrupted)
+        patch.setattr("convkit.convert.run.finish", interrupted)
         run("ucf101", official / "UCF-101", tmp_path / "out", splits=lists, num_frames=1)
     with pytest.raises(DatasetError, match=r"unfinished conversion of another kind: splits '\w{64}' there"):
         run("ucf101", official / "UCF-101", tmp_path / "out", splits=other, num_frames=1)

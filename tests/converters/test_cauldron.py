@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from convkit.convert import Policy, convert
+from convkit.convert.error_budget import Policy
+from convkit.convert.run import convert
 from convkit.converters.base import Exclude
 from convkit.converters.cauldron import Cauldron, CauldronOptions
 from convkit.converters.parquet import split_of
 from convkit.errors import ConvkitError, SourceError
 from convkit.schema import Manifest
-from convkit.validate import validate
+from convkit.validate.run import validate
 from tests.convert.helpers import quarantined, rows, tree
 
 datasets: Any = pytest.importorskip("datasets")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from convkit.convert import convert
+from convkit.convert.run import convert
 from convkit.converters.hateful_memes import HatefulMemes
 from convkit.errors import SourceError
 from convkit.schema import Manifest
-from convkit.validate import validate
+from convkit.validate.run import validate
 from tests.convert.helpers import quarantined, rows, tree
 
 

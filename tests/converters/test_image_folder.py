@@ -8,12 +8,13 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from convkit.convert import Policy, convert
+from convkit.convert.error_budget import Policy
+from convkit.convert.run import convert
 from convkit.converters.image_folder import ImageFolder
 from convkit.converters.pictures import digest_of, group_of
 from convkit.errors import SourceError
 from convkit.schema import Manifest
-from convkit.validate import validate
+from convkit.validate.run import validate
 from tests.convert.helpers import quarantined, rows, tree
 
 CLASSES = ("cat", "dog")

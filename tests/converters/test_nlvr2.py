@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from convkit.convert import Budget, Policy, convert
+from convkit.convert.error_budget import Budget, Policy
+from convkit.convert.run import convert
 from convkit.converters.base import Reject
 from convkit.converters.nlvr2 import NLVR2, NLVR2Options
 from convkit.errors import ConvkitError, SourceError
 from convkit.schema import Manifest
-from convkit.validate import validate
+from convkit.validate.run import validate
 from tests.convert.helpers import quarantined, rows, tree
 
 EXPECTED_BAD = Policy(budget=Budget(share=1.0))
@@ -144,7 +145,7 @@ def test_the_official_dev_split(shared_data: Path, tmp_path: Path) -> None:
 def test_a_tenth_of_the_pairs_may_be_missing(
     there: int, ends_well: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convkit.convert.DEFAULT_COUNT", 0)
+    monkeypatch.setattr("convkit.convert.error_budget.DEFAULT_COUNT", 0)
     sound = [annotation(f"dev-1-0-{number}") for number in range(there)]
     write_lines(tmp_path / "source/dev.json", *sound, *(annotation(f"dev-2-0-{number}") for number in range(2)))
     draw_pair(tmp_path / "source/dev", "dev-1-0", 20)

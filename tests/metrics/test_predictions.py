@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import MAX_TEXT, Prediction, read_predictions
 from convkit.schema import Conversation
-from tests.schema.test_schemas import validator
+from tests.test_schemas import validator
 
 SCHEMA = validator("prediction.json")
 LINE = {"id": "a", "source": "pets", "turn": 0, "prediction": "cat"}

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convkit import receipt, record
+from convkit import receipt, run_info
 from convkit.dataset import Dataset
 from convkit.metrics.predictions import Prediction, read_predictions
 from convkit.metrics.score import Options, score
-from convkit.record import Hardware, Planned, Record
+from convkit.run_info import Hardware, Planned, Record
 from convkit.schema import Conversation
-from convkit.validate import validate
+from convkit.validate.run import validate
 from tests.fixtures.make_datasets import lines, manifest, png
 
 HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}"
@@ -42,7 +42,7 @@ def dataset(directory: Path, content: list[dict[str, Any]]) -> Path:
 
 def write_record(folder: Path, data: Path, *, planned: bool, steps: int = STEPS) -> None:
     plan = Planned(method="full", rows=6, dropped=1, epochs=5, steps=steps, packs=40, tokens=9_000, digest="0" * 64)
-    record.write(
+    run_info.write(
         folder,
         Record(
             versions={"convkit": "0.1.0", "torch": "2.11.0"},

@@ -10,9 +10,9 @@ import torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from convkit.train.models import tiny
-from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VAdapter
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
-from tests.train.forks import Forks
+from tests.train.helpers.forks import Forks
 
 TEXTS = ["What is the total amount? It is a cup of coffee, and a logo.", "Is the statement true? True. False."] * 8
 

@@ -17,13 +17,15 @@ from safetensors.torch import load_file
 
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError
-from convkit.train import checkpoint as checkpoints
-from convkit.train import loop, methods, preflight, run
-from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from convkit.validate import validate
-from tests.train import runs
-from tests.train.forks import Forks
-from tests.train.processes import ENVIRONMENT, meeting
+from convkit.train import run, trainer
+from convkit.train.checkpoint import store as checkpoints
+from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.preflight import memory
+from convkit.train.setup import trainable
+from convkit.validate.run import validate
+from tests.train.helpers import runs
+from tests.train.helpers.forks import Forks
+from tests.train.helpers.processes import ENVIRONMENT, meeting
 
 EVALUATED = {"eval_split": "train", "eval_steps": 3, "eval_limit": 4, "eval_max_new_tokens": 2}
 METHODS: dict[str, dict[str, Any]] = {
@@ -176,17 +178,17 @@ def test_preflight_reaches_what_sees_though_the_heaviest_pack_is_text(
     text, seen = runs.rows(2)[1], runs.rows(1)[0]
     text["conversations"][0]["user"] *= 200
     with_images: list[bool] = []
-    ours = loop.Trainer.forward_backward
+    ours = trainer.Trainer.forward_backward
 
     def note(self: Any, batch: Any, *others: Any, **named: Any) -> Any:
         with_images.append(batch.get("pixel_values") is not None)
         return ours(self, batch, *others, **named)
 
-    monkeypatch.setattr(loop.Trainer, "forward_backward", note)
+    monkeypatch.setattr(trainer.Trainer, "forward_backward", note)
     for name, content, expected in (("text", [text, seen], [False, True]), ("image", [seen], [True])):
         data = runs.write_dataset(tmp_path / name, content)
         config = runs.config(data, checkpoint, tmp_path / "run", batch_size_per_gpu=1)
-        found = preflight.preflight(*runs.parts(config, adapter), adapter)
+        found = memory.preflight(*runs.parts(config, adapter), adapter)
         assert found.rows == 1
         assert found.towers["vision"].reached
         assert with_images[: len(expected)] == expected
@@ -196,14 +198,14 @@ def test_preflight_reaches_what_sees_though_the_heaviest_pack_is_text(
 def test_a_part_without_gradient_is_found_before_the_first_step(
     dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = methods.load
+    load = trainable.load
 
     def with_a_loose_end(*arguments: Any) -> Any:
         model = load(*arguments)
         model.model.unused = torch.nn.Linear(2, 2)
         return model
 
-    monkeypatch.setattr(methods, "load", with_a_loose_end)
+    monkeypatch.setattr(trainable, "load", with_a_loose_end)
     with pytest.raises(ConvkitError, match=r"^2 of \d+ tensors of the language part .* got no gradient"):
         train(dataset, adapter, tmp_path / "run")
 
@@ -214,7 +216,7 @@ def test_the_heaviest_pack_that_does_not_fit_is_named(
     def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory. Tried to allocate")
 
-    monkeypatch.setattr(loop.Trainer, "forward_backward", full)
+    monkeypatch.setattr(trainer.Trainer, "forward_backward", full)
     with pytest.raises(ConvkitError, match=r"heaviest pack, of [\d,]+ tokens \(rows 'r\d'.*Lower --max_tokens"):
         train(dataset, adapter, tmp_path / "run")
 
@@ -347,15 +349,15 @@ def test_a_full_disk_ends_in_words_and_leaves_nothing_half_written(
 def test_a_run_that_is_asked_to_stop_saves_first(
     dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = loop.Trainer.step
+    step = trainer.Trainer.step
 
-    def asked(self: loop.Trainer, number: int, *arguments: Any) -> Any:
+    def asked(self: trainer.Trainer, number: int, *arguments: Any) -> Any:
         if number == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, number, *arguments)
 
-    monkeypatch.setattr(loop.Trainer, "step", asked)
-    with pytest.raises(loop.Stopped, match="stopped after step 2 of 6"):
+    monkeypatch.setattr(trainer.Trainer, "step", asked)
+    with pytest.raises(trainer.Stopped, match="stopped after step 2 of 6"):
         train(dataset, adapter, tmp_path / "run", num_train_epochs=2)
     assert [path.name for path in checkpoints.checkpoints(tmp_path / "run")] == ["step-00000002"]
     monkeypatch.undo()
@@ -383,14 +385,14 @@ def test_images_that_change_during_a_run_end_it_by_name(
     adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = runs.write_dataset(tmp_path / "pets")
-    usual = preflight.preflight
+    usual = memory.preflight
 
-    def gone_afterwards(*arguments: Any) -> preflight.Preflight:
+    def gone_afterwards(*arguments: Any) -> memory.Preflight:
         seen = usual(*arguments)
         (data / "images/3.png").unlink()
         return seen
 
-    monkeypatch.setattr(preflight, "preflight", gone_afterwards)
+    monkeypatch.setattr(memory, "preflight", gone_afterwards)
     for workers in (0, 1):
         with pytest.raises(ConvkitError, match=r"Row 'r3' has an unusable image: '3\.png' is not in images/"):
             train(data, adapter, tmp_path / f"run{workers}", dataloader_num_workers=workers)

@@ -7,7 +7,7 @@ from typing import Any
 
 from convkit.findings import Finding, Report
 from convkit.profiles import Target
-from convkit.validate import validate
+from convkit.validate.run import validate
 from tests.fixtures.make_datasets import DIRECTORY
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from convkit import baseline
 from convkit.errors import ConvkitError
 from convkit.findings import Report, report_of
+from convkit.validate import baseline
 from tests.fixtures.make_datasets import line, row
+from tests.reporters.test_reporters import finding
 from tests.validate.helpers import codes
 from tests.validate.helpers import report_of as validated
-from tests.validate.test_reporters import finding
 
 
 def accepted(path: Path, report: Report) -> baseline.Baseline:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from convkit import fix as fixing
 from convkit.cli import app
-from convkit.fix import FIXERS, fix
 from convkit.rules.registry import RULES
+from convkit.validate import fix as fixing
+from convkit.validate.fix import FIXERS, fix
 from tests.fixtures.make_datasets import line, lines, row
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 

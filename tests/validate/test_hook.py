@@ -7,11 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from convkit.config import Settings
 from convkit.reporters import REPORTERS
+from convkit.validate.settings import Settings
+from tests.cli.test_validate_cli import convkit
 from tests.conftest import ROOT
 from tests.fixtures.make_datasets import DIRECTORY, lines, row
-from tests.validate.test_command import convkit
 
 DOCS = (ROOT / "docs" / "validate.md").read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ import pytest
 from convkit import __version__, receipt
 from convkit.errors import DatasetError
 from convkit.rules.registry import codes
-from convkit.validate import Result, validate
+from convkit.validate.run import Result, validate
 from tests.validate.helpers import copy_of
 
 
@@ -101,7 +101,7 @@ def test_a_directory_that_cannot_be_written_still_has_its_report(
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("convkit.files.os.fsync", refuse)
+    monkeypatch.setattr("convkit.utils.files.os.fsync", refuse)
     result = run(directory)
     assert result.report.summary.rows == 3
     assert result.notes == (f"receipt not written or removed: {directory / 'receipt.json'}: Read-only file system",)
@@ -116,7 +116,7 @@ def test_an_interrupted_writing_leaves_the_old_receipt(tmp_path: Path, monkeypat
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("convkit.files.os.fsync", interrupt)
+    monkeypatch.setattr("convkit.utils.files.os.fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(directory)
     assert (directory / "receipt.json").read_bytes() == before

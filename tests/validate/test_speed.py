@@ -20,18 +20,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from convkit import digests, layout
-from convkit.digests import Column, DigestSet
+from convkit import layout
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.media import images
 from convkit.media.cache import MediaCache
 from convkit.profiles import Target
-from convkit.rows.pieces import Piece, cut
-from convkit.rows.plain import keys_of, read_row
 from convkit.rules import file as file_rules
 from convkit.rules.base import RowFile
 from convkit.schema import IMAGE_MARKER, Conversation
-from convkit.validate import validate
+from convkit.utils import digests
+from convkit.utils.digests import Column, DigestSet
+from convkit.validate.chunks import Piece, cut
+from convkit.validate.fast_schema import keys_of, read_row
+from convkit.validate.run import validate
 from tests.fixtures.make_datasets import DIRECTORY, line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 from tests.validate.test_hostile import documents
@@ -40,7 +41,7 @@ INVALID = sorted(path.name for path in (DIRECTORY / "invalid").iterdir())
 
 
 def small_pieces(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    for module in ("convkit.rows.pieces", "convkit.validate"):
+    for module in ("convkit.validate.chunks", "convkit.validate.run"):
         monkeypatch.setattr(f"{module}.PIECE_BYTES", size)
 
 
@@ -50,7 +51,7 @@ def test_pieces_of_any_size_have_the_same_findings(
     name: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = copy_of(f"invalid/{name}", tmp_path)
-    monkeypatch.setattr("convkit.validate.MAX_LINE_BYTES", 4096)
+    monkeypatch.setattr("convkit.validate.run.MAX_LINE_BYTES", 4096)
     whole = report_of(directory)
     small_pieces(monkeypatch, size)
     assert report_of(directory) == whole
@@ -136,8 +137,8 @@ def test_the_plain_schema_is_the_schema_of_rows(document: Any) -> None:
 
 
 def test_the_plain_schema_has_the_keys_of_the_model() -> None:
-    from convkit.rows.plain import PlainRow, PlainTurn
     from convkit.schema import Turn
+    from convkit.validate.fast_schema import PlainRow, PlainTurn
 
     for plain, model in ((PlainRow, Conversation), (PlainTurn, Turn)):
         assert list(plain.__annotations__) == list(model.model_fields)
@@ -324,7 +325,7 @@ def test_a_cache_that_cannot_be_made_is_done_without(
 
 def test_a_worker_that_looks_at_images_loads_little() -> None:
     """Its start is most of what the headers of some thousand images cost."""
-    modules = "sys, convkit.engines.local, convkit.media.images"
+    modules = "sys, convkit.utils.pool, convkit.media.images"
     code = f"import {modules}; print({{'pydantic', 'numpy', 'PIL'}} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
     assert images.look.__module__ == "convkit.media.images"
@@ -333,7 +334,7 @@ def test_a_worker_that_looks_at_images_loads_little() -> None:
 def test_many_known_images_behind_one_that_is_not(
     tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convkit.validate.media._MOST_WAITING", 3)
+    monkeypatch.setattr("convkit.validate.image_pass._MOST_WAITING", 3)
     path = pictures(tmp_path, 40)
     first = report_of(path)
     (tmp_path / "images" / "0.png").write_bytes(png(17, 17))
@@ -398,7 +399,7 @@ def test_rows_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_standard_input_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkit.validate.targets.MAX_STDIN_BYTES", 10)
+    monkeypatch.setattr("convkit.validate.inputs.MAX_STDIN_BYTES", 10)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n" * 11)))
     with pytest.raises(ConvkitError, match=r"more than 10 bytes\. Write the rows into a file"):
         validate([Path("-")], workers=0)
@@ -428,7 +429,7 @@ def test_blocks_do_not_depend_on_how_digests_were_added(one: list[int], other: l
 
 
 def test_a_worker_that_dies_over_rows_ends_the_run(tmp_path: Path) -> None:
-    from convkit.validate import _crashed
+    from convkit.validate.run import _crashed
 
     with pytest.raises(ConvkitError, match=r"x\.jsonl from line 7 on died"):
         _crashed(Piece("x.jsonl", 0, 0, 7, b"", 0))

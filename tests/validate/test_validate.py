@@ -11,9 +11,9 @@ import pytest
 
 from convkit.errors import ConvkitError, DatasetError
 from convkit.media.images import Job
-from convkit.progress import Note, Progress
 from convkit.reporters.words import by_rule
-from convkit.validate import validate
+from convkit.utils.progress import Note, Progress
+from convkit.validate.run import validate
 from tests.fixtures.make_datasets import line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 
@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("convkit.rows.pieces.open_rows", refuse)
+    monkeypatch.setattr("convkit.validate.chunks.open_rows", refuse)
     with pytest.raises(ConvkitError, match=r"x_train\.jsonl cannot be read: Permission denied"):
         validate([write_rows(tmp_path, lines(row()))])
 
@@ -112,7 +112,7 @@ def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
             else:
                 yield task(item)
 
-    monkeypatch.setattr("convkit.validate.local.run", run)
+    monkeypatch.setattr("convkit.validate.run.local.run", run)
     path = write_rows(tmp_path, lines(row("1", ["a.png", "b.png", "a.png"]), row("2", ["b.png", "c.png"])))
     report = validate([path], workers=2).report
     assert looked == ["a.png", "b.png", "c.png"]
@@ -136,7 +136,7 @@ def test_processes_find_what_one_process_finds(tmp_path: Path) -> None:
 
 
 def test_no_process_starts_without_media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkit.engines.local.ProcessPoolExecutor", None)
+    monkeypatch.setattr("convkit.utils.pool.ProcessPoolExecutor", None)
     path = write_rows(tmp_path, lines(row("1", ["missing.png"])))
     assert codes(validate([path], media="none", workers=4).report) == []
 

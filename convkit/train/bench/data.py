@@ -5,10 +5,10 @@ from pathlib import Path
 
 from convkit import layout
 from convkit.dataset import Dataset
-from convkit.progress import Bars
-from convkit.train import index
-from convkit.train.index import Index
-from convkit.train.models.base import Adapter
+from convkit.train.data import index
+from convkit.train.data.index import Index
+from convkit.train.models.family import Adapter
+from convkit.utils.progress import Bars
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def read(directory: Path, split: str, adapter: Adapter, max_tokens: int, drop_ov
     """A split of a dataset directory, which needs no receipt here.
 
     Raises:
-        DatasetError: see `convkit.train.index.build`.
+        DatasetError: see `convkit.train.data.index.build`.
     """
     images = directory / layout.IMAGES
     with bars("counting tokens", "rows") as update:

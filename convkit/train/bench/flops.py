@@ -17,10 +17,10 @@ from typing import Any
 from torch import nn
 
 from convkit.profiles.phi3 import TILE
-from convkit.train.index import Index
-from convkit.train.methods import own_name
+from convkit.train.data.index import Index
 from convkit.train.models.images import sizes
 from convkit.train.models.phi3_v.image_processing import hd_size
+from convkit.train.setup.trainable import own_name
 
 PARTS = ("vision", "language", "head")
 

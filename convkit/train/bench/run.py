@@ -4,17 +4,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from convkit.progress import Bars
-from convkit.train import preflight
-from convkit.train.bench import card
+from convkit.train.bench import gpu
 from convkit.train.bench.data import Data
+from convkit.train.bench.instrumented import watched
 from convkit.train.bench.timeline import Timeline
-from convkit.train.bench.watched import watched
-from convkit.train.data import Batch, Packs, batches
-from convkit.train.log import Log
-from convkit.train.loop import Trainer
-from convkit.train.meter import Meter
-from convkit.train.models.base import Adapter
+from convkit.train.data.loader import Batch, Packs, batches
+from convkit.train.metrics.log import Log
+from convkit.train.metrics.throughput import Meter
+from convkit.train.models.family import Adapter
+from convkit.train.preflight import memory
+from convkit.train.trainer import Trainer
+from convkit.utils.progress import Bars
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Seen:
     sections: list[dict[str, float]]
     """Milliseconds of each step."""
     losses: list[float]
-    peaks: card.Peaks | None
+    peaks: gpu.Peaks | None
     busy: float | None
     """Seconds in which the GPU did anything in the profiled steps; None if there were none."""
     warming: float
@@ -70,7 +70,7 @@ class Run:
         """Warm up, measure, and profile."""
         trainer, steps, device = self._trainer, self._steps, self._trainer.world.device
         began = time.perf_counter()
-        found = preflight.preflight(trainer, self._packs, self._adapter)
+        found = memory.preflight(trainer, self._packs, self._adapter)
         meter = Meter(trainer.plan, trainer.index, trainer.config, trainer.world, found.flops_per_token)
         again = steps.again if device.type == "cuda" else range(0)
         stream = self._stream([*range(steps.total), *again])
@@ -84,14 +84,14 @@ class Run:
                 return losses
 
             run(range(steps.warm))
-            card.wait(device)
+            gpu.wait(device)
             warming = time.perf_counter() - began
-            card.forget_peaks(device)
+            gpu.forget_peaks(device)
             losses = run(steps.counted)
             self._timeline.begin()
-            sections, peaks = self._timeline.steps()[steps.warm :], card.peaks(device)
-            busy = card.busy(device, lambda: run(again)) if again else None
-        return Seen(sections, losses, peaks, busy, warming, list(preflight.lines(found)))
+            sections, peaks = self._timeline.steps()[steps.warm :], gpu.peaks(device)
+            busy = gpu.busy(device, lambda: run(again)) if again else None
+        return Seen(sections, losses, peaks, busy, warming, list(memory.lines(found)))
 
     def _stream(self, steps: Sequence[int]) -> Iterator[Batch]:
         order = (pack for step in steps for pack in self._trainer.packs(step))

@@ -15,8 +15,8 @@ from convkit.profiles import Size
 from convkit.schema import Conversation, Turn
 from convkit.train.bench.data import Data
 from convkit.train.bench.workloads import Row, Workload
-from convkit.train.index import Index
-from convkit.train.models.base import Adapter
+from convkit.train.data.index import Index
+from convkit.train.models.family import Adapter
 
 WORDS = ["the", "of", "and", "date", "total", "amount", "page", "report", "company", "number", "letter", "name"]
 _DIFFERENT = 16

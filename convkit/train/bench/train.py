@@ -7,21 +7,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from convkit.errors import ConvkitError
-from convkit.progress import Bars, silent
-from convkit.train.bench import NOT_MEASURED, card, recipe
-from convkit.train.bench.contender import Contender
+from convkit.train.bench import NOT_MEASURED, baseline, gpu
 from convkit.train.bench.data import Data, named_data_set, read
-from convkit.train.bench.figures import TERA, Figures, rounded
-from convkit.train.bench.geometry import Geometry, RandomPhi3V
+from convkit.train.bench.method import Contender
+from convkit.train.bench.random_model import Geometry, RandomPhi3V
+from convkit.train.bench.results import TERA, Figures, rounded
 from convkit.train.bench.run import Steps
 from convkit.train.bench.synthetic import write
 from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.config import Config
-from convkit.train.distributed import World
-from convkit.train.environment import hardware, versions
-from convkit.train.models.phi3_v.adapter import Phi3VAdapter
-from convkit.train.precision import dtype
-from convkit.train.sharding import shard
+from convkit.train.distributed.environment import hardware, versions
+from convkit.train.distributed.world import World
+from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.optim.sharding import shard
+from convkit.train.setup.precision import dtype
+from convkit.utils.progress import Bars, silent
 
 OURS, RECIPE = "convkit", "recipe"
 
@@ -87,15 +87,15 @@ def bench(
     """
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         folder = Path(scratch)
-        peak = card.matmul_peak(world.device, dtype(config))
+        peak = gpu.matmul_peak(world.device, dtype(config))
         ours = _contender(RandomPhi3V, config, what, world, folder / OURS, shard)
         data = _data(config, what, ours.adapter, folder, bars)
         result = Result(_about(config, what, world), peak / TERA, {})
         result.figures[OURS] = ours.measure(data, world, what.steps, peak, bars)
         seen(result)
         if what.baseline:
-            theirs = recipe.configured(config)
-            other = _contender(recipe.RecipeAdapter, theirs, what, world, folder / RECIPE, recipe.RecipeSharding)
+            theirs = baseline.configured(config)
+            other = _contender(baseline.RecipeAdapter, theirs, what, world, folder / RECIPE, baseline.RecipeSharding)
             try:
                 result.figures[RECIPE] = other.measure(data, world, what.baseline, peak, bars)
             except ConvkitError as error:  # what was measured before is kept

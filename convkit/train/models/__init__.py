@@ -14,13 +14,13 @@ from transformers import (
 )
 
 from convkit.errors import ConvkitError
-from convkit.train import attention
 from convkit.train.models import files
-from convkit.train.models.base import Adapter
-from convkit.train.models.hf.adapter import HuggingFaceAdapter
+from convkit.train.models.family import Adapter
 from convkit.train.models.hf.families import FAMILIES
-from convkit.train.models.phi3_v.adapter import Phi3VAdapter
+from convkit.train.models.hf.family import HuggingFaceAdapter
+from convkit.train.models.kernels import attention
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
+from convkit.train.models.phi3_v.family import Phi3VAdapter
 from convkit.train.models.phi3_v.image_processing import Phi3VImageProcessor
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor

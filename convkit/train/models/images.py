@@ -7,7 +7,7 @@ import PIL.Image
 from convkit.media.images import FORMATS, ImageProblem, check
 from convkit.profiles import Size
 from convkit.schema import Conversation
-from convkit.train.encode import RowError
+from convkit.train.models.tokenize import RowError
 
 _REMEDY = "Validate the data set, see CK2xx."
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from convkit.errors import ConvkitError
 from convkit.schema import IMAGE_MARKER, Conversation
-from convkit.train.encode import (
+from convkit.train.models.tokenize import (
     IGNORED,
     STAND_IN,
     STAND_IN_PATTERN,

@@ -15,7 +15,8 @@ from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer, Phi3MLP, Phi3RMSNorm
 
 from convkit.errors import ConvkitError
-from convkit.train.attention import VARLEN
+from convkit.train.models.kernels.attention import VARLEN
+from convkit.train.models.kernels.swiglu import swiglu
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.generation import Generation, placeholders
 from convkit.train.models.phi3_v.image_processing import Sizes
@@ -23,7 +24,6 @@ from convkit.train.models.phi3_v.loss import loss_at
 from convkit.train.models.phi3_v.rotary import Rotary
 from convkit.train.models.phi3_v.vision import ImageEmbedding
 from convkit.train.models.tensors import refuse_gaps
-from convkit.train.swiglu import swiglu
 
 
 class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]

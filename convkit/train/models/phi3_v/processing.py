@@ -20,8 +20,8 @@ _TAG = re.compile(r"<\|image_(\d+)\|>")
 class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
     """Tokenizer and image processor together, as prompts for generation need them.
 
-    Training rows do not come through here (see `convkit.train.encode`): their text is data, in which a tag or a
-    control token is nothing but text.
+    Training rows do not come through here (see `convkit.train.models.tokenize`): their text is data, in which a tag
+    or a control token is nothing but text.
     """
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:

@@ -1,0 +1,1 @@
+"""Convert a source into a dataset directory."""

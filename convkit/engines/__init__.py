@@ -1,1 +1,0 @@
-"""Where work runs. An engine is a function that maps a task over items, in order."""

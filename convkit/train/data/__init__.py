@@ -1,0 +1,1 @@
+"""From a dataset directory to micro-batches: lengths, batch schedule, data loading."""

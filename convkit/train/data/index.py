@@ -1,0 +1,104 @@
+"""What must be known of every row before the first step: where it lies, and how long it is. No image is decoded."""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from convkit.dataset import MAX_LINE_BYTES, Dataset, read_lines
+from convkit.errors import DatasetError
+from convkit.schema import Conversation
+from convkit.train.models.family import Length
+from convkit.utils.progress import Progress
+
+
+class Dropped(NamedTuple):
+    """A row that was left out because it is too long."""
+
+    line: int
+    id: str
+    tokens: int
+
+
+Measure = Callable[[Conversation], Length]
+
+
+@dataclass
+class Index:
+    """The rows of a split, in 20 bytes each."""
+
+    path: Path
+    offsets: "array[int]" = field(default_factory=lambda: array("Q"))
+    tokens: "array[int]" = field(default_factory=lambda: array("I"))
+    trained: "array[int]" = field(default_factory=lambda: array("I"))
+    images: "array[int]" = field(default_factory=lambda: array("I"))
+    dropped: list[Dropped] = field(default_factory=list)
+    """Rows of the split that are none of these."""
+    shortest_with_images: int | None = None
+    """The number of the row with the fewest tokens among those that have images; None if none has."""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def add(self, row: Conversation, length: Length, offset: int) -> None:
+        """Note a row that begins at a byte of the file."""
+        self.images.append(sum(len(turn.images) for turn in row.conversations))
+        shortest = self.shortest_with_images
+        if self.images[-1] and (shortest is None or length.tokens < self.tokens[shortest]):
+            self.shortest_with_images = len(self)
+        self.offsets.append(offset)
+        self.tokens.append(length.tokens)
+        self.trained.append(length.trained)
+
+    @property
+    def lightest(self) -> int:
+        """The number of the row with the fewest tokens that goes through all of the model: one with images, if any."""
+        shortest = self.shortest_with_images
+        return min(range(len(self)), key=self.tokens.__getitem__) if shortest is None else shortest
+
+    def row(self, number: int) -> Conversation:
+        """Read one row; rows are counted from 0."""
+        with self.path.open("rb") as file:
+            file.seek(self.offsets[number])
+            return Conversation.model_validate_json(file.readline(MAX_LINE_BYTES))
+
+
+def build(
+    dataset: Dataset, split: str, measure: Measure, max_tokens: int, progress: Progress, drop_overlong: bool = False
+) -> Index:
+    """Read all rows of a split once.
+
+    Args:
+        measure: tells a row's length; what it raises names the row.
+        max_tokens: longer rows are refused.
+        progress: called with rows done, and in all.
+        drop_overlong: longer rows are left out and counted instead.
+
+    Raises:
+        DatasetError: there is no such split, or a row is not sound, too long, or without anything to learn.
+    """
+    path = dataset.path(split)
+    index, offset, total = Index(path), 0, dataset.manifest.splits[split].rows
+    for done, (line, (_, row)) in enumerate(zip(read_lines(path), dataset.rows(split), strict=True), 1):
+        length = measure(row)
+        if not length.trained:
+            raise DatasetError(f"{path}:{line.number}: row {row.id!r} has nothing to train on. Leave it out.")
+        if length.tokens <= max_tokens:
+            index.add(row, length, offset)
+        elif drop_overlong:
+            index.dropped.append(Dropped(line.number, row.id, length.tokens))
+        else:
+            raise DatasetError(
+                f"{path}:{line.number}: row {row.id!r} has {length.tokens:,} tokens, more than --max_tokens "
+                f"{max_tokens:,}; nothing is ever cut. Raise --max_tokens, lower --num_crops, leave the row out, or "
+                "leave all such rows out with --drop_overlong."
+            )
+        offset += len(line.raw) + 1
+        progress(done, total)
+    if index.dropped and not len(index):
+        raise DatasetError(
+            f"{path}: all of its {total:,} rows have more tokens than --max_tokens {max_tokens:,}. Raise it, or lower "
+            "--num_crops."
+        )
+    return index

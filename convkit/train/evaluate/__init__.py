@@ -1,0 +1,1 @@
+"""Generate a model's answers and score them."""

@@ -1,0 +1,110 @@
+"""Answers of a model to batches of questions, by greedy decoding."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import GenerationConfig, LogitsProcessor
+
+from convkit.errors import ConvkitError
+from convkit.schema import Conversation, Turn
+from convkit.train.evaluate.questions import History, Question
+from convkit.train.models.family import Adapter
+from convkit.train.models.tokenize import IGNORED
+
+
+class Prompts(Dataset[Any]):
+    """Batches of prompts by the numbers of their questions; errors come as values, as worker processes need it."""
+
+    def __init__(
+        self, asked: Sequence[Question], images: Path, adapter: Adapter, history: History, max_tokens: int
+    ) -> None:
+        self._asked, self._images, self._adapter = asked, images, adapter
+        self._history, self._max_tokens = history, max_tokens
+
+    def __getitem__(self, numbers: tuple[int, ...]) -> dict[str, Any] | ConvkitError:
+        rows = [self._asked[number].asked(self._history) for number in numbers]
+        try:
+            samples = [self._adapter.prompt(row, self._images, self._max_tokens) for row in rows]
+        except ConvkitError as error:
+            return ConvkitError(str(error))
+        return self._adapter.collate(samples, packed=False)
+
+    def answered(self, number: int, answers: Sequence[str]) -> dict[str, Any]:
+        """A batch of one question with these answers in turn; raises ConvkitError."""
+        row = self._asked[number].asked(self._history)
+        *earlier, last = row.conversations
+        turns = [(*earlier, last.model_copy(update={"assistant": answer})) for answer in answers]
+        rows = [row.model_copy(update={"conversations": conversation}) for conversation in turns]
+        return self._adapter.collate([self._adapter.sample(row, self._images) for row in rows], packed=False)
+
+
+class Generator:
+    """Answers prompts.
+
+    Args:
+        model: on the device that it computes on.
+        max_new_tokens: longer answers are cut off.
+    """
+
+    def __init__(self, model: Any, adapter: Adapter, max_new_tokens: int) -> None:
+        self._model, self._adapter = model.eval(), adapter
+        self._stops = set(adapter.stop_token_ids)
+        pad = adapter.tokenizer.pad_token_id
+        self._options = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=list(adapter.stop_token_ids),
+            pad_token_id=adapter.stop_token_ids[0] if pad is None else pad,
+        )
+
+    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator] # what is compiled is for training
+    @torch.no_grad()  # and no inference mode: what a model keeps of it could not be trained on afterwards
+    def __call__(self, batch: dict[str, Any]) -> tuple[list[str], Tensor]:
+        """The answers to B prompts, and the log-probabilities (B, vocabulary) of their first tokens, on the CPU."""
+        inputs = self._on_device(batch)
+        del inputs["labels"]
+        first = _First()
+        made = self._model.generate(**inputs, generation_config=self._options, logits_processor=[first])
+        answers = made[:, batch["input_ids"].shape[1] :].tolist()
+        return [self._text(ids) for ids in answers], first.probabilities.cpu()
+
+    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
+    @torch.no_grad()
+    def likelihoods(self, batch: dict[str, Any]) -> Tensor:
+        """The log-probabilities (B) of all labels of each of B samples, on the CPU."""
+        inputs = self._on_device(batch)
+        labels = inputs.pop("labels")[:, 1:]
+        logits = self._model(**inputs, use_cache=False).logits[:, :-1]
+        each = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        found: Tensor = each.where(labels != IGNORED, 0).sum(-1)
+        return found.cpu()
+
+    def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        device = self._model.device
+        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+    def _text(self, ids: list[int]) -> str:
+        end = next((place for place, id in enumerate(ids) if id in self._stops), len(ids))
+        return str(self._adapter.tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
+
+
+class _First(LogitsProcessor):  # type: ignore[misc]
+    """Looks at the first token, and changes nothing."""
+
+    probabilities: Tensor
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not hasattr(self, "probabilities"):
+            self.probabilities = scores.float().log_softmax(-1)
+        return scores
+
+
+def first_token(adapter: Adapter, answer: str) -> int:
+    """The token that an answer begins with; prompts end so that it is the same after all of them."""
+    turn = Turn(images=(), user="?", assistant=answer)
+    labels = adapter.sample(Conversation(id="?", source="?", conversations=(turn,)), Path()).labels
+    return int(labels[labels != IGNORED][0])

@@ -1,0 +1,1 @@
+"""Show the tokens, labels and images that a model gets from a row."""

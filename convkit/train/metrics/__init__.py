@@ -1,0 +1,1 @@
+"""Training metrics: log file, throughput, experiment trackers."""

@@ -1,0 +1,80 @@
+"""How fast a run is, and how much of the card it uses."""
+
+import resource
+import sys
+from typing import Any
+
+import torch
+
+from convkit.train.config import Config
+from convkit.train.data.index import Index
+from convkit.train.data.schedule import Plan
+from convkit.train.distributed.world import World
+
+GIB = 2**30
+PEAKS = {
+    # What the makers state for dense products in half precision, in TFLOP/s; the longer name first.
+    "H100 PCIe": 756,
+    "H100": 989,
+    "H200": 989,
+    "A100": 312,
+    "A40": 150,
+    "A10": 125,
+    "L40S": 362,
+    "L4": 121,
+    "RTX 4090": 165,
+    "V100": 125,
+    "T4": 65,
+}
+
+
+def peak_flops(config: Config, device: torch.device) -> float | None:
+    """What the card could do in the type that is computed in, in FLOP/s; None where that is not known."""
+    if device.type != "cuda" or config.precision == "float32":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak * 1e12 for known, peak in PEAKS.items() if known in name), None)
+
+
+class Meter:
+    """Makes figures of steps.
+
+    Args:
+        flops_per_token: of forward and backward.
+    """
+
+    def __init__(self, plan: Plan, index: Index, config: Config, world: World, flops_per_token: int) -> None:
+        self._plan, self._index, self._world = plan, index, world
+        peak = peak_flops(config, world.device)
+        self._share = flops_per_token / (peak * world.size) if peak else None
+        self._text = ""
+
+    def step(self, step: int, loss: float, seconds: float) -> dict[str, Any]:
+        """Figures of a step, all processes together; memory is this one's."""
+        rows = self._plan.batch(step)
+        images = sum(self._index.images[row] for row in rows)
+        tokens_a_second = self._plan.tokens(rows) / seconds
+        figures: dict[str, Any] = {
+            "images": images,
+            "images_a_second": round(images / seconds, 3),
+            "tokens_a_second": round(tokens_a_second, 1),
+            "memory_gib": round(peak_memory(self._world.device) / GIB, 3),
+        }
+        if self._share is not None:
+            figures["mfu"] = round(tokens_a_second * self._share, 4)
+        self._text = (
+            f"loss {loss:.3f} · {images / seconds:.2f} img/s · {tokens_a_second:,.0f} tokens/s · "
+            f"{figures['memory_gib']:.1f} GiB" + (f" · MFU {figures['mfu']:.0%}" if "mfu" in figures else "")
+        )
+        return figures
+
+    def text(self) -> str:
+        """The last step in a few words, for a progress bar."""
+        return self._text
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most that was in use, in bytes: of the GPU; without one, of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

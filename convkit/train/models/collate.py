@@ -1,0 +1,92 @@
+"""Samples to batches: padded side by side, or laid end to end without padding.
+
+Shape letters: B samples, T tokens (of the longest sample; in a pack of all samples together), N images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convkit.train.models.tokenize import IGNORED
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row as tensors."""
+
+    input_ids: Tensor
+    """(T) int64."""
+    labels: Tensor
+    """(T) int64, unshifted, -100 where nothing is learnt."""
+    media: dict[str, Tensor]
+    """What the model takes for images, such as `pixel_values` and `image_sizes`; empty without images. Tensors of
+    several samples are joined along their first dimension."""
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def pad(samples: Sequence[Sample], pad_token_id: int) -> dict[str, Any]:
+    """B samples side by side: `input_ids`, `labels`, `attention_mask` (B, T), and the media.
+
+    Rows to learn from are padded on the right; prompts, in which there is nothing to learn, on the left, so that all
+    of them end where generation begins.
+    """
+    learnt = any(bool((sample.labels != IGNORED).any()) for sample in samples)
+
+    def stack(rows: list[Tensor], value: int) -> Tensor:
+        side = "right" if learnt else "left"
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
+
+    return {
+        "input_ids": stack([sample.input_ids for sample in samples], pad_token_id),
+        "labels": stack([sample.labels for sample in samples], IGNORED),
+        "attention_mask": stack([torch.ones_like(sample.input_ids) for sample in samples], 0),
+        **_media(samples),
+    }
+
+
+def pack(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Samples end to end in one sequence, each with positions from 0 and blind to the others.
+
+    Returns:
+        `input_ids`, `labels`, `position_ids` (1, T); `cu_seq_lens_q` and `cu_seq_lens_k` (B + 1) int32, where samples
+        begin, and the end; `max_length_q` and `max_length_k`, the longest sample; the media. No first token of a
+        sample is learnt: the token before it is another's.
+    """
+    lengths = [len(sample) for sample in samples]
+    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    labels = torch.cat([sample.labels for sample in samples])
+    labels[bounds[:-1].long()] = IGNORED
+    return {
+        "input_ids": torch.cat([sample.input_ids for sample in samples])[None],
+        "labels": labels[None],
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+        **_media(samples),
+    }
+
+
+def _media(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    names = dict.fromkeys(name for sample in samples for name in sample.media)
+    return {name: _join([s.media[name] for s in samples if name in s.media]) for name in names}
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """Along the first dimension; where others differ, such as tiles an image, they are filled up with zeros."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return torch.cat(parts)
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    joined = parts[0].new_zeros(sum(map(len, parts)), *shape)
+    first = 0
+    for part in parts:
+        joined[first : first + len(part)][tuple(map(slice, (len(part), *part.shape[1:])))] = part
+        first += len(part)
+    return joined

@@ -1,0 +1,187 @@
+"""Any model family of transformers that is in the table, as the trainer sees it: padded, not packed."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from convkit.errors import ConvkitError
+from convkit.profiles import Profile, ShapeRefused, Size, canonical, get_profile
+from convkit.schema import Conversation
+from convkit.train.models import files
+from convkit.train.models import images as row_images
+from convkit.train.models.collate import Sample, pad
+from convkit.train.models.family import Length
+from convkit.train.models.hf.encode import TemplateEncoder
+from convkit.train.models.hf.families import LANGUAGE, family_of
+from convkit.train.models.hf.processor import Processor
+from convkit.train.models.kernels.attention import VARLEN
+from convkit.train.models.tensors import refuse_gaps
+from convkit.train.models.tokenize import IGNORED, Encoded, RowError
+
+
+class HuggingFaceAdapter:
+    """See `convkit.train.models.base.Adapter`.
+
+    Args:
+        directory: a checkpoint as transformers writes them.
+        num_crops: not known to these families.
+
+    Raises:
+        ConvkitError: num_crops was given, or the checkpoint's processor cannot be loaded.
+    """
+
+    lora_targets: tuple[str, ...] = LANGUAGE
+    compiled_layers: tuple[str, ...] = ()
+    packs = False
+
+    def __init__(self, directory: Path, num_crops: int | None = None) -> None:
+        config = files.read(directory / "config.json")
+        if num_crops is not None:
+            raise ConvkitError(
+                f"--num_crops is an option of Phi-3-vision; {config['model_type']} is tiled by its files. Leave it "
+                "out, or if it comes with --recipe, write `num_crops: null` into a file for --config."
+            )
+        with files.blamed(directory, "config.json"):
+            self.directory, self.family = directory, family_of(config)
+        self.vision_modules = self.family.vision_modules
+        self.vision_lora_targets = self.family.vision_lora_targets
+        self.processor = Processor(directory, self.family)
+        self.tokenizer = self.processor.tokenizer
+        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER, "config.json"):
+            self.image_token_ids = tuple(self.processor.image_token_ids)
+            options = self.family.profile_options(self.processor)
+            self.profile = _spec(self.family.profile, options)
+        self._encoder = TemplateEncoder(
+            self.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
+        )
+        self._profile: Profile = get_profile(self.profile)
+        self.stop_token_ids = self._stops()
+
+    def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = "sdpa") -> Any:
+        """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
+        with files.blamed(self.directory, *files.MODEL, "*.safetensors"):
+            model, seen = AutoModelForImageTextToText.from_pretrained(
+                self.directory,
+                dtype=dtype,
+                attn_implementation="sdpa" if attention == VARLEN else attention,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+                output_loading_info=True,
+            )
+        refuse_gaps(self.directory, seen)
+        files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
+        unused = self.family.unused(model.config)
+        for name, parameter in model.named_parameters():
+            if name.startswith(unused):
+                parameter.requires_grad_(False)
+        if self.family.features:
+            text = model.get_input_embeddings()
+            model.get_submodule(self.family.features).register_forward_hook(
+                lambda module, inputs, output: output.to(text.weight.dtype)
+            )
+        return model
+
+    def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """A row for training; raises RowError."""
+        return self._sample(self._encoder.encode, row, images, max_length)
+
+    def length(self, row: Conversation, images: Path) -> Length:
+        """A row in tokens, from the headers of its images; raises RowError."""
+        labels = self._encoder.encode(row, self._stand_ins(row, images)).labels
+        return Length(len(labels), sum(label != IGNORED for label in labels[1:]))
+
+    def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """What stands before a row's last answer; raises RowError."""
+        return self._sample(self._encoder.encode_prompt, row, images, max_length)
+
+    def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
+        """A padded batch.
+
+        Raises:
+            ValueError: packed was asked for.
+        """
+        if packed:
+            raise ValueError("these families are padded, not packed")
+        batch = pad(samples, self.tokenizer.pad_token_id or 0)
+        if self.family.token_types == "suffix":
+            batch["token_type_ids"] = (batch["labels"] != IGNORED).long()
+        elif self.family.token_types:
+            ids = torch.tensor(self.image_token_ids)
+            batch[self.family.token_types] = torch.isin(batch["input_ids"], ids).long()
+        return batch
+
+    def tiles(self, sample: Sample) -> list[torch.Tensor]:
+        """What the image processor made, its normalisation undone."""
+        with files.blamed(self.directory, *files.IMAGES):
+            return self.processor.pictures(sample.media)
+
+    def save_processor(self, directory: Path) -> None:
+        """Write what a checkpoint needs beside its weights."""
+        self.processor.save(directory)
+
+    def _sample(
+        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
+    ) -> Sample:
+        stand_ins = self._stand_ins(row, images)  # refuses images that cannot be read
+        if max_length is not None:
+            encode(row, stand_ins, max_length)  # refuses what does not fit, before pixels are read
+        found = row_images.pictures(row, images)
+        with files.blamed(self.directory, *files.IMAGES):
+            try:
+                media, texts = self.processor.process(found)
+            except (ValueError, ZeroDivisionError) as error:
+                raise RowError(row.id, "has images of which the processor makes nothing", f"{error}") from None
+        encoded = encode(row, texts, max_length)
+        return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
+
+    def _stand_ins(self, row: Conversation, images: Path) -> list[str]:
+        """As much text for each image as it has tokens, from its header."""
+        if self.family.single_turn and len(row.conversations) > 1:
+            raise RowError(
+                row.id,
+                f"has {len(row.conversations)} turns, of which this model can learn the last alone",
+                "Make a row of each turn.",
+            )
+        sizes = row_images.sizes(row, images)
+        with files.blamed(self.directory, *files.IMAGES):
+            return [
+                self._stand_in(row.id, path, size, len(sizes))
+                for path, size in zip(row_images.paths(row), sizes, strict=True)
+            ]
+
+    def _stand_in(self, row_id: str, path: str, size: Size, images: int) -> str:
+        try:
+            tokens = self._profile.image_tokens(size, images, self._encoder.count).low
+        except (ShapeRefused, ValueError, ZeroDivisionError) as error:
+            problem = f"has an image of a shape that this model does not take: {path!r}: {error}"
+            raise RowError(row_id, problem, "Crop it, or leave it out.") from None
+        before, after = self.family.image_frame
+        return before + self.processor.image_token * (tokens - self.family.wrappers) + after
+
+    def _stops(self) -> tuple[int, ...]:
+        """The end of an answer, and what the checkpoint says."""
+        said = files.read(self.directory / "generation_config.json").get("eos_token_id")
+        ids = [self.tokenizer.convert_tokens_to_ids(self._encoder.end), self.tokenizer.eos_token_id]
+        with files.blamed(self.directory, "generation_config.json"):
+            ids += _ids("eos_token_id", said if isinstance(said, list) else [said])
+        return tuple(dict.fromkeys(id for id in ids if id is not None))
+
+
+def _spec(profile: str, options: dict[str, int]) -> str:
+    """As `--model` names it."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name} should be a whole number for {profile}")
+    return canonical(f"{profile}:{','.join(f'{name}={value}' for name, value in options.items())}")
+
+
+def _ids(name: str, values: list[Any]) -> list[int]:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | None):
+            raise ValueError(f"{name} should be whole numbers, not {value!r}")
+    return [value for value in values if value is not None]

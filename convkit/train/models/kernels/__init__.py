@@ -1,0 +1,1 @@
+"""Attention, LoRA, quantized and fused kernels that the model families share."""

@@ -1,0 +1,151 @@
+"""Phi-3-vision and Phi-3.5-vision as the trainer sees them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convkit.errors import ConvkitError
+from convkit.profiles import canonical
+from convkit.schema import Conversation
+from convkit.train.models import files
+from convkit.train.models.collate import Sample, pack, pad
+from convkit.train.models.family import Length
+from convkit.train.models.images import paths, pictures, sizes
+from convkit.train.models.kernels.attention import VARLEN
+from convkit.train.models.kernels.pad_packed import places
+from convkit.train.models.phi3_v.image_processing import ImageRatioError, checked_crops, hd_size, pairs
+from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
+from convkit.train.models.phi3_v.processing import Phi3VProcessor
+from convkit.train.models.tokenize import IGNORED, Encoded, Encoder, RowError
+
+ROLES = frozenset(("<|system|>", "<|user|>", "<|assistant|>"))
+PROFILE = "phi-3.5-vision"
+_STOPS = ("<|end|>", "<|endoftext|>", "</s>")
+_NAMED = ("bos_token", "eos_token", "pad_token")
+
+
+class Phi3VAdapter:
+    """See `convkit.train.models.base.Adapter`.
+
+    Args:
+        directory: a checkpoint in the official layout.
+        num_crops: at most so many tiles an image; the checkpoint's number if not given.
+
+    Raises:
+        ConvkitError: a file of the checkpoint is damaged, or not of this family; it is named. Or num_crops is odd.
+    """
+
+    vision_modules: tuple[str, ...] = ("model.vision_embed_tokens",)
+    lora_targets: tuple[str, ...] = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head")
+    vision_lora_targets: tuple[str, ...] = (
+        *("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+        *("img_projection.0", "img_projection.2"),
+    )
+    image_token_ids: tuple[int, ...]
+    compiled_layers: tuple[str, ...] = ("Phi3VDecoderLayer", "CLIPEncoderLayer")
+    packs = True
+
+    def __init__(self, directory: Path, num_crops: int | None = None) -> None:
+        self.directory = directory
+        files.check(directory, *files.IMAGES, *files.TOKENIZER, *files.MODEL)
+        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
+            self.processor = Phi3VProcessor.from_pretrained(directory, local_files_only=True)
+            _refuse_other(directory, self.processor.tokenizer)
+        usual = self.processor.image_processor.num_crops
+        self.num_crops = usual if num_crops is None else checked_crops(num_crops)
+        self.profile = canonical(f"{PROFILE}:num_crops={self.num_crops}")
+        self.tokenizer = tokenizer = self.processor.tokenizer
+        self.image_token_ids = (self.processor.image_token_id,)
+        self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
+        self.stop_token_ids = tuple(tokenizer.convert_tokens_to_ids(list(_STOPS)))
+
+    def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = VARLEN) -> Phi3VForCausalLM:
+        """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
+        with files.blamed(self.directory, *files.MODEL, "*.safetensors"):
+            model: Phi3VForCausalLM = Phi3VForCausalLM.from_pretrained(
+                self.directory,
+                dtype=dtype,
+                attn_implementation=attention,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+        files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
+        return model
+
+    def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """A row for training; raises RowError."""
+        return self._sample(self._encoder.encode, row, images, max_length)
+
+    def length(self, row: Conversation, images: Path) -> Length:
+        """A row in tokens, from the headers of its images; raises RowError."""
+        labels = self._encoded(self._encoder.encode, row, images, None).labels
+        return Length(len(labels), sum(label != IGNORED for label in labels[1:]))
+
+    def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+        """What stands before a row's last answer; raises RowError."""
+        return self._sample(self._encoder.encode_prompt, row, images, max_length)
+
+    def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
+        """A batch, packed or padded on the right."""
+        if not packed:
+            return pad(samples, self.processor.tokenizer.pad_token_id)
+        return packed_batch(samples, self.processor.image_token_id)
+
+    def tiles(self, sample: Sample) -> list[torch.Tensor]:
+        """The tiles of all images, (3, 336, 336) uint8; the view of the whole is made by the model."""
+        return list(sample.media.get("pixel_values", ()))
+
+    def save_processor(self, directory: Path) -> None:
+        """Write the processor with the number of tiles that was trained with."""
+        image_processor = self.processor.image_processor
+        usual, image_processor.num_crops = image_processor.num_crops, self.num_crops
+        try:
+            self.processor.save_pretrained(directory)
+        finally:
+            image_processor.num_crops = usual
+
+    def _sample(
+        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
+    ) -> Sample:
+        encoded = self._encoded(encode, row, images, max_length)
+        found = pictures(row, images)  # only once the row is known to fit
+        media = dict(self.processor.image_processor.preprocess(found, self.num_crops)) if found else {}
+        media.pop("num_img_tokens", None)
+        return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
+
+    def _encoded(
+        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
+    ) -> Encoded:
+        return encode(row, self._tokens(row, images), max_length)
+
+    def _tokens(self, row: Conversation, images: Path) -> list[int]:
+        found = []
+        for path, size in zip(paths(row), sizes(row, images), strict=True):
+            try:
+                found.append(hd_size(*size, self.num_crops).tokens)
+            except ImageRatioError as error:
+                raise RowError(row.id, f"has an unusable image {path!r}", str(error)) from None
+        return found
+
+
+def packed_batch(samples: Sequence[Sample], image_token_id: int) -> dict[str, Any]:
+    """A pack, with what can be known of it here and need not be asked of a GPU."""
+    batch = pack(samples) | places([len(sample) for sample in samples])
+    if "image_sizes" in batch:
+        batch["image_sizes"] = pairs(batch["image_sizes"])
+        batch["image_places"] = (batch["input_ids"].flatten() == image_token_id).nonzero()[:, 0]
+    return batch
+
+
+def _refuse_other(directory: Path, tokenizer: Any) -> None:
+    """The tokens that this family's rows cannot do without."""
+    missing = [name for name in _NAMED if getattr(tokenizer, name) is None]
+    vocabulary = tokenizer.get_vocab()
+    missing += [token for token in (*_STOPS, *sorted(ROLES)) if token not in vocabulary]
+    if missing:
+        raise ConvkitError(
+            f"The tokenizer in {directory} has no {', '.join(missing)}. Take {' and '.join(files.TOKENIZER[:2])} from "
+            "the official checkpoint."
+        )

@@ -1,0 +1,1 @@
+"""Checks before the first step: memory, and a dry run of the checkpoint."""

@@ -1,0 +1,1 @@
+"""Prepare a loaded model for training: trainable parameters, precision, compilation."""

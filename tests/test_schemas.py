@@ -1,0 +1,197 @@
+"""schemas/ is what the models say, and an independent validator reads it as pydantic reads the models."""
+
+import json
+import math
+import string
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, ValidationError
+
+from convkit import schemas
+from convkit.receipt import Receipt
+from convkit.schema import Conversation, Manifest, Turn
+from convkit.utils import generated
+from tests.fixtures.make_datasets import DIRECTORY, lines, manifest, row, turn, valid
+
+
+def validator(name: str) -> Draft202012Validator:
+    schema = json.loads((schemas.DIRECTORY / name).read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+ROW = validator("row.json")
+# What a JSON Schema cannot say: a relation between values, and that a number is finite.
+BEYOND = {"marker_count", "assistant_missing", "not_finite"}
+
+
+def pydantic_accepts(document: Any, model: type[BaseModel] = Conversation) -> bool:
+    """Whether the model finds nothing wrong that a JSON Schema can say."""
+    try:
+        model.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        # The list of turns is called too short when a turn fails; that is no error of its own.
+        own = [
+            d for d in details if not (d["type"] == "too_short" and any(len(e["loc"]) > len(d["loc"]) for e in details))
+        ]
+        return all(detail["type"] in BEYOND for detail in own)
+    return True
+
+
+def test_the_files_are_what_the_models_say() -> None:
+    assert generated.stale(schemas.files()) == []
+
+
+@pytest.mark.parametrize("name", schemas.MODELS)
+def test_a_schema_says_what_it_is(name: str) -> None:
+    text = (schemas.DIRECTORY / name).read_text(encoding="utf-8")
+    schema = json.loads(text)
+    assert list(schema)[:4] == ["$schema", "$id", "title", "description"]
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["$id"] == f"urn:convkit:schema:v1:{name.removesuffix('.json')}"
+    assert text.endswith("}\n") and '\n  "' in text
+
+
+@pytest.mark.parametrize("name", sorted(valid()))
+def test_sound_rows_are_sound_to_both(name: str) -> None:
+    for path in (DIRECTORY / "valid" / name).glob("*.jsonl"):
+        if path.name != "quarantine.jsonl":
+            for raw in path.read_bytes().splitlines():
+                assert pydantic_accepts(json.loads(raw))
+                ROW.validate(json.loads(raw))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        {},
+        row(id=""),
+        row(id="x" * 513),
+        row(system=None),
+        row(group=""),
+        row(metadata=[]),
+        row(extra=1),
+        row(conversations=[]),
+        row(conversations={}),
+        row(conversations=[turn(answers=[])]),
+        row(conversations=[turn(answers=None)]),
+        row(conversations=[turn(assistant=None)]),
+        row(conversations=[turn(asistant="")]),
+        row(conversations=[{"user": ""}]),
+        *(
+            row(images=[path])
+            for path in [
+                *("", "/a", "../a", "a/../b", "./a", "a/.", "a//b", "a/", "a\\b", "a\x00b", "a\nb", "C:/a", "x:a"),
+                *("http://h/a", "data:image/png;base64,AA", "..", ".", "~/../a", "a/..", "x" * 1025, "a\x7f"),
+            ]
+        ),
+    ],
+)
+def test_bad_rows_are_bad_to_both(document: Any) -> None:
+    assert not pydantic_accepts(document)
+    assert not ROW.is_valid(document)
+
+
+@pytest.mark.parametrize(
+    "path", ["a", ".a", "..a", "...", "a..", "a b/ü/猫.png", "a/b:c", "~a", "%2e%2e/a", "a" * 1024, "-", "a/...b/.c"]
+)
+def test_good_paths_are_good_to_both(path: str) -> None:
+    assert pydantic_accepts(row(images=[path]))
+    assert ROW.is_valid(row(images=[path]))
+
+
+# Python's `$` also matches before a line feed at the end, where that of ECMA-262 (and of pydantic) does not.
+paths = st.text(st.sampled_from("a./\\:~\n\x00é"), max_size=8).filter(lambda path: not path.endswith("\n"))
+texts = st.text(st.sampled_from(string.printable + "é猫"), max_size=6) | st.sampled_from(["<image>", ""])
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+sound_texts = st.text(st.sampled_from(string.printable + "é猫"), min_size=1, max_size=6)
+sound_turns = st.fixed_dictionaries(
+    {"images": st.lists(st.sampled_from(["a.png", "b/c.png"]) | paths.filter(bool), max_size=2), "user": sound_texts},
+    optional={"assistant": sound_texts, "answers": st.lists(texts, min_size=1, max_size=2)},
+)
+sound_rows = st.fixed_dictionaries(
+    {"id": sound_texts, "source": sound_texts, "conversations": st.lists(sound_turns, min_size=1, max_size=2)},
+    optional={
+        "system": texts,
+        "group": sound_texts,
+        "metadata": st.dictionaries(texts, anything, max_size=2),
+    },
+)
+KEYS = [*Conversation.model_fields, *Turn.model_fields, "extra"]
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Any:
+    """A row that is mostly sound (its paths apart), with at most one key of it or of a turn changed or removed."""
+    document = draw(sound_rows)
+    target = draw(st.sampled_from([document, *document["conversations"]]))
+    key = draw(st.none() | st.sampled_from(KEYS))
+    if key and draw(st.booleans()):
+        target[key] = draw(anything | st.lists(anything, max_size=2))
+    elif key:
+        target.pop(key, None)
+    return document
+
+
+def test_both_agree_on_every_row() -> None:
+    verdicts: Counter[bool] = Counter()
+
+    @settings(max_examples=500)
+    @given(documents() | anything)
+    def agree(document: Any) -> None:
+        verdict = pydantic_accepts(document)
+        verdicts[verdict] += 1
+        assert ROW.is_valid(document) == verdict
+
+    agree()
+    assert min(verdicts[True], verdicts[False]) > 50
+
+
+def test_what_no_schema_can_say() -> None:
+    for document in (row(metadata={"x": math.inf}), row(conversations=[turn(), turn()])):
+        assert pydantic_accepts(document)
+        with pytest.raises(ValidationError):
+            Conversation.model_validate_json(json.dumps(document))
+
+
+def test_numbers_of_metadata_are_finite_however_deep() -> None:
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValidationError, match="infinite or not a number"):
+            Conversation.model_validate(row(metadata={"a": [{"b": [0, value]}]}))
+    assert Conversation.model_validate(row(metadata={"a": [1.5, None, True, "NaN"]})).metadata
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format_version": 2},
+        {"name": ""},
+        {"extra": 1},
+        {"splits": {"train": {"file": "x.jsonl"}}},
+        {"source": {"name": "x", "bytes": -1, "fingerprint": "0" * 64}},
+        {"source": {"name": "x", "bytes": 1, "fingerprint": "0" * 63}},
+    ],
+)
+def test_both_agree_on_manifests(change: dict[str, Any]) -> None:
+    check = validator("manifest.json")
+    sound = json.loads(manifest({"x.jsonl": lines(row())}, train="x.jsonl"))
+    assert check.is_valid(sound) and pydantic_accepts(sound, Manifest)
+    assert not check.is_valid({**sound, **change}) and not pydantic_accepts({**sound, **change}, Manifest)
+
+
+def test_a_receipt_is_strict() -> None:
+    with pytest.raises(ValidationError):
+        Receipt.model_validate_json(b'{"receipt_version": 1, "extra": 1}')

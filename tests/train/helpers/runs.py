@@ -1,0 +1,114 @@
+"""What the tests of training runs share: a small data set with a receipt, and the parts of a run."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convkit.dataset import Dataset
+from convkit.profiles import Target
+from convkit.train.config import Config, resolve
+from convkit.train.data.index import Index, build
+from convkit.train.data.loader import Packs
+from convkit.train.data.schedule import Plan, PlanOptions
+from convkit.train.distributed.world import World
+from convkit.train.models.family import Adapter
+from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.optim.sharding import shard
+from convkit.train.setup.trainable import load
+from convkit.train.trainer import Outcome, Trainer
+from convkit.validate.run import validate
+from tests.fixtures.make_datasets import lines, manifest, png
+from tests.train.conftest import TEXTS
+
+ROWS = 10
+PROFILE = "phi-3.5-vision:num_crops=1"
+WORDS = [word for text in TEXTS for word in text.split()][:20]
+ONE = World(0, 1, torch.device("cpu"))
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+def rows(count: int = ROWS) -> list[dict[str, Any]]:
+    """Every third row has an image; answers are of many lengths."""
+    chance = random.Random(0)
+    found = []
+    for number in range(count):
+        words = chance.sample(WORDS, chance.randint(3, 12))
+        turn = {
+            "images": [f"{number}.png"] if number % 3 == 0 else [],
+            "user": " ".join(words),
+            "assistant": " ".join(chance.sample(WORDS, 1 + number % 5)),
+        }
+        found.append({"id": f"r{number}", "source": "pets", "conversations": [turn]})
+    return found
+
+
+def write_dataset(
+    directory: Path, content: list[dict[str, Any]] | None = None, validated: bool = True, model: str | None = PROFILE
+) -> Path:
+    content = rows() if content is None else content
+    (directory / "images").mkdir(parents=True)
+    names = {name for row in content for turn in row["conversations"] for name in turn["images"]}
+    for name in sorted(names):
+        (directory / "images" / name).write_bytes(png(4, 4, sum(name.encode()) % 256))
+    files = {"pets_train.jsonl": lines(*content)}
+    (directory / "pets_train.jsonl").write_bytes(files["pets_train.jsonl"])
+    (directory / "dataset.json").write_bytes(manifest(files, train="pets_train.jsonl"))
+    if validated:
+        receipt(directory, model)
+    return directory
+
+
+def receipt(directory: Path, model: str | None = PROFILE) -> None:
+    assert validate([directory], target=Target.of(model) if model else None, workers=0).receipts
+
+
+def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config:
+    usual = {"num_crops": 1, "batch_size": 4, "warmup_steps": 1, "learning_rate": 1e-3, "dataloader_num_workers": 0}
+    paths = {"data_dir": dataset, "model": checkpoint, "output_dir": run}
+    return resolve({**usual, **paths, "lora_rank": 4, "checkpointing": "none", "tqdm": False, **options})
+
+
+def plan_of(index: Index, config: Config, padded: bool = False) -> Plan:
+    options = PlanOptions(
+        epochs=config.num_train_epochs,
+        batch_size=config.batch_size,
+        max_tokens=config.max_tokens,
+        max_rows=config.batch_size_per_gpu,
+        seed=config.seed,
+        padded=padded,
+    )
+    return Plan(index.tokens, options)
+
+
+def parts(config: Config, adapter: Adapter) -> tuple[Trainer, Packs]:
+    images = config.data_dir / "images"
+    dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
+    index = build(dataset, "train", lambda row: adapter.length(row, images), config.max_tokens, silent)
+    model = load(adapter, config).train()
+    plan = plan_of(index, config, padded=not adapter.packs)
+    trainer = Trainer(shard(model, config, ONE), plan, index, config, ONE)
+    return trainer, Packs(index, images, adapter)
+
+
+def first_step(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[Trainer, Outcome]:
+    trainer, packs = parts(config(dataset, adapter.directory, dataset, **options), adapter)
+    return trainer, trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+
+
+def gradients(trainer: Any, batch: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:
+    trainer.sharding.model.zero_grad()
+    loss = trainer.forward_backward(batch, 7, last=True)
+    named = trainer.sharding.model.named_parameters()
+    return float(loss), {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+def stir(model: nn.Module) -> None:
+    """Adapters begin with a matrix of zeros, which hides the other one's gradient."""
+    torch.manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)

@@ -1,0 +1,156 @@
+"""`convkit inspect`: what is shown is what goes into the model."""
+
+import base64
+import io
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from convkit.cli import main
+from convkit.errors import DatasetError
+from convkit.schema import Conversation
+from convkit.train.inspect import views
+from convkit.train.inspect.tokens import _text, look
+from convkit.train.models import adapter as adapter_of
+from convkit.train.models import tiny
+from tests.train.conftest import TEXTS
+from tests.train.helpers import runs
+
+HOSTILE = "Is <b>it</b>? \x1b[31m <|im_end|>"
+ROWS: list[dict[str, Any]] = [
+    {
+        "id": "r1",
+        "source": "pets",
+        "conversations": [{"images": ["1.png"], "user": HOSTILE, "assistant": "True."}],
+    },
+    {"id": "r2", "source": "pets", "conversations": [{"images": [], "user": "Why?"}]},
+]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = runs.write_dataset(tmp_path_factory.mktemp("data") / "pets", ROWS, validated=False)
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[:, 30:] = (250, 120, 20)
+    PIL.Image.fromarray(picture).save(directory / "images/1.png")
+    return directory
+
+
+@pytest.fixture(scope="module", params=tiny.BUILDERS)
+def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    directory = tmp_path_factory.mktemp(request.param)
+    tiny.BUILDERS[request.param](directory, TEXTS)
+    return adapter_of(directory, 1 if request.param == "phi3_v" else None)
+
+
+def test_tokens_are_those_of_the_sample(adapter: Any, dataset: Path) -> None:
+    view = look(dataset, "r1", adapter)
+    sample = adapter.sample(Conversation.model_validate(ROWS[0]), dataset / "images")
+    assert [token.id for token in view.tokens] == sample.input_ids.tolist()
+    assert [token.position for token in view.tokens] == list(range(len(sample)))
+    trained = "".join(token.text for token in view.tokens if token.kind == "trained")
+    assert trained.strip().replace(" ", "").startswith("True.")
+    assert view.count("trained") == int((sample.labels != -100).sum())
+    assert view.count("image") > 0
+
+
+def test_tiles_look_like_the_image(adapter: Any, dataset: Path) -> None:
+    """One of them shows the whole: dark on the left, orange on the right, stretched but not in other colours."""
+    tiles = look(dataset, "r1", adapter).tiles
+    assert all(tile.shape[0] == 3 for tile in tiles)
+    assert any(
+        _is(tile[:, tile.shape[1] // 2, tile.shape[2] // 4], (0, 0, 0))
+        and _is(tile[:, tile.shape[1] // 2, -tile.shape[2] // 4], (250, 120, 20))
+        for tile in tiles
+    )
+
+
+def _is(seen: Any, colour: tuple[int, int, int]) -> bool:
+    return bool(np.abs(seen.float().numpy() - np.array(colour)).max() < 12)
+
+
+def test_letters_of_several_tokens_are_shown_as_bytes(adapter: Any, dataset: Path) -> None:
+    ids = adapter.tokenizer("\u6f22", add_special_tokens=False).input_ids
+    shown = "".join(_text(adapter, id) for id in ids).strip()
+    assert shown in ("\\xe6\\xbc\\xa2", "<0xE6><0xBC><0xA2>")
+
+
+def test_a_row_without_answer_is_a_prompt(adapter: Any, dataset: Path) -> None:
+    view = look(dataset, "r2", adapter)
+    assert not view.answered
+    assert view.count("trained") == 0
+    assert "prompt for generation" in " ".join(views.summary(view))
+
+
+def test_the_page_holds_everything_and_no_markup_of_the_data(adapter: Any, dataset: Path) -> None:
+    view = look(dataset, "r1", adapter)
+    page = views.page(view)
+    shown = re.findall(r'<span class="(trained|image|context)" title="position (\d+)(?:-(\d+))?, id (\d+)">', page)
+    places = [(kind, n, int(id)) for kind, a, b, id in shown for n in range(int(a), int(b or a) + 1)]
+    assert places == [(token.kind, token.position, token.id) for token in view.tokens]
+    assert "<b>" not in page
+    assert "\x1b" not in page
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(found) == len(view.tiles)
+    with PIL.Image.open(io.BytesIO(base64.b64decode(found[0]))) as first:
+        assert np.array_equal(np.array(first), view.tiles[0].permute(1, 2, 0).numpy())
+
+
+def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None:
+    view = look(dataset, "r1", adapter_of(checkpoint, 4))
+    lines = [
+        views.text(replace(view, tiles=tiles)).plain.splitlines()[-1 - odd :]
+        for tiles, odd in ((view.tiles, 0), (view.tiles[:1], 0), ([*view.tiles, view.tiles[0][:, :9, :7]], 1))
+    ]
+    last = len(view.tiles) - 1
+    every = f"tiles 0-{last}: 336 x 336 pixels"
+    assert last and lines == [[every], ["tile 0: 336 x 336 pixels"], [every, f"tile {last + 1}: 7 x 9 pixels"]]
+
+
+def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(adapter: Any, dataset: Path) -> None:
+    view = look(dataset, "r2", adapter)
+    view = replace(view, row=view.row.model_copy(update={"id": "<i>\x1b[31m\u202e"}))
+    assert "<h1>Row &lt;i&gt;\\x1b[31m\\u202e</h1>" in views.page(view)
+    assert r"row '<i>\x1b[31m\u202e'" in views.text(view).plain
+
+
+def test_a_row_that_is_not_there(dataset: Path, checkpoint: Path) -> None:
+    with pytest.raises(DatasetError, match=r"has no row 'r9' in train. Take an id"):
+        look(dataset, "r9", adapter_of(checkpoint))
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
+    monkeypatch.setattr(sys, "argv", ["convkit", "inspect", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_the_command(
+    dataset: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = (dataset, "--model", checkpoint, "--row", "r1", "--num_crops", "1")
+    assert _run(monkeypatch, *options) == 0
+    shown = capsys.readouterr().out
+    assert "pets_train.jsonl:1: 1 turn, 1 image in 1 tile" in shown
+    assert re.search(r"\d+-\d+ +trained +.*T", shown)
+    assert "<|image|> x313" in shown
+    assert "\x1b" not in shown
+    assert _run(monkeypatch, *options, "--out", tmp_path / "row.png") == 2
+    assert "Give one that ends in .html" in capsys.readouterr().err
+    assert _run(monkeypatch, *options, "--out", tmp_path / "new/row.html") == 0
+    assert (tmp_path / "new/row.html").read_text().startswith("<!doctype html>")
+    assert _run(monkeypatch, *options[:-3], "r9") == 2
+    assert "has no row 'r9'" in capsys.readouterr().err
+    assert _run(monkeypatch, dataset, "--model", "owner/name", "--row", "r1") == 2
+    assert "hf download owner/name --local-dir name; and then say --model name." in capsys.readouterr().err

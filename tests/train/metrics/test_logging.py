@@ -1,0 +1,180 @@
+"""What is seen of a run: its speed, curves elsewhere, the trial of a checkpoint; and the same bits on demand."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from convkit.errors import ConvkitError, MissingExtra
+from convkit.train import run
+from convkit.train.checkpoint import store as checkpoints
+from convkit.train.distributed.world import World
+from convkit.train.metrics import throughput
+from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.preflight import memory
+from convkit.utils.progress import Note, Progress
+from tests.train.helpers import runs
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
+
+
+def train(dataset: Path, adapter: Phi3VAdapter, out: Path, **options: Any) -> list[dict[str, Any]]:
+    chosen = runs.config(dataset, adapter.directory, out, use_lora=True, **options)
+    run.train(chosen, adapter, runs.ONE, say=lambda text: None)
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_each_step_says_how_fast_it_was(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    lines = train(dataset, adapter, tmp_path / "run")
+    assert sum(line["images"] for line in lines) == 4  # every third of ten rows has one
+    for line in lines:
+        assert line["images_a_second"] == pytest.approx(line["images"] / line["seconds"], rel=0.01, abs=0.001)
+        assert line["tokens_a_second"] == pytest.approx(line["tokens"] / line["seconds"], rel=0.01)
+        assert 0.1 < line["memory_gib"] < 64
+        assert "mfu" not in line
+
+
+def test_the_share_of_what_the_card_could_do(
+    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {0: "NVIDIA H100 80GB HBM3", 1: "NVIDIA H100 PCIe", 2: "Tesla V100-SXM2-32GB", 3: "NVIDIA B17"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device.index])
+    monkeypatch.setattr(throughput, "peak_memory", lambda device: 2 * throughput.GIB)
+    config = runs.config(dataset, adapter.directory, dataset, bf16=True)
+    cards = [torch.device("cuda", index) for index in names]
+    assert [throughput.peak_flops(config, card) for card in cards] == [989e12, 756e12, 125e12, None]
+    assert throughput.peak_flops(runs.config(dataset, dataset, dataset), cards[0]) is None
+    trainer, _ = runs.parts(config, adapter)
+    tokens = trainer.plan.tokens(trainer.plan.batch(0))
+    of_four = throughput.Meter(trainer.plan, trainer.index, config, World(0, 4, cards[0]), flops_per_token=10**12)
+    seen = of_four.step(0, 1.5, 2.0)
+    assert seen["mfu"] == pytest.approx(tokens / 2 / (4 * 989), abs=1e-4)
+    assert of_four.text().startswith("loss 1.500 · ")
+    assert of_four.text().endswith(f" tokens/s · 2.0 GiB · MFU {seen['mfu']:.0%}")
+
+
+def test_what_a_token_costs_follows_what_is_trained() -> None:
+    towers = {
+        "language": memory.Tower(parameters=100, trained=10),
+        "head": memory.Tower(parameters=20),
+        "vision": memory.Tower(parameters=1000, trained=1000),
+    }
+    assert memory.Preflight(1, 1, 1, towers, 1.0).flops_per_token == 4 * 120 + 2 * 10
+
+
+def test_the_bar_shows_the_last_step(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    @contextmanager
+    def bars(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
+        yield lambda done, whole: notes.append(f"{description} {done} {note()}")
+
+    chosen = runs.config(dataset, adapter.directory, tmp_path / "run", use_lora=True, tqdm=True)
+    run.train(chosen, adapter, runs.ONE, bars, say=lambda text: None)
+    assert [note[:18] for note in notes[-3:]] == ["training 4 loss 6.", "training 8 loss 6.", "training 10 loss 6"]
+
+
+def test_tensorboard_goes_on_where_a_run_goes_on(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard")
+    lines = train(dataset, adapter, tmp_path / "run", report_to="tensorboard", save_steps=2)
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000003")  # as if it had been killed after step 2
+    train(dataset, adapter, tmp_path / "run", report_to="tensorboard", save_steps=2, resume="auto")
+    events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    curve = events.Scalars("loss")
+    assert [point.step for point in curve] == [1, 2, 3]
+    assert [point.value for point in curve] == pytest.approx([line["loss"] for line in lines])
+
+
+def test_wandb_gets_the_curves_of_one_run(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    logger = SimpleNamespace(log=lambda curves, step: seen.append((step, curves)), finish=lambda: seen.append("end"))
+    starts: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> SimpleNamespace:
+        starts.append(options)
+        return logger
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    lines = train(dataset, adapter, tmp_path / "run", report_to="wandb")
+    train(dataset, adapter, tmp_path / "run", report_to="wandb", resume="auto")
+    assert [step for step, _ in seen[:3]] == [1, 2, 3]
+    assert [curves["loss"] for _, curves in seen[:3]] == [line["loss"] for line in lines]
+    assert seen[3:] == ["end", "end"]
+    assert starts[0]["id"] == starts[1]["id"]
+    shutil.rmtree(tmp_path / "run")
+    train(dataset, adapter, tmp_path / "run", report_to="wandb")
+    assert starts[2]["id"] != starts[0]["id"]  # another run, in the same place
+    assert starts[0]["config"]["learning_rate"] == 0.001
+
+
+def test_reporters_that_cannot_be_had_are_refused_first(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtra, match=r"--report_to wandb needs the package wandb.*'convkit-vlm\[wandb\]'"):
+        train(dataset, adapter, tmp_path / "run", report_to="tensorboard, wandb")
+    with pytest.raises(ConvkitError, match=r"does not know 'paper'\. Name some of: tensorboard, wandb"):
+        train(dataset, adapter, tmp_path / "run", report_to="paper")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_is_tried_before_the_first_step_and_leaves_nothing(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: Any) -> None:
+        raise ConvkitError("it cannot be loaded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "load", unreadable)
+        with pytest.raises(ConvkitError, match="it cannot be loaded"):
+            train(dataset, adapter, tmp_path / "run")
+        train(dataset, adapter, tmp_path / "untried", trial_checkpoint=False)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "run.json"}
+    train(dataset, adapter, tmp_path / "run")
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_too_little_room_for_checkpoints_is_known_before_the_first_step(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(
+        ConvkitError, match=r"A checkpoint takes 0\.\d\d GB; .* 0\.00 GB are free.* lower --save_total_limit"
+    ):
+        train(dataset, adapter, tmp_path / "run")
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
+def test_determinism_is_asked_for_during_the_run_alone(
+    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUBLAS_WORKSPACE_CONFIG", "FLASH_ATTENTION_DETERMINISTIC"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    seen: list[bool] = []
+    usual = memory.preflight
+
+    def look(*arguments: Any) -> memory.Preflight:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return usual(*arguments)
+
+    monkeypatch.setattr(memory, "preflight", look)
+    plain = train(dataset, adapter, tmp_path / "plain")
+    strict = train(dataset, adapter, tmp_path / "strict", deterministic=True)
+    assert seen == [False, True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert [line["loss"] for line in strict] == [line["loss"] for line in plain]

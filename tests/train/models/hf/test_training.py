@@ -1,0 +1,227 @@
+"""Families that are padded, not packed, through the whole of training."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+
+from convkit.cli import main
+from convkit.dataset import Dataset
+from convkit.errors import ConvkitError, DatasetError
+from convkit.train.models import adapter as adapter_of
+from convkit.train.models import tiny
+from convkit.train.models.family import Adapter
+from convkit.train.models.hf.families import FAMILIES
+from convkit.train.models.merge import merge
+from convkit.train.run import train
+from tests.train.conftest import TEXTS
+from tests.train.helpers import runs
+
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "frozen": {"freeze_vision_model": True},
+    "lora": {"use_lora": True},
+    "lora, vision in full": {"use_lora": True, "full_vision_model": True, "bf16": True},
+    "lora float8": {"use_lora": True, "bf16": True, "fp8": True},
+}
+
+
+@pytest.fixture(scope="module")
+def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    directory = tmp_path_factory.mktemp("smolvlm")
+    tiny.smolvlm(directory, TEXTS)
+    return adapter_of(directory)
+
+
+@pytest.fixture(scope="module")
+def dataset(smolvlm: Adapter, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _dataset(tmp_path_factory.mktemp("data") / "pets", smolvlm.profile)
+
+
+def _dataset(directory: Path, model: str | None) -> Path:
+    runs.write_dataset(directory, validated=False)
+    for path in (directory / "images").iterdir():
+        PIL.Image.effect_noise((40, 30), sum(path.name.encode())).save(path)
+    runs.receipt(directory, model)
+    return directory
+
+
+def _config(dataset: Path, adapter: Any, run: Path, **options: Any) -> Any:
+    return runs.config(dataset, adapter.directory, run, num_crops=None, **options)
+
+
+def _gradients(dataset: Path, adapter: Adapter, **options: Any) -> tuple[list[int], float, dict[str, torch.Tensor]]:
+    trainer, packs = runs.parts(_config(dataset, adapter, dataset, **options), adapter)
+    chosen = trainer.plan.packs(0)
+    losses = trainer.backward(0, chosen, map(packs.batch, chosen))
+    named = {name: p.grad for name, p in trainer.sharding.model.named_parameters() if p.grad is not None}
+    return [len(pack) for pack in chosen], float(losses.sum()), named
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: Adapter, method: str) -> None:
+    layouts: list[dict[str, Any]] = [
+        {},
+        {"max_tokens": 150},
+        {"batch_size_per_gpu": 1},
+        {"checkpointing": "all"},
+    ]
+    found = [_gradients(dataset, smolvlm, **layout, **METHODS[method]) for layout in layouts]
+    assert [len(packs) for packs, _, _ in found] == [1, 2, 4, 1]
+    _, loss, expected = found[0]
+    for _, other_loss, other in found[1:]:
+        assert other_loss == pytest.approx(loss, abs=1e-6)
+        assert other.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(other[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_trained_the_same_whatever_the_batches(dataset: Path, tmp_path: Path, family: str) -> None:
+    tiny.BUILDERS[family](tmp_path, TEXTS)
+    adapter = adapter_of(tmp_path)
+    (together, loss, expected), (alone, other_loss, other) = (
+        _gradients(dataset, adapter, **layout) for layout in ({}, {"batch_size_per_gpu": 1})
+    )
+    assert (together, alone) == ([4], [1] * 4)
+    assert other_loss == pytest.approx(loss, abs=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_trained_in_16_bits(dataset: Path, tmp_path: Path, family: str) -> None:
+    """What is narrow and what is not must go together wherever a model puts one beside the other."""
+    tiny.BUILDERS[family](tmp_path, TEXTS)
+    adapter = adapter_of(tmp_path)
+    in_full = {"use_lora": True, "full_vision_model": True}
+    methods: list[dict[str, Any]] = [{}, {"freeze_vision_model": True}, in_full]
+    for options in [*({**method, "bf16": True} for method in methods), {"use_lora": True, "fp16": True}]:
+        _, loss, gradients = _gradients(dataset, adapter, **options)
+        assert loss == pytest.approx(5.8, abs=0.2), options  # the logarithm of the vocabulary's size, some 330
+        assert all(gradient.dtype is torch.float32 for gradient in gradients.values()), options
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
+def test_preflight_reaches_all_that_is_trained(tmp_path: Path, family: str) -> None:
+    """Also of a family that validation does not know: any receipt will do."""
+    tiny.BUILDERS[family](tmp_path / "model", TEXTS)
+    adapter, said = adapter_of(tmp_path / "model"), list[str]()
+    data = _dataset(tmp_path / "pets", adapter.profile)
+    train(_config(data, adapter, tmp_path / "run"), adapter, runs.ONE, say=said.append)
+    assert f"{runs.ROWS} rows planned = {runs.ROWS} trained" in said[-1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_trains_what_it_should_and_its_result_can_be_used(
+    dataset: Path, smolvlm: Adapter, tmp_path: Path, method: str
+) -> None:
+    said: list[str] = []
+    config = _config(dataset, smolvlm, tmp_path / "run", num_train_epochs=2, **METHODS[method])
+    train(config, smolvlm, runs.ONE, say=said.append)
+    assert f"{2 * runs.ROWS} rows planned = {2 * runs.ROWS} trained" in said[-1]
+    result = tmp_path / "run/final/model"
+    if "lora" in method:
+        merge(smolvlm, config.model, tmp_path / "run/final/adapter", result)
+    after = adapter_of(result)
+    assert after.profile == smolvlm.profile
+    before, trained = (dict(a.load(torch.float32, "sdpa").named_parameters()) for a in (smolvlm, after))
+    changed = {name for name in before if not torch.equal(before[name], trained[name])}
+    sees = {name for name in before if name.startswith(smolvlm.vision_modules)}
+    assert bool(sees & changed) == (method != "frozen")
+    assert (sees <= changed) == ("full" in method)
+    assert any(name.startswith("model.text_model") for name in changed)
+
+
+def test_in_bfloat16_throughout_frequencies_of_positions_stay_exact(dataset: Path, smolvlm: Adapter) -> None:
+    trainer, packs = runs.parts(_config(dataset, smolvlm, dataset, bf16=True, optim="adamw_bf16"), smolvlm)
+    model = trainer.sharding.model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} == {torch.float32}
+    ours = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+    plain, _ = runs.parts(_config(dataset, smolvlm, dataset), smolvlm)
+    exact = plain.step(0, map(packs.batch, plain.plan.packs(0)))
+    assert ours.loss == pytest.approx(exact.loss, rel=0.01)
+    assert ours.grad_norm == pytest.approx(exact.grad_norm, rel=0.05)
+
+
+def test_killed_and_resumed_it_ends_in_the_same_weights(dataset: Path, smolvlm: Adapter, tmp_path: Path) -> None:
+    finals = []
+    for name, killed in (("whole", False), ("parts", True)):
+        run = tmp_path / name
+        config = _config(dataset, smolvlm, run, num_train_epochs=2, save_steps=1, resume="auto")
+        train(config, smolvlm, runs.ONE)
+        if killed:  # before its last checkpoint
+            shutil.rmtree(run / "final")
+            shutil.rmtree(max((run / "checkpoints").iterdir()))
+            train(config, smolvlm, runs.ONE)
+        finals.append((run / "final/model/model.safetensors").read_bytes())
+    assert finals[0] == finals[1]
+
+
+def test_the_gate_asks_for_the_model_with_its_geometry(dataset: Path, smolvlm: Adapter, tmp_path: Path) -> None:
+    other = _dataset(tmp_path / "pets", "smolvlm")
+    with pytest.raises(DatasetError, match="not validated for smolvlm:longest_edge=64,max_image_size=64"):
+        train(_config(other, smolvlm, tmp_path / "run"), smolvlm, runs.ONE)
+
+
+def test_number_of_crops_is_refused(smolvlm: Any) -> None:
+    with pytest.raises(ConvkitError, match=r"--num_crops is an option of Phi-3-vision.* Leave it out.* --recipe"):
+        adapter_of(smolvlm.directory, num_crops=2)
+
+
+def test_the_command(
+    dataset: Path, smolvlm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data_dir", dataset, "--model", smolvlm.directory, "--output_dir", tmp_path / "run", "--validate"]
+    options += ["--dataloader_num_workers", "0", "--no_tqdm", "--batch_size", "4"]
+    monkeypatch.setattr("sys.argv", ["convkit", "train", *map(str, options)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0, capsys.readouterr().err
+    assert (tmp_path / "run/final/model/chat_template.jinja").is_file()
+
+
+ELSEWHERE = """
+import json, sys
+import PIL.Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+directory, image, question = sys.argv[1:]
+model, processor = AutoModelForImageTextToText.from_pretrained(directory), AutoProcessor.from_pretrained(directory)
+content = [{"type": "image"}, {"type": "text", "text": question}]
+text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+inputs = processor(text=text, images=[PIL.Image.open(image).convert("RGB")], return_tensors="pt")
+answer = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+ours = [name for name in sys.modules if name.startswith("convkit")]
+print(json.dumps([inputs["input_ids"].tolist(), answer.tolist(), ours]))
+"""
+
+
+def test_what_was_trained_is_used_by_transformers_alone(tmp_path: Path) -> None:
+    """Of a family whose processor needs Pillow only."""
+    tiny.BUILDERS["llava"](tmp_path / "model", TEXTS)
+    adapter = adapter_of(tmp_path / "model")
+    data, run = _dataset(tmp_path / "pets", adapter.profile), tmp_path / "run"
+    train(_config(data, adapter, run), adapter, runs.ONE)
+    trained = adapter_of(run / "final/model")
+    row = next(row for _, row in Dataset.open(data).rows("train"))
+    prompt = trained.collate([trained.prompt(row, data / "images")], packed=False)
+    model = trained.load(torch.float32, "sdpa").eval()
+    del prompt["labels"]
+    expected = model.generate(**prompt, max_new_tokens=4, do_sample=False)
+
+    (turn,) = row.conversations
+    command = [sys.executable, "-c", ELSEWHERE, run / "final/model", data / "images" / turn.images[0], turn.user]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ids, answer, ours = json.loads(done.stdout.splitlines()[-1])
+    assert ids == prompt["input_ids"].tolist()
+    assert answer == expected.tolist()
+    assert not ours

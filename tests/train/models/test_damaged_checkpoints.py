@@ -1,0 +1,255 @@
+"""Files of a checkpoint that are damaged, odd or hostile: an error that names them, never what a library raises."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+
+from convkit.cli import main
+from convkit.errors import ConvkitError
+from convkit.schema import Conversation
+from convkit.train import models
+from convkit.train.models import tiny
+from convkit.train.models.phi3_v.family import Phi3VAdapter
+from tests.train.conftest import TEXTS
+from tests.train.helpers import runs
+
+NOT_JSON = [b"", b"{", b"null", b"[1]", b"\xff\xfe", b'{"a":' * 5000]
+FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+IMAGES = {"phi3_v": "processor_config.json", "qwen2_5_vl": "preprocessor_config.json"}
+ODD: list[tuple[str, tuple[str, ...], Any]] = [
+    ("config.json", ("vision_config",), 3),
+    ("config.json", ("hidden_act",), {}),
+    ("config.json", ("vision_config", "hidden_size"), "wide"),
+    ("config.json", ("rope_scaling",), {"short_factor": [1], "long_factor": [1]}),
+    ("config.json", ("text_config", "rope_parameters", "rope_type"), {}),
+    ("config.json", ("vision_config", "num_heads"), 0),
+    ("config.json", ("vocab_size",), -1),
+    ("generation_config.json", ("pad_token_id",), "x"),
+    ("tokenizer.json", ("model",), {}),
+    ("tokenizer.json", ("added_tokens",), ...),
+    ("tokenizer.json", ("post_processor",), {"type": "x"}),
+    ("tokenizer_config.json", ("eos_token",), 3),
+    ("tokenizer_config.json", ("pad_token",), "\ud800"),
+    ("images", ("image_processor",), True),
+    ("images", ("image_processor", "num_crops"), 10**9),
+    ("images", ("image_processor", "num_crops"), "many"),
+    ("images", ("image_processor", "image_mean"), None),
+    ("images", ("patch_size",), "x"),
+    ("images", ("temporal_patch_size",), []),
+    ("images", ("image_mean",), [None, 0, 0]),
+    ("images", ("size",), {"shortest_edge": None}),
+]
+TEMPLATES = ["{% for", "{{ a.b.c }}", "{{ raise_exception('no') }}", "{{ messages.__class__.__mro__ }}", " "]
+
+
+@pytest.fixture(scope="module", params=IMAGES)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("whole") / str(request.param)
+    tiny.BUILDERS[request.param](directory, TEXTS)
+    return directory
+
+
+@pytest.fixture
+def damaged(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / whole.name))
+
+
+def _use(directory: Path, images: Path) -> None:
+    """Everything that a run does with a checkpoint before its first step."""
+    PIL.Image.effect_noise((60, 40), 40).save(images / "a.png")
+    turn = {"images": ["a.png"], "user": "What?", "assistant": "Yes."}
+    row = Conversation.model_validate({"id": "r1", "source": "s", "conversations": [turn]})
+    adapter = models.adapter(directory)
+    adapter.length(row, images)
+    adapter.tiles(adapter.sample(row, images))
+    adapter.prompt(row, images)
+    adapter.load(torch.float32, "sdpa")
+
+
+@pytest.mark.parametrize("name", [*FILES, "images"])
+def test_what_is_no_json_object_is_named(damaged: Path, tmp_path: Path, name: str) -> None:
+    file = damaged / (IMAGES[damaged.name] if name == "images" else name)
+    assert file.is_file()
+    for content in NOT_JSON:
+        file.write_bytes(content)
+        with pytest.raises(ConvkitError, match=f"{file} .*Take the file"):
+            _use(damaged, tmp_path)
+
+
+def _changes(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for name, (*parents, last), value in ODD:
+        file = directory / (IMAGES[directory.name] if name == "images" else name)
+        content = at = json.loads(file.read_bytes())
+        for key in parents:
+            at = at.get(key) if isinstance(at, dict) else None
+        if isinstance(at, dict) and (last in at or not parents):
+            if value is ...:
+                del at[last]
+            else:
+                at[last] = value
+            yield file, content
+
+
+def test_odd_values_end_in_words(damaged: Path, tmp_path: Path) -> None:
+    """Not all of them are refused; those that are, are refused with the file's name, or with that of the row."""
+    refused = 0
+    for file, content in _changes(damaged):
+        kept = file.read_bytes()
+        file.write_text(json.dumps(content))
+        try:
+            _use(damaged, tmp_path)
+        except ConvkitError as error:
+            refused += 1
+            assert file.name in str(error) or "r1" in str(error), error
+        file.write_bytes(kept)
+    assert refused >= 8
+    _use(damaged, tmp_path)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_templates_that_fail_end_in_words(damaged: Path, tmp_path: Path, template: str) -> None:
+    (damaged / "chat_template.jinja").write_text(template)
+    with pytest.raises(ConvkitError, match="chat template"):
+        _use(damaged, tmp_path)
+
+
+@pytest.mark.parametrize("token", ["bos_token", "eos_token", "pad_token"])
+def test_tokens_that_are_missed_are_named(checkpoint: Path, tmp_path: Path, token: str) -> None:
+    directory = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    file = directory / "tokenizer_config.json"
+    content = json.loads(file.read_bytes())
+    del content[token]
+    file.write_text(json.dumps(content))
+    with pytest.raises(ConvkitError, match=rf"has no {token}\. Take tokenizer\.json and tokenizer_config\.json"):
+        models.adapter(directory)
+
+
+def test_a_tokenizer_of_another_checkpoint_is_refused(damaged: Path) -> None:
+    """The weights were trained with images at another token: nothing would be seen there."""
+    file = damaged / "config.json"
+    content = json.loads(file.read_bytes())
+    file.write_text(json.dumps(content | {"image_token_id": 7}))
+    with pytest.raises(ConvkitError, match=r"of two checkpoints: images are token 7 to its config\.json, but \d+ "):
+        models.adapter(damaged).load(torch.float32, "sdpa")
+
+
+def test_without_the_sizes_of_images_none_are_made_up(damaged: Path) -> None:
+    for name in IMAGES.values():
+        (damaged / name).unlink(missing_ok=True)
+    with pytest.raises(ConvkitError, match=r"preprocessor_config\.json.* Take the file from the official checkpoint"):
+        models.adapter(damaged)
+
+
+@pytest.mark.parametrize("said", ["x", [2, "x"], True, 2.0])
+def test_ends_of_generation_that_are_no_tokens_are_refused(tmp_path: Path, said: Any) -> None:
+    tiny.smolvlm(tmp_path, TEXTS)
+    file = tmp_path / "generation_config.json"
+    usual = models.adapter(tmp_path).stop_token_ids
+    file.write_text(json.dumps({"eos_token_id": [*usual, 2, None]}))
+    assert models.adapter(tmp_path).stop_token_ids == (*usual, 2)
+    file.write_text(json.dumps({"eos_token_id": said}))
+    with pytest.raises(ConvkitError, match=r"generation_config\.json: eos_token_id should be whole numbers, not"):
+        models.adapter(tmp_path)
+
+
+@pytest.mark.parametrize("num_crops", [0, -1, 911, 10**9])
+def test_a_number_of_tiles_that_no_model_has_room_for_is_refused(checkpoint: Path, num_crops: int) -> None:
+    """Of such a number of tiles an image would take all memory before anything was said of its length."""
+    with pytest.raises(ConvkitError, match=rf"num_crops must be a whole number from 1 to 910, not {num_crops}\. Give"):
+        models.adapter(checkpoint, num_crops)
+    with pytest.raises(ConvkitError, match="num_crops must be a whole number from 1 to 910"):
+        Phi3VAdapter(checkpoint).processor.image_processor(PIL.Image.new("RGB", (9, 9)), num_crops=num_crops)
+    assert models.adapter(checkpoint, 910).profile == "phi-3.5-vision:num_crops=910"
+
+
+def test_pickled_weights_are_not_opened(checkpoint: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    (directory / "model.safetensors").unlink()
+    torch.save({}, directory / "pytorch_model.bin")
+    with pytest.raises(ConvkitError, match=r"\*\.safetensors"):
+        models.adapter(directory).load(torch.float32, "sdpa")
+
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def convkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["convkit", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
+def _bad_model(checkpoint: Path, directory: Path, name: str, change: dict[str, Any]) -> Path:
+    model = Path(shutil.copytree(checkpoint, directory / "model"))
+    content = json.loads((model / name).read_bytes())
+    (model / name).write_text(json.dumps(content | change))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", {"model_type": "kosmos-2"}, "model_type 'kosmos-2', which convkit cannot train. It can train"),
+        ("config.json", {"model_type": ["x"]}, "does not say what kind of model"),
+        ("tokenizer_config.json", {"eos_token": 3}, "look at tokenizer.json, tokenizer_config.json"),
+        ("processor_config.json", {"image_processor": 3}, "look at preprocessor_config.json, processor_config.json"),
+    ],
+)
+def test_at_the_terminal(
+    convkit: Run, checkpoint: Path, tmp_path: Path, name: str, change: dict[str, Any], message: str
+) -> None:
+    data, model = runs.write_dataset(tmp_path / "pets"), _bad_model(checkpoint, tmp_path, name, change)
+    for command in (
+        ("inspect", data, "--model", model, "--row", "r0"),
+        ("train", "--data_dir", data, "--model", model, "--output_dir", tmp_path / "run"),
+    ):
+        code, said = convkit(*command)
+        assert code == 2
+        assert message in said
+        assert said.startswith("convkit: error: ") and said.count("\n") == 1
+
+
+def test_code_in_the_folder_is_neither_run_nor_asked_about(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def agree(prompt: str = "") -> str:
+        asked.append(prompt)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", agree)
+    (damaged / "evil.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    classes = {
+        "config.json": {"AutoConfig": "evil.C", "AutoModelForImageTextToText": "evil.M"},
+        "tokenizer_config.json": {"AutoTokenizer": [None, "evil.T"], "AutoProcessor": "evil.P"},
+        "processor_config.json": {"AutoProcessor": "evil.P"},
+        "preprocessor_config.json": {"AutoImageProcessor": "evil.I", "AutoProcessor": "evil.P"},
+    }
+    for name, named in classes.items():
+        if (damaged / name).exists():
+            content = json.loads((damaged / name).read_bytes())
+            (damaged / name).write_text(json.dumps({**content, "auto_map": named}))
+    for tokenizer_class in (None, "EvilTokenizer"):
+        if tokenizer_class:
+            content = json.loads((damaged / "tokenizer_config.json").read_bytes())
+            content["tokenizer_class"] = tokenizer_class
+            (damaged / "tokenizer_config.json").write_text(json.dumps(content))
+        with suppress(ConvkitError):
+            models.adapter(damaged).load(torch.float32, "sdpa")
+        assert not asked
+        assert not (tmp_path / "ran").exists()

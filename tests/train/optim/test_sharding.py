@@ -1,0 +1,224 @@
+"""Runs of two processes, plain and shared out by DeepSpeed and FSDP: the same weights, kills, and failures of one."""
+
+import importlib.util
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from convkit.errors import ConvkitError
+from convkit.train import run
+from convkit.train.checkpoint import store as checkpoints
+from convkit.train.config import resolve
+from convkit.train.models.phi3_v.family import Phi3VAdapter
+from tests.train.helpers import runs
+from tests.train.helpers.forks import Forks
+
+# Of three rows and of one: a process has fewer packs than the other, or none; and most packs have no image.
+OPTIONS: dict[str, Any] = {"num_train_epochs": 2, "batch_size": 3, "batch_size_per_gpu": 1, "save_steps": 3}
+STEPS = 8
+EVALUATED = {"eval_split": "train", "eval_batch_size": 2, "eval_max_new_tokens": 4}
+SHARDINGS: dict[str, dict[str, Any]] = {
+    "plain": EVALUATED,
+    "zero2": {"deepspeed": "zero2", **EVALUATED},
+    "zero3": {"deepspeed": "zero3"},
+    "fsdp": {"fsdp": True, "checkpointing": "all"},
+}
+Told = list[list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
+
+
+def on_two(forks: Forks, dataset: Path, checkpoint: Path, scratch: Path, *wanted: dict[str, Any]) -> Told:
+    if not importlib.util.find_spec("deepspeed") and any("deepspeed" in each["options"] for each in wanted):
+        pytest.skip("deepspeed is not installed")
+    told: Told = forks("ranks", dataset, checkpoint, scratch, *wanted, folder=scratch.parent)
+    return told
+
+
+def tensors(out: Path) -> dict[str, torch.Tensor]:
+    last = checkpoints.checkpoints(out)[-1]
+    assert last.name == f"step-{STEPS:08}"
+    found: dict[str, torch.Tensor] = load_file(last / "state.safetensors")
+    return found
+
+
+def one_process(dataset: Path, adapter: Phi3VAdapter, out: Path, **options: Any) -> list[str]:
+    """The same run with nothing to share; returns what it said."""
+    chosen = runs.config(dataset, adapter.directory, out, **{**options, "deepspeed": None, "fsdp": False})
+    said: list[str] = []
+    run.train(chosen, adapter, runs.ONE, say=said.append)
+    return said
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """To 1e-6."""
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+def model(out: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = Phi3VAdapter(out / "final/model").load(torch.float32).state_dict()
+    return found
+
+
+def measured(out: Path) -> list[float]:
+    """Loss and norm of the gradient of all steps: AdamW's weights alone would not show a wrong scale."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    return [line[name] for name in ("loss", "grad_norm") for line in lines]
+
+
+def answered(out: Path) -> dict[str, bytes]:
+    """By step."""
+    return {path.parent.name: path.read_bytes() for path in out.glob("evaluations/*/predictions.jsonl")}
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
+    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    chance = random.Random(seed)
+    options = {**OPTIONS, **SHARDINGS[sharding]}
+    killed = {"name": "killed", "options": {**options, "resume": "auto"}}
+    told = on_two(
+        forks,
+        dataset,
+        adapter.directory,
+        tmp_path / "two",
+        {"name": "undisturbed", "options": options},
+        {**killed, "kill": "all", "at": chance.random()},
+        {**killed, "kill": "one", "at": chance.uniform(0, 0.25)},
+        killed,
+    )
+    context = f"seed {seed}: {told}"
+    statuses = [[process["status"] for process in each] for each in told]
+    assert statuses == [[0, 0], [-9, -9], [2, -9], [0, 0]], context
+    assert "error: Another process of this run has ended: it was killed" in told[2][0]["said"], context
+    went_on = [each[0]["said"].count("going on after step") for each in told]
+    assert went_on[3] == went_on[2] + 1, context
+    one_process(dataset, adapter, tmp_path / "one", **options)
+
+    undisturbed = tmp_path / "two/undisturbed"
+    state = tensors(undisturbed)
+    same(state, tensors(tmp_path / "one"))
+    assert measured(undisturbed) == pytest.approx(measured(tmp_path / "one"), rel=1e-5)
+    assert measured(tmp_path / "two/killed") == measured(undisturbed), context
+    answers = [answered(tmp_path / out) for out in ("one", "two/undisturbed", "two/killed")]
+    assert answers[0] == answers[1] == answers[2], context
+    assert len(answers[0]) == (2 if "eval_split" in options else 0)
+    again = tensors(tmp_path / "two/killed")
+    assert all(torch.equal(again[name], tensor) for name, tensor in state.items()), context
+    saved = model(undisturbed)
+    same(saved, model(tmp_path / "one"))
+    trained = {name.removeprefix("weight/"): t for name, t in state.items() if name.startswith("weight/")}
+    assert all(torch.equal(saved[name], tensor) for name, tensor in trained.items())
+
+
+@pytest.mark.parametrize("sharding", ["zero2", "zero3", "fsdp"])
+def test_a_frozen_tower_stays_and_a_run_goes_on_however_it_is_shared(
+    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
+) -> None:
+    options = {**OPTIONS, **SHARDINGS[sharding], "freeze_vision_model": True}
+    scratch = tmp_path / "runs"
+    told = on_two(forks, dataset, adapter.directory, scratch, {"name": "two", "options": options})
+    assert [process["status"] for process in told[0]] == [0, 0], told
+    two, one = scratch / "two", scratch / "one"
+    one_process(dataset, adapter, one, **options)
+    state, trained = tensors(one), model(one)
+    same(tensors(two), state)
+    same(model(two), trained)
+
+    shutil.rmtree(two / "final")  # no step is left
+    shutil.rmtree(checkpoints.checkpoints(one)[-1])
+    wanted = [{"name": name, "options": {**options, "resume": "auto"}} for name in ("two", "one")]
+    told = on_two(forks, dataset, adapter.directory, scratch, *wanted)
+    assert [process["status"] for each in told for process in each] == [0] * 4, told
+    same(model(two), trained)
+    same(tensors(one), state)
+
+    shutil.rmtree(checkpoints.checkpoints(two)[-1])
+    said = one_process(dataset, adapter, two, **options, resume="auto")
+    option = "--fsdp" if sharding == "fsdp" else f"--deepspeed {sharding}"
+    assert any(f"begun on 2 processes with {option} and goes on on 1 processes" in text for text in said), said
+    same(tensors(two), state)
+
+
+def test_two_processes_in_bfloat16_throughout_take_the_steps_of_one(
+    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "bf16": True, "optim": "adamw_bf16"}
+    told = on_two(forks, dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    assert [process["status"] for process in told[0]] == [0, 0], told
+    one_process(dataset, adapter, tmp_path / "one", **options)
+    outs = tmp_path / "two/run", tmp_path / "one"
+    assert measured(outs[0]) == pytest.approx(measured(outs[1]), rel=0.05)
+    start = {f"weight/{name}": tensor for name, tensor in adapter.load(torch.float32).named_parameters()}
+    ours, theirs = (
+        torch.cat([(found[name] - start[name]).flatten() for name in start if name in found])
+        for found in map(tensors, outs)
+    )
+    assert (ours - theirs).norm() < 0.2 * theirs.norm()
+
+
+def test_in_float16_two_processes_have_one_scale(
+    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "fp16": True}
+    told = on_two(forks, dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    assert [process["status"] for process in told[0]] == [0, 0], told
+    one_process(dataset, adapter, tmp_path / "one", **options)
+    outs = tmp_path / "two/run", tmp_path / "one"
+    same(*map(tensors, outs))
+    scales = [checkpoints.read_state(checkpoints.checkpoints(out)[-1])["loss_scale"] for out in outs]
+    assert scales[0] == scales[1]
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "number": ({"deepspeed": "zero2"}, r"The loss of step 3 is not a number; its rows: 'r\d'(, 'r\d')?\. Nothing"),
+    "memory": (
+        {"fsdp": True},
+        r"Pack 1 of step 3, of [\d,]+ tokens \(rows 'r\d'\), does not fit .* Lower --max_tokens",
+    ),
+    # Which of both depends on whether it was just being opened.
+    "image": ({}, r"Row 'r\d' has an unusable image: '\d\.png' (is not in images/|cannot be read)"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_failure_of_one_process_ends_both_and_both_name_it(
+    forks: Forks, adapter: Phi3VAdapter, tmp_path: Path, fault: str
+) -> None:
+    dataset = runs.write_dataset(tmp_path / "pets")
+    options, message = FAULTS[fault]
+    wanted = {"name": "run", "options": {**OPTIONS, **options}, "fault": fault}
+    (processes,) = on_two(forks, dataset, adapter.directory, tmp_path / "two", wanted)
+    for process in processes:
+        assert process["status"] == 2, process
+        assert re.search(message, process["said"].split("error: ")[1]), process["said"]
+
+
+PATHS = {"data_dir": "d", "model": "m", "output_dir": "r"}
+
+
+@pytest.mark.parametrize("sharding", [{"deepspeed": "zero2"}, {"deepspeed": "zero3"}, {"fsdp": True}])
+@pytest.mark.parametrize("option", ["use_lora", "use_qlora", "fp16"])
+def test_neither_adapters_nor_float16_are_shared_out(sharding: dict[str, Any], option: str) -> None:
+    name = resolve({**PATHS, **sharding}).sharding
+    with pytest.raises(ConvkitError, match=f"{name} does not go with --{option}: .* [Ll]eave {name} out"):
+        resolve({**PATHS, **sharding, option: True})
+
+
+def test_a_model_is_shared_out_in_one_way() -> None:
+    with pytest.raises(ConvkitError, match=r"--fsdp cannot be had with --deepspeed zero2\. Leave one of them out"):
+        resolve({**PATHS, "fsdp": True, "deepspeed": "zero2"})
