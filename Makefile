@@ -19,7 +19,7 @@ demo: demo/ucf101/receipt.json demo/run/final ## convert generated clips and eas
 
 demo/run/final: demo/easy-vqa/receipt.json demo/start
 	$(BIN)/convkit train --data_dir demo/easy-vqa --model demo/start --output_dir demo/run --resume auto \
-		--num_train_epochs 1 --batch_size 32 --learning_rate 2e-3 --warmup_steps 100 --checkpointing none
+		--num_train_epochs 1 --batch_size 32 --learning_rate 2e-3 --warmup_steps 100 --gradient_checkpointing none
 
 demo/ucf101/receipt.json: | $(VENV)/demo
 	$(BIN)/python tests/fixtures/make_clips.py demo/clips

@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.curves import differences
 from convkit.train.config import Config, resolve
 from convkit.train.distributed.environment import versions
-from convkit.train.models import adapter as adapter_of
+from convkit.train.models import model_family
 from convkit.train.trainer import Trainer
 from tests.train.helpers import runs
 
@@ -66,11 +66,11 @@ def main() -> None:
 
 def _config(told: argparse.Namespace, options: dict[str, Any]) -> Config:
     paths = {"data_dir": told.data_dir, "model": told.model, "output_dir": told.data_dir / "no-run"}
-    return resolve({**paths, "num_crops": told.num_crops, "checkpointing": "none", "lora_rank": 32, **options})
+    return resolve({**paths, "num_crops": told.num_crops, "gradient_checkpointing": "none", "lora_rank": 32, **options})
 
 
 def _parts(config: Config) -> tuple[Trainer, Any]:
-    return runs.parts(config, adapter_of(config.model, config.num_crops))
+    return runs.parts(config, model_family(config.model, config.num_crops))
 
 
 def _say(file: Path, found: dict[str, Any], way: str, figures: dict[str, float]) -> None:

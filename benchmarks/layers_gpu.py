@@ -111,7 +111,7 @@ def measure(
     gpu.release(device)
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         paths = {"data_dir": scratch, "model": scratch, "output_dir": Path(scratch) / "run"}
-        config = resolve({**paths, "bf16": True, "optim": "adamw_bf16", "checkpointing": "none", **options})
+        config = resolve({**paths, "bf16": True, "optim": "adamw_bf16", "gradient_checkpointing": "none", **options})
         model = trainable.load(RandomPhi3V(Path(scratch) / "model", size.geometry, 16, device, seed=0), config)
     keep(kept)
     if not fused:

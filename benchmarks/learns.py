@@ -26,8 +26,7 @@ from benchmarks.logs import steps
 from convkit.dataset import Dataset
 from convkit.metrics.classes import confusions
 from convkit.metrics.scores import Scores, SourceScores
-from convkit.train.models import adapter as adapter_of
-from convkit.train.models import tiny
+from convkit.train.models import model_family, tiny
 from convkit.train.models.tiny.idefics3 import Geometry
 
 GEOMETRY = Geometry(
@@ -50,7 +49,7 @@ TRAINING = {
     "warmup_steps": 200,
     "max_tokens": 32768,
     "dataloader_num_workers": 12,
-    "checkpointing": "none",
+    "gradient_checkpointing": "none",
     "save_steps": 1000,
     "resume": "auto",
     "eval_split": "val",
@@ -171,7 +170,7 @@ def main() -> None:
         result.update(trained(run))
         told.json.write_text(json.dumps(result, indent=1) + "\n")
 
-    command("validate", data, "--model", adapter_of(start).profile)
+    command("validate", data, "--model", model_family(start).profile)
     where = ("--data_dir", data, "--model", start, "--output_dir", run)
     result["training seconds"] = command("train", *where, *options(extra), meanwhile=keep)
     keep()

@@ -138,8 +138,8 @@ def prepare(folder: Path, rows: int, num_crops: int, geometry: Any) -> tuple[Pat
 
 def _make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: torch.device) -> None:
     with TemporaryDirectory() as scratch:
-        adapter = RandomPhi3V(Path(scratch), geometry, num_crops, device, seed=0)
-        save_model(directory, adapter.load(torch.bfloat16), adapter, torch.bfloat16)
+        family = RandomPhi3V(Path(scratch), geometry, num_crops, device, seed=0)
+        save_model(directory, family.load(torch.bfloat16), family, torch.bfloat16)
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

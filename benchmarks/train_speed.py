@@ -32,7 +32,7 @@ COMMON = "--bf16 --optim adamw_bf16 --batch_size 24 --steps 3 --warm 1 --no_tqdm
 RECIPE = "--baseline recipe --baseline_steps 1"
 FITS = "--memory_limit 68"
 """On a card of 80 GB."""
-DOCUMENTS = "--max_tokens 10300 --checkpointing none"
+DOCUMENTS = "--max_tokens 10300 --gradient_checkpointing none"
 LORA = f"--method lora {DOCUMENTS}"
 GROUPS = {
     "methods": {
@@ -43,8 +43,8 @@ GROUPS = {
         "qlora": f"--method qlora {DOCUMENTS} {RECIPE}",
     },
     "memory": {
-        "lora_16": f"{LORA} --checkpointing all",
-        "qlora_10": f"--method qlora {DOCUMENTS} --checkpointing all",
+        "lora_16": f"{LORA} --gradient_checkpointing all",
+        "qlora_10": f"--method qlora {DOCUMENTS} --gradient_checkpointing all",
     },
     "workloads": {
         "video": f"--method lora --workload video --max_tokens 12300 {FITS} {RECIPE}",

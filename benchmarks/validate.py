@@ -2,7 +2,7 @@
 
 Rows are like those of UCF-101 (8 images, a prompt of 10 classes), in one file. Validation and the alternatives are
 fresh processes that run in turn; both start their workers within the measured time, imports of the main process
-happen before it. `parse` is `Conversation.model_validate_json` over the same lines, `header` is Pillow's `open` over
+happen before it. `parse` is `Row.model_validate_json` over the same lines, `header` is Pillow's `open` over
 the same images, each in as many processes as the validation; `jsonschema` checks schemas/row.json in one.
 
 The images are JPEG files of 640 x 480. The first run decodes them all, the second one finds them unchanged.
@@ -117,7 +117,7 @@ def _write_rows(folder: Path, count: int) -> Path:
 
 def _line(number: int) -> bytes:
     """A row about as long as those of UCF-101."""
-    from convkit.schema import Conversation, Turn
+    from convkit.schema import Row, Turn
 
     label = CLASSES[number % len(CLASSES)]
     clip = f"train/{label}/v_{label}_g{number % 25 + 1:02d}_c{number:06d}"
@@ -126,7 +126,7 @@ def _line(number: int) -> bytes:
         user=f"Classify the video into one of the following classes: {', '.join(CLASSES)}.",
         assistant=label,
     )
-    row = Conversation(id=f"train-{number:010d}", source="ucf101", conversations=(turn,), group=f"{label}_{number}")
+    row = Row(id=f"train-{number:010d}", source="ucf101", conversations=(turn,), group=f"{label}_{number}")
     return row.to_line() + b"\n"
 
 
@@ -135,7 +135,7 @@ def _write_pictures(folder: Path) -> Path:
     import cv2
     import numpy as np
 
-    from convkit.schema import Conversation, Turn
+    from convkit.schema import Row, Turn
 
     (folder / "images").mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
@@ -151,7 +151,7 @@ def _write_pictures(folder: Path) -> Path:
             names.append(name)
             if len(names) == IMAGES:
                 turn = Turn(images=tuple(names), user="What is it?", assistant=CLASSES[number // IMAGES % len(CLASSES)])
-                file.write(Conversation(id=str(number), source="made", conversations=(turn,)).to_line() + b"\n")
+                file.write(Row(id=str(number), source="made", conversations=(turn,)).to_line() + b"\n")
                 names.clear()
     time.sleep(2.5)
     return path
@@ -178,7 +178,7 @@ def _in_processes(work: Callable[[Path, int, int], None], path: Path, workers: i
 
 
 def _parse(path: Path, share: int, shares: int) -> None:
-    from convkit.schema import Conversation
+    from convkit.schema import Row
 
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -188,7 +188,7 @@ def _parse(path: Path, share: int, shares: int) -> None:
         end = size * (share + 1) // shares
         left = end - file.tell()
         for line in file:
-            Conversation.model_validate_json(line)
+            Row.model_validate_json(line)
             left -= len(line)
             if left <= 0:
                 return

@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from convkit import layout
 from convkit.errors import ConvkitError, DatasetError, MissingExtra
-from convkit.schema import FORMAT_VERSION, Conversation, Manifest
+from convkit.schema import FORMAT_VERSION, Manifest, Row
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_EXPANSION = 1000
@@ -206,7 +206,7 @@ class Dataset:
             raise DatasetError(f"{self.directory} has no split {split!r}. Choose one of: {known}.")
         return self.directory / self.manifest.splits[split].file
 
-    def rows(self, split: str) -> Iterator[tuple[str, Conversation]]:
+    def rows(self, split: str) -> Iterator[tuple[str, Row]]:
         """Yield (file:line, row) for each row of a split, in order.
 
         Raises:
@@ -222,9 +222,9 @@ class Dataset:
             ) from None
 
 
-def _row(path: Path, line: Line) -> Conversation:
+def _row(path: Path, line: Line) -> Row:
     try:
-        return Conversation.model_validate_json(line.raw)
+        return Row.model_validate_json(line.raw)
     except ValidationError as error:
         reason = f"the line is longer than {MAX_LINE_BYTES:,} bytes" if line.overlong else first_problem(error)
     raise DatasetError(

@@ -2,7 +2,7 @@
 
 A row is the fine-tuning recipe's row plus optional keys, which are absent when they are not used; there is one
 spelling of every row, so null is never accepted for absent. Validate bytes with
-`Conversation.model_validate_json(line)`.
+`Row.model_validate_json(line)`.
 """
 
 from math import isfinite
@@ -94,7 +94,7 @@ class Turn(BaseModel):
         return self
 
 
-class Conversation(BaseModel):
+class Row(BaseModel):
     """One row: a conversation of one or more turns."""
 
     model_config = ConfigDict(**_STRICT, title="convkit row", json_schema_extra={"$id": f"{SCHEMA_ID}:row"})

@@ -11,14 +11,14 @@ from convkit.findings import Report
 from convkit.metrics.comparison import Comparison
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.scores import Scores
-from convkit.schema import Conversation, Manifest
+from convkit.schema import Manifest, Row
 from convkit.stats import Stats
 from convkit.utils import generated
 
 DIRECTORY = Path(__file__).parent.parent / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MODELS: dict[str, type[BaseModel]] = {
-    "row.json": Conversation,
+    "row.json": Row,
     "manifest.json": Manifest,
     "report.json": Report,
     "stats.json": Stats,

@@ -20,7 +20,7 @@ from convkit import layout
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError, ItemError, SourceError
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.progress import Progress, nothing
 from convkit.utils.union_find import UnionFind
 
@@ -72,7 +72,7 @@ class SplitOptions(Options):
 
 
 @dataclass(frozen=True)
-class Row(Item):
+class RowItem(Item):
     """One row: where it stands in the source, and where it goes."""
 
     split: str
@@ -89,7 +89,7 @@ class Row(Item):
 class Pooled:
     """A row before it is known where it goes."""
 
-    row: Row
+    row: RowItem
     id: str
     group: str | None
     answer: str | None
@@ -97,7 +97,7 @@ class Pooled:
     """Digests of its images."""
 
 
-class Split(Converter[Row]):
+class Split(Converter[RowItem]):
     """The rows of a dataset directory, in other splits."""
 
     name = "split"
@@ -118,7 +118,7 @@ class Split(Converter[Row]):
         except DatasetError as error:
             raise SourceError(str(error)) from error
 
-    def items(self) -> Iterator[Row | Reject | Exclude]:
+    def items(self) -> Iterator[RowItem | Reject | Exclude]:
         """The new splits in the order of the ratios, each in the order of the source.
 
         Every row, and every image of the splits that are pooled, is read.
@@ -128,7 +128,7 @@ class Split(Converter[Row]):
         """
         return self.listed(nothing)
 
-    def listed(self, progress: Progress) -> Iterator[Row | Reject | Exclude]:
+    def listed(self, progress: Progress) -> Iterator[RowItem | Reject | Exclude]:
         """The same."""
         read, total = 0, sum(split.rows for split in self._source.manifest.splits.values())
         pooled: list[Pooled] = []
@@ -167,7 +167,7 @@ class Split(Converter[Row]):
         try:
             rows = zip(self._source.rows(split), read_lines(path, watch=digest.update), strict=True)
             for (address, row), line in rows:
-                item = Row(
+                item = RowItem(
                     address=f"{path.name}:{address.rpartition(':')[2]}",
                     split="",
                     file=path.name,
@@ -186,14 +186,14 @@ class Split(Converter[Row]):
                 "and restore it or convert its source again."
             )
 
-    def _read_images(self, row: Conversation, digests: dict[str, str]) -> Iterator[tuple[str, str]]:
+    def _read_images(self, row: Row, digests: dict[str, str]) -> Iterator[tuple[str, str]]:
         """(path, digest) of each image of a row that is not in `digests` yet; then it is."""
         for path in _images(row):
             if path not in digests:
                 digests[path] = _digest(self.root / layout.IMAGES, path)
                 yield path, digests[path]
 
-    def _place(self, pooled: Sequence[Pooled]) -> list[tuple[Row, str]]:
+    def _place(self, pooled: Sequence[Pooled]) -> list[tuple[RowItem, str]]:
         """Each row with its new split."""
         bundles = _bundles(pooled)
         strata = [
@@ -204,7 +204,7 @@ class Split(Converter[Row]):
         named = {row.row: split for bundle, split in zip(bundles, split_of, strict=True) for row in bundle}
         return [(row.row, named[row.row]) for row in pooled]
 
-    def convert(self, item: Row) -> Record:
+    def convert(self, item: RowItem) -> Record:
         """The row, unchanged, with its images."""
         with (self.root / item.file).open("rb") as file:
             file.seek(item.offset)
@@ -215,7 +215,7 @@ class Split(Converter[Row]):
         media = {
             path: images / path if self.options.link else _unchanged(images, path, sha) for path, sha in item.media
         }
-        return Record(item.split, (Conversation.model_validate_json(line),), media)
+        return Record(item.split, (Row.model_validate_json(line),), media)
 
 
 def assign(strata: Sequence[Counter[str]], names: Sequence[str], options: SplitOptions) -> list[str]:
@@ -291,7 +291,7 @@ def _refuse_empty(ratios: Mapping[str, float], split_of: Sequence[str], bundles:
         )
 
 
-def _images(row: Conversation) -> list[str]:
+def _images(row: Row) -> list[str]:
     return [image for turn in row.conversations for image in turn.images]
 
 

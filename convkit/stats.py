@@ -18,7 +18,7 @@ from convkit.dataset import Dataset, read_lines
 from convkit.errors import ConvkitError, DatasetError
 from convkit.media.images import Image, check
 from convkit.profiles import Count, ShapeRefused, Size, Target
-from convkit.schema import SCHEMA_ID, Conversation
+from convkit.schema import SCHEMA_ID, Row
 from convkit.utils.progress import Progress
 
 MAX_ANSWERS = 100_000
@@ -202,7 +202,7 @@ class _Tokens:
         self._low, self._high = Histogram(), Histogram()
         self._refused = self._unknown = 0
 
-    def add(self, row: Conversation, sizes: list[Size | None]) -> None:
+    def add(self, row: Row, sizes: list[Size | None]) -> None:
         known = [size for size in sizes if size is not None]
         if len(known) < len(sizes):
             self._unknown += 1
@@ -233,13 +233,13 @@ class _Split:
 
     def line(self, raw: bytes) -> None:
         try:
-            row = Conversation.model_validate_json(raw)
+            row = Row.model_validate_json(raw)
         except ValidationError:
             self._unsound += 1
         else:
             self._row(row)
 
-    def _row(self, row: Conversation) -> None:
+    def _row(self, row: Row) -> None:
         self._rows += 1
         sizes = [self._size(path) for turn in row.conversations for path in turn.images]
         for size in sizes:

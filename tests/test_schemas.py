@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from convkit import schemas
 from convkit.receipt import Receipt
-from convkit.schema import Conversation, Manifest, Turn
+from convkit.schema import Manifest, Row, Turn
 from convkit.utils import generated
 from tests.fixtures.make_datasets import DIRECTORY, lines, manifest, row, turn, valid
 
@@ -30,7 +30,7 @@ ROW = validator("row.json")
 BEYOND = {"marker_count", "assistant_missing", "not_finite"}
 
 
-def pydantic_accepts(document: Any, model: type[BaseModel] = Conversation) -> bool:
+def pydantic_accepts(document: Any, model: type[BaseModel] = Row) -> bool:
     """Whether the model finds nothing wrong that a JSON Schema can say."""
     try:
         model.model_validate_json(json.dumps(document))
@@ -130,7 +130,7 @@ sound_rows = st.fixed_dictionaries(
         "metadata": st.dictionaries(texts, anything, max_size=2),
     },
 )
-KEYS = [*Conversation.model_fields, *Turn.model_fields, "extra"]
+KEYS = [*Row.model_fields, *Turn.model_fields, "extra"]
 
 
 @st.composite
@@ -164,14 +164,14 @@ def test_what_no_schema_can_say() -> None:
     for document in (row(metadata={"x": math.inf}), row(conversations=[turn(), turn()])):
         assert pydantic_accepts(document)
         with pytest.raises(ValidationError):
-            Conversation.model_validate_json(json.dumps(document))
+            Row.model_validate_json(json.dumps(document))
 
 
 def test_numbers_of_metadata_are_finite_however_deep() -> None:
     for value in (math.nan, math.inf, -math.inf):
         with pytest.raises(ValidationError, match="infinite or not a number"):
-            Conversation.model_validate(row(metadata={"a": [{"b": [0, value]}]}))
-    assert Conversation.model_validate(row(metadata={"a": [1.5, None, True, "NaN"]})).metadata
+            Row.model_validate(row(metadata={"a": [{"b": [0, value]}]}))
+    assert Row.model_validate(row(metadata={"a": [1.5, None, True, "NaN"]})).metadata
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from convkit.convert.error_budget import Policy
 from convkit.convert.run import convert
 from convkit.dataset import Dataset
 from convkit.errors import DatasetError, SourceError
-from convkit.schema import Accounting, Conversation, ConverterInfo, Manifest, SourceInfo, Turn
+from convkit.schema import Accounting, ConverterInfo, Manifest, Row, SourceInfo, Turn
 from convkit.schema import Split as SplitInfo
 from convkit.split import Split, SplitOptions, assign
 from convkit.utils.progress import Progress
@@ -52,7 +52,7 @@ def write(directory: Path, samples: list[Sample], order: list[int] | None = None
     Args:
         order: of the rows in their files.
     """
-    files: dict[str, list[Conversation]] = defaultdict(list)
+    files: dict[str, list[Row]] = defaultdict(list)
     for number in order or range(len(samples)):
         sample = samples[number]
         names = tuple(f"{sample.split}/{number}-{k}.png" for k in range(len(sample.images)))
@@ -65,12 +65,12 @@ def write(directory: Path, samples: list[Sample], order: list[int] | None = None
         answer: dict[str, Any] = {} if sample.answer is None else {"assistant": sample.answer}
         group: dict[str, Any] = {} if sample.group is None else {"group": sample.group}
         turn = Turn(images=names, user="What?", **answer)
-        files[sample.split].append(Conversation(id=f"r{number}", source="made", conversations=(turn,), **group))
+        files[sample.split].append(Row(id=f"r{number}", source="made", conversations=(turn,), **group))
     write_manifest(directory, files)
     return directory
 
 
-def write_manifest(directory: Path, files: Mapping[str, list[Conversation]]) -> None:
+def write_manifest(directory: Path, files: Mapping[str, list[Row]]) -> None:
     import hashlib
 
     splits = {}
@@ -241,7 +241,7 @@ def test_everything_is_accounted_for(source: Path, tmp_path: Path) -> None:
 def test_images_that_several_rows_name_are_counted_once(tmp_path: Path) -> None:
     samples = [Sample(None, (n,), "a") for n in range(10)]
     write(tmp_path / "source", samples)
-    found = [Conversation.model_validate(row) for row in rows(tmp_path / "source")]
+    found = [Row.model_validate(row) for row in rows(tmp_path / "source")]
     twins = [row.model_copy(update={"id": f"twin of {row.id}"}) for row in found]
     write_manifest(tmp_path / "source", {"train": [*found, *twins]})
     manifest = split(tmp_path / "source", tmp_path / "out", "train=0.5,test=0.5")
@@ -292,7 +292,7 @@ def test_images_are_linked_where_that_is_asked_for(source: Path, tmp_path: Path)
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
-from convkit.convert import convert
+from convkit.convert.run import convert
 from convkit.split import Split, SplitOptions
 
 source, out_dir, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])

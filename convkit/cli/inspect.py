@@ -35,7 +35,7 @@ def inspect(
 
     from convkit.utils.files import write_atomic
 
-    view = look(data, row, models.adapter(model, num_crops), split or None)
+    view = look(data, row, models.model_family(model, num_crops), split or None)
     if out is None:
         Console(highlight=False).print(views.text(view), soft_wrap=True)
         return

@@ -28,5 +28,5 @@ def merge(
         from convkit.train.models.merge import merge as merged
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Merging") from None
-    written = merged(models.adapter(model, num_crops), model, adapter, out, dtype)
+    written = merged(models.model_family(model, num_crops), model, adapter, out, dtype)
     typer.echo(f"{out}: {model} with {adapter}, in {written}")

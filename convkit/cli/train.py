@@ -53,14 +53,14 @@ def _start(config: Config, validate: bool) -> None:
         from convkit.train.trainer import Stopped
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Training") from None
-    adapter = models.adapter(config.model, config.num_crops)
+    family = models.model_family(config.model, config.num_crops)
     code = 0
     with world() as joined:  # which takes what is raised in it for a failure
-        if validate and joined.from_first(lambda: _has_findings(config, adapter.profile)):
+        if validate and joined.from_first(lambda: _has_findings(config, family.profile)):
             code = 1
         else:
             try:
-                run.train(config, adapter, joined, progress_bar, typer.echo)
+                run.train(config, family, joined, progress_bar, typer.echo)
                 if joined.first:
                     at_the_end(config.output_dir)
             except Stopped as stopped:

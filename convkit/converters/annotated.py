@@ -20,7 +20,7 @@ from convkit.converters.picture_index import PictureIndex, files_below, stem_of
 from convkit.converters.pictures import Picture, PictureOptions, from_file
 from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.errors import ItemError, SourceError
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.files import printable
 
 BAD_ANNOTATION = "bad-annotation"
@@ -184,7 +184,7 @@ class AnnotatedPictures(Converter[Any], Generic[A]):
         """
 
     @abstractmethod
-    def rows(self, split: str, annotations: tuple[A, ...], images: tuple[str, ...]) -> tuple[Conversation, ...]:
+    def rows(self, split: str, annotations: tuple[A, ...], images: tuple[str, ...]) -> tuple[Row, ...]:
         """The rows of annotations of the same images: of one, unless `batches` says otherwise."""
 
     def batches(self, annotations: tuple[A, ...]) -> Iterator[tuple[A, ...]]:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.progress import Progress
 
 
@@ -87,7 +87,7 @@ class Record:
     """What an item, or a part of it, became."""
 
     split: str
-    rows: tuple[Conversation, ...]
+    rows: tuple[Row, ...]
     media: Mapping[str, bytes | Path] = field(default_factory=dict)
     """File content by image path, as the rows spell it; or a file of the source to hard-link, if it can be.
 

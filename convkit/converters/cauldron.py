@@ -25,7 +25,7 @@ from convkit.converters.chats import Example
 from convkit.converters.parquet import RowGroup
 from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
 from convkit.errors import ConvkitError, ItemError, SourceError
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 from convkit.utils.progress import Progress, nothing
 from convkit.utils.union_find import UnionFind
 
@@ -191,7 +191,7 @@ class Cauldron(Converter[Rows]):
             except OSError as error:
                 yield Reject(address, "unreadable-image", f"an image cannot be read: {error.strerror or error}")
 
-    def _record(self, item: Rows, number: int, row: parquet.Row) -> Record:
+    def _record(self, item: Rows, number: int, row: parquet.RawRow) -> Record:
         example = chats.example(item.group, row)
         images = [parquet.image(self.root, k, v) for k, v in enumerate(parquet.images_of(item.group, row))]
         group = _group(item, number, images, example)
@@ -200,7 +200,7 @@ class Cauldron(Converter[Rows]):
         stored = [
             pictures.bring(image, f"{split}/{stem}-{number:07d}-{k}", self.options) for k, image in enumerate(images)
         ]
-        conversation = Conversation(
+        conversation = Row(
             id=f"{split}-{stem}-{number}",
             source=self.dataset,
             conversations=_turns(example, [picture.path for picture in stored]),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from convkit.converters.parquet import Layout, Row, RowGroup, images_of
+from convkit.converters.parquet import Layout, RawRow, RowGroup, images_of
 from convkit.errors import ItemError
 from convkit.schema import IMAGE_MARKER
 
@@ -34,7 +34,7 @@ class Example:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def example(group: RowGroup, row: Row) -> Example:
+def example(group: RowGroup, row: RawRow) -> Example:
     """What a row says.
 
     Raises:
@@ -48,7 +48,7 @@ def example(group: RowGroup, row: Row) -> Example:
     return said
 
 
-def _texts(row: Row, images: int) -> Example:
+def _texts(row: RawRow, images: int) -> Example:
     """The Cauldron: each text is a turn, and the first one shows all images."""
     texts = _list(row["texts"], "texts")
     turns = [
@@ -59,7 +59,7 @@ def _texts(row: Row, images: int) -> Example:
     return Example(turns, metadata={"source": sources[0] if len(sources) == 1 else sources} if sources else {})
 
 
-def _messages(row: Row, images: int) -> Example:
+def _messages(row: RawRow, images: int) -> Example:
     """Chat: an optional system message, then user and assistant in turn.
 
     Images that no message names belong to the first turn.
@@ -79,7 +79,7 @@ def _messages(row: Row, images: int) -> Example:
     return Example(turns, system)
 
 
-def _user(message: Row) -> tuple[int, str]:
+def _user(message: RawRow) -> tuple[int, str]:
     """How many images a user's message shows, and its text.
 
     Markers stand in the text only where the images do not all come before it.
@@ -95,7 +95,7 @@ def _user(message: Row) -> tuple[int, str]:
     return count, "".join(marker if part is None else part for part in parts)
 
 
-def _words(message: Row) -> str:
+def _words(message: RawRow) -> str:
     """The text of a message that shows no images."""
     content = message.get("content")
     if not isinstance(content, list):
@@ -103,13 +103,13 @@ def _words(message: Row) -> str:
     return "".join(_part(part) for part in _structs(content, "content"))
 
 
-def _part(part: Row) -> str:
+def _part(part: RawRow) -> str:
     if part.get("type") != "text":
         raise ItemError("malformed-row", f"a message has a part of the type {part.get('type')!r} that cannot be there")
     return _text(part, "text")
 
 
-_READ: Mapping[str, Callable[[Row, int], Example]] = {"texts": _texts, "messages": _messages}
+_READ: Mapping[str, Callable[[RawRow, int], Example]] = {"texts": _texts, "messages": _messages}
 
 
 def _list(value: Any, name: str) -> list[Any]:
@@ -118,14 +118,14 @@ def _list(value: Any, name: str) -> list[Any]:
     return value
 
 
-def _structs(values: Iterable[Any], name: str) -> Iterator[Row]:
+def _structs(values: Iterable[Any], name: str) -> Iterator[RawRow]:
     for value in values:
         if not isinstance(value, dict):
             raise ItemError("malformed-row", f"an entry of {name} is not a struct")
         yield value
 
 
-def _text(struct: Row, name: str) -> str:
+def _text(struct: RawRow, name: str) -> str:
     value = struct.get(name)
     if not isinstance(value, str):
         raise ItemError("malformed-row", f"{name} is missing or not text")

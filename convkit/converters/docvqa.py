@@ -34,7 +34,7 @@ from convkit.converters.parquet import RowGroup
 from convkit.converters.picture_index import files_below, stem_of
 from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.errors import ItemError, SourceError
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 from convkit.utils.files import printable
 from convkit.utils.progress import Progress, nothing
 
@@ -220,7 +220,7 @@ class DocVQA(AnnotatedPictures[Question]):
             return iter((annotations,))
         return super().batches(annotations)
 
-    def rows(self, split: str, annotations: tuple[Question, ...], images: tuple[str, ...]) -> tuple[Conversation, ...]:
+    def rows(self, split: str, annotations: tuple[Question, ...], images: tuple[str, ...]) -> tuple[Row, ...]:
         """One row, or with `--answer all_rows` one for each different answer."""
         first = annotations[0]
         if self.options.questions_per_row == "all" and first.answers:
@@ -251,10 +251,8 @@ class DocVQA(AnnotatedPictures[Question]):
             return Turn(images=images, user=user)
         return Turn(images=images, user=user, assistant=answer, answers=question.answers)
 
-    def _row(
-        self, row_id: str, question: Question, turns: tuple[Turn, ...], metadata: dict[str, JsonValue]
-    ) -> Conversation:
-        return Conversation(id=row_id, source=self.name, conversations=turns, group=question.group, metadata=metadata)
+    def _row(self, row_id: str, question: Question, turns: tuple[Turn, ...], metadata: dict[str, JsonValue]) -> Row:
+        return Row(id=row_id, source=self.name, conversations=turns, group=question.group, metadata=metadata)
 
 
 def _data(path: Path) -> list[Any]:

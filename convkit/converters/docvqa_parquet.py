@@ -63,7 +63,7 @@ def facts(root: Path, images: Path, files: Iterable[str]) -> Iterator[tuple[str,
 
 
 def _fact(
-    images: Path, group: RowGroup, number: int, address: str, row: parquet.Row | ItemError
+    images: Path, group: RowGroup, number: int, address: str, row: parquet.RawRow | ItemError
 ) -> tuple[str, Page, Fact] | Reject:
     if isinstance(row, ItemError):
         raise row
@@ -73,7 +73,7 @@ def _fact(
     return address, Page(group, number, pictures.digest_of(image(images, group, row))), read[1]
 
 
-def image(root: Path, group: RowGroup, row: parquet.Row) -> parquet.Image:
+def image(root: Path, group: RowGroup, row: parquet.RawRow) -> parquet.Image:
     """The page that a row shows.
 
     Raises:

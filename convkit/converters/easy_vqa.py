@@ -14,7 +14,7 @@ from convkit.converters import pictures
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
 from convkit.converters.pictures import PictureOptions
 from convkit.errors import SourceError
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 
 _QUESTIONS = TypeAdapter(list[tuple[str, str, int]])
 
@@ -122,8 +122,8 @@ class EasyVQA(Converter[Picture]):
             rows = (self._row(name, item, (first, *turns[1:])),)
         return Record(item.split, rows, {image: picture.content}, item.units, picture.notes)
 
-    def _row(self, row_id: str, item: Picture, turns: tuple[Turn, ...]) -> Conversation:
-        return Conversation(id=row_id, source=self.name, conversations=turns, group=item.group)
+    def _row(self, row_id: str, item: Picture, turns: tuple[Turn, ...]) -> Row:
+        return Row(id=row_id, source=self.name, conversations=turns, group=item.group)
 
 
 def _split_of(picture: Picture | Reject, chosen: set[str]) -> str:

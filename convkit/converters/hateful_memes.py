@@ -22,7 +22,7 @@ from convkit.converters.annotated import (
 from convkit.converters.base import Reject
 from convkit.converters.picture_index import stem_of
 from convkit.converters.pictures import IMAGE_SUFFIXES, IMPORTS
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 
 ID_DIGITS = 5
 _DEFAULT_WORDS = ("Yes", "No")
@@ -86,7 +86,7 @@ class HatefulMemes(AnnotatedPictures[Meme]):
         for read in json_lines(self.root, path, _Row):
             yield read if isinstance(read, Reject) else _meme(*read)
 
-    def rows(self, split: str, annotations: tuple[Meme, ...], images: tuple[str, ...]) -> tuple[Conversation, ...]:
+    def rows(self, split: str, annotations: tuple[Meme, ...], images: tuple[str, ...]) -> tuple[Row, ...]:
         """The row of one meme; without a label, it has no assistant."""
         (meme,) = annotations
         yes, no = self.options.answer_words
@@ -98,7 +98,7 @@ class HatefulMemes(AnnotatedPictures[Meme]):
         else:
             turn = Turn(images=images, user=user, assistant=yes if meme.label else no)
             metadata = {"label": meme.label, **metadata}
-        row = Conversation(
+        row = Row(
             id=f"{split}-{meme.key}",
             source=self.name,
             conversations=(turn,),

@@ -7,7 +7,7 @@ from convkit.converters import class_folders, pictures
 from convkit.converters.base import Converter, Exclude, Record, Reject
 from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, Entry, Member
 from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 from convkit.utils.progress import Progress, nothing
 
 
@@ -72,7 +72,5 @@ class ImageFolder(Converter[Classed]):
         member = item.member
         picture = pictures.from_file(self.root / member.path, member.name, self.options)
         turn = Turn(images=(picture.path,), user=item.prompt, assistant=member.label)
-        row = Conversation(
-            id=item.row_id, source=self.dataset, conversations=(turn,), group=self._content_group(member)
-        )
+        row = Row(id=item.row_id, source=self.dataset, conversations=(turn,), group=self._content_group(member))
         return Record(member.split, (row,), {picture.path: picture.content}, notes=picture.notes)

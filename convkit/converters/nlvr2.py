@@ -23,7 +23,7 @@ from convkit.converters.annotated import (
 )
 from convkit.converters.base import Reject
 from convkit.converters.pictures import IMAGE_SUFFIXES, IMPORTS
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 
 _DEFAULT_WORDS = ("True", "False")
 
@@ -81,7 +81,7 @@ class NLVR2(AnnotatedPictures[Statement]):
         for read in json_lines(self.root, path, _Row):
             yield read if isinstance(read, Reject) else _statement(official, *read)
 
-    def rows(self, split: str, annotations: tuple[Statement, ...], images: tuple[str, ...]) -> tuple[Conversation, ...]:
+    def rows(self, split: str, annotations: tuple[Statement, ...], images: tuple[str, ...]) -> tuple[Row, ...]:
         """The row of one sentence; without a label, it has no assistant."""
         (statement,) = annotations
         true, false = self.options.answer_words
@@ -98,7 +98,7 @@ class NLVR2(AnnotatedPictures[Statement]):
         else:
             turn = Turn(images=images, user=user, assistant=true if statement.label == "True" else false)
         group = f"{official}-{image_set}"
-        row = Conversation(id=statement.key, source=self.name, conversations=(turn,), group=group, metadata=metadata)
+        row = Row(id=statement.key, source=self.name, conversations=(turn,), group=group, metadata=metadata)
         return (row,)
 
 

@@ -36,7 +36,7 @@ SPLITS = {
 _SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}")
 
 Image = bytes | Path
-Row = Mapping[str, Any]
+RawRow = Mapping[str, Any]
 
 
 class Layout(NamedTuple):
@@ -135,7 +135,7 @@ def row_groups(root: Path, file: str, layouts: Mapping[str, Layout]) -> list[Row
     ]
 
 
-def rows(root: Path, group: RowGroup, columns: Sequence[str] = ()) -> Iterator[tuple[int, Row | ItemError]]:
+def rows(root: Path, group: RowGroup, columns: Sequence[str] = ()) -> Iterator[tuple[int, RawRow | ItemError]]:
     """The rows of a group with their numbers in the file, or why one cannot be read.
 
     Args:
@@ -159,7 +159,7 @@ def rows(root: Path, group: RowGroup, columns: Sequence[str] = ()) -> Iterator[t
         raise ItemError("damaged-parquet", f"the file is damaged at row {number} or behind it: {reason}") from error
 
 
-def images_of(group: RowGroup, row: Row) -> list[Any]:
+def images_of(group: RowGroup, row: RawRow) -> list[Any]:
     """The images of a row, as the file has them."""
     images = row[group.images]
     return [] if images is None else images if isinstance(images, list) else [images]
@@ -199,10 +199,10 @@ def _open(path: Path) -> Any:
     return parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
-def _rows(batch: Any) -> Sequence[Row | ItemError]:
+def _rows(batch: Any) -> Sequence[RawRow | ItemError]:
     """A batch as Python objects; text is first checked here, and one bad row must not cost the others."""
     try:
-        found: list[Row] = batch.to_pylist()
+        found: list[RawRow] = batch.to_pylist()
     except UnicodeDecodeError:
         if batch.num_rows == 1:
             return [ItemError("not-utf8", "its text is not UTF-8")]

@@ -10,7 +10,7 @@ from convkit.converters import class_folders
 from convkit.converters.base import Converter, Exclude, Record, Reject
 from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, Entry, Member
 from convkit.media.frames import sample_frames
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 
 if TYPE_CHECKING:
     from cv2.typing import MatLike
@@ -81,7 +81,7 @@ class VideoFolder(Converter[Classed]):
         )
         media = {f"{member.name}.{k}.jpg": frame for k, frame in enumerate(frames)}
         turn = Turn(images=tuple(media), user=item.prompt, assistant=member.label)
-        row = Conversation(id=item.row_id, source=self.dataset, conversations=(turn,), group=self.group(member))
+        row = Row(id=item.row_id, source=self.dataset, conversations=(turn,), group=self.group(member))
         return Record(member.split, (row,), media)
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, Validation
 
 from convkit.dataset import MAX_LINE_BYTES, Line, first_problem, read_lines
 from convkit.errors import ConvkitError
-from convkit.schema import SCHEMA_ID, Conversation, OptionalGroup, absent
+from convkit.schema import SCHEMA_ID, OptionalGroup, Row, absent
 from convkit.utils.files import printable
 
 MAX_TEXT = 100_000
@@ -56,7 +56,7 @@ class Prediction(BaseModel):
     )
 
     @classmethod
-    def of(cls, row: Conversation, turn: int, prediction: str, score: float | None = None) -> Self:
+    def of(cls, row: Row, turn: int, prediction: str, score: float | None = None) -> Self:
         """What the model answered in a turn of a row.
 
         Raises:

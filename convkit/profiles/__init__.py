@@ -12,7 +12,7 @@ from pathlib import Path
 
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.profiles.base import Count, Encode, Profile, ShapeRefused, Size
-from convkit.schema import Conversation
+from convkit.schema import Row
 
 __all__ = [
     "TABLE",
@@ -152,6 +152,6 @@ class Target:
         """What has a bearing on the findings, beside the profile."""
         return {"max_length": self.max_length, "exact": self.encode is not None}
 
-    def count(self, row: Conversation, sizes: Sequence[Size]) -> Count:
+    def count(self, row: Row, sizes: Sequence[Size]) -> Count:
         """`Profile.row_tokens` with this tokenizer."""
         return self.profile.row_tokens(row, sizes, self.encode)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, NamedTuple
 
-from convkit.schema import IMAGE_MARKER, Conversation, Turn
+from convkit.schema import IMAGE_MARKER, Row, Turn
 
 
 class Size(NamedTuple):
@@ -112,7 +112,7 @@ class Template:
     """Tokens that begin the row; with `bos_each_piece` also the text after each image."""
     bos_each_piece: bool = False
 
-    def pieces(self, row: Conversation) -> list[str]:
+    def pieces(self, row: Row) -> list[str]:
         """The text before, between and after the images: one piece more than the row has images."""
         pieces: list[list[str]] = [[]]
         said = self.default_system if row.system is None else row.system
@@ -172,7 +172,7 @@ class Profile:
         """
         return _image_tokens(self, size, images, encode)
 
-    def row_tokens(self, row: Conversation, sizes: Sequence[Size], encode: Encode | None = None) -> Count:
+    def row_tokens(self, row: Row, sizes: Sequence[Size], encode: Encode | None = None) -> Count:
         """The length of a row, answers and template included.
 
         Args:

@@ -8,7 +8,7 @@ from convkit.findings import Finding
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts
 from convkit.rules.corpus import CONFLICTING_ANSWERS, DUPLICATE_ROW
 from convkit.rules.lookup import MOST_LISTED, Growing, image_paths, not_listed, quoted, runs, sound_rows
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.digests import Column, contains, digest
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class RepeatedRows(Check):
         chosen = contains(repeated, pixels)
         return dict(zip(paths[chosen].tolist(), pixels[chosen].tolist(), strict=True))
 
-    def _key(self, row: Conversation, shown: Sequence[int]) -> int:
+    def _key(self, row: Row, shown: Sequence[int]) -> int:
         texts = (digest(text.encode(), self.corpus.key) for text in _asked(row))
         return hash((*shown, *texts)) & _MASK
 
@@ -183,7 +183,7 @@ class RepeatedRows(Check):
         return seen
 
 
-def _asked(row: Conversation) -> Iterator[str]:
+def _asked(row: Row) -> Iterator[str]:
     """All texts before the last answer, each with its place."""
     yield f"system {row.system}"
     for turn in row.conversations:

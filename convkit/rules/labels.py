@@ -8,7 +8,7 @@ from convkit.layout import is_training
 from convkit.rules.base import Check, Corpus, Problem, RowFacts
 from convkit.rules.corpus import LABEL_IMBALANCE, UNSEEN_CLASS
 from convkit.rules.lookup import MOST_LISTED, Key, first_places, not_listed, quoted, split_names
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.digests import Column
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _count(column: Column) -> _Answers:
     return _Answers(values, counts.astype(np.uint64))
 
 
-def _answer(row: Conversation) -> Iterator[tuple[str, str]]:
+def _answer(row: Row) -> Iterator[tuple[str, str]]:
     last = len(row.conversations) - 1
     if (answer := row.conversations[last].assistant) is not None:
         yield answer, f"/conversations/{last}/assistant"

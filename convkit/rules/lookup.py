@@ -11,7 +11,7 @@ from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.findings import Finding
 from convkit.rules.base import Corpus, Place, Problem, RowFile, Rule
 from convkit.rules.file import without_marks
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.digests import Column, digest, from_bytes
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def split_names(corpus: Corpus) -> list[str]:
     return [stated.get(file.path.name, name) for file, name in zip(corpus.files, guessed, strict=True)]
 
 
-def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[tuple[int, Conversation]]:
+def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[tuple[int, Row]]:
     """The rows of a file with their line numbers, without those that are not sound.
 
     Args:
@@ -44,12 +44,12 @@ def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[t
     for line in () if file.missing else read_lines(file.path, MAX_LINE_BYTES):
         if lines is None or line.number in lines:
             try:
-                yield line.number, Conversation.model_validate_json(without_marks(line.raw))
+                yield line.number, Row.model_validate_json(without_marks(line.raw))
             except ValidationError:
                 continue
 
 
-def image_paths(row: Conversation) -> Iterator[tuple[str, str]]:
+def image_paths(row: Row) -> Iterator[tuple[str, str]]:
     """The images of a row, each with a pointer to it."""
     for index, turn in enumerate(row.conversations):
         for number, path in enumerate(turn.images):
@@ -77,7 +77,7 @@ Key = tuple[str, int]
 
 
 def first_places(
-    corpus: Corpus, wanted: Iterable[Key], texts: Callable[[Conversation], Iterable[tuple[str, str]]]
+    corpus: Corpus, wanted: Iterable[Key], texts: Callable[[Row], Iterable[tuple[str, str]]]
 ) -> dict[Key, Found]:
     """Where texts stand first in splits; reads the files of these splits until all are found.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from convkit.findings import Severity
 from convkit.profiles import ShapeRefused, Size, Target
 from convkit.rules.base import Problem, Rule
-from convkit.schema import IMAGE_MARKER, Conversation
+from convkit.schema import IMAGE_MARKER, Row
 
 TOO_LONG = Rule(
     code="CK401",
@@ -51,7 +51,7 @@ NOTHING_TO_TRAIN_ON = Rule(
 RULES = (TOO_LONG, MAYBE_TOO_LONG, CONTROL_TOKEN, REFUSED_SHAPE, NOTHING_TO_TRAIN_ON)
 
 
-def problems(row: Conversation, sizes: Sequence[Size | None], target: Target, train: bool) -> Iterator[Problem]:
+def problems(row: Row, sizes: Sequence[Size | None], target: Target, train: bool) -> Iterator[Problem]:
     """Everything that is wrong with a row for a model.
 
     Args:
@@ -68,13 +68,13 @@ def problems(row: Conversation, sizes: Sequence[Size | None], target: Target, tr
         yield Problem(NOTHING_TO_TRAIN_ON, "no turn of the row has an answer", "/conversations")
 
 
-def _control_tokens(row: Conversation, target: Target) -> Iterator[Problem]:
+def _control_tokens(row: Row, target: Target) -> Iterator[Problem]:
     for pointer, text in _texts(row):
         if found := target.profile.control.search(text):
             yield Problem(CONTROL_TOKEN, f"the text holds {found[0]}, a control token of the model", pointer)
 
 
-def _texts(row: Conversation) -> Iterator[tuple[str, str]]:
+def _texts(row: Row) -> Iterator[tuple[str, str]]:
     if row.system is not None:
         yield "/system", row.system
     for index, turn in enumerate(row.conversations):
@@ -84,7 +84,7 @@ def _texts(row: Conversation) -> Iterator[tuple[str, str]]:
             yield f"/conversations/{index}/assistant", turn.assistant
 
 
-def _refused_shapes(row: Conversation, sizes: Sequence[Size | None], target: Target) -> Iterator[Problem]:
+def _refused_shapes(row: Row, sizes: Sequence[Size | None], target: Target) -> Iterator[Problem]:
     pointers = (
         f"/conversations/{turn}/images/{image}"
         for turn, content in enumerate(row.conversations)
@@ -98,7 +98,7 @@ def _refused_shapes(row: Conversation, sizes: Sequence[Size | None], target: Tar
             yield Problem(REFUSED_SHAPE, str(refusal), pointer)
 
 
-def _length(row: Conversation, sizes: Sequence[Size], target: Target, max_length: int) -> Iterator[Problem]:
+def _length(row: Row, sizes: Sequence[Size], target: Target, max_length: int) -> Iterator[Problem]:
     count = target.count(row, sizes)
     if count.low > max_length:
         number = f"{count.low:,}" if count.exact else f"at least {count.low:,} (estimated)"

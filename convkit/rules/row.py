@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails, from_json
 from convkit.findings import Finding, Severity
 from convkit.rules import file, media
 from convkit.rules.base import Check, Corpus, Place, Problem, RowFacts, Rule
-from convkit.schema import IMAGE_MARKER, Conversation, Turn
+from convkit.schema import IMAGE_MARKER, Row, Turn
 
 SCHEMA_VIOLATION = Rule(
     code="CK101",
@@ -218,7 +218,7 @@ def _name(loc: tuple[int | str, ...]) -> str:
 
 @lru_cache(1000)  # what is wrong in one row is mostly wrong in all of them
 def _did_you_mean(key: str, of_row: bool) -> str:
-    known = list(Conversation.model_fields if of_row else Turn.model_fields)
+    known = list(Row.model_fields if of_row else Turn.model_fields)
     close = get_close_matches(key, known, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 

@@ -18,7 +18,7 @@ from convkit.rules.lookup import (
     runs,
     split_names,
 )
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.digests import DigestSet, digest
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class SeparatedGroups(Check):
         yield from not_listed(self.corpus, SEPARATED_GROUP, self._count)
 
 
-def _group(row: Conversation) -> Iterator[tuple[str, str]]:
+def _group(row: Row) -> Iterator[tuple[str, str]]:
     if row.group is not None:
         yield row.group, "/group"
 

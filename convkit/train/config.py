@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Lt
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.train.recipes import hyper_parameters
 
-ALIASES = {"model": "model_name_or_path"}
+ALIASES = {"model": "model_name_or_path", "weight_decay": "wd"}
 """The recipe's name of an option that is called otherwise here."""
 SECTIONS = {
     "data_dir": "Data, model and run",
@@ -56,7 +56,7 @@ class Config:
         bool, "With adapters: products with the language model's frozen weights in float8; faster and coarser."
     ] = False
     use_flash_attention: Annotated[bool, "Attend by the package flash-attn; implies --bf16."] = False
-    checkpointing: Annotated[
+    gradient_checkpointing: Annotated[
         Literal["auto", "all", "none"],
         "Compute activations twice instead of keeping them: in all layers, none, or as many as memory asks for.",
     ] = "auto"
@@ -87,7 +87,7 @@ class Config:
     num_train_epochs: Annotated[int, "Times that each row is trained on.", Ge(1)] = 1
     learning_rate: Annotated[float, "The highest, after warming up; then it falls to 0.", Gt(0)] = 4e-5
     warmup_steps: Annotated[int, "Steps in which the learning rate rises.", Ge(0)] = 50
-    wd: Annotated[float, "Weight decay.", Ge(0)] = 0.01
+    weight_decay: Annotated[float, "Weight decay.", Ge(0)] = 0.01
     max_grad_norm: Annotated[float, "Gradients are scaled down to this norm.", Gt(0)] = 1.0
     seed: Annotated[int, "Of the order of rows, of new adapters and of dropout.", Ge(0), Lt(2**63)] = 0
 
@@ -99,7 +99,7 @@ class Config:
 
     save_steps: Annotated[int, "Steps between checkpoints; one is also written at the end.", Ge(1)] = 500
     save_total_limit: Annotated[int, "Checkpoints that are kept, the last ones.", Ge(1)] = 2
-    trial_checkpoint: Annotated[bool, "Save and reload one before the first step, and see whether all fit."] = True
+    check_checkpoint: Annotated[bool, "Save and reload one before the first step, and see whether all fit."] = True
     resume: Annotated[Literal["no", "auto"], "auto: go on from the last checkpoint in --output_dir."] = "no"
     dataloader_num_workers: Annotated[int, "Processes that read images; 0: none.", Ge(0)] = 2
     report_to: Annotated[str, "Where else curves go: tensorboard, wandb, or both with a comma."] = "none"
@@ -145,7 +145,7 @@ _INCONSEQUENTIAL = {
     "memory_limit",
     "save_steps",
     "save_total_limit",
-    "trial_checkpoint",
+    "check_checkpoint",
     "resume",
     "dataloader_num_workers",
     "report_to",
@@ -215,11 +215,11 @@ def _consistent(config: Config) -> Config:
             f"--optim adamw_bf16 does not go with {other}. Add --bf16 and leave out --deepspeed and --fsdp, or take "
             "--optim adamw."
         )
-    if config.memory_limit and (config.checkpointing != "auto" or config.sharding):
-        other = config.sharding or f"--checkpointing {config.checkpointing}"
+    if config.memory_limit and (config.gradient_checkpointing != "auto" or config.sharding):
+        other = config.sharding or f"--gradient_checkpointing {config.gradient_checkpointing}"
         raise ConvkitError(
-            f"--memory_limit does not go with {other}: it is what --checkpointing auto fills, on one GPU or with "
-            "adapters. Leave one of them out."
+            f"--memory_limit does not go with {other}: it is what --gradient_checkpointing auto fills, on one GPU or "
+            "with adapters. Leave one of them out."
         )
     if config.eval_split is None and (config.eval_steps or config.eval_limit):
         raise ConvkitError("--eval_steps and --eval_limit need to know what is evaluated on. Add --eval_split val.")

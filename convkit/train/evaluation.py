@@ -13,7 +13,7 @@ from convkit.train.config import Config
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.answering import Answering, questions_of
 from convkit.train.evaluate.run import PREDICTIONS, SCORES, scores
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.setup.precision import dtype
 from convkit.train.trainer import Stopped
 from convkit.utils.progress import Bars
@@ -32,14 +32,14 @@ class Evaluations:
         ConvkitError: the data set has no such split.
     """
 
-    def __init__(self, config: Config, adapter: Adapter, world: World, steps: int, bars: Bars) -> None:
+    def __init__(self, config: Config, family: ModelFamily, world: World, steps: int, bars: Bars) -> None:
         self._config, self._world, self._steps, self._bars = config, world, steps, bars
         self._answering: Answering | None = None
         if config.eval_split is not None:
             self._answering = Answering(
                 questions_of(config.data_dir, config.eval_split, config.eval_limit),
                 config.data_dir / layout.IMAGES,
-                adapter,
+                family,
                 batch_size=config.eval_batch_size,
                 max_new_tokens=config.eval_max_new_tokens,
                 max_tokens=config.max_tokens,

@@ -26,7 +26,7 @@ from convkit.train.evaluation import Evaluations, curves, summary
 from convkit.train.metrics import trackers
 from convkit.train.metrics.log import Log
 from convkit.train.metrics.throughput import Meter
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import fingerprint
 from convkit.train.optim.sharding import shard
 from convkit.train.preflight import memory
@@ -43,7 +43,7 @@ _NAMED = 3
 Say = Callable[[str], None]
 
 
-def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, say: Say = print) -> None:
+def train(config: Config, family: ModelFamily, world: World, bars: Bars = silent, say: Say = print) -> None:
     """Train as configured, from the start or from the last checkpoint.
 
     Args:
@@ -56,14 +56,14 @@ def train(config: Config, adapter: Adapter, world: World, bars: Bars = silent, s
     trackers.require(config)
     requirements.require(config)
     with deterministic(config.deterministic), reading():
-        _train(config, adapter, world, bars, say)
+        _train(config, family, world, bars, say)
 
 
-def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say) -> None:
+def _train(config: Config, family: ModelFamily, world: World, bars: Bars, say: Say) -> None:
     speak: Say = say if world.first else lambda text: None
     bars = bars if world.first and config.tqdm else silent
-    seen, rows = world.from_first(lambda: _look(config, adapter, bars))
-    plan = Plan(rows.tokens, _plan_options(config, adapter, len(rows.dropped)))
+    seen, rows = world.from_first(lambda: _look(config, family, bars))
+    plan = Plan(rows.tokens, _plan_options(config, family, len(rows.dropped)))
     of = _identity(config, seen, plan)
     start = world.from_first(lambda: _open(config, of, rows.dropped))
     world.from_first(lambda: run_info.write(config.output_dir, _record(config, seen, plan, world)))
@@ -73,35 +73,35 @@ def _train(config: Config, adapter: Adapter, world: World, bars: Bars, say: Say)
         f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {plan.rows:,} rows planned in "
         f"{plan.steps:,} steps; plan {plan.digest[:12]}"
     )
-    evaluations = Evaluations(config, adapter, world, plan.steps, bars)
-    shards = shard(trainable.load(adapter, config).train(), config, world)
+    evaluations = Evaluations(config, family, world, plan.steps, bars)
+    shards = shard(trainable.load(family, config).train(), config, world)
     trainer = Trainer(shards, plan, rows, config, world)
-    packs = Packs(rows, config.data_dir / layout.IMAGES, adapter, everywhere=shards.in_step)
-    found = memory.preflight(trainer, packs, adapter)
+    packs = Packs(rows, config.data_dir / layout.IMAGES, family, everywhere=shards.in_step)
+    found = memory.preflight(trainer, packs, family)
     for line in memory.lines(found):
         speak(line)
     step, done = _restore(start, trainer, speak) if start else (0, 0)
-    if config.trial_checkpoint and not start:  # one that was gone on with is proof enough
-        speak(trial(trainer, adapter))
+    if config.check_checkpoint and not start:  # one that was gone on with is proof enough
+        speak(trial(trainer, family))
     meter = Meter(plan, rows, config, world, found.flops_per_token)
-    done = _steps(_Parts(trainer, packs, adapter, of, meter, evaluations, bars, speak), step, done)
+    done = _steps(_Parts(trainer, packs, family, of, meter, evaluations, bars, speak), step, done)
     if done != plan.rows:
         raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
     if skipped := shards.scale.skipped:
         speak(f"{skipped:,} of {plan.steps:,} steps were skipped: their gradients exceeded float16")
-    speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, adapter)}")
+    speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, family)}")
 
 
-def _look(config: Config, adapter: Adapter, bars: Bars) -> tuple[receipt.Receipt, Index]:
+def _look(config: Config, family: ModelFamily, bars: Bars) -> tuple[receipt.Receipt, Index]:
     """The gate, and then every row once."""
-    seen = receipt.require(config.data_dir, adapter.profile)
+    seen = receipt.require(config.data_dir, family.profile)
     dataset, images = Dataset.open(config.data_dir), config.data_dir / layout.IMAGES
     dataset.path(config.eval_split or config.split)  # that there is such a split, before all rows are read
     with bars("counting tokens", "rows") as update:
         return seen, index.build(
             dataset,
             config.split,
-            lambda row: adapter.length(row, images),
+            lambda row: family.length(row, images),
             config.max_tokens,
             update,
             config.drop_overlong,
@@ -118,14 +118,14 @@ def _told(config: Config, rows: Index) -> str:
     )
 
 
-def _plan_options(config: Config, adapter: Adapter, dropped: int) -> PlanOptions:
+def _plan_options(config: Config, family: ModelFamily, dropped: int) -> PlanOptions:
     return PlanOptions(
         epochs=config.num_train_epochs,
         batch_size=config.batch_size,
         max_tokens=config.max_tokens,
         max_rows=config.batch_size_per_gpu,
         seed=config.seed,
-        padded=not adapter.packs,
+        padded=not family.packs,
         dropped=dropped,
     )
 
@@ -220,7 +220,7 @@ class _Parts:
 
     trainer: Trainer
     packs: Packs
-    adapter: Adapter
+    family: ModelFamily
     of: dict[str, Any]
     meter: Meter
     evaluations: Evaluations
@@ -268,7 +268,7 @@ def _save(parts: _Parts, step: int, rows: int) -> None:
     }
     state = {"step": step, "rows": rows, "of": parts.of, **how}
     kept = config.save_total_limit
-    store.save(config.output_dir, state, trainer.sharding, parts.adapter, first=first, dtype=dtype(config), keep=kept)
+    store.save(config.output_dir, state, trainer.sharding, parts.family, first=first, dtype=dtype(config), keep=kept)
     trainer.world.wait()  # here, where all are patient: groups that DeepSpeed makes are not
 
 
@@ -279,9 +279,9 @@ def _evaluate(parts: _Parts, log: Log, step: int, asked: list[int]) -> None:
             parts.speak(f"after step {step:,} of {parts.trainer.plan.steps:,}: {line}")
 
 
-def _finish(trainer: Trainer, adapter: Adapter) -> Path:
+def _finish(trainer: Trainer, family: ModelFamily) -> Path:
     config, first = trainer.config, trainer.world.first
-    return store.save_final(config.output_dir, trainer.sharding, adapter, first=first, dtype=dtype(config))
+    return store.save_final(config.output_dir, trainer.sharding, family, first=first, dtype=dtype(config))
 
 
 @contextmanager

@@ -147,10 +147,10 @@ class Trainer:
 def _remedies(config: Config) -> str:
     """What would need less memory, and is not done yet."""
     found = ["Lower --max_tokens or --num_crops"]
-    if config.checkpointing == "none":
-        found.append("let layers compute twice with --checkpointing auto")
-    elif config.checkpointing == "auto":
-        found.append("keep no activations with --checkpointing all")
+    if config.gradient_checkpointing == "none":
+        found.append("let layers compute twice with --gradient_checkpointing auto")
+    elif config.gradient_checkpointing == "auto":
+        found.append("keep no activations with --gradient_checkpointing all")
     if not config.use_lora:
         if config.optim == "adamw" and not config.sharding:
             found.append("keep less of each weight with --bf16 --optim adamw_bf16")

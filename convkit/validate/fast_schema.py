@@ -35,7 +35,7 @@ class PlainTurn(TypedDict):
 
 
 class PlainRow(TypedDict):
-    """`convkit.schema.Conversation`."""
+    """`convkit.schema.Row`."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 

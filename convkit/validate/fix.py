@@ -23,7 +23,7 @@ from convkit.findings import Finding
 from convkit.rules import file as file_rules
 from convkit.rules import row as row_rules
 from convkit.rules.base import Rule
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.files import AtomicFile
 
 
@@ -55,7 +55,7 @@ _ASSISTANT = re.compile(rb'("assistant"[ \t\r]*:[ \t\r]*)("(?:[^"\\]|\\.)*+")')
 
 def _with_stripped_answers(raw: bytes) -> bytes:
     try:
-        row = Conversation.model_validate_json(file_rules.without_marks(raw))
+        row = Row.model_validate_json(file_rules.without_marks(raw))
     except ValidationError:
         return raw
     turns = [
@@ -65,7 +65,7 @@ def _with_stripped_answers(raw: bytes) -> bytes:
     mended = _ASSISTANT.sub(lambda match: match[1] + _stripped(match[2]), raw)
     # Metadata may have a key of this name, whose value is not ours to change.
     wanted = row.model_copy(update={"conversations": tuple(turns)})
-    return mended if Conversation.model_validate_json(file_rules.without_marks(mended)) == wanted else raw
+    return mended if Row.model_validate_json(file_rules.without_marks(mended)) == wanted else raw
 
 
 def _stripped(spelt: bytes) -> bytes:

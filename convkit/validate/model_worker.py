@@ -12,7 +12,7 @@ from convkit.profiles import Size, Target
 from convkit.rules.file import without_marks
 from convkit.rules.lookup import Growing, image_paths
 from convkit.rules.model import problems
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.utils.digests import contains, digest, from_bytes, packed_digests
 from convkit.validate.chunks import Piece
 from convkit.validate.row_worker import Found
@@ -83,11 +83,11 @@ def judge(job: Job, *, target: Target, max_line: int) -> Judged:
     return Judged(len(rows), found)
 
 
-def _sound(lines: list[bytes], first: int, max_line: int) -> Iterator[tuple[int, Conversation]]:
+def _sound(lines: list[bytes], first: int, max_line: int) -> Iterator[tuple[int, Row]]:
     for line, raw in enumerate(lines, first):
         try:
             if len(raw) <= max_line:
-                yield line, Conversation.model_validate_json(without_marks(raw))
+                yield line, Row.model_validate_json(without_marks(raw))
         except ValidationError:
             continue
 

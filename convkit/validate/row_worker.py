@@ -11,7 +11,7 @@ from convkit.rules import file as file_rules
 from convkit.rules import row as row_rules
 from convkit.rules import texts as text_rules
 from convkit.rules.base import Problem
-from convkit.schema import IMAGE_MARKER, Conversation
+from convkit.schema import IMAGE_MARKER, Row
 from convkit.utils.digests import digest, packed_digests
 from convkit.validate.chunks import Piece
 from convkit.validate.fast_schema import PlainRow, keys_of, read_row
@@ -240,7 +240,7 @@ class _Parser:
             except (ValidationError, _NotSoundError):
                 pass
         try:
-            Conversation.model_validate_json(raw)
+            Row.model_validate_json(raw)
         except ValidationError as error:
             self._bad_row(line, *row_rules.explain(raw, line, error, unended))
 

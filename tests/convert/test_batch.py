@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from convkit.convert.batch import apart, gather
 from convkit.convert.journal import Written
 from convkit.converters.base import Record, Reject
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 
 
-def _row(row_id: str, images: Sequence[str]) -> Conversation:
+def _row(row_id: str, images: Sequence[str]) -> Row:
     turns = [Turn(images=tuple(images), user="What?", assistant="That."), Turn(images=(), user="And?", assistant="No.")]
-    return Conversation(id=row_id, source="s", conversations=tuple(turns))
+    return Row(id=row_id, source="s", conversations=tuple(turns))
 
 
 @st.composite

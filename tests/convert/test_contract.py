@@ -149,12 +149,12 @@ def test_the_number_of_workers_does_not_change_a_byte(made: Made, workers: int, 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from convkit import claims
-from convkit.convert import convert
+from convkit.convert import names
+from convkit.convert.run import convert
 from convkit.converters import load
 
 name, source, out_dir, left = *sys.argv[1:4], int(sys.argv[4])
-move = claims.move
+move = names.move
 
 def moved(*paths):
     global left
@@ -163,7 +163,7 @@ def moved(*paths):
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
 
-claims.move = moved
+names.move = moved
 convert(load(name), source, load(name).Options(), Path(out_dir), workers=0)
 """
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import Field
 
 from convkit.converters.base import Converter, Item, Options, Record
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 
 
 class WordsOptions(Options):
@@ -44,7 +44,7 @@ class Words(Converter[Item]):
         word = (self.root / "lines.txt").read_text().split()[number - 1]
         word = word[::-1] if self.options.backwards else word
         turn = Turn(images=(), user=f"Say word {number}.", assistant=" ".join([word] * self.options.repeat))
-        return Record("train", (Conversation(id=str(number), source=self.name, conversations=(turn,)),))
+        return Record("train", (Row(id=str(number), source=self.name, conversations=(turn,)),))
 '''
 
 

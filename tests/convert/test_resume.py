@@ -116,7 +116,7 @@ def test_killed_again_and_again(clips: Path, undisturbed: dict[str, str], tmp_pa
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
-from convkit.convert import convert
+from convkit.convert.run import convert
 from tests.convert.toy import Lines
 
 source, out_dir, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])

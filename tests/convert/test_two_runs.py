@@ -14,7 +14,8 @@ from tests.convert.toy import write_lines
 WITH_ANOTHER = """
 import os, shutil, sys
 from pathlib import Path
-from convkit.convert import Policy, convert
+from convkit.convert.error_budget import Policy
+from convkit.convert.run import convert
 from convkit.errors import ConvkitError
 from tests.convert.toy import Lines
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
 from convkit.errors import ItemError
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 
 
 class LinesOptions(Options):
@@ -97,9 +97,9 @@ class Lines(Converter[Line]):
         split = "val" if item.number % 3 == 2 else "train"
         return Record(split, (self._row(row_id, image),), {image: f"{item.number} {text}\n".encode() * 50})
 
-    def _row(self, row_id: str, image: str) -> Conversation:
+    def _row(self, row_id: str, image: str) -> Row:
         turn = Turn(images=(image,), user="What does the line say?", assistant="See the picture.")
-        return Conversation(id=row_id, source=self.name, conversations=(turn,), group=image)
+        return Row(id=row_id, source=self.name, conversations=(turn,), group=image)
 
 
 def write_lines(folder: Path, *lines: str) -> Path:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import MAX_TEXT, Prediction, read_predictions
-from convkit.schema import Conversation
+from convkit.schema import Row
 from tests.test_schemas import validator
 
 SCHEMA = validator("prediction.json")
@@ -107,7 +107,7 @@ def test_a_prediction_takes_what_scoring_needs_of_its_row() -> None:
         {"images": [], "user": "one?", "assistant": "1", "answers": ["1", "one"]},
         {"images": [], "user": "two?"},
     ]
-    row = Conversation.model_validate_json(
+    row = Row.model_validate_json(
         json.dumps({"id": "r", "source": "s", "group": "g", "metadata": {"sentence_id": "t"}, "conversations": turns})
     )
     first, last = (Prediction.of(row, turn, "x", score=0.0) for turn in (0, 1))

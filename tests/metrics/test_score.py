@@ -13,7 +13,7 @@ from convkit.errors import ConvkitError
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.score import BY_SOURCE, Options, score
 from convkit.metrics.scores import Measure, Scores, Turn
-from convkit.schema import Conversation
+from convkit.schema import Row
 
 
 def predicted(id: str, prediction: str, gold: str | None = None, source: str = "pets", **others: object) -> Prediction:
@@ -119,7 +119,7 @@ def nlvr2(split: str, image_set: int, pair: int, sentence: int, correct: bool) -
         "metadata": {"sentence_id": f"{split}-{image_set}-{sentence}"},
         "conversations": [{"images": [], "user": "?", "assistant": "True"}],
     }
-    return Prediction.of(Conversation.model_validate_json(json.dumps(row)), 0, "true." if correct else "False")
+    return Prediction.of(Row.model_validate_json(json.dumps(row)), 0, "true." if correct else "False")
 
 
 def test_consistency_worked_by_hand() -> None:

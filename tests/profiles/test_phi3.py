@@ -8,7 +8,7 @@ import pytest
 from convkit.profiles import Target, get_profile
 from convkit.profiles.base import Count, ShapeRefused, Size
 from convkit.profiles.phi3 import Phi3Vision, Phi35Vision
-from convkit.schema import Conversation
+from convkit.schema import Row
 
 CASES = {
     "doc_16crops": [("What is the total amount?", 1, "$14,650")],
@@ -30,8 +30,8 @@ def reference(shared_data: Path) -> Path:
     return shared_data / "reference" / "phi35_vision_tiny"
 
 
-def conversation(turns: list[tuple[str, int, str]]) -> Conversation:
-    return Conversation.model_validate(
+def conversation(turns: list[tuple[str, int, str]]) -> Row:
+    return Row.model_validate(
         {
             "id": "1",
             "source": "test",

@@ -12,11 +12,11 @@ from convkit.errors import ConvkitError
 from convkit.profiles import TABLE, Count, Size, Target, canonical, get_profile, load_tokenizer
 from convkit.profiles.base import estimate
 from convkit.profiles.phi3 import Phi35Vision
-from convkit.schema import Conversation
+from convkit.schema import Row
 
 
-def row(*turns: Mapping[str, object], **more: object) -> Conversation:
-    return Conversation.model_validate({"id": "1", "source": "test", "conversations": turns, **more})
+def row(*turns: Mapping[str, object], **more: object) -> Row:
+    return Row.model_validate({"id": "1", "source": "test", "conversations": turns, **more})
 
 
 def test_options_follow_the_name() -> None:

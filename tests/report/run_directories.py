@@ -9,7 +9,7 @@ from convkit.dataset import Dataset
 from convkit.metrics.predictions import Prediction, read_predictions
 from convkit.metrics.score import Options, score
 from convkit.run_info import Hardware, Planned, Record
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.validate.run import validate
 from tests.fixtures.make_datasets import lines, manifest, png
 
@@ -65,7 +65,7 @@ def evaluated(folder: Path, content: list[dict[str, Any]], right: int, wrong: st
 def predicted(folder: Path, content: list[dict[str, Any]], texts: list[str], options: Options = OPTIONS) -> None:
     """Predictions, and their scores."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = map(Conversation.model_validate, content)
+    asked = map(Row.model_validate, content)
     found = [Prediction.of(row, 0, text).to_line() + b"\n" for row, text in zip(asked, texts, strict=True)]
     (folder / "predictions.jsonl").write_bytes(b"".join(found))
     scores = score(read_predictions(folder / "predictions.jsonl"), options)
@@ -100,7 +100,13 @@ def step(number: int) -> dict[str, Any]:
 def training(folder: Path, data: Path, content: list[dict[str, Any]], *, steps: int = STEPS, hostile: str = "") -> Path:
     """A run that is finished if all of its steps were done."""
     folder.mkdir(parents=True)
-    options = {"data_dir": str(data), "model": f"models/{hostile}", "eval_split": "val", "wd": 0.01, "eval_steps": None}
+    options = {
+        "data_dir": str(data),
+        "model": f"models/{hostile}",
+        "eval_split": "val",
+        "weight_decay": 0.01,
+        "eval_steps": None,
+    }
     (folder / "config.json").write_text(json.dumps(options))
     (folder / "metrics.jsonl").write_bytes(lines(*(step(n) for n in range(1, steps + 1))))
     (folder / "dropped.jsonl").write_bytes(lines({"line": 3, "id": "long", "tokens": 10_000}))

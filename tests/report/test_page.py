@@ -89,7 +89,7 @@ def test_what_stands_on_the_page_of_a_run(run: Path) -> None:
     tree = parsed(report.write(run))
     found = tables(tree)
     assert "Training. Finished after step 30 of 30." in text(tree)
-    assert ["wd", "0.01"] in found["Options"]
+    assert ["weight_decay", "0.01"] in found["Options"]
     assert ["eval_steps", "-"] in found["Options"]
     assert ["torch", "2.11.0"] in found["Versions and hardware"]
     assert ["device", "cpu"] in found["Versions and hardware"]

@@ -10,7 +10,7 @@ import torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from convkit.train.models import tiny
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from tests.train.helpers.forks import Forks
 
@@ -36,13 +36,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def adapter(checkpoint: Path) -> Phi3VAdapter:
-    return Phi3VAdapter(checkpoint, num_crops=1)
+def family(checkpoint: Path) -> Phi3VFamily:
+    return Phi3VFamily(checkpoint, num_crops=1)
 
 
 @pytest.fixture
-def model(adapter: Phi3VAdapter) -> Phi3VForCausalLM:
-    loaded: Phi3VForCausalLM = adapter.load(torch.float32).eval()
+def model(family: Phi3VFamily) -> Phi3VForCausalLM:
+    loaded: Phi3VForCausalLM = family.load(torch.float32).eval()
     return loaded
 
 

@@ -14,7 +14,7 @@ from convkit.train.checkpoint.store import checkpoints
 from convkit.train.evaluate import run as evaluation
 from convkit.train.evaluate.generate import Generator
 from convkit.train.metrics import log
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.trainer import Stopped
 from tests.train.helpers import runs
 
@@ -27,9 +27,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
 
 
-def train(dataset: Path, adapter: Phi3VAdapter, out: Path, **options: Any) -> list[str]:
+def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[str]:
     said: list[str] = []
-    training.train(runs.config(dataset, adapter.directory, out, **options), adapter, runs.ONE, say=said.append)
+    training.train(runs.config(dataset, family.directory, out, **options), family, runs.ONE, say=said.append)
     return said
 
 
@@ -44,22 +44,22 @@ def measured(out: Path) -> list[Any]:
     return [(line["step"], line["loss"], line["grad_norm"]) for line in lines]
 
 
-@pytest.mark.parametrize("method", [{}, {"use_lora": True}, {"checkpointing": "all", "bf16": True}])
-def test_before_between_and_after(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, method: dict[str, Any]) -> None:
-    said = train(dataset, adapter, tmp_path / "run", **EVALUATED, **method, eval_steps=2)
+@pytest.mark.parametrize("method", [{}, {"use_lora": True}, {"gradient_checkpointing": "all", "bf16": True}])
+def test_before_between_and_after(dataset: Path, family: Phi3VFamily, tmp_path: Path, method: dict[str, Any]) -> None:
+    said = train(dataset, family, tmp_path / "run", **EVALUATED, **method, eval_steps=2)
     found = evaluations(tmp_path / "run")
     assert sorted(found) == [f"step-{step:08}" for step in (0, 2, STEPS)]
     assert all(content.count(b"\n") == runs.ROWS for content in found.values())
     assert len(set(found.values())) > 1  # it has learnt something, whatever it is
     told = [line.split(":")[0] for line in said if line.startswith("after step")]
     assert told == [f"after step {step} of {STEPS}" for step in (0, 2, STEPS)]
-    train(dataset, adapter, tmp_path / "plain", learning_rate=0.01, **method)
+    train(dataset, family, tmp_path / "plain", learning_rate=0.01, **method)
     assert measured(tmp_path / "run") == measured(tmp_path / "plain")
 
 
 @pytest.mark.parametrize("stopped", [0, 2, STEPS])
 def test_a_run_that_is_asked_to_stop_meanwhile_saves_and_evaluates_anew(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
 ) -> None:
     options: dict[str, Any] = {**EVALUATED, "eval_steps": 2, "resume": "auto"}
     answer, folder = Generator.__call__, tmp_path / f"run/evaluations/step-{stopped:08}"
@@ -71,36 +71,36 @@ def test_a_run_that_is_asked_to_stop_meanwhile_saves_and_evaluates_anew(
 
     monkeypatch.setattr(Generator, "__call__", asked)
     with pytest.raises(Stopped, match=rf"in the evaluation after step {stopped} of {STEPS}\. Go on with --resume auto"):
-        train(dataset, adapter, tmp_path / "run", **options)
+        train(dataset, family, tmp_path / "run", **options)
     assert (folder / "predictions.jsonl").read_bytes().count(b"\n") == EVALUATED["eval_batch_size"]
     saved = [int(path.name.removeprefix("step-")) for path in checkpoints(tmp_path / "run")]
     assert saved == ([stopped] if stopped else [])
     monkeypatch.undo()
-    train(dataset, adapter, tmp_path / "run", **options)
-    train(dataset, adapter, tmp_path / "other", **options)
+    train(dataset, family, tmp_path / "run", **options)
+    train(dataset, family, tmp_path / "other", **options)
     assert evaluations(tmp_path / "run") == evaluations(tmp_path / "other")
     assert measured(tmp_path / "run") == measured(tmp_path / "other")
 
 
 @pytest.mark.parametrize("use_lora", [False, True])
 def test_they_are_what_evaluating_the_weights_gives(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, use_lora: bool
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, use_lora: bool
 ) -> None:
-    train(dataset, adapter, tmp_path / "run", **EVALUATED, use_lora=use_lora)
+    train(dataset, family, tmp_path / "run", **EVALUATED, use_lora=use_lora)
     final = tmp_path / "run/final"
-    trained = {"adapter": final / "adapter", "model": adapter.directory} if use_lora else {"model": final / "model"}
+    trained = {"adapter": final / "adapter", "model": family.directory} if use_lora else {"model": final / "model"}
     asked = {"data_dir": dataset, "split": "train", "max_new_tokens": 4, "batch_size": 4, "num_crops": 1}
-    for step, weights in ((0, {"model": adapter.directory}), (STEPS, trained)):
+    for step, weights in ((0, {"model": family.directory}), (STEPS, trained)):
         chosen: dict[str, Any] = {**asked, **weights, "output_dir": tmp_path / f"after{step}"}
         predictions = evaluation.evaluate(evaluation.Options(**chosen), runs.ONE)
         assert predictions.read_bytes() == evaluations(tmp_path / "run")[f"step-{step:08}"]
 
 
 def test_one_that_was_cut_off_is_begun_anew(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {**EVALUATED, "eval_steps": 1, "save_steps": 1}
-    train(dataset, adapter, tmp_path / "whole", **options)
+    train(dataset, family, tmp_path / "whole", **options)
     answer, calls = Generator.__call__, list(range(8))  # of three a step
 
     def failing(self: Generator, batch: dict[str, Any]) -> Any:
@@ -111,48 +111,48 @@ def test_one_that_was_cut_off_is_begun_anew(
 
     with monkeypatch.context() as patched, pytest.raises(ConvkitError, match="cut off"):
         patched.setattr(Generator, "__call__", failing)
-        train(dataset, adapter, tmp_path / "cut", **options)
+        train(dataset, family, tmp_path / "cut", **options)
     folders = sorted((tmp_path / "cut/evaluations").iterdir())
     assert [(folder / "scores.json").exists() for folder in folders] == [True, True, False]
     assert (folders[-1] / "predictions.jsonl").stat().st_size
-    said = train(dataset, adapter, tmp_path / "cut", **options, resume="auto")
+    said = train(dataset, family, tmp_path / "cut", **options, resume="auto")
     assert [line.split(" of")[0] for line in said if "after step" in line][1:] == ["after step 2", "after step 3"]
     assert evaluations(tmp_path / "cut") == evaluations(tmp_path / "whole")
 
 
-def test_later_ones_than_the_checkpoint_come_again(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_later_ones_than_the_checkpoint_come_again(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     options = {**EVALUATED, "eval_steps": 1, "save_steps": 1, "save_total_limit": 9}
-    train(dataset, adapter, tmp_path / "run", **options)
+    train(dataset, family, tmp_path / "run", **options)
     whole = evaluations(tmp_path / "run")
     for name in ("step-00000002", "step-00000003"):
         (tmp_path / "run/evaluations" / name / "predictions.jsonl").write_bytes(b"of other weights\n")
         folder = tmp_path / "run/checkpoints" / name
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
             path.rmdir() if path.is_dir() else path.unlink()
-    train(dataset, adapter, tmp_path / "run", **options, resume="auto")
+    train(dataset, family, tmp_path / "run", **options, resume="auto")
     assert evaluations(tmp_path / "run") == whole
 
 
-def test_a_run_that_begins_takes_over_none(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_a_run_that_begins_takes_over_none(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     folder = tmp_path / "run/evaluations/step-00000000"
     folder.mkdir(parents=True)
     (folder / "predictions.jsonl").write_bytes(b"of another model, killed before its first checkpoint\n")
     (folder / "scores.json").write_bytes(b"{}")
-    train(dataset, adapter, tmp_path / "run", **EVALUATED)
+    train(dataset, family, tmp_path / "run", **EVALUATED)
     assert evaluations(tmp_path / "run")[folder.name].count(b"\n") == runs.ROWS
 
 
-def test_only_the_first_rows(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
-    train(dataset, adapter, tmp_path / "run", **EVALUATED, eval_limit=3)
+def test_only_the_first_rows(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+    train(dataset, family, tmp_path / "run", **EVALUATED, eval_limit=3)
     assert {content.count(b"\n") for content in evaluations(tmp_path / "run").values()} == {3}
 
 
 def test_curves_go_where_those_of_training_go(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, dict[str, float]]] = []
     monkeypatch.setattr(log.Log, "evaluated", lambda self, step, values: seen.append((step, values)))
-    train(dataset, adapter, tmp_path / "run", **EVALUATED)
+    train(dataset, family, tmp_path / "run", **EVALUATED)
     assert [step for step, _ in seen] == [0, STEPS]
     assert all(list(values) == ["eval/pets/accuracy"] for _, values in seen)
 
@@ -167,8 +167,8 @@ def test_curves_go_where_those_of_training_go(
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_loaded(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, options: dict[str, Any], message: str
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConvkitError, match=message):
-        train(dataset, adapter, tmp_path / "run", **options)
+        train(dataset, family, tmp_path / "run", **options)
     assert not (tmp_path / "run/checkpoints").exists()

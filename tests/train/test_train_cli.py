@@ -68,7 +68,7 @@ def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path: P
     file.write_text("model_name_or_path: m\nlearning-rate: 1e-5\nbatch_size: 64\nuse_lora: true\n")
     config = resolve({"data_dir": "d", "output_dir": "r", "batch_size": 8, "use_lora": False}, file)
     assert (str(config.model), config.learning_rate, config.batch_size, config.use_lora) == ("m", 1e-5, 8, False)
-    assert (config.wd, config.method) == (0.01, "full")
+    assert (config.weight_decay, config.method) == (0.01, "full")
     file.write_text("resume: no\n")
     assert resolve(PATHS, file).resume == "no"
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from convkit.errors import ConvkitError
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.adamw import BETAS, EPSILON, learning_rate
 from convkit.train.setup.trainable import own_name
 from convkit.train.trainer import Trainer
@@ -28,9 +28,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets", validated=False)
 
 
-def gradients(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[int, float, dict[str, torch.Tensor]]:
+def gradients(dataset: Path, family: Phi3VFamily, **options: Any) -> tuple[int, float, dict[str, torch.Tensor]]:
     """Packs, loss and gradients of the first global batch."""
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **options), adapter)
+    trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset, **options), family)
     chosen = trainer.plan.packs(0)
     losses = trainer.backward(0, chosen, map(packs.batch, chosen))
     named = {name: p.grad for name, p in trainer.sharding.model.named_parameters() if p.grad is not None}
@@ -38,14 +38,14 @@ def gradients(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[int
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_packing_and_accumulation_do_not_change_the_gradient(dataset: Path, adapter: Phi3VAdapter, method: str) -> None:
+def test_packing_and_accumulation_do_not_change_the_gradient(dataset: Path, family: Phi3VFamily, method: str) -> None:
     layouts: list[dict[str, Any]] = [
         {"max_tokens": 8192},
         {"max_tokens": 400},
         {"batch_size_per_gpu": 1},
-        {"checkpointing": "all"},
+        {"gradient_checkpointing": "all"},
     ]
-    found = [gradients(dataset, adapter, **layout, **METHODS[method]) for layout in layouts]
+    found = [gradients(dataset, family, **layout, **METHODS[method]) for layout in layouts]
     assert [count for count, _, _ in found] == [1, 2, 4, 1]
     _, loss, expected = found[0]
     for _, other_loss, other in found[1:]:
@@ -56,11 +56,11 @@ def test_packing_and_accumulation_do_not_change_the_gradient(dataset: Path, adap
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_nor_do_they_change_losses_and_weights(dataset: Path, adapter: Phi3VAdapter, method: str) -> None:
+def test_nor_do_they_change_losses_and_weights(dataset: Path, family: Phi3VFamily, method: str) -> None:
     found = []
     for layout in ({}, {"max_tokens": 400}, {"batch_size_per_gpu": 1}):
-        config = runs.config(dataset, adapter.directory, dataset, num_train_epochs=2, **layout, **METHODS[method])
-        trainer, packs = runs.parts(config, adapter)
+        config = runs.config(dataset, family.directory, dataset, num_train_epochs=2, **layout, **METHODS[method])
+        trainer, packs = runs.parts(config, family)
         steps = range(trainer.plan.steps)
         losses = [trainer.step(step, map(packs.batch, trainer.plan.packs(step))).loss for step in steps]
         found.append((losses, dict(trainer.sharding.model.named_parameters())))
@@ -72,8 +72,8 @@ def test_nor_do_they_change_losses_and_weights(dataset: Path, adapter: Phi3VAdap
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_trained(dataset: Path, adapter: Phi3VAdapter, method: str) -> None:
-    trainer, _ = runs.parts(runs.config(dataset, adapter.directory, dataset, **METHODS[method]), adapter)
+def test_what_is_trained(dataset: Path, family: Phi3VFamily, method: str) -> None:
+    trainer, _ = runs.parts(runs.config(dataset, family.directory, dataset, **METHODS[method]), family)
     names = {own_name(n) for n, p in trainer.sharding.model.named_parameters() if p.requires_grad}
     sees = {name for name in names if name.startswith("model.vision_embed_tokens")}
     assert bool(sees) == ("frozen" not in method)
@@ -85,12 +85,12 @@ def test_what_is_trained(dataset: Path, adapter: Phi3VAdapter, method: str) -> N
             assert any(f"{part}.lora_A" in name for name in names)
 
 
-def test_the_losses_are_those_of_a_plain_loop(dataset: Path, adapter: Phi3VAdapter) -> None:
-    config = runs.config(dataset, adapter.directory, dataset, batch_size=1, num_train_epochs=2)
-    trainer, packs = runs.parts(config, adapter)
+def test_the_losses_are_those_of_a_plain_loop(dataset: Path, family: Phi3VFamily) -> None:
+    config = runs.config(dataset, family.directory, dataset, batch_size=1, num_train_epochs=2)
+    trainer, packs = runs.parts(config, family)
     ours = [trainer.step(step, map(packs.batch, trainer.plan.packs(step))).loss for step in range(trainer.plan.steps)]
 
-    model = adapter.load(torch.float32).train()
+    model = family.load(torch.float32).train()
     decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
@@ -98,7 +98,7 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, adapter: Phi3VAdapt
     theirs = []
     for step in range(20):
         (number,) = trainer.plan.batch(step)
-        sample = adapter.sample(trainer.index.row(number), dataset / "images")
+        sample = family.sample(trainer.index.row(number), dataset / "images")
         logits = model(input_ids=sample.input_ids[None], **sample.media).logits[0]
         loss = F.cross_entropy(logits[:-1], sample.labels[1:])
         loss.backward()  # type: ignore[no-untyped-call]
@@ -113,14 +113,14 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, adapter: Phi3VAdapt
     assert ours[-1] < ours[1]
 
 
-def test_in_bfloat16_what_is_trained_stays_in_float32(dataset: Path, adapter: Phi3VAdapter) -> None:
-    config = runs.config(dataset, adapter.directory, dataset, bf16=True, freeze_vision_model=True)
-    trainer, packs = runs.parts(config, adapter)
+def test_in_bfloat16_what_is_trained_stays_in_float32(dataset: Path, family: Phi3VFamily) -> None:
+    config = runs.config(dataset, family.directory, dataset, bf16=True, freeze_vision_model=True)
+    trainer, packs = runs.parts(config, family)
     for module in trainer.sharding.model.modules():
         for parameter in module.parameters(recurse=False):
             narrow = isinstance(module, torch.nn.Linear) and not parameter.requires_grad
             assert parameter.dtype is (torch.bfloat16 if narrow else torch.float32)
-    plain, _ = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    plain, _ = runs.parts(runs.config(dataset, family.directory, dataset), family)
     ours = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
     exact = plain.step(0, map(packs.batch, plain.plan.packs(0)))
     assert ours.loss != exact.loss
@@ -128,10 +128,10 @@ def test_in_bfloat16_what_is_trained_stays_in_float32(dataset: Path, adapter: Ph
 
 
 def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
-    dataset: Path, adapter: Phi3VAdapter
+    dataset: Path, family: Phi3VFamily
 ) -> None:
-    config = runs.config(dataset, adapter.directory, dataset, batch_size_per_gpu=1)
-    trainer, packs = runs.parts(config, adapter)
+    config = runs.config(dataset, family.directory, dataset, batch_size_per_gpu=1)
+    trainer, packs = runs.parts(config, family)
     before = {name: p.clone() for name, p in trainer.sharding.model.named_parameters()}
     chosen = trainer.plan.packs(0)
     guilty = trainer.index.row(chosen[2][0]).id
@@ -151,18 +151,26 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
     ("options", "told", "untold"),
     [
         ({}, "--optim adamw_bf16, share the model out with --deepspeed zero2 or --fsdp, or train adapters", "all"),
-        ({"bf16": True, "optim": "adamw_bf16", "checkpointing": "auto"}, "--checkpointing all, share", "adamw_bf16"),
-        ({"checkpointing": "none"}, "let layers compute twice with --checkpointing auto, keep less", "all"),
+        (
+            {"bf16": True, "optim": "adamw_bf16", "gradient_checkpointing": "auto"},
+            "--gradient_checkpointing all, share",
+            "adamw_bf16",
+        ),
+        (
+            {"gradient_checkpointing": "none"},
+            "let layers compute twice with --gradient_checkpointing auto, keep less",
+            "all",
+        ),
         ({"use_lora": True}, "Lower --max_tokens or --num_crops, or keep weights in 4 bits with --use_qlora.", "fsdp"),
         ({"use_qlora": True}, "Lower --max_tokens or --num_crops.", "qlora"),
         ({"fsdp": True}, "Lower --max_tokens or --num_crops, or train adapters with --use_lora.", "adamw_bf16"),
     ],
 )
 def test_a_pack_that_is_too_large_is_answered_by_what_is_not_done_yet(
-    dataset: Path, adapter: Phi3VAdapter, options: dict[str, Any], told: str, untold: str
+    dataset: Path, family: Phi3VFamily, options: dict[str, Any], told: str, untold: str
 ) -> None:
-    config = runs.config(dataset, adapter.directory, dataset, **{"checkpointing": "all", **options})
-    plain, _ = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    config = runs.config(dataset, family.directory, dataset, **{"gradient_checkpointing": "all", **options})
+    plain, _ = runs.parts(runs.config(dataset, family.directory, dataset), family)
     trainer = Trainer(plain.sharding, plain.plan, plain.index, config, runs.ONE)
     answer = str(trainer.out_of_memory("Pack 1", (0,), torch.OutOfMemoryError("CUDA out of memory.")))
     assert told in answer and untold not in answer.split("CUDA out of memory.")[1]

@@ -117,7 +117,7 @@ def test_a_crash_among_quick_items_does_not_cost_a_process_for_each() -> None:
 
 LOADED = """
 import sys
-from tests.engines import tasks
+from tests.utils import tasks
 from convkit.utils import pool
 
 loaded = list(pool.run(tasks.is_loaded, ["colorsys", "chunk"], 1, print, imports=["colorsys"]))

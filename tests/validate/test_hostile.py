@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from convkit.findings import Report
 from convkit.rules import texts as text_rules
 from convkit.rules.row import explain
-from convkit.schema import Conversation
+from convkit.schema import Row
 from tests.fixtures.make_datasets import line, row, turn
 from tests.validate.helpers import report_of, write_rows
 
@@ -28,7 +28,7 @@ shared_tmp_path = settings(suppress_health_check=[HealthCheck.function_scoped_fi
 
 def is_sound(raw: bytes) -> bool:
     try:
-        Conversation.model_validate_json(raw)
+        Row.model_validate_json(raw)
     except ValidationError:
         return False
     return True
@@ -104,7 +104,7 @@ documents = json_values | st.fixed_dictionaries(
 def test_every_bad_row_is_explained_by_a_pointer_that_leads_somewhere(document: Any) -> None:
     raw = json.dumps(document).encode()
     try:
-        Conversation.model_validate_json(raw)
+        Row.model_validate_json(raw)
     except ValidationError as error:
         _, problems = explain(raw, 1, error)
         assert problems

@@ -14,7 +14,7 @@ from convkit.profiles import TABLE, Size, Target
 from convkit.receipt import read
 from convkit.rules.model import problems
 from convkit.rules.registry import codes
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.validate.run import validate
 from tests.fixtures.make_datasets import lines, png, turn
 from tests.fixtures.make_datasets import row as make_row
@@ -22,14 +22,12 @@ from tests.profiles.test_profiles import tokenizer
 from tests.validate.helpers import copy_of, report_of
 
 
-def row(user: str = "What is it?", answer: str | None = "A cat.", images: int = 0) -> Conversation:
+def row(user: str = "What is it?", answer: str | None = "A cat.", images: int = 0) -> Row:
     turn = {"images": ["a.png"] * images, "user": user, **({} if answer is None else {"assistant": answer})}
-    return Conversation.model_validate({"id": "1", "source": "pets", "conversations": [turn]})
+    return Row.model_validate({"id": "1", "source": "pets", "conversations": [turn]})
 
 
-def found(
-    row: Conversation, sizes: list[Size | None], spec: str = "phi-3.5-vision", max_length: int | None = None
-) -> list[str]:
+def found(row: Row, sizes: list[Size | None], spec: str = "phi-3.5-vision", max_length: int | None = None) -> list[str]:
     target = Target.of(spec, max_length=max_length)
     return [problem.rule.code for problem in problems(row, sizes, target, train=True)]
 

@@ -27,7 +27,7 @@ from convkit.media.cache import MediaCache
 from convkit.profiles import Target
 from convkit.rules import file as file_rules
 from convkit.rules.base import RowFile
-from convkit.schema import IMAGE_MARKER, Conversation
+from convkit.schema import IMAGE_MARKER, Row
 from convkit.utils import digests
 from convkit.utils.digests import Column, DigestSet
 from convkit.validate.chunks import Piece, cut
@@ -104,7 +104,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
 
 def is_sound(raw: bytes) -> bool:
     try:
-        Conversation.model_validate_json(raw)
+        Row.model_validate_json(raw)
     except ValidationError:
         return False
     return True
@@ -133,14 +133,14 @@ def test_the_plain_schema_is_the_schema_of_rows(document: Any) -> None:
     )
     assert is_sound(raw) == sound
     if sound:
-        assert json.loads(Conversation.model_validate_json(raw).to_line()) == json.loads(raw)
+        assert json.loads(Row.model_validate_json(raw).to_line()) == json.loads(raw)
 
 
 def test_the_plain_schema_has_the_keys_of_the_model() -> None:
     from convkit.schema import Turn
     from convkit.validate.fast_schema import PlainRow, PlainTurn
 
-    for plain, model in ((PlainRow, Conversation), (PlainTurn, Turn)):
+    for plain, model in ((PlainRow, Row), (PlainTurn, Turn)):
         assert list(plain.__annotations__) == list(model.model_fields)
         assert plain.__required_keys__ == {name for name, field in model.model_fields.items() if field.is_required()}
 

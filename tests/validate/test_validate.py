@@ -112,7 +112,7 @@ def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
             else:
                 yield task(item)
 
-    monkeypatch.setattr("convkit.validate.run.local.run", run)
+    monkeypatch.setattr("convkit.validate.run.pool.run", run)
     path = write_rows(tmp_path, lines(row("1", ["a.png", "b.png", "a.png"]), row("2", ["b.png", "c.png"])))
     report = validate([path], workers=2).report
     assert looked == ["a.png", "b.png", "c.png"]

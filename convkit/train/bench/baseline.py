@@ -25,7 +25,7 @@ from convkit.train.optim.sharding.replicated import Plain
 
 def configured(config: Config) -> Config:
     """The same run, the recipe's way."""
-    return replace(config, batch_size_per_gpu=1, checkpointing="all", compile=False, optim="adamw", fp8=False)
+    return replace(config, batch_size_per_gpu=1, gradient_checkpointing="all", compile=False, optim="adamw", fp8=False)
 
 
 class FilledUp(ImageEmbedding):
@@ -41,7 +41,7 @@ class FilledUp(ImageEmbedding):
         return super()._sequence(features[: 1 + h * w], h, w)
 
 
-class RecipeAdapter(RandomPhi3V):
+class RecipeFamily(RandomPhi3V):
     """The same model, whose images are filled up."""
 
     def load(self, *args: Any, **kwargs: Any) -> Phi3VForCausalLM:
@@ -61,7 +61,11 @@ class RecipeSharding(Plain):
         unfuse(model)
         super().__init__(model, config, world)
         self.optimizer = AdamW(
-            list(self._trained.values()), lr=config.learning_rate, betas=BETAS, eps=EPSILON, weight_decay=config.wd
+            list(self._trained.values()),
+            lr=config.learning_rate,
+            betas=BETAS,
+            eps=EPSILON,
+            weight_decay=config.weight_decay,
         )
 
     def forward(self, **batch: Any) -> Any:

@@ -7,7 +7,7 @@ from convkit import layout
 from convkit.dataset import Dataset
 from convkit.train.data import index
 from convkit.train.data.index import Index
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.utils.progress import Bars
 
 
@@ -24,7 +24,7 @@ def named_data_set(directory: Path) -> str:
     return f"data set {Dataset.open(directory).manifest.name}"
 
 
-def read(directory: Path, split: str, adapter: Adapter, max_tokens: int, drop_overlong: bool, bars: Bars) -> Data:
+def read(directory: Path, split: str, family: ModelFamily, max_tokens: int, drop_overlong: bool, bars: Bars) -> Data:
     """A split of a dataset directory, which needs no receipt here.
 
     Raises:
@@ -33,6 +33,6 @@ def read(directory: Path, split: str, adapter: Adapter, max_tokens: int, drop_ov
     images = directory / layout.IMAGES
     with bars("counting tokens", "rows") as update:
         rows = index.build(
-            Dataset.open(directory), split, lambda row: adapter.length(row, images), max_tokens, update, drop_overlong
+            Dataset.open(directory), split, lambda row: family.length(row, images), max_tokens, update, drop_overlong
         )
     return Data(rows, images)

@@ -23,7 +23,7 @@ from convkit.train.data.loader import Packs, batches
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
 from convkit.train.models.images import pictures
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.image_processing import cut, hd_size, scaled
 from convkit.utils.progress import Bars, Progress
 
@@ -86,21 +86,21 @@ def feed(source: Source, rows: int, workers: Sequence[int], needs: Sequence[floa
     workload = WORKLOADS[source.workload]
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         folder = Path(scratch)
-        adapter = RandomPhi3V(
+        family = RandomPhi3V(
             folder / "model", "tiny", source.num_crops or workload.num_crops, torch.device("cpu"), seed=0
         )
         if source.data_dir:
             named = named_data_set(source.data_dir)
-            data = read(source.data_dir, source.split, adapter, sys.maxsize, False, bars)
+            data = read(source.data_dir, source.split, family, sys.maxsize, False, bars)
         else:
-            named, data = source.workload, write(workload, rows, adapter, folder / "data")
-        return _measured(named, data, adapter, rows, workers, needs, bars)
+            named, data = source.workload, write(workload, rows, family, folder / "data")
+        return _measured(named, data, family, rows, workers, needs, bars)
 
 
 def _measured(
     workload: str,
     data: Data,
-    adapter: Phi3VAdapter,
+    family: Phi3VFamily,
     rows: int,
     workers: Sequence[int],
     needs: Sequence[float],
@@ -109,11 +109,11 @@ def _measured(
     numbers = list(islice(cycle(range(len(data.index))), rows))
     images = sum(data.index.images[number] for number in numbers)
     with bars("one process", "rows") as update, _one_thread():
-        stages = _stages(data, adapter, numbers, update)
-    rates = {count: _rate(data, adapter, numbers, count) for count in workers}
+        stages = _stages(data, family, numbers, update)
+    rates = {count: _rate(data, family, numbers, count) for count in workers}
     each = {stage: 1000 * seconds / max(1, images) for stage, seconds in stages.items()}
     alone = rates.get(1) or 1000 / sum(each.values())
-    return Feeding(workload, adapter.num_crops, rows, images, each, rates, {need: ceil(need / alone) for need in needs})
+    return Feeding(workload, family.num_crops, rows, images, each, rates, {need: ceil(need / alone) for need in needs})
 
 
 @contextmanager
@@ -127,19 +127,19 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(usual)
 
 
-def _stages(data: Data, adapter: Phi3VAdapter, numbers: Sequence[int], update: Progress) -> dict[str, float]:
+def _stages(data: Data, family: Phi3VFamily, numbers: Sequence[int], update: Progress) -> dict[str, float]:
     """Seconds of all rows; what a batch takes beyond its parts is the rest."""
-    packs, watch = Packs(data.index, data.images, adapter), _Watch()
+    packs, watch = Packs(data.index, data.images, family), _Watch()
     for done, number in enumerate(numbers, 1):
         row = data.index.row(number)
         with watch(REST):
             packs.batch((number,))
         with watch(ENCODE):
-            adapter.length(row, data.images)
+            family.length(row, data.images)
         with watch(DECODE):
             found = pictures(row, data.images)
         for picture in found:
-            size = hd_size(*picture.size, adapter.num_crops)
+            size = hd_size(*picture.size, family.num_crops)
             with watch(SCALE):
                 large = scaled(picture, size)
             with watch(TILES):
@@ -163,9 +163,9 @@ class _Watch:
         self.seconds[stage] += time.perf_counter() - began
 
 
-def _rate(data: Data, adapter: Phi3VAdapter, numbers: Sequence[int], workers: int) -> float:
+def _rate(data: Data, family: Phi3VFamily, numbers: Sequence[int], workers: int) -> float:
     """Images a second, from the first batch on: processes have started by then."""
-    packs = Packs(data.index, data.images, adapter)
+    packs = Packs(data.index, data.images, family)
     stream = batches(packs, iter([(number,) for number in numbers]), workers)
     next(stream)
     began = time.perf_counter()

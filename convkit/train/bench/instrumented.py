@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convkit.train.bench import timeline as t
 from convkit.train.bench.timeline import Timeline
 from convkit.train.data.loader import Batch
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.optim.sharding.base import Sharding
 from convkit.train.setup.trainable import own_name
 
@@ -17,9 +17,9 @@ from convkit.train.setup.trainable import own_name
 class Watched:
     """A sharding that tells a timeline what it does; all else it leaves to the real one."""
 
-    def __init__(self, sharding: Sharding, adapter: Adapter, timeline: Timeline) -> None:
+    def __init__(self, sharding: Sharding, family: ModelFamily, timeline: Timeline) -> None:
         self._sharding, self._timeline = sharding, timeline
-        _watch(sharding.model, adapter, timeline)
+        _watch(sharding.model, family, timeline)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sharding, name)
@@ -55,10 +55,10 @@ def watched(batches: Iterator[Batch], timeline: Timeline) -> Iterator[Batch]:
         yield batch
 
 
-def _watch(model: nn.Module, adapter: Adapter, timeline: Timeline) -> None:
+def _watch(model: nn.Module, family: ModelFamily, timeline: Timeline) -> None:
     """Marks where the images' embeddings and the last hidden states are made, and where their gradients come back."""
     modules = {own_name(name): module for name, module in model.named_modules()}
-    vision = adapter.vision_modules[0]
+    vision = family.vision_modules[0]
 
     def seen(module: nn.Module, inputs: Any, output: Any) -> None:
         timeline.enter(t.LANGUAGE)

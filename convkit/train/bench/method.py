@@ -17,7 +17,7 @@ from convkit.train.bench.timeline import Timeline
 from convkit.train.config import Config
 from convkit.train.data.schedule import Plan, PlanOptions
 from convkit.train.distributed.world import World
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import Sharding
 from convkit.train.setup import trainable
 from convkit.train.trainer import Trainer
@@ -29,7 +29,7 @@ class Contender:
     """What it takes to train a model one way."""
 
     config: Config
-    adapter: Phi3VAdapter
+    family: Phi3VFamily
     shard: Callable[[Any, Config, World], Sharding]
     """Takes the model to where it is trained."""
 
@@ -50,18 +50,18 @@ class Contender:
     def _measure(self, data: Data, world: World, steps: Steps, peak: float, bars: Bars) -> Figures:
         began = time.perf_counter()
         plan, timeline = self._plan(data, steps), Timeline(world.device)
-        model = trainable.load(self.adapter, self.config).train()
-        sharding = Watched(self.shard(model, self.config, world), self.adapter, timeline)
+        model = trainable.load(self.family, self.config).train()
+        sharding = Watched(self.shard(model, self.config, world), self.family, timeline)
         gpu.wait(world.device)
         building = time.perf_counter() - began
         trainer = Trainer(sharding, plan, data.index, self.config, world)
-        seen = Run(trainer, data, self.adapter, timeline, steps)(bars)
+        seen = Run(trainer, data, self.family, timeline, steps)(bars)
         return figures(seen, steps, plan, data.index, self._costs(model, data, plan, steps), building, peak)
 
     def _costs(self, model: nn.Module, data: Data, plan: Plan, steps: Steps) -> list[dict[str, int]]:
         """Of each row of the measured steps."""
         work, rows = Flops(model), [row for step in steps.counted for row in plan.batch(step)]
-        return [work.row(shape(data.index, row, data.images, self.adapter.num_crops)) for row in rows]
+        return [work.row(shape(data.index, row, data.images, self.family.num_crops)) for row in rows]
 
     def _plan(self, data: Data, steps: Steps) -> Plan:
         """All rows, as often as it takes for so many steps."""

@@ -9,14 +9,14 @@ from convkit.train.bench.synthetic import WORDS
 from convkit.train.models import files, tiny
 from convkit.train.models.kernels.attention import VARLEN
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 
 Geometry = Literal["full", "tiny"]
 _OF_THE_TOKENIZER = ("pad_token_id", "bos_token_id", "eos_token_id", "image_token_id")
 
 
-class RandomPhi3V(Phi3VAdapter):
+class RandomPhi3V(Phi3VFamily):
     """Phi-3.5-vision, or a model of two layers, that is never the same twice but for the same seed.
 
     Args:

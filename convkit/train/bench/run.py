@@ -11,7 +11,7 @@ from convkit.train.bench.timeline import Timeline
 from convkit.train.data.loader import Batch, Packs, batches
 from convkit.train.metrics.log import Log
 from convkit.train.metrics.throughput import Meter
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.preflight import memory
 from convkit.train.trainer import Trainer
 from convkit.utils.progress import Bars
@@ -62,15 +62,15 @@ class Seen:
 class Run:
     """Steps of a trainer, with everything that a run has around them but checkpoints."""
 
-    def __init__(self, trainer: Trainer, data: Data, adapter: Adapter, timeline: Timeline, steps: Steps) -> None:
+    def __init__(self, trainer: Trainer, data: Data, family: ModelFamily, timeline: Timeline, steps: Steps) -> None:
         self._trainer, self._data, self._timeline, self._steps = trainer, data, timeline, steps
-        self._packs, self._adapter = Packs(data.index, data.images, adapter), adapter
+        self._packs, self._family = Packs(data.index, data.images, family), family
 
     def __call__(self, bars: Bars) -> Seen:
         """Warm up, measure, and profile."""
         trainer, steps, device = self._trainer, self._steps, self._trainer.world.device
         began = time.perf_counter()
-        found = memory.preflight(trainer, self._packs, self._adapter)
+        found = memory.preflight(trainer, self._packs, self._family)
         meter = Meter(trainer.plan, trainer.index, trainer.config, trainer.world, found.flops_per_token)
         again = steps.again if device.type == "cuda" else range(0)
         stream = self._stream([*range(steps.total), *again])

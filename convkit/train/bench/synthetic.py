@@ -12,11 +12,11 @@ import PIL.ImageFont
 
 from convkit import layout
 from convkit.profiles import Size
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 from convkit.train.bench.data import Data
-from convkit.train.bench.workloads import Row, Workload
+from convkit.train.bench.workloads import RowShape, Workload
 from convkit.train.data.index import Index
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 
 WORDS = ["the", "of", "and", "date", "total", "amount", "page", "report", "company", "number", "letter", "name"]
 _DIFFERENT = 16
@@ -28,7 +28,7 @@ _LINE = 33
 """Pixels from one line of a page to the next: 66 lines on a page of 2,200."""
 
 
-def write(workload: Workload, rows: int, adapter: Adapter, directory: Path, seed: int = 0) -> Data:
+def write(workload: Workload, rows: int, family: ModelFamily, directory: Path, seed: int = 0) -> Data:
     """Write a row file and its images, and index them as a run does."""
     random = Random(seed)
     images = directory / layout.IMAGES
@@ -39,18 +39,18 @@ def write(workload: Workload, rows: int, adapter: Adapter, directory: Path, seed
             row = _conversation(workload.row(random), f"r{number}", images, random, numbers)
             line = row.model_dump_json(exclude_unset=True).encode() + b"\n"
             file.write(line)
-            index.add(row, adapter.length(row, images), offset)
+            index.add(row, family.length(row, images), offset)
             offset += len(line)
     return Data(index, images)
 
 
-def _conversation(row: Row, name: str, images: Path, random: Random, numbers: "count[int]") -> Conversation:
+def _conversation(row: RowShape, name: str, images: Path, random: Random, numbers: "count[int]") -> Row:
     names = tuple(f"{row.kind}-{size.width}x{size.height}-{next(numbers) % _DIFFERENT}.jpg" for size in row.images)
     for file, size in zip(names, row.images, strict=True):
         if not (images / file).exists():
             (images / file).write_bytes(jpeg(row.kind, size, random))
     turn = Turn(images=names, user=words(random, row.question), assistant=words(random, row.answer))
-    return Conversation(id=name, source="bench", conversations=(turn,))
+    return Row(id=name, source="bench", conversations=(turn,))
 
 
 def words(random: Random, many: int) -> str:

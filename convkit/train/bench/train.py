@@ -18,7 +18,7 @@ from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.config import Config
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import shard
 from convkit.train.setup.precision import dtype
 from convkit.utils.progress import Bars, silent
@@ -89,13 +89,13 @@ def bench(
         folder = Path(scratch)
         peak = gpu.matmul_peak(world.device, dtype(config))
         ours = _contender(RandomPhi3V, config, what, world, folder / OURS, shard)
-        data = _data(config, what, ours.adapter, folder, bars)
+        data = _data(config, what, ours.family, folder, bars)
         result = Result(_about(config, what, world), peak / TERA, {})
         result.figures[OURS] = ours.measure(data, world, what.steps, peak, bars)
         seen(result)
         if what.baseline:
             theirs = baseline.configured(config)
-            other = _contender(baseline.RecipeAdapter, theirs, what, world, folder / RECIPE, baseline.RecipeSharding)
+            other = _contender(baseline.RecipeFamily, theirs, what, world, folder / RECIPE, baseline.RecipeSharding)
             try:
                 result.figures[RECIPE] = other.measure(data, world, what.baseline, peak, bars)
             except ConvkitError as error:  # what was measured before is kept
@@ -105,20 +105,20 @@ def bench(
 
 
 def _contender(
-    adapter: type[RandomPhi3V], config: Config, what: Bench, world: World, folder: Path, take: Any
+    family: type[RandomPhi3V], config: Config, what: Bench, world: World, folder: Path, take: Any
 ) -> Contender:
     assert config.num_crops is not None
-    made = adapter(folder / "model", what.geometry, config.num_crops, world.device, config.seed)
+    made = family(folder / "model", what.geometry, config.num_crops, world.device, config.seed)
     run = folder / "run"
     run.mkdir(parents=True)
     return Contender(replace(config, output_dir=run), made, take)
 
 
-def _data(config: Config, what: Bench, adapter: Phi3VAdapter, folder: Path, bars: Bars) -> Data:
+def _data(config: Config, what: Bench, family: Phi3VFamily, folder: Path, bars: Bars) -> Data:
     if not what.workload:
-        return read(config.data_dir, config.split, adapter, config.max_tokens, config.drop_overlong, bars)
+        return read(config.data_dir, config.split, family, config.max_tokens, config.drop_overlong, bars)
     most = max(what.steps.total, what.baseline.total if what.baseline else 0)
-    return write(WORKLOADS[what.workload], config.batch_size * most, adapter, folder / "data", config.seed)
+    return write(WORKLOADS[what.workload], config.batch_size * most, family, folder / "data", config.seed)
 
 
 def _about(config: Config, what: Bench, world: World) -> dict[str, Any]:

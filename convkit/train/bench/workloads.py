@@ -9,7 +9,7 @@ from convkit.profiles import Size
 
 
 @dataclass(frozen=True)
-class Row:
+class RowShape:
     """A conversation of one turn."""
 
     images: tuple[Size, ...]
@@ -26,7 +26,7 @@ class Workload:
     """Rows without end, the same for the same seed."""
 
     num_crops: int
-    row: Callable[[Random], Row]
+    row: Callable[[Random], RowShape]
 
 
 PAGE = Size(1700, 2200)
@@ -35,26 +35,26 @@ _PAGES = [PAGE, Size(1692, 2245), Size(1700, 2203), Size(1701, 2265), Size(2162,
 _PHOTOS = [Size(640, 480), Size(480, 640), Size(640, 427), Size(1024, 768), Size(600, 400), Size(512, 512)]
 
 
-def _document(random: Random) -> Row:
-    return Row((PAGE,), "page", question=30, answer=4)
+def _document(random: Random) -> RowShape:
+    return RowShape((PAGE,), "page", question=30, answer=4)
 
 
-def _video(random: Random) -> Row:
-    return Row((FRAME,) * 8, "picture", question=28, answer=2)
+def _video(random: Random) -> RowShape:
+    return RowShape((FRAME,) * 8, "picture", question=28, answer=2)
 
 
-def _mixed(random: Random) -> Row:
+def _mixed(random: Random) -> RowShape:
     question, answer = random.randint(6, 60), random.randint(1, 30)
     chosen = random.random()
     if chosen < 0.35:
-        return Row((random.choice(_PAGES),), "page", question, answer)
+        return RowShape((random.choice(_PAGES),), "page", question, answer)
     if chosen < 0.65:
-        return Row((random.choice(_PHOTOS),), "picture", question, answer)
+        return RowShape((random.choice(_PHOTOS),), "picture", question, answer)
     if chosen < 0.75:
-        return Row((FRAME,) * 8, "picture", question, answer)
+        return RowShape((FRAME,) * 8, "picture", question, answer)
     if chosen < 0.9:
-        return Row(tuple(random.choices(_PHOTOS, k=random.randint(2, 4))), "picture", question, answer)
-    return Row((), "picture", 8 * question, 6 * answer)
+        return RowShape(tuple(random.choices(_PHOTOS, k=random.randint(2, 4))), "picture", question, answer)
+    return RowShape((), "picture", 8 * question, 6 * answer)
 
 
 WORKLOADS = {

@@ -21,7 +21,7 @@ from torch import Tensor
 from convkit.errors import ConvkitError
 from convkit.train.checkpoint.shapes import shape
 from convkit.train.distributed.failure import UNINTERRUPTED
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import write_base
 from convkit.train.models.save import DOOMED, UNFINISHED, remove, whole, write_model
 from convkit.train.optim.sharding.base import KINDS, Sharding
@@ -36,7 +36,7 @@ def save(
     run: Path,
     state: dict[str, Any],
     sharding: Sharding,
-    adapter: Adapter,
+    family: ModelFamily,
     *,
     first: bool,
     dtype: torch.dtype,
@@ -60,29 +60,29 @@ def save(
     if not first:
         return target
     with UNINTERRUPTED, whole(target) as scratch:
-        export(sharding.model, weights, adapter, scratch, dtype)
+        export(sharding.model, weights, family, scratch, dtype)
         save_file(tensors, scratch / _TENSORS)
         (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
     prune(run, keep)
     return target
 
 
-def save_final(run: Path, sharding: Sharding, adapter: Adapter, *, first: bool, dtype: torch.dtype) -> Path:
+def save_final(run: Path, sharding: Sharding, family: ModelFamily, *, first: bool, dtype: torch.dtype) -> Path:
     """Write what came of a run, in the layout in which it is used; all processes take part, as in `save`."""
     target, weights = run / FINAL, sharding.weights()
     if first:
         with UNINTERRUPTED, whole(target) as scratch:
-            export(sharding.model, weights, adapter, scratch, dtype)
+            export(sharding.model, weights, family, scratch, dtype)
     return target
 
 
-def export(model: Any, weights: dict[str, Tensor], adapter: Adapter, directory: Path, dtype: torch.dtype) -> None:
+def export(model: Any, weights: dict[str, Tensor], family: ModelFamily, directory: Path, dtype: torch.dtype) -> None:
     """Write adapters in PEFT's layout into adapter/, or else the whole model in the official one into model/."""
     if hasattr(model, "peft_config"):
         model.save_pretrained(directory / "adapter", save_embedding_layers=False)
         write_base(Path(model.peft_config["default"].base_model_name_or_path), directory / "adapter")
         return
-    write_model(model, weights, adapter, directory / "model", dtype)
+    write_model(model, weights, family, directory / "model", dtype)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from convkit.dataset import MAX_LINE_BYTES, Dataset, read_lines
 from convkit.errors import DatasetError
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train.models.family import Length
 from convkit.utils.progress import Progress
 
@@ -21,7 +21,7 @@ class Dropped(NamedTuple):
     tokens: int
 
 
-Measure = Callable[[Conversation], Length]
+Measure = Callable[[Row], Length]
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Index:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def add(self, row: Conversation, length: Length, offset: int) -> None:
+    def add(self, row: Row, length: Length, offset: int) -> None:
         """Note a row that begins at a byte of the file."""
         self.images.append(sum(len(turn.images) for turn in row.conversations))
         shortest = self.shortest_with_images
@@ -57,11 +57,11 @@ class Index:
         shortest = self.shortest_with_images
         return min(range(len(self)), key=self.tokens.__getitem__) if shortest is None else shortest
 
-    def row(self, number: int) -> Conversation:
+    def row(self, number: int) -> Row:
         """Read one row; rows are counted from 0."""
         with self.path.open("rb") as file:
             file.seek(self.offsets[number])
-            return Conversation.model_validate_json(file.readline(MAX_LINE_BYTES))
+            return Row.model_validate_json(file.readline(MAX_LINE_BYTES))
 
 
 def build(

@@ -16,7 +16,7 @@ from convkit.errors import ConvkitError
 from convkit.train.data.index import Index
 from convkit.train.data.schedule import Pack
 from convkit.train.models.collate import Sample
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.tokenize import IGNORED
 
 Batch = dict[str, Any]
@@ -31,8 +31,8 @@ class Packs(Dataset[Any]):
             companion, of which nothing is learnt. Otherwise processes that share a model would wait for one another.
     """
 
-    def __init__(self, index: Index, images: Path, adapter: Adapter, everywhere: bool = False) -> None:
-        self._index, self._images, self._adapter, self._everywhere = index, images, adapter, everywhere
+    def __init__(self, index: Index, images: Path, family: ModelFamily, everywhere: bool = False) -> None:
+        self._index, self._images, self._family, self._everywhere = index, images, family, everywhere
 
     def batch(self, pack: Pack) -> Batch:
         """Read and decode what a pack needs; an empty one needs `everywhere`.
@@ -44,8 +44,8 @@ class Packs(Dataset[Any]):
         if self._everywhere and (not samples or self._lacks_images(samples)):
             companion = self._sample(self._index.lightest)
             samples.append(replace(companion, labels=torch.full_like(companion.labels, IGNORED)))
-        batch = self._adapter.collate(samples, packed=self._adapter.packs)
-        if self._adapter.packs:  # found here, where looking at labels costs the GPU no time
+        batch = self._family.collate(samples, packed=self._family.packs)
+        if self._family.packs:  # found here, where looking at labels costs the GPU no time
             batch["logits_to_keep"] = (batch["labels"][0, 1:] != IGNORED).nonzero()[:, 0]
         return batch
 
@@ -54,7 +54,7 @@ class Packs(Dataset[Any]):
 
     def _sample(self, number: int) -> Sample:
         row = self._index.row(number)
-        sample = self._adapter.sample(row, self._images)
+        sample = self._family.sample(row, self._images)
         if len(sample) != self._index.tokens[number]:
             raise ConvkitError(
                 f"Row {row.id!r} has {len(sample):,} tokens now, but had {self._index.tokens[number]:,} when the "

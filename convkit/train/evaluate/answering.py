@@ -18,7 +18,7 @@ from convkit.train.data.loader import batches, reading
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.generate import Generator, Prompts, first_token
 from convkit.train.evaluate.questions import History, Question, questions, two_answers
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.utils.progress import Bars, silent
 
 
@@ -36,7 +36,7 @@ class Answering:
         self,
         asked: Sequence[Question],
         images: Path,
-        adapter: Adapter,
+        family: ModelFamily,
         *,
         batch_size: int,
         max_new_tokens: int,
@@ -44,13 +44,11 @@ class Answering:
         workers: int,
         history: History = "gold",
     ) -> None:
-        self._asked, self._adapter = asked, adapter
+        self._asked, self._family = asked, family
         self._size, self._max_new_tokens, self._workers = batch_size, max_new_tokens, workers
-        self._prompts = Prompts(asked, images, adapter, history, max_tokens)
+        self._prompts = Prompts(asked, images, family, history, max_tokens)
         self._pairs = two_answers(asked, POSITIVE)
-        self._first = {
-            source: [first_token(adapter, answer) for answer in pair] for source, pair in self._pairs.items()
-        }
+        self._first = {source: [first_token(family, answer) for answer in pair] for source, pair in self._pairs.items()}
 
     @reading()
     def __call__(
@@ -81,7 +79,7 @@ class Answering:
         rounds = range(done // self._size, len(order), world.size)
         mine = (order[first + world.rank] for first in rounds if first + world.rank < len(order))
         stream = batches(self._prompts, mine, self._workers)
-        generator = Generator(model, self._adapter, self._max_new_tokens)
+        generator = Generator(model, self._family, self._max_new_tokens)
         shown = bars if world.first else silent
         with shown("answering", "questions") as update, _appending(file, world) as lines:
             for first in rounds:

@@ -10,9 +10,9 @@ from torch.utils.data import Dataset
 from transformers import GenerationConfig, LogitsProcessor
 
 from convkit.errors import ConvkitError
-from convkit.schema import Conversation, Turn
+from convkit.schema import Row, Turn
 from convkit.train.evaluate.questions import History, Question
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.tokenize import IGNORED
 
 
@@ -20,18 +20,18 @@ class Prompts(Dataset[Any]):
     """Batches of prompts by the numbers of their questions; errors come as values, as worker processes need it."""
 
     def __init__(
-        self, asked: Sequence[Question], images: Path, adapter: Adapter, history: History, max_tokens: int
+        self, asked: Sequence[Question], images: Path, family: ModelFamily, history: History, max_tokens: int
     ) -> None:
-        self._asked, self._images, self._adapter = asked, images, adapter
+        self._asked, self._images, self._family = asked, images, family
         self._history, self._max_tokens = history, max_tokens
 
     def __getitem__(self, numbers: tuple[int, ...]) -> dict[str, Any] | ConvkitError:
         rows = [self._asked[number].asked(self._history) for number in numbers]
         try:
-            samples = [self._adapter.prompt(row, self._images, self._max_tokens) for row in rows]
+            samples = [self._family.prompt(row, self._images, self._max_tokens) for row in rows]
         except ConvkitError as error:
             return ConvkitError(str(error))
-        return self._adapter.collate(samples, packed=False)
+        return self._family.collate(samples, packed=False)
 
     def answered(self, number: int, answers: Sequence[str]) -> dict[str, Any]:
         """A batch of one question with these answers in turn; raises ConvkitError."""
@@ -39,7 +39,7 @@ class Prompts(Dataset[Any]):
         *earlier, last = row.conversations
         turns = [(*earlier, last.model_copy(update={"assistant": answer})) for answer in answers]
         rows = [row.model_copy(update={"conversations": conversation}) for conversation in turns]
-        return self._adapter.collate([self._adapter.sample(row, self._images) for row in rows], packed=False)
+        return self._family.collate([self._family.sample(row, self._images) for row in rows], packed=False)
 
 
 class Generator:
@@ -50,15 +50,15 @@ class Generator:
         max_new_tokens: longer answers are cut off.
     """
 
-    def __init__(self, model: Any, adapter: Adapter, max_new_tokens: int) -> None:
-        self._model, self._adapter = model.eval(), adapter
-        self._stops = set(adapter.stop_token_ids)
-        pad = adapter.tokenizer.pad_token_id
+    def __init__(self, model: Any, family: ModelFamily, max_new_tokens: int) -> None:
+        self._model, self._family = model.eval(), family
+        self._stops = set(family.stop_token_ids)
+        pad = family.tokenizer.pad_token_id
         self._options = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
-            eos_token_id=list(adapter.stop_token_ids),
-            pad_token_id=adapter.stop_token_ids[0] if pad is None else pad,
+            eos_token_id=list(family.stop_token_ids),
+            pad_token_id=family.stop_token_ids[0] if pad is None else pad,
         )
 
     @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator] # what is compiled is for training
@@ -89,7 +89,7 @@ class Generator:
 
     def _text(self, ids: list[int]) -> str:
         end = next((place for place, id in enumerate(ids) if id in self._stops), len(ids))
-        return str(self._adapter.tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
+        return str(self._family.tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
 
 
 class _First(LogitsProcessor):  # type: ignore[misc]
@@ -103,8 +103,8 @@ class _First(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-def first_token(adapter: Adapter, answer: str) -> int:
+def first_token(family: ModelFamily, answer: str) -> int:
     """The token that an answer begins with; prompts end so that it is the same after all of them."""
     turn = Turn(images=(), user="?", assistant=answer)
-    labels = adapter.sample(Conversation(id="?", source="?", conversations=(turn,)), Path()).labels
+    labels = family.sample(Row(id="?", source="?", conversations=(turn,)), Path()).labels
     return int(labels[labels != IGNORED][0])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convkit.metrics.answers import normalize
-from convkit.schema import IMAGE_MARKER, Conversation
+from convkit.schema import IMAGE_MARKER, Row
 
 History = Literal["gold", "none"]
 """Before a turn stand the earlier ones with their true answers, or nothing but their images."""
@@ -16,10 +16,10 @@ History = Literal["gold", "none"]
 class Question:
     """A turn of a row."""
 
-    row: Conversation
+    row: Row
     turn: int
 
-    def asked(self, history: History) -> Conversation:
+    def asked(self, history: History) -> Row:
         """The conversation that ends with this turn. Images of earlier turns are shown with either history."""
         turns = self.row.conversations[: self.turn + 1]
         if history == "none" and self.turn:
@@ -31,7 +31,7 @@ class Question:
         return self.row.model_copy(update={"conversations": turns})
 
 
-def questions(rows: Iterable[Conversation]) -> list[Question]:
+def questions(rows: Iterable[Row]) -> list[Question]:
     """All turns, in the order of rows and turns."""
     return [Question(row, turn) for row in rows for turn, _ in enumerate(row.conversations)]
 

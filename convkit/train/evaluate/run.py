@@ -21,7 +21,7 @@ from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.answering import Answering, questions_of, whole_batches
 from convkit.train.evaluate.questions import History
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import fingerprint
 from convkit.utils.files import write_atomic
 from convkit.utils.progress import Bars, silent
@@ -72,15 +72,15 @@ def evaluate(options: Options, world: World, bars: Bars = silent) -> Path:
         ConvkitError: the data set has no fresh receipt for the model, a row does not fit, or the folder holds another
             evaluation.
     """
-    adapter = models.adapter(options.model, options.num_crops)
-    done = world.from_first(lambda: _begin(options, adapter, world))
+    family = models.model_family(options.model, options.num_crops)
+    done = world.from_first(lambda: _begin(options, family, world))
     finished = options.output_dir / PREDICTIONS
     if done is None:
         return finished
     answering = Answering(
         questions_of(options.data_dir, options.split, options.limit),
         options.data_dir / layout.IMAGES,
-        adapter,
+        family,
         history=options.history,
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
@@ -88,7 +88,7 @@ def evaluate(options: Options, world: World, bars: Bars = silent) -> Path:
         workers=options.dataloader_num_workers,
     )
     unfinished = options.output_dir / _UNFINISHED
-    answering(_load(options, adapter).to(world.device), unfinished, done, world, bars)
+    answering(_load(options, family).to(world.device), unfinished, done, world, bars)
     if world.first:
         os.replace(unfinished, finished)
     return finished
@@ -101,9 +101,9 @@ def scores(predictions: Path, options: metrics.Options = metrics.Options()) -> S
     return found
 
 
-def _begin(options: Options, adapter: Adapter, world: World) -> int | None:
+def _begin(options: Options, family: ModelFamily, world: World) -> int | None:
     """Find out how many questions were answered before; None: all of them."""
-    seen = receipt.require(options.data_dir, adapter.profile)
+    seen = receipt.require(options.data_dir, family.profile)
     dataset = Dataset.open(options.data_dir)
     rows = dataset.path(options.split).name
     of: dict[str, Any] = {
@@ -154,8 +154,8 @@ def _read(file: Path) -> dict[str, Any]:
     )
 
 
-def _load(options: Options, adapter: Adapter) -> Any:
-    model = adapter.load(torch.bfloat16 if options.bf16 else torch.float32, "sdpa")
+def _load(options: Options, family: ModelFamily) -> Any:
+    model = family.load(torch.bfloat16 if options.bf16 else torch.float32, "sdpa")
     if options.adapter is None:
         return model
     from peft import PeftModel

@@ -11,8 +11,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from convkit import layout
 from convkit.dataset import Dataset
 from convkit.errors import DatasetError
-from convkit.schema import Conversation
-from convkit.train.models.family import Adapter
+from convkit.schema import Row
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.tokenize import IGNORED
 
 _BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
@@ -36,7 +36,7 @@ class View:
 
     place: str
     """File and line."""
-    row: Conversation
+    row: Row
     tokens: list[Token]
     answered: bool
     """Whether it can be trained on; without its last answer it is a prompt."""
@@ -52,7 +52,7 @@ class View:
         return [(kind, list(tokens)) for kind, tokens in groupby(self.tokens, key=lambda token: token.kind)]
 
 
-def look(directory: Path, row_id: str, adapter: Adapter, split: str | None = None) -> View:
+def look(directory: Path, row_id: str, family: ModelFamily, split: str | None = None) -> View:
     """What the model of an adapter will see of one row.
 
     Args:
@@ -65,17 +65,17 @@ def look(directory: Path, row_id: str, adapter: Adapter, split: str | None = Non
     """
     place, row = _find(Dataset.open(directory), row_id, split)
     answered = row.conversations[-1].assistant is not None
-    make = adapter.sample if answered else adapter.prompt
+    make = family.sample if answered else family.prompt
     sample = make(row, directory / layout.IMAGES)
     ids, labels = sample.input_ids.tolist(), sample.labels.tolist()
     tokens = [
-        Token(position, id, _text(adapter, id), _kind(adapter, id, label))
+        Token(position, id, _text(family, id), _kind(family, id, label))
         for position, (id, label) in enumerate(zip(ids, labels, strict=True))
     ]
-    return View(place, row, tokens, answered, adapter.tiles(sample))
+    return View(place, row, tokens, answered, family.tiles(sample))
 
 
-def _find(dataset: Dataset, row_id: str, split: str | None) -> tuple[str, Conversation]:
+def _find(dataset: Dataset, row_id: str, split: str | None) -> tuple[str, Row]:
     splits = [split] if split else list(dataset.manifest.splits)
     for name in splits:
         for place, row in dataset.rows(name):
@@ -86,18 +86,18 @@ def _find(dataset: Dataset, row_id: str, split: str | None) -> tuple[str, Conver
     )
 
 
-def _kind(adapter: Adapter, id: int, label: int) -> Kind:
+def _kind(family: ModelFamily, id: int, label: int) -> Kind:
     if label != IGNORED:
         return "trained"
-    return "image" if id in adapter.image_token_ids else "context"
+    return "image" if id in family.image_token_ids else "context"
 
 
-def _text(adapter: Adapter, id: int) -> str:
+def _text(family: ModelFamily, id: int) -> str:
     """A token by itself; of a letter in several tokens only the bytes are known."""
-    token = str(adapter.tokenizer.convert_ids_to_tokens(id))
+    token = str(family.tokenizer.convert_ids_to_tokens(id))
     if "\u2581" in token:
         return token.replace("\u2581", " ")
-    text = str(adapter.tokenizer.decode([id]))
+    text = str(family.tokenizer.decode([id]))
     if "\ufffd" not in text:
         return text
     byte_level = not token.isascii() and set(token) <= _BYTES.keys()

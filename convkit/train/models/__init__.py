@@ -15,24 +15,24 @@ from transformers import (
 
 from convkit.errors import ConvkitError
 from convkit.train.models import files
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.hf.families import FAMILIES
-from convkit.train.models.hf.family import HuggingFaceAdapter
+from convkit.train.models.hf.family import HuggingFaceFamily
 from convkit.train.models.kernels import attention
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.image_processing import Phi3VImageProcessor
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
 
-ADAPTERS: dict[str, type[Phi3VAdapter] | type[HuggingFaceAdapter]] = {
-    Phi3VConfig.model_type: Phi3VAdapter,
-    **dict.fromkeys(FAMILIES, HuggingFaceAdapter),
+MODEL_FAMILIES: dict[str, type[Phi3VFamily] | type[HuggingFaceFamily]] = {
+    Phi3VConfig.model_type: Phi3VFamily,
+    **dict.fromkeys(FAMILIES, HuggingFaceFamily),
 }
 """By the `model_type` of config.json."""
 
 
-def adapter(directory: Path, num_crops: int | None = None) -> Adapter:
+def model_family(directory: Path, num_crops: int | None = None) -> ModelFamily:
     """The adapter of a checkpoint's family.
 
     Raises:
@@ -47,11 +47,12 @@ def adapter(directory: Path, num_crops: int | None = None) -> Adapter:
             f"{file} does not say what kind of model this is: it is missing or has no model_type. Name the directory "
             "of a checkpoint."
         )
-    if model_type not in ADAPTERS:
+    if model_type not in MODEL_FAMILIES:
         raise ConvkitError(
-            f"{file} has model_type {model_type!r}, which convkit cannot train. It can train: {', '.join(ADAPTERS)}."
+            f"{file} has model_type {model_type!r}, which convkit cannot train. It can train: "
+            f"{', '.join(MODEL_FAMILIES)}."
         )
-    return ADAPTERS[model_type](directory, num_crops)
+    return MODEL_FAMILIES[model_type](directory, num_crops)
 
 
 def _how_to_get(name: str) -> str:

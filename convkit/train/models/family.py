@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train.models.collate import Sample
 
 
@@ -19,7 +19,7 @@ class Length(NamedTuple):
     """Those that a loss is taken of: what is learnt, but for the first token of the row."""
 
 
-class Adapter(Protocol):
+class ModelFamily(Protocol):
     """One model family; made from a checkpoint's directory, without loading its weights."""
 
     vision_modules: tuple[str, ...]
@@ -46,13 +46,13 @@ class Adapter(Protocol):
     def load(self, dtype: torch.dtype, attention: str) -> Any:
         """The model with its weights, on the CPU."""
 
-    def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+    def sample(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """A row for training, its images read from `images`; raises `RowError`."""
 
-    def length(self, row: Conversation, images: Path) -> Length:
+    def length(self, row: Row, images: Path) -> Length:
         """What `sample` would have in tokens, from the headers of the images alone; raises `RowError`."""
 
-    def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+    def prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """What stands before a row's last answer."""
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:

@@ -6,23 +6,23 @@ import PIL.Image
 
 from convkit.media.images import FORMATS, ImageProblem, check
 from convkit.profiles import Size
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train.models.tokenize import RowError
 
 _REMEDY = "Validate the data set, see CK2xx."
 
 
-def paths(row: Conversation) -> list[str]:
+def paths(row: Row) -> list[str]:
     """Relative to the data set's images, over all turns in order."""
     return [path for turn in row.conversations for path in turn.images]
 
 
-def sizes(row: Conversation, images: Path) -> list[Size]:
+def sizes(row: Row, images: Path) -> list[Size]:
     """Width and height of each image, from its header; raises RowError."""
     return [_size(row.id, images, path) for path in paths(row)]
 
 
-def pictures(row: Conversation, images: Path) -> list[PIL.Image.Image]:
+def pictures(row: Row, images: Path) -> list[PIL.Image.Image]:
     """The images of a row in RGB; raises RowError."""
     return [_open(row.id, images, path) for path in paths(row)]
 

@@ -16,8 +16,7 @@ from transformers import (
 
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, MissingExtra
-from convkit.train.models import adapter as adapter_of
-from convkit.train.models import save, tiny
+from convkit.train.models import model_family, save, tiny
 from convkit.train.models.tiny.idefics3 import CONTROLS, TEMPLATE, Geometry, save_processor, tower
 
 VISION = {
@@ -184,4 +183,4 @@ def _grown(weight: Tensor, rows: int, end: int, ends: int | None) -> Tensor:
 
 def _to_validate(target: Path, data_dir: Path | None = None) -> str:
     """The next command."""
-    return f"; next: convkit validate {data_dir or 'DATA'} --model {adapter_of(target).profile}"
+    return f"; next: convkit validate {data_dir or 'DATA'} --model {model_family(target).profile}"

@@ -9,14 +9,14 @@ from torch import nn
 
 from convkit.errors import ConvkitError
 from convkit.train.models import save
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import require_base
 from convkit.train.models.kernels.attention import VARLEN
 
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def merge(base: Adapter, model: Path, adapter: Path, out: Path, dtype: str | None = None) -> str:
+def merge(base: ModelFamily, model: Path, adapter: Path, out: Path, dtype: str | None = None) -> str:
     """Write the merged model in the official layout; whole, or not at all.
 
     Args:

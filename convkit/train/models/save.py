@@ -13,16 +13,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from convkit.errors import ConvkitError
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.utils.files import sync_folder
 
 UNFINISHED, DOOMED = ".unfinished-", ".doomed-"
 
 
-def save_model(target: Path, model: Any, adapter: Adapter, dtype: torch.dtype) -> None:
+def save_model(target: Path, model: Any, family: ModelFamily, dtype: torch.dtype) -> None:
     """Write a whole model in the official layout, which appears as a directory when it is complete."""
     with whole(target) as scratch:
-        write_model(model, model.state_dict(), adapter, scratch, dtype)
+        write_model(model, model.state_dict(), family, scratch, dtype)
 
 
 @contextmanager
@@ -52,7 +52,9 @@ def require_new(target: Path, option: str) -> None:
         raise ConvkitError(f"{target} is there already and not empty. Choose another {option}.")
 
 
-def write_model(model: Any, weights: dict[str, Tensor], adapter: Adapter, directory: Path, dtype: torch.dtype) -> None:
+def write_model(
+    model: Any, weights: dict[str, Tensor], family: ModelFamily, directory: Path, dtype: torch.dtype
+) -> None:
     """Write a model's weights, config and processor into an existing directory, weights as `dtype`."""
     tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}
     model.save_pretrained(directory, state_dict=tensors)
@@ -61,7 +63,7 @@ def write_model(model: Any, weights: dict[str, Tensor], adapter: Adapter, direct
         model.config.save_pretrained(directory)  # again: transformers wrote the type that is trained in
     finally:
         model.config.dtype = usual
-    adapter.save_processor(directory)
+    family.save_processor(directory)
 
 
 def remove(directory: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from convkit.errors import ConvkitError
-from convkit.schema import IMAGE_MARKER, Conversation, Turn
+from convkit.schema import IMAGE_MARKER, Row, Turn
 
 IGNORED = -100
 """The label of what is not trained on."""
@@ -97,7 +97,7 @@ class Encoder:
         self._control_pattern = re.compile(f"({alternatives})")
         self._plain = without_controls(tokenizer)
 
-    def encode(self, row: Conversation, image_tokens: Sequence[int], max_length: int | None = None) -> Encoded:
+    def encode(self, row: Row, image_tokens: Sequence[int], max_length: int | None = None) -> Encoded:
         """Encode a row for training.
 
         Args:
@@ -111,13 +111,11 @@ class Encoder:
         refuse_empty_answers(row)
         return self._encode(row, image_tokens, max_length, answered=True)
 
-    def encode_prompt(self, row: Conversation, image_tokens: Sequence[int], max_length: int | None = None) -> Encoded:
+    def encode_prompt(self, row: Row, image_tokens: Sequence[int], max_length: int | None = None) -> Encoded:
         """Encode what stands before a row's last answer, ready for generation; see `encode`. No label is set."""
         return self._encode(row, image_tokens, max_length, answered=False)
 
-    def _encode(
-        self, row: Conversation, image_tokens: Sequence[int], max_length: int | None, answered: bool
-    ) -> Encoded:
+    def _encode(self, row: Row, image_tokens: Sequence[int], max_length: int | None, answered: bool) -> Encoded:
         images = sum(len(turn.images) for turn in row.conversations)
         if images != len(image_tokens):
             raise RowError(row.id, f"names {images} images, but {len(image_tokens)} were given", "Pass one for each.")
@@ -157,7 +155,7 @@ class Encoder:
                 sequence.add(token, trained[max(start, end - 1)])
         sequence.section, sequence.trained, sequence.strips = "", [], False
 
-    def _pieces(self, row: Conversation, answered: bool) -> Iterator[_Piece]:
+    def _pieces(self, row: Row, answered: bool) -> Iterator[_Piece]:
         """The conversation as the template writes it, with the row's texts in their places."""
         contents: list[tuple[str, list[_Piece]]] = [("system", [_Piece(row.system)])] if row.system is not None else []
         for turn in row.conversations:
@@ -207,7 +205,7 @@ def render(tokenizer: Any, messages: Sequence[Any], prompt: bool, template: str 
     return rendered
 
 
-def refuse_empty_answers(row: Conversation) -> None:
+def refuse_empty_answers(row: Row) -> None:
     """Raises RowError where there is nothing to learn from a turn."""
     for index, turn in enumerate(row.conversations):
         if not (turn.assistant or "").strip():
@@ -216,7 +214,7 @@ def refuse_empty_answers(row: Conversation) -> None:
             )
 
 
-def refuse_too_long(row: Conversation, tokens: int, max_length: int | None) -> None:
+def refuse_too_long(row: Row, tokens: int, max_length: int | None) -> None:
     """Raises RowTooLong; nothing is ever cut."""
     if max_length is not None and tokens > max_length:
         raise RowTooLong(

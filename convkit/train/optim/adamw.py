@@ -150,7 +150,7 @@ def make_optimizer(model: nn.Module, config: Config) -> Optimizer:
     """AdamW over what is trained; biases, norms and other vectors do not decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.wd},
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]

@@ -17,7 +17,7 @@ from convkit.train.checkpoint.shapes import numel
 from convkit.train.data.loader import Packs
 from convkit.train.data.schedule import Pack
 from convkit.train.metrics.throughput import GIB, peak_memory
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.setup import activation_checkpointing
 from convkit.train.setup.trainable import is_replaced, own_name
 from convkit.train.trainer import Trainer
@@ -64,7 +64,7 @@ class Preflight:
         return sum(4 * tower.parameters + 2 * tower.trained for tower in parts)
 
 
-def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
+def preflight(trainer: Trainer, packs: Packs, family: ModelFamily) -> Preflight:
     """Forward, backward and optimizer step on the heaviest pack; the model is afterwards as it was before.
 
     Raises:
@@ -80,7 +80,7 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
     except torch.OutOfMemoryError as error:
         raise trainer.out_of_memory("The heaviest pack", pack, error) from None
     peak = peak_memory(trainer.world.device)
-    towers = _towers(trainer.sharding.model, adapter, reached)
+    towers = _towers(trainer.sharding.model, family, reached)
     # With a learning rate of 0 weights stayed as they are; moments did not.
     trainer.sharding.forget()
     trainer.sharding.scale.skipped = 0
@@ -93,7 +93,7 @@ def preflight(trainer: Trainer, packs: Packs, adapter: Adapter) -> Preflight:
 def _fit(trainer: Trainer, packs: Packs, pack: Pack) -> str:
     """Let layers keep activations, where memory can be measured and is this process's own; in words."""
     config, device = trainer.config, trainer.world.device
-    if config.checkpointing != "auto" or device.type != "cuda" or trainer.sharding.in_step:
+    if config.gradient_checkpointing != "auto" or device.type != "cuda" or trainer.sharding.in_step:
         return ""
     batch = packs.batch(pack)
     told = activation_checkpointing.fit(
@@ -159,12 +159,12 @@ def _watched(trainer: Trainer) -> Iterator[dict[str, bool]]:
     seen.update({name: reached for name, (connected, reached) in zip(named, together, strict=True) if connected})
 
 
-def _towers(model: Any, adapter: Adapter, reached: dict[str, bool]) -> dict[str, Tower]:
+def _towers(model: Any, family: ModelFamily, reached: dict[str, bool]) -> dict[str, Tower]:
     towers: dict[str, Tower] = defaultdict(Tower)
     for name, parameter in model.named_parameters():
         if is_replaced(name):
             continue
-        tower = towers[tower_of(own_name(name), adapter)]
+        tower = towers[tower_of(own_name(name), family)]
         tower.parameters += numel(parameter)
         if parameter.requires_grad:
             tower.trained += numel(parameter)
@@ -174,9 +174,9 @@ def _towers(model: Any, adapter: Adapter, reached: dict[str, bool]) -> dict[str,
     return dict(towers)
 
 
-def tower_of(name: str, adapter: Adapter) -> str:
+def tower_of(name: str, family: ModelFamily) -> str:
     """The part of the model that a parameter belongs to."""
-    if name.startswith(adapter.vision_modules):
+    if name.startswith(family.vision_modules):
         return "vision"
     return "head" if name.startswith("lm_head") else "language"
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from convkit.errors import ConvkitError
 from convkit.train.config import Config
-from convkit.train.models.family import Adapter
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.kernels.attention import VARLEN
 from convkit.train.models.kernels.float8 import shrink
 from convkit.train.models.kernels.nf4 import quantize
@@ -21,7 +21,7 @@ _IN_FULL, _ORIGINAL = ".modules_to_save.default.", ".original_module."
 """In the names of what peft trains in full, and of what it keeps beside it as it was."""
 
 
-def load(adapter: Adapter, config: Config) -> Any:
+def load(family: ModelFamily, config: Config) -> Any:
     """The model on the CPU, ready for training.
 
     What is trained is in float32, whatever is computed in, but for `--optim adamw_bf16`; what is not is in the type
@@ -32,13 +32,13 @@ def load(adapter: Adapter, config: Config) -> Any:
     """
     attention = "flash_attention_2" if config.use_flash_attention else VARLEN
     try:
-        model = adapter.load(loaded_dtype(config), attention)
+        model = family.load(loaded_dtype(config), attention)
     except ImportError as error:
         raise ConvkitError(
             f"--use_flash_attention cannot be had: {' '.join(str(error).split())} Leave the option out: torch has "
             "kernels of its own for packed documents."
         ) from None
-    return prepare(model, adapter, config)
+    return prepare(model, family, config)
 
 
 def loaded_dtype(config: Config) -> torch.dtype:
@@ -47,14 +47,14 @@ def loaded_dtype(config: Config) -> torch.dtype:
     return dtype(config) if small and config.precision != "float16" else torch.float32
 
 
-def prepare(model: Any, adapter: Adapter, config: Config) -> Any:
+def prepare(model: Any, family: ModelFamily, config: Config) -> Any:
     """Make a model ready for training that has its weights in `loaded_dtype`."""
     if config.freeze_vision_model:
-        _freeze_vision(model, adapter)
-    if config.checkpointing != "none":
+        _freeze_vision(model, family)
+    if config.gradient_checkpointing != "none":
         activation_checkpointing.enable(model)
     if config.use_lora:
-        model = _with_lora(model, adapter, config)
+        model = _with_lora(model, family, config)
     everything = config.optim == "adamw_bf16"
     narrow(
         model,
@@ -64,15 +64,15 @@ def prepare(model: Any, adapter: Adapter, config: Config) -> Any:
         leave="" if everything else _IN_FULL,  # of a module that is trained in float32, layers that nobody uses
     )
     if config.fp8:
-        shrink(_under_adapters(model, leave=adapter.vision_modules))
+        shrink(_under_adapters(model, leave=family.vision_modules))
     if config.compile and torch.cuda.is_available() and not config.deterministic and not config.sharding:
-        compile_layers(model, adapter.compiled_layers)
+        compile_layers(model, family.compiled_layers)
     return model
 
 
-def _freeze_vision(model: nn.Module, adapter: Adapter) -> None:
+def _freeze_vision(model: nn.Module, family: ModelFamily) -> None:
     for name, parameter in model.named_parameters():
-        if name.startswith(adapter.vision_modules):
+        if name.startswith(family.vision_modules):
             parameter.requires_grad_(False)
 
 
@@ -87,13 +87,13 @@ def lora_targets(model: nn.Module, ends: Sequence[str]) -> list[str]:
     ]
 
 
-def _with_lora(model: nn.Module, adapter: Adapter, config: Config) -> Any:
+def _with_lora(model: nn.Module, family: ModelFamily, config: Config) -> Any:
     from peft import LoraConfig, get_peft_model
 
     from convkit.train.models.kernels.lora import fuse
 
-    targets = lora_targets(model, [*adapter.lora_targets, *adapter.vision_lora_targets])
-    in_full = _modules_that_see(model, adapter) if config.full_vision_model else []
+    targets = lora_targets(model, [*family.lora_targets, *family.vision_lora_targets])
+    in_full = _modules_that_see(model, family) if config.full_vision_model else []
     unused = {name for name, p in model.named_parameters() if not p.requires_grad}
     chosen = LoraConfig(
         task_type="CAUSAL_LM",
@@ -129,8 +129,8 @@ def _under_adapters(model: Any, leave: tuple[str, ...]) -> list[nn.Module]:
     ]
 
 
-def _modules_that_see(model: nn.Module, adapter: Adapter) -> list[str]:
-    return [name for name, _ in model.named_modules() if name in adapter.vision_modules]
+def _modules_that_see(model: nn.Module, family: ModelFamily) -> list[str]:
+    return [name for name, _ in model.named_modules() if name in family.vision_modules]
 
 
 def _inside(name: str, modules: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ from convkit.train.bench.flops import Flops, Shape, shape
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.bench.synthetic import write
 from convkit.train.bench.timeline import DATA, LANGUAGE, SECTIONS, Timeline
-from convkit.train.bench.workloads import WORKLOADS, Row, Workload
+from convkit.train.bench.workloads import WORKLOADS, RowShape, Workload
 from convkit.train.config import Config
 from convkit.train.data.loader import Packs
 from convkit.train.data.schedule import Plan, PlanOptions
@@ -32,13 +32,13 @@ from convkit.train.trainer import Trainer
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
-SMALL = Workload(2, lambda random: Row(WORKLOADS["document"].row(random).images, "page", question=5, answer=3))
-ADAPTERS: dict[str, Any] = {"use_lora": True, "lora_rank": 4, "lora_dropout": 0.1}
+SMALL = Workload(2, lambda random: RowShape(WORKLOADS["document"].row(random).images, "page", question=5, answer=3))
+MODEL_FAMILIES: dict[str, Any] = {"use_lora": True, "lora_rank": 4, "lora_dropout": 0.1}
 METHODS: dict[str, dict[str, Any]] = {
     "full": {},
     "frozen": {"freeze_vision_model": True},
-    "lora": ADAPTERS,
-    "lora, frozen": {**ADAPTERS, "freeze_vision_model": True},
+    "lora": MODEL_FAMILIES,
+    "lora, frozen": {**MODEL_FAMILIES, "freeze_vision_model": True},
 }
 
 
@@ -47,21 +47,21 @@ def configured(folder: Path, **options: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> RandomPhi3V:
+def family(tmp_path_factory: pytest.TempPathFactory) -> RandomPhi3V:
     return RandomPhi3V(tmp_path_factory.mktemp("bench"), "tiny", 2, CPU, seed=0)
 
 
 @pytest.fixture(scope="module")
-def data(adapter: RandomPhi3V, tmp_path_factory: pytest.TempPathFactory) -> Data:
-    return write(SMALL, 2, adapter, tmp_path_factory.mktemp("bench") / "data")
+def data(family: RandomPhi3V, tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return write(SMALL, 2, family, tmp_path_factory.mktemp("bench") / "data")
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_work_is_counted_as_torch_counts_it(name: str, adapter: RandomPhi3V, data: Data, tmp_path: Path) -> None:
+def test_work_is_counted_as_torch_counts_it(name: str, family: RandomPhi3V, data: Data, tmp_path: Path) -> None:
     """All products with weights; attention, which torch counts in full, by hand."""
-    config = configured(tmp_path, checkpointing="none", **METHODS[name])
-    model = trainable.load(adapter, config).train()
-    batch = Packs(data.index, data.images, adapter).batch((0,))
+    config = configured(tmp_path, gradient_checkpointing="none", **METHODS[name])
+    model = trainable.load(family, config).train()
+    batch = Packs(data.index, data.images, family).batch((0,))
     with FlopCounterMode(display=False) as counted:
         model(**batch, num_items_in_batch=1).loss.backward()
     operations = counted.get_flop_counts()["Global"]
@@ -96,13 +96,13 @@ def test_the_work_of_a_page_in_the_full_size() -> None:
 @pytest.mark.parametrize(("name", "tokens"), [("document", 2559), ("video", 6109)])
 def test_rows_are_as_long_as_the_recipes(name: str, tokens: int, tmp_path: Path) -> None:
     workload = WORKLOADS[name]
-    adapter = RandomPhi3V(tmp_path / "model", "tiny", workload.num_crops, CPU, seed=0)
-    data = write(workload, 3, adapter, tmp_path / "data")
+    family = RandomPhi3V(tmp_path / "model", "tiny", workload.num_crops, CPU, seed=0)
+    data = write(workload, 3, family, tmp_path / "data")
     assert set(data.index.tokens) == {tokens}
 
 
 def test_a_mixture_has_all_kinds_and_is_the_same_each_time() -> None:
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[RowShape]:
         random = Random(0)
         return (WORKLOADS["mixed"].row(random) for _ in range(100))
 
@@ -115,16 +115,16 @@ def test_a_mixture_has_all_kinds_and_is_the_same_each_time() -> None:
 def test_the_recipes_way_is_without_ours(tmp_path: Path) -> None:
     fast = configured(tmp_path, use_lora=True, bf16=True, fp8=True, optim="adamw_bf16")
     theirs = baseline.configured(fast)
-    assert (theirs.fp8, theirs.compile, theirs.optim, theirs.checkpointing) == (False, False, "adamw", "all")
+    assert (theirs.fp8, theirs.compile, theirs.optim, theirs.gradient_checkpointing) == (False, False, "adamw", "all")
 
 
-def test_the_recipe_learns_the_same_by_more_work(adapter: RandomPhi3V, data: Data, tmp_path: Path) -> None:
+def test_the_recipe_learns_the_same_by_more_work(family: RandomPhi3V, data: Data, tmp_path: Path) -> None:
     """Loss and gradients are those of our way; CLIP sees num_crops + 1 crops of each image."""
-    theirs = baseline.RecipeAdapter(tmp_path / "model", "tiny", 2, CPU, seed=0)
+    theirs = baseline.RecipeFamily(tmp_path / "model", "tiny", 2, CPU, seed=0)
     world, seen, outcomes = World(0, 1, CPU), [], []
     config = configured(tmp_path, max_tokens=2000)
     for way, settings, take in (
-        (adapter, config, Plain),
+        (family, config, Plain),
         (theirs, baseline.configured(config), baseline.RecipeSharding),
     ):
         model = trainable.load(way, settings).train()

@@ -14,7 +14,7 @@ from convkit.train.data.loader import batches, reading
 
 UNFORESEEN = """
 from itertools import repeat
-from convkit.train.data import batches
+from convkit.train.data.loader import batches
 
 def steps():
     stream = batches(["batch"], repeat(0), 2)

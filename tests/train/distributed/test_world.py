@@ -14,10 +14,10 @@ from convkit.train.distributed import failure, world
 from tests.train.helpers.processes import ENVIRONMENT, meeting
 
 ENDED_BY_THE_FIRST = """
-from convkit.train import last_words
-last_words._LOOK = 0.01
+from convkit.train.distributed import failure
+failure._LOOK = 0.01
 from convkit.errors import ConvkitError
-from convkit.train.distributed import world
+from convkit.train.distributed.world import world
 try:
     with world() as joined:
         import peft  # which brings all of torch.distributed along
@@ -44,14 +44,14 @@ BESIDE = """
 import os, signal, threading, uuid
 from datetime import timedelta
 from convkit.errors import ConvkitError
-from convkit.train import last_words
-from convkit.train.distributed import world
-last_words._LOOK, last_words._STAY = 0.01, timedelta(0)
+from convkit.train.distributed import failure
+from convkit.train.distributed.world import world
+failure._LOOK, failure._STAY = 0.01, timedelta(0)
 {setup}
 with world() as joined:
     joined.wait()
     if joined.rank == {waits}:
-        last_words._GRACE = 0.05
+        failure._GRACE = 0.05
         {wait}
     else:
         {other}
@@ -61,7 +61,7 @@ FAILED, KILLED = 'raise ConvkitError("no room on the GPU")', "os.kill(os.getpid(
 FOR_EVER = "threading.Event().wait()  # as NCCL does for a message that never comes"
 A_WHILE = "threading.Event().wait(0.5)  # many looks, and the grace many times over"
 WRITES = f"""
-        with last_words.UNINTERRUPTED:
+        with failure.UNINTERRUPTED:
             {A_WHILE}
             print("written", flush=True)
         {FOR_EVER}
@@ -96,7 +96,7 @@ def test_a_process_that_waits_for_ever_ends_with_one_that_was_killed(waits: int)
     ("other", "setup", "code"),
     [
         ("pass", "", 0),
-        (KILLED, "last_words._home = lambda: str(uuid.uuid4())", -9),
+        (KILLED, "failure._home = lambda: str(uuid.uuid4())", -9),
         (KILLED, "del os.pidfd_open", -9),
     ],
 )

@@ -20,14 +20,13 @@ from torch.utils.data import Dataset
 from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import read_predictions
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train.data.loader import batches
 from convkit.train.evaluate import run
 from convkit.train.evaluate.generate import Generator
 from convkit.train.evaluate.questions import Question, questions, two_answers
 from convkit.train.evaluate.run import Options
-from convkit.train.models import adapter as adapter_of
-from convkit.train.models import tiny
+from convkit.train.models import model_family, tiny
 from tests.fixtures.make_datasets import manifest
 from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
@@ -68,7 +67,7 @@ def _dataset(directory: Path, model: Path, content: list[dict[str, Any]]) -> Pat
     runs.write_dataset(directory, content, validated=False)
     for path in (directory / "images").iterdir():
         PIL.Image.effect_noise((40, 30), sum(path.name.encode())).save(path)
-    runs.receipt(directory, adapter_of(model).profile)
+    runs.receipt(directory, model_family(model).profile)
     return directory
 
 
@@ -227,7 +226,7 @@ def test_a_split_without_labels_is_answered(
     (data / "dataset.json").write_bytes(manifest(files, test="pets_test.jsonl"))
     for path in (data / "images").iterdir():
         PIL.Image.effect_noise((40, 30), sum(path.name.encode())).save(path)
-    runs.receipt(data, adapter_of(model).profile)
+    runs.receipt(data, model_family(model).profile)
     arguments = _arguments(replace(options, data_dir=data), tmp_path / "c")
     assert not main_code(monkeypatch, ["evaluate", *arguments, "--split", "test"])
     assert len(read_predictions(tmp_path / "c" / run.PREDICTIONS)) == ROWS
@@ -251,13 +250,13 @@ def test_an_answer_that_is_too_long_to_be_scored_is_named(options: Options, tmp_
 
 def test_the_score_is_what_the_model_holds_of_the_first_token(options: Options) -> None:
     _run(options)
-    adapter = adapter_of(options.model)
-    row = Conversation.model_validate(_rows()[2])
-    batch = adapter.collate([adapter.prompt(row, options.data_dir / "images")], packed=False)
+    family = model_family(options.model)
+    row = Row.model_validate(_rows()[2])
+    batch = family.collate([family.prompt(row, options.data_dir / "images")], packed=False)
     del batch["labels"]
     with torch.inference_mode():
-        logits = adapter.load(torch.float32, "sdpa").eval()(**batch).logits[0, -1].log_softmax(-1)
-    ids = [adapter.tokenizer(word, add_special_tokens=False).input_ids for word in (" Yes", " No")]
+        logits = family.load(torch.float32, "sdpa").eval()(**batch).logits[0, -1].log_softmax(-1)
+    ids = [family.tokenizer(word, add_special_tokens=False).input_ids for word in (" Yes", " No")]
     found = {(p.id, p.turn): p.score for p in read_predictions(options.output_dir / run.PREDICTIONS)}
     assert found["r2", 1] == pytest.approx(float(logits[ids[0][0]] - logits[ids[1][0]]), abs=1e-4)
 
@@ -266,12 +265,12 @@ def test_answers_that_begin_alike_are_compared_whole(options: Options, tmp_path:
     rows = json.loads(json.dumps(_rows()).replace('"No"', '"Yes not"'))
     data = _dataset(tmp_path / "alike", options.model, rows)
     _run(replace(options, data_dir=data))
-    adapter = adapter_of(options.model)
-    model = adapter.load(torch.float32, "sdpa").eval()
+    family = model_family(options.model)
+    model = family.load(torch.float32, "sdpa").eval()
 
     def likelihood(answer: str) -> float:
-        prompt = adapter.prompt(Conversation.model_validate(rows[2]), data / "images")
-        ids = adapter.tokenizer(f" {answer}<end_of_utterance>", add_special_tokens=False).input_ids
+        prompt = family.prompt(Row.model_validate(rows[2]), data / "images")
+        ids = family.tokenizer(f" {answer}<end_of_utterance>", add_special_tokens=False).input_ids
         whole = torch.cat([prompt.input_ids, torch.tensor(ids)])[None]
         with torch.inference_mode():
             logits = model(input_ids=whole, **prompt.media).logits[0].log_softmax(-1)
@@ -286,7 +285,7 @@ def test_adapters_are_added(options: Options, tmp_path: Path) -> None:
 
     with pytest.raises(ConvkitError, match=r"holds no adapter_model\.safetensors"):
         _run(replace(options, adapter=tmp_path))
-    loaded = adapter_of(options.model).load(torch.float32, "sdpa")
+    loaded = model_family(options.model).load(torch.float32, "sdpa")
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -304,7 +303,7 @@ def test_history() -> None:
         {"images": ["a.png"], "user": "One?", "assistant": "Yes"},
         {"images": ["b.png"], "user": "And <image>?", "assistant": "No"},
     ]
-    row = Conversation.model_validate({"id": "r", "source": "s", "conversations": turns})
+    row = Row.model_validate({"id": "r", "source": "s", "conversations": turns})
     first, second = questions([row])
     assert first.asked("none") == first.asked("gold")
     assert len(first.asked("gold").conversations) == 1
@@ -328,7 +327,7 @@ def test_the_two_answers(answers: list[str | None], found: dict[str, tuple[str, 
     asked = []
     for answer in answers:
         turn = {"images": [], "user": "?", **({} if answer is None else {"assistant": answer})}
-        asked.append(Question(Conversation.model_validate({"id": "r", "source": "s", "conversations": [turn]}), 0))
+        asked.append(Question(Row.model_validate({"id": "r", "source": "s", "conversations": [turn]}), 0))
     assert two_answers(asked, ("yes", "true")) == found
 
 
@@ -352,13 +351,11 @@ def test_workers_outlive_a_schedulers_signal() -> None:
 
 
 def test_embeddings_of_images_have_the_type_of_those_of_text(options: Options) -> None:
-    adapter = adapter_of(options.model)
-    loaded = adapter.load(torch.float32, "sdpa")
+    family = model_family(options.model)
+    loaded = family.load(torch.float32, "sdpa")
     seen = []
     loaded.model.connector.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    batch = adapter.collate(
-        [adapter.sample(Conversation.model_validate(_rows()[1]), options.data_dir / "images")], False
-    )
+    batch = family.collate([family.sample(Row.model_validate(_rows()[1]), options.data_dir / "images")], False)
     with torch.autocast("cpu", torch.bfloat16):
         loaded(**batch)
     assert seen == [torch.float32]

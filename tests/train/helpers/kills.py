@@ -12,7 +12,7 @@ import torch
 from convkit.train import run, trainer
 from convkit.train.checkpoint import store as checkpoints
 from convkit.train.evaluate.generate import Generator
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.helpers.runs import ONE, config
 
 CHECKPOINT = "c"
@@ -22,7 +22,7 @@ CHECKPOINT = "c"
 def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
     """Each run is a process of its own; returns their events, and what the last one said."""
     out, chance = Path(scratch), random.Random(seed)
-    adapter = Phi3VAdapter(Path(checkpoint), num_crops=1)
+    family = Phi3VFamily(Path(checkpoint), num_crops=1)
 
     def train(name: str, kill_at: int = -1, after: int = 0) -> str:
         """In a process of its own; returns the events that it lived to see, killed or not."""
@@ -32,7 +32,7 @@ def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[st
             count_events(counter, kill_at, after)
             chosen = config(Path(dataset), Path(checkpoint), out / name, resume="auto", **options)
             with (out / f"{name}.said").open("w") as said:
-                run.train(chosen, adapter, ONE, say=lambda text: print(text, file=said, flush=True))
+                run.train(chosen, family, ONE, say=lambda text: print(text, file=said, flush=True))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == (signal.SIGKILL if kill_at >= 0 else 0), status

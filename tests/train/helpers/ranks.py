@@ -11,7 +11,7 @@ import torch
 from convkit.errors import ConvkitError
 from convkit.train import run, trainer
 from convkit.train.distributed.world import world
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.helpers.kills import CHECKPOINT, count_events, fork
 from tests.train.helpers.processes import meeting
 from tests.train.helpers.runs import config
@@ -32,14 +32,14 @@ def job(dataset: str, checkpoint: str, scratch: str, *runs: dict[str, Any]) -> l
         For each run what became of its processes: exit status, the events that it saw, what it said, in earlier runs of
         that name too, and the error that it ended with.
     """
-    adapter = Phi3VAdapter(Path(checkpoint), num_crops=1)
+    family = Phi3VFamily(Path(checkpoint), num_crops=1)
     told: list[Any] = []
     for wanted in runs:
         variables = meeting(RANKS)
         paths = (Path(dataset), Path(checkpoint), Path(scratch))
         children: list[int] = []
         for rank in range(RANKS):
-            children.append(_start(rank, variables, _placed(wanted, told, rank), paths, adapter))
+            children.append(_start(rank, variables, _placed(wanted, told, rank), paths, family))
             os.setpgid(children[-1], children[0])  # so that all can be killed at once
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         told.append([{"status": status, **_seen(paths[2], wanted, rank)} for rank, status in enumerate(statuses)])
@@ -60,7 +60,7 @@ def _start(
     variables: dict[str, str],
     wanted: dict[str, Any],
     paths: tuple[Path, Path, Path],
-    adapter: Phi3VAdapter,
+    family: Phi3VFamily,
 ) -> int:
     dataset, checkpoint, scratch = paths
     child = fork()
@@ -77,7 +77,7 @@ def _start(
     try:
         with world() as joined, said.open("a") as file:
             chosen = config(dataset, checkpoint, scratch / wanted["name"], **wanted["options"])
-            run.train(chosen, adapter, joined, say=lambda text: print(text, file=file, flush=True))
+            run.train(chosen, family, joined, say=lambda text: print(text, file=file, flush=True))
     except ConvkitError as error:
         said.open("a").write(f"error: {error}\n")
         os._exit(2)

@@ -15,8 +15,8 @@ from convkit.train.data.index import Index, build
 from convkit.train.data.loader import Packs
 from convkit.train.data.schedule import Plan, PlanOptions
 from convkit.train.distributed.world import World
-from convkit.train.models.family import Adapter
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.family import ModelFamily
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import shard
 from convkit.train.setup.trainable import load
 from convkit.train.trainer import Outcome, Trainer
@@ -69,7 +69,7 @@ def receipt(directory: Path, model: str | None = PROFILE) -> None:
 def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config:
     usual = {"num_crops": 1, "batch_size": 4, "warmup_steps": 1, "learning_rate": 1e-3, "dataloader_num_workers": 0}
     paths = {"data_dir": dataset, "model": checkpoint, "output_dir": run}
-    return resolve({**usual, **paths, "lora_rank": 4, "checkpointing": "none", "tqdm": False, **options})
+    return resolve({**usual, **paths, "lora_rank": 4, "gradient_checkpointing": "none", "tqdm": False, **options})
 
 
 def plan_of(index: Index, config: Config, padded: bool = False) -> Plan:
@@ -84,18 +84,18 @@ def plan_of(index: Index, config: Config, padded: bool = False) -> Plan:
     return Plan(index.tokens, options)
 
 
-def parts(config: Config, adapter: Adapter) -> tuple[Trainer, Packs]:
+def parts(config: Config, family: ModelFamily) -> tuple[Trainer, Packs]:
     images = config.data_dir / "images"
     dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
-    index = build(dataset, "train", lambda row: adapter.length(row, images), config.max_tokens, silent)
-    model = load(adapter, config).train()
-    plan = plan_of(index, config, padded=not adapter.packs)
+    index = build(dataset, "train", lambda row: family.length(row, images), config.max_tokens, silent)
+    model = load(family, config).train()
+    plan = plan_of(index, config, padded=not family.packs)
     trainer = Trainer(shard(model, config, ONE), plan, index, config, ONE)
-    return trainer, Packs(index, images, adapter)
+    return trainer, Packs(index, images, family)
 
 
-def first_step(dataset: Path, adapter: Phi3VAdapter, **options: Any) -> tuple[Trainer, Outcome]:
-    trainer, packs = parts(config(dataset, adapter.directory, dataset, **options), adapter)
+def first_step(dataset: Path, family: Phi3VFamily, **options: Any) -> tuple[Trainer, Outcome]:
+    trainer, packs = parts(config(dataset, family.directory, dataset, **options), family)
     return trainer, trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
 
 

@@ -14,11 +14,10 @@ import pytest
 
 from convkit.cli import main
 from convkit.errors import DatasetError
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train.inspect import views
 from convkit.train.inspect.tokens import _text, look
-from convkit.train.models import adapter as adapter_of
-from convkit.train.models import tiny
+from convkit.train.models import model_family, tiny
 from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
 
@@ -43,15 +42,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=tiny.BUILDERS)
-def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory = tmp_path_factory.mktemp(request.param)
     tiny.BUILDERS[request.param](directory, TEXTS)
-    return adapter_of(directory, 1 if request.param == "phi3_v" else None)
+    return model_family(directory, 1 if request.param == "phi3_v" else None)
 
 
-def test_tokens_are_those_of_the_sample(adapter: Any, dataset: Path) -> None:
-    view = look(dataset, "r1", adapter)
-    sample = adapter.sample(Conversation.model_validate(ROWS[0]), dataset / "images")
+def test_tokens_are_those_of_the_sample(family: Any, dataset: Path) -> None:
+    view = look(dataset, "r1", family)
+    sample = family.sample(Row.model_validate(ROWS[0]), dataset / "images")
     assert [token.id for token in view.tokens] == sample.input_ids.tolist()
     assert [token.position for token in view.tokens] == list(range(len(sample)))
     trained = "".join(token.text for token in view.tokens if token.kind == "trained")
@@ -60,9 +59,9 @@ def test_tokens_are_those_of_the_sample(adapter: Any, dataset: Path) -> None:
     assert view.count("image") > 0
 
 
-def test_tiles_look_like_the_image(adapter: Any, dataset: Path) -> None:
+def test_tiles_look_like_the_image(family: Any, dataset: Path) -> None:
     """One of them shows the whole: dark on the left, orange on the right, stretched but not in other colours."""
-    tiles = look(dataset, "r1", adapter).tiles
+    tiles = look(dataset, "r1", family).tiles
     assert all(tile.shape[0] == 3 for tile in tiles)
     assert any(
         _is(tile[:, tile.shape[1] // 2, tile.shape[2] // 4], (0, 0, 0))
@@ -75,21 +74,21 @@ def _is(seen: Any, colour: tuple[int, int, int]) -> bool:
     return bool(np.abs(seen.float().numpy() - np.array(colour)).max() < 12)
 
 
-def test_letters_of_several_tokens_are_shown_as_bytes(adapter: Any, dataset: Path) -> None:
-    ids = adapter.tokenizer("\u6f22", add_special_tokens=False).input_ids
-    shown = "".join(_text(adapter, id) for id in ids).strip()
+def test_letters_of_several_tokens_are_shown_as_bytes(family: Any, dataset: Path) -> None:
+    ids = family.tokenizer("\u6f22", add_special_tokens=False).input_ids
+    shown = "".join(_text(family, id) for id in ids).strip()
     assert shown in ("\\xe6\\xbc\\xa2", "<0xE6><0xBC><0xA2>")
 
 
-def test_a_row_without_answer_is_a_prompt(adapter: Any, dataset: Path) -> None:
-    view = look(dataset, "r2", adapter)
+def test_a_row_without_answer_is_a_prompt(family: Any, dataset: Path) -> None:
+    view = look(dataset, "r2", family)
     assert not view.answered
     assert view.count("trained") == 0
     assert "prompt for generation" in " ".join(views.summary(view))
 
 
-def test_the_page_holds_everything_and_no_markup_of_the_data(adapter: Any, dataset: Path) -> None:
-    view = look(dataset, "r1", adapter)
+def test_the_page_holds_everything_and_no_markup_of_the_data(family: Any, dataset: Path) -> None:
+    view = look(dataset, "r1", family)
     page = views.page(view)
     shown = re.findall(r'<span class="(trained|image|context)" title="position (\d+)(?:-(\d+))?, id (\d+)">', page)
     places = [(kind, n, int(id)) for kind, a, b, id in shown for n in range(int(a), int(b or a) + 1)]
@@ -103,7 +102,7 @@ def test_the_page_holds_everything_and_no_markup_of_the_data(adapter: Any, datas
 
 
 def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None:
-    view = look(dataset, "r1", adapter_of(checkpoint, 4))
+    view = look(dataset, "r1", model_family(checkpoint, 4))
     lines = [
         views.text(replace(view, tiles=tiles)).plain.splitlines()[-1 - odd :]
         for tiles, odd in ((view.tiles, 0), (view.tiles[:1], 0), ([*view.tiles, view.tiles[0][:, :9, :7]], 1))
@@ -113,8 +112,8 @@ def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None
     assert last and lines == [[every], ["tile 0: 336 x 336 pixels"], [every, f"tile {last + 1}: 7 x 9 pixels"]]
 
 
-def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(adapter: Any, dataset: Path) -> None:
-    view = look(dataset, "r2", adapter)
+def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(family: Any, dataset: Path) -> None:
+    view = look(dataset, "r2", family)
     view = replace(view, row=view.row.model_copy(update={"id": "<i>\x1b[31m\u202e"}))
     assert "<h1>Row &lt;i&gt;\\x1b[31m\\u202e</h1>" in views.page(view)
     assert r"row '<i>\x1b[31m\u202e'" in views.text(view).plain
@@ -122,7 +121,7 @@ def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(adapter: Any, d
 
 def test_a_row_that_is_not_there(dataset: Path, checkpoint: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no row 'r9' in train. Take an id"):
-        look(dataset, "r9", adapter_of(checkpoint))
+        look(dataset, "r9", model_family(checkpoint))
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:

@@ -18,7 +18,7 @@ from convkit.train import run
 from convkit.train.checkpoint import store as checkpoints
 from convkit.train.distributed.world import World
 from convkit.train.metrics import throughput
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.preflight import memory
 from convkit.utils.progress import Note, Progress
 from tests.train.helpers import runs
@@ -29,14 +29,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
 
 
-def train(dataset: Path, adapter: Phi3VAdapter, out: Path, **options: Any) -> list[dict[str, Any]]:
-    chosen = runs.config(dataset, adapter.directory, out, use_lora=True, **options)
-    run.train(chosen, adapter, runs.ONE, say=lambda text: None)
+def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[dict[str, Any]]:
+    chosen = runs.config(dataset, family.directory, out, use_lora=True, **options)
+    run.train(chosen, family, runs.ONE, say=lambda text: None)
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_each_step_says_how_fast_it_was(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
-    lines = train(dataset, adapter, tmp_path / "run")
+def test_each_step_says_how_fast_it_was(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+    lines = train(dataset, family, tmp_path / "run")
     assert sum(line["images"] for line in lines) == 4  # every third of ten rows has one
     for line in lines:
         assert line["images_a_second"] == pytest.approx(line["images"] / line["seconds"], rel=0.01, abs=0.001)
@@ -46,16 +46,16 @@ def test_each_step_says_how_fast_it_was(dataset: Path, adapter: Phi3VAdapter, tm
 
 
 def test_the_share_of_what_the_card_could_do(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {0: "NVIDIA H100 80GB HBM3", 1: "NVIDIA H100 PCIe", 2: "Tesla V100-SXM2-32GB", 3: "NVIDIA B17"}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device.index])
     monkeypatch.setattr(throughput, "peak_memory", lambda device: 2 * throughput.GIB)
-    config = runs.config(dataset, adapter.directory, dataset, bf16=True)
+    config = runs.config(dataset, family.directory, dataset, bf16=True)
     cards = [torch.device("cuda", index) for index in names]
     assert [throughput.peak_flops(config, card) for card in cards] == [989e12, 756e12, 125e12, None]
     assert throughput.peak_flops(runs.config(dataset, dataset, dataset), cards[0]) is None
-    trainer, _ = runs.parts(config, adapter)
+    trainer, _ = runs.parts(config, family)
     tokens = trainer.plan.tokens(trainer.plan.batch(0))
     of_four = throughput.Meter(trainer.plan, trainer.index, config, World(0, 4, cards[0]), flops_per_token=10**12)
     seen = of_four.step(0, 1.5, 2.0)
@@ -73,23 +73,23 @@ def test_what_a_token_costs_follows_what_is_trained() -> None:
     assert memory.Preflight(1, 1, 1, towers, 1.0).flops_per_token == 4 * 120 + 2 * 10
 
 
-def test_the_bar_shows_the_last_step(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_the_bar_shows_the_last_step(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     notes: list[str] = []
 
     @contextmanager
     def bars(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
         yield lambda done, whole: notes.append(f"{description} {done} {note()}")
 
-    chosen = runs.config(dataset, adapter.directory, tmp_path / "run", use_lora=True, tqdm=True)
-    run.train(chosen, adapter, runs.ONE, bars, say=lambda text: None)
+    chosen = runs.config(dataset, family.directory, tmp_path / "run", use_lora=True, tqdm=True)
+    run.train(chosen, family, runs.ONE, bars, say=lambda text: None)
     assert [note[:18] for note in notes[-3:]] == ["training 4 loss 6.", "training 8 loss 6.", "training 10 loss 6"]
 
 
-def test_tensorboard_goes_on_where_a_run_goes_on(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_tensorboard_goes_on_where_a_run_goes_on(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard")
-    lines = train(dataset, adapter, tmp_path / "run", report_to="tensorboard", save_steps=2)
+    lines = train(dataset, family, tmp_path / "run", report_to="tensorboard", save_steps=2)
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000003")  # as if it had been killed after step 2
-    train(dataset, adapter, tmp_path / "run", report_to="tensorboard", save_steps=2, resume="auto")
+    train(dataset, family, tmp_path / "run", report_to="tensorboard", save_steps=2, resume="auto")
     events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     curve = events.Scalars("loss")
     assert [point.step for point in curve] == [1, 2, 3]
@@ -97,7 +97,7 @@ def test_tensorboard_goes_on_where_a_run_goes_on(dataset: Path, adapter: Phi3VAd
 
 
 def test_wandb_gets_the_curves_of_one_run(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
     logger = SimpleNamespace(log=lambda curves, step: seen.append((step, curves)), finish=lambda: seen.append("end"))
@@ -108,31 +108,31 @@ def test_wandb_gets_the_curves_of_one_run(
         return logger
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    lines = train(dataset, adapter, tmp_path / "run", report_to="wandb")
-    train(dataset, adapter, tmp_path / "run", report_to="wandb", resume="auto")
+    lines = train(dataset, family, tmp_path / "run", report_to="wandb")
+    train(dataset, family, tmp_path / "run", report_to="wandb", resume="auto")
     assert [step for step, _ in seen[:3]] == [1, 2, 3]
     assert [curves["loss"] for _, curves in seen[:3]] == [line["loss"] for line in lines]
     assert seen[3:] == ["end", "end"]
     assert starts[0]["id"] == starts[1]["id"]
     shutil.rmtree(tmp_path / "run")
-    train(dataset, adapter, tmp_path / "run", report_to="wandb")
+    train(dataset, family, tmp_path / "run", report_to="wandb")
     assert starts[2]["id"] != starts[0]["id"]  # another run, in the same place
     assert starts[0]["config"]["learning_rate"] == 0.001
 
 
 def test_reporters_that_cannot_be_had_are_refused_first(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingExtra, match=r"--report_to wandb needs the package wandb.*'convkit-vlm\[wandb\]'"):
-        train(dataset, adapter, tmp_path / "run", report_to="tensorboard, wandb")
+        train(dataset, family, tmp_path / "run", report_to="tensorboard, wandb")
     with pytest.raises(ConvkitError, match=r"does not know 'paper'\. Name some of: tensorboard, wandb"):
-        train(dataset, adapter, tmp_path / "run", report_to="paper")
+        train(dataset, family, tmp_path / "run", report_to="paper")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_is_tried_before_the_first_step_and_leaves_nothing(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreadable(*_: Any) -> None:
         raise ConvkitError("it cannot be loaded")
@@ -140,26 +140,26 @@ def test_a_checkpoint_is_tried_before_the_first_step_and_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "load", unreadable)
         with pytest.raises(ConvkitError, match="it cannot be loaded"):
-            train(dataset, adapter, tmp_path / "run")
-        train(dataset, adapter, tmp_path / "untried", trial_checkpoint=False)
+            train(dataset, family, tmp_path / "run")
+        train(dataset, family, tmp_path / "untried", check_checkpoint=False)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "run.json"}
-    train(dataset, adapter, tmp_path / "run")
+    train(dataset, family, tmp_path / "run")
     assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_too_little_room_for_checkpoints_is_known_before_the_first_step(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(
         ConvkitError, match=r"A checkpoint takes 0\.\d\d GB; .* 0\.00 GB are free.* lower --save_total_limit"
     ):
-        train(dataset, adapter, tmp_path / "run")
+        train(dataset, family, tmp_path / "run")
     assert not (tmp_path / "run/metrics.jsonl").exists()
 
 
 def test_determinism_is_asked_for_during_the_run_alone(
-    dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("CUBLAS_WORKSPACE_CONFIG", "FLASH_ATTENTION_DETERMINISTIC"):
         monkeypatch.setenv(name, "")
@@ -172,8 +172,8 @@ def test_determinism_is_asked_for_during_the_run_alone(
         return usual(*arguments)
 
     monkeypatch.setattr(memory, "preflight", look)
-    plain = train(dataset, adapter, tmp_path / "plain")
-    strict = train(dataset, adapter, tmp_path / "strict", deterministic=True)
+    plain = train(dataset, family, tmp_path / "plain")
+    strict = train(dataset, family, tmp_path / "strict", deterministic=True)
     assert seen == [False, True]
     assert not torch.are_deterministic_algorithms_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

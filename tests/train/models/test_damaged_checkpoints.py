@@ -14,10 +14,10 @@ import torch
 
 from convkit.cli import main
 from convkit.errors import ConvkitError
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train import models
 from convkit.train.models import tiny
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
 
@@ -66,12 +66,12 @@ def _use(directory: Path, images: Path) -> None:
     """Everything that a run does with a checkpoint before its first step."""
     PIL.Image.effect_noise((60, 40), 40).save(images / "a.png")
     turn = {"images": ["a.png"], "user": "What?", "assistant": "Yes."}
-    row = Conversation.model_validate({"id": "r1", "source": "s", "conversations": [turn]})
-    adapter = models.adapter(directory)
-    adapter.length(row, images)
-    adapter.tiles(adapter.sample(row, images))
-    adapter.prompt(row, images)
-    adapter.load(torch.float32, "sdpa")
+    row = Row.model_validate({"id": "r1", "source": "s", "conversations": [turn]})
+    family = models.model_family(directory)
+    family.length(row, images)
+    family.tiles(family.sample(row, images))
+    family.prompt(row, images)
+    family.load(torch.float32, "sdpa")
 
 
 @pytest.mark.parametrize("name", [*FILES, "images"])
@@ -129,7 +129,7 @@ def test_tokens_that_are_missed_are_named(checkpoint: Path, tmp_path: Path, toke
     del content[token]
     file.write_text(json.dumps(content))
     with pytest.raises(ConvkitError, match=rf"has no {token}\. Take tokenizer\.json and tokenizer_config\.json"):
-        models.adapter(directory)
+        models.model_family(directory)
 
 
 def test_a_tokenizer_of_another_checkpoint_is_refused(damaged: Path) -> None:
@@ -138,36 +138,36 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(damaged: Path) -> None:
     content = json.loads(file.read_bytes())
     file.write_text(json.dumps(content | {"image_token_id": 7}))
     with pytest.raises(ConvkitError, match=r"of two checkpoints: images are token 7 to its config\.json, but \d+ "):
-        models.adapter(damaged).load(torch.float32, "sdpa")
+        models.model_family(damaged).load(torch.float32, "sdpa")
 
 
 def test_without_the_sizes_of_images_none_are_made_up(damaged: Path) -> None:
     for name in IMAGES.values():
         (damaged / name).unlink(missing_ok=True)
     with pytest.raises(ConvkitError, match=r"preprocessor_config\.json.* Take the file from the official checkpoint"):
-        models.adapter(damaged)
+        models.model_family(damaged)
 
 
 @pytest.mark.parametrize("said", ["x", [2, "x"], True, 2.0])
 def test_ends_of_generation_that_are_no_tokens_are_refused(tmp_path: Path, said: Any) -> None:
     tiny.smolvlm(tmp_path, TEXTS)
     file = tmp_path / "generation_config.json"
-    usual = models.adapter(tmp_path).stop_token_ids
+    usual = models.model_family(tmp_path).stop_token_ids
     file.write_text(json.dumps({"eos_token_id": [*usual, 2, None]}))
-    assert models.adapter(tmp_path).stop_token_ids == (*usual, 2)
+    assert models.model_family(tmp_path).stop_token_ids == (*usual, 2)
     file.write_text(json.dumps({"eos_token_id": said}))
     with pytest.raises(ConvkitError, match=r"generation_config\.json: eos_token_id should be whole numbers, not"):
-        models.adapter(tmp_path)
+        models.model_family(tmp_path)
 
 
 @pytest.mark.parametrize("num_crops", [0, -1, 911, 10**9])
 def test_a_number_of_tiles_that_no_model_has_room_for_is_refused(checkpoint: Path, num_crops: int) -> None:
     """Of such a number of tiles an image would take all memory before anything was said of its length."""
     with pytest.raises(ConvkitError, match=rf"num_crops must be a whole number from 1 to 910, not {num_crops}\. Give"):
-        models.adapter(checkpoint, num_crops)
+        models.model_family(checkpoint, num_crops)
     with pytest.raises(ConvkitError, match="num_crops must be a whole number from 1 to 910"):
-        Phi3VAdapter(checkpoint).processor.image_processor(PIL.Image.new("RGB", (9, 9)), num_crops=num_crops)
-    assert models.adapter(checkpoint, 910).profile == "phi-3.5-vision:num_crops=910"
+        Phi3VFamily(checkpoint).processor.image_processor(PIL.Image.new("RGB", (9, 9)), num_crops=num_crops)
+    assert models.model_family(checkpoint, 910).profile == "phi-3.5-vision:num_crops=910"
 
 
 def test_pickled_weights_are_not_opened(checkpoint: Path, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_pickled_weights_are_not_opened(checkpoint: Path, tmp_path: Path) -> Non
     (directory / "model.safetensors").unlink()
     torch.save({}, directory / "pytorch_model.bin")
     with pytest.raises(ConvkitError, match=r"\*\.safetensors"):
-        models.adapter(directory).load(torch.float32, "sdpa")
+        models.model_family(directory).load(torch.float32, "sdpa")
 
 
 Run = Callable[..., tuple[int, str]]
@@ -250,6 +250,6 @@ def test_code_in_the_folder_is_neither_run_nor_asked_about(
             content["tokenizer_class"] = tokenizer_class
             (damaged / "tokenizer_config.json").write_text(json.dumps(content))
         with suppress(ConvkitError):
-            models.adapter(damaged).load(torch.float32, "sdpa")
+            models.model_family(damaged).load(torch.float32, "sdpa")
         assert not asked
         assert not (tmp_path / "ran").exists()

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 
 from convkit.cli import main
 from convkit.errors import ConvkitError
-from convkit.train.models import adapter
+from convkit.train.models import model_family
 from convkit.train.models.init_vlm import joined
 from convkit.train.models.tiny.tokenizer import byte_level
 from tests.train.conftest import TEXTS
@@ -37,7 +37,7 @@ def test_text_alone_is_answered_as_before(tmp_path: Path) -> None:
     with torch.no_grad():
         before, after = language(input_ids=ids).logits, model(input_ids=ids).logits
     assert torch.equal(after[..., : before.shape[-1]], before)
-    found = adapter(tmp_path / "joined")
+    found = model_family(tmp_path / "joined")
     end = found.tokenizer.convert_tokens_to_ids("<end_of_utterance>")
     assert torch.equal(after[..., end], before[..., language.config.eos_token_id])  # it ends as it has learnt to end
     assert found.profile == "smolvlm:longest_edge=64,max_image_size=64,image_seq_len=4"
@@ -66,7 +66,7 @@ def test_one_from_scratch_knows_the_words_of_a_data_set(
     out = tmp_path / "start"
     code, said = convkit("--texts_of", data, "--vision", "tiny", "--output_dir", out)
     assert (code, "a SmolVLM with random weights" in said) == (0, True), said
-    found = adapter(out)
+    found = model_family(out)
     text = runs.rows()[0]["conversations"][0]["user"]
     assert found.tokenizer.decode(found.tokenizer.encode(text)) == text
     assert found.tokenizer.unk_token_id not in found.tokenizer.encode(text)

@@ -17,7 +17,7 @@ from convkit.errors import ConvkitError
 from convkit.train import run
 from convkit.train.models import tiny
 from convkit.train.models.merge import merge
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
 
@@ -25,17 +25,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:Futu
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, adapter: Phi3VAdapter) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, family: Phi3VFamily) -> Path:
     folder = tmp_path_factory.mktemp("merge")
     data = runs.write_dataset(folder / "pets")
-    chosen = runs.config(data, adapter.directory, folder / "run", use_lora=True, learning_rate=0.01)
-    run.train(chosen, adapter, runs.ONE, say=lambda text: None)
+    chosen = runs.config(data, family.directory, folder / "run", use_lora=True, learning_rate=0.01)
+    run.train(chosen, family, runs.ONE, say=lambda text: None)
     return folder
 
 
-def logits(model: torch.nn.Module, adapter: Phi3VAdapter, folder: Path) -> Tensor:
-    config = runs.config(folder / "pets", adapter.directory, folder)
-    trainer, packs = runs.parts(config, adapter)
+def logits(model: torch.nn.Module, family: Phi3VFamily, folder: Path) -> Tensor:
+    config = runs.config(folder / "pets", family.directory, folder)
+    trainer, packs = runs.parts(config, family)
     with torch.no_grad():
         batch = packs.batch(trainer.plan.packs(0)[0])
         del batch["logits_to_keep"]  # of all
@@ -45,7 +45,7 @@ def logits(model: torch.nn.Module, adapter: Phi3VAdapter, folder: Path) -> Tenso
 
 def test_the_merged_model_computes_the_same(
     trained: Path,
-    adapter: Phi3VAdapter,
+    family: Phi3VFamily,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -53,16 +53,16 @@ def test_the_merged_model_computes_the_same(
     from peft import PeftModel
 
     lora, out = trained / "run/final/adapter", tmp_path / "merged"
-    options = ["--model", adapter.directory, "--adapter", lora, "--out", out, "--num_crops", "1"]
+    options = ["--model", family.directory, "--adapter", lora, "--out", out, "--num_crops", "1"]
     monkeypatch.setattr(sys, "argv", ["convkit", "merge", *map(str, options)])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0
     assert "in float32" in capsys.readouterr().out
-    expected = logits(PeftModel.from_pretrained(adapter.load(torch.float32), lora), adapter, trained)
-    base = logits(adapter.load(torch.float32), adapter, trained)
-    merged = Phi3VAdapter(out)
-    ours = logits(merged.load(torch.float32), adapter, trained)
+    expected = logits(PeftModel.from_pretrained(family.load(torch.float32), lora), family, trained)
+    base = logits(family.load(torch.float32), family, trained)
+    merged = Phi3VFamily(out)
+    ours = logits(merged.load(torch.float32), family, trained)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
     assert (base - expected).abs().max() > 1e-3
     assert merged.num_crops == 1
@@ -80,26 +80,26 @@ def test_who_may_read_new_files_may_read_the_model(trained: Path) -> None:
     assert {path.stat().st_mode for path in files} == {new.stat().st_mode}
 
 
-def test_the_type_of_the_weights_is_chosen(trained: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_the_type_of_the_weights_is_chosen(trained: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     out = tmp_path / "merged"
     out.mkdir()
-    assert merge(adapter, adapter.directory, trained / "run/final/adapter", out, "bfloat16") == "bfloat16"
+    assert merge(family, family.directory, trained / "run/final/adapter", out, "bfloat16") == "bfloat16"
     assert {tensor.dtype for tensor in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((out / "config.json").read_bytes())["dtype"] == "bfloat16"
 
 
-def _other(trained: Path, adapter: Phi3VAdapter, scratch: Path) -> Path:
+def _other(trained: Path, family: Phi3VFamily, scratch: Path) -> Path:
     tiny.phi3_v(scratch / "other", TEXTS, seed=1)
     return scratch / "other"
 
 
-def _wider(trained: Path, adapter: Phi3VAdapter, scratch: Path) -> Path:
+def _wider(trained: Path, family: Phi3VFamily, scratch: Path) -> Path:
     """An adapter that nothing is known of, made for a model of another shape."""
     lora = trained / "run/final/adapter"
     (lora / "base.json").unlink()
     tensors = load_file(lora / "adapter_model.safetensors")
     save_file({name: t.repeat(2, 2) for name, t in tensors.items()}, lora / "adapter_model.safetensors")
-    return adapter.directory
+    return family.directory
 
 
 @pytest.mark.parametrize(
@@ -110,32 +110,30 @@ def _wider(trained: Path, adapter: Phi3VAdapter, scratch: Path) -> Path:
     ],
 )
 def test_another_base_is_refused(
-    trained: Path, adapter: Phi3VAdapter, tmp_path: Path, make: Callable[..., Path], message: str
+    trained: Path, family: Phi3VFamily, tmp_path: Path, make: Callable[..., Path], message: str
 ) -> None:
     copy = shutil.copytree(trained, tmp_path / "trained")
-    model = make(copy, adapter, tmp_path)
-    with pytest.raises(ConvkitError, match=message.replace("BASE", re.escape(str(adapter.directory)))):
-        merge(Phi3VAdapter(model), model, copy / "run/final/adapter", tmp_path / "out")
+    model = make(copy, family, tmp_path)
+    with pytest.raises(ConvkitError, match=message.replace("BASE", re.escape(str(family.directory)))):
+        merge(Phi3VFamily(model), model, copy / "run/final/adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_overwritten_and_an_adapter_is_asked_for(
-    trained: Path, adapter: Phi3VAdapter, tmp_path: Path
-) -> None:
+def test_nothing_is_overwritten_and_an_adapter_is_asked_for(trained: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes").write_text("mine")
     lora = trained / "run/final/adapter"
     with pytest.raises(ConvkitError, match=r"out is there already and not empty\. Choose another --out"):
-        merge(adapter, adapter.directory, lora, tmp_path / "out")
+        merge(family, family.directory, lora, tmp_path / "out")
     with pytest.raises(ConvkitError, match=r"run holds no adapter_model\.safetensors"):
-        merge(adapter, adapter.directory, trained / "run", tmp_path / "new")
+        merge(family, family.directory, trained / "run", tmp_path / "new")
 
 
 def test_a_head_that_is_the_embedding_too_is_refused(
-    trained: Path, adapter: Phi3VAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = adapter.load(torch.float32)
+    model = family.load(torch.float32)
     model.lm_head.weight = model.get_input_embeddings().weight
-    monkeypatch.setattr(Phi3VAdapter, "load", lambda *_: model)
+    monkeypatch.setattr(Phi3VFamily, "load", lambda *_: model)
     with pytest.raises(ConvkitError, match="whose head and embedding are one"):
-        merge(adapter, adapter.directory, trained / "run/final/adapter", tmp_path / "out")
+        merge(family, family.directory, trained / "run/final/adapter", tmp_path / "out")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from convkit.train.models import ADAPTERS
+from convkit.train.models import MODEL_FAMILIES
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs/models.md").read_text()
@@ -20,5 +20,5 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_every_family_has_its_line() -> None:
     table = PAGE.partition("Needed is transformers")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {"model_type", *ADAPTERS} - {"pixtral"}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {"model_type", *MODEL_FAMILIES} - {"pixtral"}
     assert "| `llava`, tower `pixtral` |" in table

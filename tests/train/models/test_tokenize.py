@@ -8,23 +8,23 @@ import PIL.Image
 import pytest
 
 from convkit.errors import ConvkitError
-from convkit.schema import Conversation, Turn
-from convkit.train.models.phi3_v.family import ROLES, Phi3VAdapter
+from convkit.schema import Row, Turn
+from convkit.train.models.phi3_v.family import ROLES, Phi3VFamily
 from convkit.train.models.tokenize import IGNORED, Encoded, Encoder, RowError, RowTooLong
 
 
-def _row(*turns: dict[str, Any], **keys: Any) -> Conversation:
+def _row(*turns: dict[str, Any], **keys: Any) -> Row:
     filled = [{"images": [], "assistant": "Yes.", **turn} for turn in turns]
-    return Conversation.model_validate({"id": "r1", "source": "s", "conversations": filled, **keys})
+    return Row.model_validate({"id": "r1", "source": "s", "conversations": filled, **keys})
 
 
 @pytest.fixture(scope="module")
-def encoder(adapter: Phi3VAdapter) -> Encoder:
-    return Encoder(adapter.processor.tokenizer, adapter.processor.image_token_id, ROLES)
+def encoder(family: Phi3VFamily) -> Encoder:
+    return Encoder(family.processor.tokenizer, family.processor.image_token_id, ROLES)
 
 
-def _learnt(adapter: Phi3VAdapter, encoded: Encoded) -> str:
-    text: str = adapter.processor.tokenizer.decode([label for label in encoded.labels if label != IGNORED])
+def _learnt(family: Phi3VFamily, encoded: Encoded) -> str:
+    text: str = family.processor.tokenizer.decode([label for label in encoded.labels if label != IGNORED])
     return text
 
 
@@ -33,7 +33,7 @@ MULTI = (
     {"user": "Why?", "assistant": "A cup, and a logo."},
     {"images": ["c.png"], "user": "What is <image> then?", "assistant": "It is a logo."},
 )
-CASES: dict[str, tuple[Conversation, str, list[int]]] = {
+CASES: dict[str, tuple[Row, str, list[int]]] = {
     "text only": (_row({"user": "Is it?"}), "<|user|>\nIs it?<|end|>\n<|assistant|>\n", []),
     "image first": (
         _row({"images": ["a.png"], "user": "What?"}),
@@ -61,36 +61,36 @@ CASES: dict[str, tuple[Conversation, str, list[int]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_training_reads_what_a_prompt_is(adapter: Phi3VAdapter, encoder: Encoder, name: str) -> None:
+def test_training_reads_what_a_prompt_is(family: Phi3VFamily, encoder: Encoder, name: str) -> None:
     row, prompt, counts = CASES[name]
-    by_processor = adapter.processor.prompt_ids(prompt, counts)
+    by_processor = family.processor.prompt_ids(prompt, counts)
     assert encoder.encode_prompt(row, counts).input_ids == by_processor
     trained = encoder.encode(row, counts)
     assert trained.input_ids[: len(by_processor)] == by_processor
     answer = f"{row.conversations[-1].assistant}<|end|>\n<|endoftext|>"
     assert (
         trained.input_ids[len(by_processor) :]
-        == adapter.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        == family.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     )
     assert trained.labels[len(by_processor) :] == trained.input_ids[len(by_processor) :]
     assert all(label in (IGNORED, token) for label, token in zip(trained.labels, trained.input_ids, strict=True))
     assert set(encoder.encode_prompt(row, counts).labels) == {IGNORED}
 
 
-def test_each_answer_and_its_end_are_learnt(adapter: Phi3VAdapter, encoder: Encoder) -> None:
-    learnt = _learnt(adapter, encoder.encode(_row(*MULTI), [3, 4, 5]))
+def test_each_answer_and_its_end_are_learnt(family: Phi3VFamily, encoder: Encoder) -> None:
+    learnt = _learnt(family, encoder.encode(_row(*MULTI), [3, 4, 5]))
     assert learnt.replace(" ", "") == (
         "True.<|end|>\nAcup,andalogo.<|end|>\nItisalogo.<|end|>\n<|endoftext|>"  # spaces: one for each section
     )
 
 
 @pytest.mark.parametrize("control", ["<|end|>", "<|user|>", "<|endoftext|>", "<s>", "</s>", "<|image|>", "<|image_1|>"])
-def test_control_tokens_in_data_are_plain_text(adapter: Phi3VAdapter, encoder: Encoder, control: str) -> None:
+def test_control_tokens_in_data_are_plain_text(family: Phi3VFamily, encoder: Encoder, control: str) -> None:
     hostile = encoder.encode(
         _row({"user": f"a {control} b", "assistant": f"c {control} d"}, system=f"e {control}"), []
     ).input_ids
     plain = encoder.encode(_row({"user": "a b", "assistant": "c d"}, system="e"), []).input_ids
-    tokenizer = adapter.processor.tokenizer
+    tokenizer = family.processor.tokenizer
     added = set(tokenizer.added_tokens_decoder)
     assert [token for token in hostile if token in added] == [token for token in plain if token in added]
     assert tokenizer.decode(hostile).count(control) >= 3  # nothing is lost
@@ -99,9 +99,9 @@ def test_control_tokens_in_data_are_plain_text(adapter: Phi3VAdapter, encoder: E
 @pytest.mark.parametrize(
     "answer", ["  Yes.", "\n\nYes.", "\u3000Yes.", "Yes. \n", "\r\n\t-", "<|end|>\n", "assistant\n"]
 )
-def test_answers_are_learnt_to_the_letter(adapter: Phi3VAdapter, encoder: Encoder, answer: str) -> None:
+def test_answers_are_learnt_to_the_letter(family: Phi3VFamily, encoder: Encoder, answer: str) -> None:
     """The token that begins an answer swallows the template's line end, and nothing of the answer."""
-    tokenizer = adapter.processor.tokenizer
+    tokenizer = family.processor.tokenizer
     for turns in ([{"user": "a", "assistant": answer}], [{"user": "a", "assistant": answer}, {"user": "b"}]):
         encoded, prompt = encoder.encode(_row(*turns), []), encoder.encode_prompt(_row(turns[0]), []).input_ids
         alone = tokenizer(answer, add_special_tokens=False, split_special_tokens=True).input_ids
@@ -136,8 +136,8 @@ def test_a_marker_too_many_is_refused(encoder: Encoder) -> None:
         encoder.encode(row, [5])
 
 
-def test_a_tokenizer_without_template_is_refused(adapter: Phi3VAdapter) -> None:
-    tokenizer = adapter.processor.tokenizer
+def test_a_tokenizer_without_template_is_refused(family: Phi3VFamily) -> None:
+    tokenizer = family.processor.tokenizer
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:
         with pytest.raises(ConvkitError, match="no chat template"):
@@ -146,8 +146,8 @@ def test_a_tokenizer_without_template_is_refused(adapter: Phi3VAdapter) -> None:
         tokenizer.chat_template = template
 
 
-def test_a_template_that_drops_a_message_is_refused(adapter: Phi3VAdapter) -> None:
-    tokenizer = adapter.processor.tokenizer
+def test_a_template_that_drops_a_message_is_refused(family: Phi3VFamily) -> None:
+    tokenizer = family.processor.tokenizer
     template = tokenizer.chat_template
     try:
         tokenizer.chat_template = "{{ messages[0]['content'] }}"
@@ -158,16 +158,16 @@ def test_a_template_that_drops_a_message_is_refused(adapter: Phi3VAdapter) -> No
 
 
 @pytest.mark.parametrize("text", ["<|user|>\nWhat?", "<|image_1|><|image_2|>", "<|image_2|>"])
-def test_tags_must_match_images(adapter: Phi3VAdapter, text: str) -> None:
+def test_tags_must_match_images(family: Phi3VFamily, text: str) -> None:
     with pytest.raises(ConvkitError, match="do not match its images"):
-        adapter.processor(PIL.Image.new("RGB", (8, 8)), text)
+        family.processor(PIL.Image.new("RGB", (8, 8)), text)
 
 
-def test_rows_with_images_from_disk(adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_rows_with_images_from_disk(family: Phi3VFamily, tmp_path: Path) -> None:
     PIL.Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
     row = _row({"images": ["a.png"], "user": "What?"})
-    sample = adapter.sample(row, tmp_path)
-    assert int((sample.input_ids == adapter.processor.image_token_id).sum()) == 313
+    sample = family.sample(row, tmp_path)
+    assert int((sample.input_ids == family.processor.image_token_id).sum()) == 313
     assert tuple(sample.media["pixel_values"].shape) == (1, 3, 336, 336)
     assert np.unique(sample.media["pixel_values"][0, 2]).tolist() == [0, 255]  # red, on white
 
@@ -179,4 +179,4 @@ def test_rows_with_images_from_disk(adapter: Phi3VAdapter, tmp_path: Path) -> No
         ("cut.png", "decode"),
     ):
         with pytest.raises(RowError, match=problem):
-            adapter.sample(_row({"images": [image], "user": "What?"}), tmp_path)
+            family.sample(_row({"images": [image], "user": "What?"}), tmp_path)

@@ -16,7 +16,7 @@ from convkit.errors import ConvkitError
 from convkit.train import run
 from convkit.train.checkpoint import store as checkpoints
 from convkit.train.config import resolve
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.helpers import runs
 from tests.train.helpers.forks import Forks
 
@@ -28,7 +28,7 @@ SHARDINGS: dict[str, dict[str, Any]] = {
     "plain": EVALUATED,
     "zero2": {"deepspeed": "zero2", **EVALUATED},
     "zero3": {"deepspeed": "zero3"},
-    "fsdp": {"fsdp": True, "checkpointing": "all"},
+    "fsdp": {"fsdp": True, "gradient_checkpointing": "all"},
 }
 Told = list[list[dict[str, Any]]]
 
@@ -52,11 +52,11 @@ def tensors(out: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def one_process(dataset: Path, adapter: Phi3VAdapter, out: Path, **options: Any) -> list[str]:
+def one_process(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[str]:
     """The same run with nothing to share; returns what it said."""
-    chosen = runs.config(dataset, adapter.directory, out, **{**options, "deepspeed": None, "fsdp": False})
+    chosen = runs.config(dataset, family.directory, out, **{**options, "deepspeed": None, "fsdp": False})
     said: list[str] = []
-    run.train(chosen, adapter, runs.ONE, say=said.append)
+    run.train(chosen, family, runs.ONE, say=said.append)
     return said
 
 
@@ -68,7 +68,7 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None
 
 
 def model(out: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = Phi3VAdapter(out / "final/model").load(torch.float32).state_dict()
+    found: dict[str, torch.Tensor] = Phi3VFamily(out / "final/model").load(torch.float32).state_dict()
     return found
 
 
@@ -85,7 +85,7 @@ def answered(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
-    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
+    forks: Forks, dataset: Path, family: Phi3VFamily, tmp_path: Path, sharding: str
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)
     chance = random.Random(seed)
@@ -94,7 +94,7 @@ def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
     told = on_two(
         forks,
         dataset,
-        adapter.directory,
+        family.directory,
         tmp_path / "two",
         {"name": "undisturbed", "options": options},
         {**killed, "kill": "all", "at": chance.random()},
@@ -107,7 +107,7 @@ def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
     assert "error: Another process of this run has ended: it was killed" in told[2][0]["said"], context
     went_on = [each[0]["said"].count("going on after step") for each in told]
     assert went_on[3] == went_on[2] + 1, context
-    one_process(dataset, adapter, tmp_path / "one", **options)
+    one_process(dataset, family, tmp_path / "one", **options)
 
     undisturbed = tmp_path / "two/undisturbed"
     state = tensors(undisturbed)
@@ -127,14 +127,14 @@ def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
 
 @pytest.mark.parametrize("sharding", ["zero2", "zero3", "fsdp"])
 def test_a_frozen_tower_stays_and_a_run_goes_on_however_it_is_shared(
-    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path, sharding: str
+    forks: Forks, dataset: Path, family: Phi3VFamily, tmp_path: Path, sharding: str
 ) -> None:
     options = {**OPTIONS, **SHARDINGS[sharding], "freeze_vision_model": True}
     scratch = tmp_path / "runs"
-    told = on_two(forks, dataset, adapter.directory, scratch, {"name": "two", "options": options})
+    told = on_two(forks, dataset, family.directory, scratch, {"name": "two", "options": options})
     assert [process["status"] for process in told[0]] == [0, 0], told
     two, one = scratch / "two", scratch / "one"
-    one_process(dataset, adapter, one, **options)
+    one_process(dataset, family, one, **options)
     state, trained = tensors(one), model(one)
     same(tensors(two), state)
     same(model(two), trained)
@@ -142,28 +142,28 @@ def test_a_frozen_tower_stays_and_a_run_goes_on_however_it_is_shared(
     shutil.rmtree(two / "final")  # no step is left
     shutil.rmtree(checkpoints.checkpoints(one)[-1])
     wanted = [{"name": name, "options": {**options, "resume": "auto"}} for name in ("two", "one")]
-    told = on_two(forks, dataset, adapter.directory, scratch, *wanted)
+    told = on_two(forks, dataset, family.directory, scratch, *wanted)
     assert [process["status"] for each in told for process in each] == [0] * 4, told
     same(model(two), trained)
     same(tensors(one), state)
 
     shutil.rmtree(checkpoints.checkpoints(two)[-1])
-    said = one_process(dataset, adapter, two, **options, resume="auto")
+    said = one_process(dataset, family, two, **options, resume="auto")
     option = "--fsdp" if sharding == "fsdp" else f"--deepspeed {sharding}"
     assert any(f"begun on 2 processes with {option} and goes on on 1 processes" in text for text in said), said
     same(tensors(two), state)
 
 
 def test_two_processes_in_bfloat16_throughout_take_the_steps_of_one(
-    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+    forks: Forks, dataset: Path, family: Phi3VFamily, tmp_path: Path
 ) -> None:
     options = {**OPTIONS, "bf16": True, "optim": "adamw_bf16"}
-    told = on_two(forks, dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    told = on_two(forks, dataset, family.directory, tmp_path / "two", {"name": "run", "options": options})
     assert [process["status"] for process in told[0]] == [0, 0], told
-    one_process(dataset, adapter, tmp_path / "one", **options)
+    one_process(dataset, family, tmp_path / "one", **options)
     outs = tmp_path / "two/run", tmp_path / "one"
     assert measured(outs[0]) == pytest.approx(measured(outs[1]), rel=0.05)
-    start = {f"weight/{name}": tensor for name, tensor in adapter.load(torch.float32).named_parameters()}
+    start = {f"weight/{name}": tensor for name, tensor in family.load(torch.float32).named_parameters()}
     ours, theirs = (
         torch.cat([(found[name] - start[name]).flatten() for name in start if name in found])
         for found in map(tensors, outs)
@@ -172,12 +172,12 @@ def test_two_processes_in_bfloat16_throughout_take_the_steps_of_one(
 
 
 def test_in_float16_two_processes_have_one_scale(
-    forks: Forks, dataset: Path, adapter: Phi3VAdapter, tmp_path: Path
+    forks: Forks, dataset: Path, family: Phi3VFamily, tmp_path: Path
 ) -> None:
     options = {**OPTIONS, "fp16": True}
-    told = on_two(forks, dataset, adapter.directory, tmp_path / "two", {"name": "run", "options": options})
+    told = on_two(forks, dataset, family.directory, tmp_path / "two", {"name": "run", "options": options})
     assert [process["status"] for process in told[0]] == [0, 0], told
-    one_process(dataset, adapter, tmp_path / "one", **options)
+    one_process(dataset, family, tmp_path / "one", **options)
     outs = tmp_path / "two/run", tmp_path / "one"
     same(*map(tensors, outs))
     scales = [checkpoints.read_state(checkpoints.checkpoints(out)[-1])["loss_scale"] for out in outs]
@@ -197,12 +197,12 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_failure_of_one_process_ends_both_and_both_name_it(
-    forks: Forks, adapter: Phi3VAdapter, tmp_path: Path, fault: str
+    forks: Forks, family: Phi3VFamily, tmp_path: Path, fault: str
 ) -> None:
     dataset = runs.write_dataset(tmp_path / "pets")
     options, message = FAULTS[fault]
     wanted = {"name": "run", "options": {**OPTIONS, **options}, "fault": fault}
-    (processes,) = on_two(forks, dataset, adapter.directory, tmp_path / "two", wanted)
+    (processes,) = on_two(forks, dataset, family.directory, tmp_path / "two", wanted)
     for process in processes:
         assert process["status"] == 2, process
         assert re.search(message, process["said"].split("error: ")[1]), process["said"]

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from convkit.errors import ConvkitError
-from convkit.schema import IMAGE_MARKER, Conversation
+from convkit.schema import IMAGE_MARKER, Row
 from convkit.train.models.tokenize import (
     IGNORED,
     STAND_IN,
@@ -76,7 +76,7 @@ class TemplateEncoder:
         self._bos = self._added_bos()
         self._lead, self.end = self._around()
 
-    def encode(self, row: Conversation, images: Sequence[str], max_length: int | None = None) -> Encoded:
+    def encode(self, row: Row, images: Sequence[str], max_length: int | None = None) -> Encoded:
         """Encode a row for training.
 
         Args:
@@ -95,7 +95,7 @@ class TemplateEncoder:
             [token.id if token.trained else IGNORED for token in tokens],
         )
 
-    def encode_prompt(self, row: Conversation, images: Sequence[str], max_length: int | None = None) -> Encoded:
+    def encode_prompt(self, row: Row, images: Sequence[str], max_length: int | None = None) -> Encoded:
         """Encode what stands before a row's last answer, ready for generation; see `encode`. No label is set."""
         ids = [token.id for token in self._tokens(self._prompt(row, images))]
         refuse_too_long(row, len(ids), max_length)
@@ -105,7 +105,7 @@ class TemplateEncoder:
         """Tokens of a text with its control tokens."""
         return len(self._tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _prompt(self, row: Conversation, images: Sequence[str]) -> list[_Piece]:
+    def _prompt(self, row: Row, images: Sequence[str]) -> list[_Piece]:
         """All before the last answer, ending as a prompt for generation does."""
         expected = sum(len(turn.images) for turn in row.conversations)
         if expected != len(images):
@@ -127,7 +127,7 @@ class TemplateEncoder:
             )
         return list(self._pieces(rendered, texts, iter(images)))
 
-    def _answer(self, row: Conversation) -> list[_Piece]:
+    def _answer(self, row: Row) -> list[_Piece]:
         """What follows upon the prompt: the last answer and its end, and what the template writes after it."""
         messages, texts = self._messages(row, in_text=True)
         stand_in = STAND_IN.format(len(texts) - 1)
@@ -139,7 +139,7 @@ class TemplateEncoder:
         end = [] if ended else [_Piece(str(self._tokenizer.eos_token), trained=True)]
         return [_Piece(self._lead, trained=True), *pieces, *end]
 
-    def _messages(self, row: Conversation, in_text: bool) -> tuple[list[dict[str, Any]], list[_Piece]]:
+    def _messages(self, row: Row, in_text: bool) -> tuple[list[dict[str, Any]], list[_Piece]]:
         """The conversation as templates take it, and the texts of its stand-ins.
 
         Args:

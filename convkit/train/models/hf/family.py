@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText
 
 from convkit.errors import ConvkitError
 from convkit.profiles import Profile, ShapeRefused, Size, canonical, get_profile
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train.models import files
 from convkit.train.models import images as row_images
 from convkit.train.models.collate import Sample, pad
@@ -22,7 +22,7 @@ from convkit.train.models.tensors import refuse_gaps
 from convkit.train.models.tokenize import IGNORED, Encoded, RowError
 
 
-class HuggingFaceAdapter:
+class HuggingFaceFamily:
     """See `convkit.train.models.base.Adapter`.
 
     Args:
@@ -86,16 +86,16 @@ class HuggingFaceAdapter:
             )
         return model
 
-    def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+    def sample(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """A row for training; raises RowError."""
         return self._sample(self._encoder.encode, row, images, max_length)
 
-    def length(self, row: Conversation, images: Path) -> Length:
+    def length(self, row: Row, images: Path) -> Length:
         """A row in tokens, from the headers of its images; raises RowError."""
         labels = self._encoder.encode(row, self._stand_ins(row, images)).labels
         return Length(len(labels), sum(label != IGNORED for label in labels[1:]))
 
-    def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+    def prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """What stands before a row's last answer; raises RowError."""
         return self._sample(self._encoder.encode_prompt, row, images, max_length)
 
@@ -124,9 +124,7 @@ class HuggingFaceAdapter:
         """Write what a checkpoint needs beside its weights."""
         self.processor.save(directory)
 
-    def _sample(
-        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
-    ) -> Sample:
+    def _sample(self, encode: Callable[..., Encoded], row: Row, images: Path, max_length: int | None) -> Sample:
         stand_ins = self._stand_ins(row, images)  # refuses images that cannot be read
         if max_length is not None:
             encode(row, stand_ins, max_length)  # refuses what does not fit, before pixels are read
@@ -139,7 +137,7 @@ class HuggingFaceAdapter:
         encoded = encode(row, texts, max_length)
         return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
 
-    def _stand_ins(self, row: Conversation, images: Path) -> list[str]:
+    def _stand_ins(self, row: Row, images: Path) -> list[str]:
         """As much text for each image as it has tokens, from its header."""
         if self.family.single_turn and len(row.conversations) > 1:
             raise RowError(

@@ -8,7 +8,7 @@ import torch
 
 from convkit.errors import ConvkitError
 from convkit.profiles import canonical
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train.models import files
 from convkit.train.models.collate import Sample, pack, pad
 from convkit.train.models.family import Length
@@ -26,7 +26,7 @@ _STOPS = ("<|end|>", "<|endoftext|>", "</s>")
 _NAMED = ("bos_token", "eos_token", "pad_token")
 
 
-class Phi3VAdapter:
+class Phi3VFamily:
     """See `convkit.train.models.base.Adapter`.
 
     Args:
@@ -74,16 +74,16 @@ class Phi3VAdapter:
         files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
         return model
 
-    def sample(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+    def sample(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """A row for training; raises RowError."""
         return self._sample(self._encoder.encode, row, images, max_length)
 
-    def length(self, row: Conversation, images: Path) -> Length:
+    def length(self, row: Row, images: Path) -> Length:
         """A row in tokens, from the headers of its images; raises RowError."""
         labels = self._encoded(self._encoder.encode, row, images, None).labels
         return Length(len(labels), sum(label != IGNORED for label in labels[1:]))
 
-    def prompt(self, row: Conversation, images: Path, max_length: int | None = None) -> Sample:
+    def prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """What stands before a row's last answer; raises RowError."""
         return self._sample(self._encoder.encode_prompt, row, images, max_length)
 
@@ -106,21 +106,17 @@ class Phi3VAdapter:
         finally:
             image_processor.num_crops = usual
 
-    def _sample(
-        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
-    ) -> Sample:
+    def _sample(self, encode: Callable[..., Encoded], row: Row, images: Path, max_length: int | None) -> Sample:
         encoded = self._encoded(encode, row, images, max_length)
         found = pictures(row, images)  # only once the row is known to fit
         media = dict(self.processor.image_processor.preprocess(found, self.num_crops)) if found else {}
         media.pop("num_img_tokens", None)
         return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
 
-    def _encoded(
-        self, encode: Callable[..., Encoded], row: Conversation, images: Path, max_length: int | None
-    ) -> Encoded:
+    def _encoded(self, encode: Callable[..., Encoded], row: Row, images: Path, max_length: int | None) -> Encoded:
         return encode(row, self._tokens(row, images), max_length)
 
-    def _tokens(self, row: Conversation, images: Path) -> list[int]:
+    def _tokens(self, row: Row, images: Path) -> list[int]:
         found = []
         for path, size in zip(paths(row), sizes(row, images), strict=True):
             try:

@@ -13,13 +13,12 @@ from transformers import AutoTokenizer
 
 from convkit.errors import ConvkitError
 from convkit.profiles import get_profile
-from convkit.schema import Conversation
-from convkit.train.models import adapter as adapter_of
+from convkit.schema import Row
 from convkit.train.models import images as row_images
-from convkit.train.models import tiny
+from convkit.train.models import model_family, tiny
 from convkit.train.models.hf.encode import TemplateEncoder
 from convkit.train.models.hf.families import FAMILIES
-from convkit.train.models.hf.family import HuggingFaceAdapter
+from convkit.train.models.hf.family import HuggingFaceFamily
 from convkit.train.models.tiny.idefics3 import Geometry
 from convkit.train.models.tokenize import IGNORED, RowError, RowTooLong
 from tests.train.conftest import TEXTS
@@ -35,9 +34,9 @@ OTHER_HISTORY = "<|im_start|>{{ message['role'] }} "
 TILED = Geometry(longest_edge=128)
 
 
-def row(*turns: dict[str, Any], **keys: Any) -> Conversation:
+def row(*turns: dict[str, Any], **keys: Any) -> Row:
     filled = [{"images": [], "assistant": "Yes.", **turn} for turn in turns]
-    return Conversation.model_validate({"id": "r1", "source": "s", "conversations": filled, **keys})
+    return Row.model_validate({"id": "r1", "source": "s", "conversations": filled, **keys})
 
 
 @pytest.fixture(scope="module")
@@ -48,30 +47,30 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def turns(adapter: HuggingFaceAdapter, last: int = 3) -> tuple[dict[str, Any], ...]:
+def turns(family: HuggingFaceFamily, last: int = 3) -> tuple[dict[str, Any], ...]:
     """As many as the model can learn at once, up to the last one."""
-    return TURNS[last - 1 : last] if adapter.family.single_turn else TURNS[:last]
+    return TURNS[last - 1 : last] if family.family.single_turn else TURNS[:last]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceAdapter:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceFamily:
     directory = tmp_path_factory.mktemp(request.param)
     tiny.BUILDERS[request.param](directory, TEXTS)
-    found = adapter_of(directory)
-    assert isinstance(found, HuggingFaceAdapter)
+    found = model_family(directory)
+    assert isinstance(found, HuggingFaceFamily)
     return found
 
 
-def _learnt(adapter: HuggingFaceAdapter, labels: torch.Tensor) -> str:
-    return str(adapter.processor.tokenizer.decode(labels[labels != IGNORED]))
+def _learnt(family: HuggingFaceFamily, labels: torch.Tensor) -> str:
+    return str(family.processor.tokenizer.decode(labels[labels != IGNORED]))
 
 
-def test_answers_and_their_ends_are_learnt_and_nothing_else(adapter: HuggingFaceAdapter, images: Path) -> None:
-    sample = adapter.sample(row(*turns(adapter)), images)
-    end = adapter._encoder.end
-    between = "" if adapter.family.processor.endswith(":LlavaProcessor") else end  # its template ends no answer
-    expected = between.join(turn["assistant"] for turn in turns(adapter)) + end
-    assert _learnt(adapter, sample.labels).replace(" ", "") == expected.replace(" ", "")
+def test_answers_and_their_ends_are_learnt_and_nothing_else(family: HuggingFaceFamily, images: Path) -> None:
+    sample = family.sample(row(*turns(family)), images)
+    end = family._encoder.end
+    between = "" if family.family.processor.endswith(":LlavaProcessor") else end  # its template ends no answer
+    expected = between.join(turn["assistant"] for turn in turns(family)) + end
+    assert _learnt(family, sample.labels).replace(" ", "") == expected.replace(" ", "")
     kept = sample.labels != IGNORED
     assert torch.equal(sample.labels[kept], sample.input_ids[kept])
 
@@ -84,68 +83,68 @@ ODD_ANSWERS = (
 
 
 @pytest.mark.parametrize("answer", ODD_ANSWERS)
-def test_answers_are_learnt_to_the_letter(adapter: HuggingFaceAdapter, images: Path, answer: str) -> None:
-    encoder, history = adapter._encoder, OTHER_HISTORY in (adapter._encoder._template or "")
-    chosen = [{**turn, "assistant": answer} for turn in turns(adapter)]
-    sample = adapter.sample(row(*chosen), images)
-    between = encoder._lead if adapter.family.processor.endswith(":LlavaProcessor") else encoder.end + encoder._lead
-    assert _learnt(adapter, sample.labels) == encoder._lead + between.join([answer] * len(chosen)) + encoder.end
+def test_answers_are_learnt_to_the_letter(family: HuggingFaceFamily, images: Path, answer: str) -> None:
+    encoder, history = family._encoder, OTHER_HISTORY in (family._encoder._template or "")
+    chosen = [{**turn, "assistant": answer} for turn in turns(family)]
+    sample = family.sample(row(*chosen), images)
+    between = encoder._lead if family.family.processor.endswith(":LlavaProcessor") else encoder.end + encoder._lead
+    assert _learnt(family, sample.labels) == encoder._lead + between.join([answer] * len(chosen)) + encoder.end
     for last in range(len(chosen) if history else 1, len(chosen) + 1):
-        prompt = adapter.prompt(row(*chosen[:last]), images).input_ids
+        prompt = family.prompt(row(*chosen[:last]), images).input_ids
         assert torch.equal(sample.input_ids[: len(prompt)], prompt)
         assert sample.labels[len(prompt) - 1] == IGNORED != sample.labels[len(prompt)]
 
 
-def test_training_reads_what_the_prompt_of_each_turn_is(adapter: HuggingFaceAdapter, images: Path) -> None:
-    history = OTHER_HISTORY in (adapter._encoder._template or "")
+def test_training_reads_what_the_prompt_of_each_turn_is(family: HuggingFaceFamily, images: Path) -> None:
+    history = OTHER_HISTORY in (family._encoder._template or "")
     for last in range(len(TURNS) if history else 1, len(TURNS) + 1):
-        whole = adapter.sample(row(*turns(adapter, last if adapter.family.single_turn else 3)), images).input_ids
-        prompt = adapter.prompt(row(*turns(adapter, last)), images)
+        whole = family.sample(row(*turns(family, last if family.family.single_turn else 3)), images).input_ids
+        prompt = family.prompt(row(*turns(family, last)), images)
         assert torch.equal(whole[: len(prompt)], prompt.input_ids)
         assert bool((prompt.labels == IGNORED).all())
 
 
-def test_a_prompt_is_what_the_processor_makes_of_it(adapter: HuggingFaceAdapter, images: Path) -> None:
+def test_a_prompt_is_what_the_processor_makes_of_it(family: HuggingFaceFamily, images: Path) -> None:
     """The text that the template writes, through the processor's own tokens."""
-    processor, found = adapter.processor, row(*turns(adapter, 1 if adapter.family.single_turn else 3))
+    processor, found = family.processor, row(*turns(family, 1 if family.family.single_turn else 3))
     _, written = processor.process(row_images.pictures(found, images))
     messages = []
-    for turn in turns(adapter, 1 if adapter.family.single_turn else 3):
+    for turn in turns(family, 1 if family.family.single_turn else 3):
         before, marker, after = str(turn["user"]).partition("<image>")
         text = [{"type": "text", "text": part} for part in (before, after) if part]
         pictures = [{"type": "image"}] * len(turn["images"])
         content = [text[0], *pictures, *text[1:]] if marker else [*pictures, *text]
-        if marker and "Llava" in adapter.family.processor:  # its template puts all images first
+        if marker and "Llava" in family.family.processor:  # its template puts all images first
             content = [{"type": "text", "text": turn["user"]}]
         messages.append({"role": "user", "content": content})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": turn["assistant"]}]})
     rendered = processor.tokenizer.apply_chat_template(
-        messages[:-1], chat_template=adapter._encoder._template, tokenize=False, add_generation_prompt=True
+        messages[:-1], chat_template=family._encoder._template, tokenize=False, add_generation_prompt=True
     )
     for one in written:
         rendered = rendered.replace(processor.image_token, one.replace(processor.image_token, "\ue123"), 1)
     rendered = rendered.replace("\ue123", processor.image_token)
     begins = bool(processor.tokenizer.bos_token) and rendered.startswith(processor.tokenizer.bos_token)
     expected = processor.tokenizer(rendered, add_special_tokens=not begins).input_ids
-    assert adapter.prompt(found, images).input_ids.tolist() == expected
+    assert family.prompt(found, images).input_ids.tolist() == expected
 
 
-def test_lengths_from_headers_are_those_of_samples(adapter: HuggingFaceAdapter, images: Path) -> None:
-    for chosen in (turns(adapter), TURNS[:1], TURNS[1:2], TURNS[2:]):
+def test_lengths_from_headers_are_those_of_samples(family: HuggingFaceFamily, images: Path) -> None:
+    for chosen in (turns(family), TURNS[:1], TURNS[1:2], TURNS[2:]):
         for system in (None, "Be true."):
             found = row(*chosen, **({"system": system} if system else {}))
-            sample = adapter.sample(found, images)
-            assert adapter.length(found, images) == (len(sample), int((sample.labels[1:] != IGNORED).sum()))
+            sample = family.sample(found, images)
+            assert family.length(found, images) == (len(sample), int((sample.labels[1:] != IGNORED).sum()))
 
 
-def test_validation_counts_what_the_adapter_makes(adapter: HuggingFaceAdapter, images: Path) -> None:
-    profile = get_profile(adapter.profile)
-    for chosen, keys in ((turns(adapter), {}), (turns(adapter), {"system": "Be true."}), (TURNS[:1], {})):
+def test_validation_counts_what_the_adapter_makes(family: HuggingFaceFamily, images: Path) -> None:
+    profile = get_profile(family.profile)
+    for chosen, keys in ((turns(family), {}), (turns(family), {"system": "Be true."}), (TURNS[:1], {})):
         found = row(*chosen, **keys)
         sizes = [profile_size(images / name) for turn in chosen for name in turn["images"]]
-        count = profile.row_tokens(found, sizes, adapter._encoder.count)
+        count = profile.row_tokens(found, sizes, family._encoder.count)
         assert count.exact
-        assert count.low == len(adapter.sample(found, images))
+        assert count.low == len(family.sample(found, images))
 
 
 def profile_size(path: Path) -> Any:
@@ -155,33 +154,33 @@ def profile_size(path: Path) -> Any:
         return Size(*image.size)
 
 
-def test_the_character_that_convkit_keeps_is_refused_by_row(adapter: HuggingFaceAdapter, tmp_path: Path) -> None:
+def test_the_character_that_convkit_keeps_is_refused_by_row(family: HuggingFaceFamily, tmp_path: Path) -> None:
     with pytest.raises(RowError, match=r"'r1' has the character '\\ue002', which convkit keeps for itself"):
-        adapter.length(row({"user": "a \ue002"}), tmp_path)
+        family.length(row({"user": "a \ue002"}), tmp_path)
 
 
-def test_control_tokens_in_data_are_plain_text(adapter: HuggingFaceAdapter, images: Path) -> None:
-    tokenizer = adapter.processor.tokenizer
+def test_control_tokens_in_data_are_plain_text(family: HuggingFaceFamily, images: Path) -> None:
+    tokenizer = family.processor.tokenizer
     controls = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items()}
     all_of_them = " ".join(controls.values())
-    hostile = adapter.sample(
+    hostile = family.sample(
         row({"user": f"a {all_of_them.replace('<image>', '')} b", "assistant": f"c {all_of_them} d"}), images
     ).input_ids.tolist()
-    plain = adapter.sample(row({"user": "a b", "assistant": "c d"}), images).input_ids.tolist()
+    plain = family.sample(row({"user": "a b", "assistant": "c d"}), images).input_ids.tolist()
     assert [token for token in hostile if token in controls] == [token for token in plain if token in controls]
     assert all(tokenizer.decode(hostile).count(name) >= 1 for name in controls.values())
 
 
-def test_padded_rows_have_the_logits_of_single_ones(adapter: HuggingFaceAdapter, images: Path) -> None:
-    model = adapter.load(torch.float32).eval()
-    found = [row(*turns(adapter)), row(TURNS[1]), row(TURNS[2]), row(TURNS[0])]
-    for make in (adapter.sample, adapter.prompt):  # on the right, on the left
+def test_padded_rows_have_the_logits_of_single_ones(family: HuggingFaceFamily, images: Path) -> None:
+    model = family.load(torch.float32).eval()
+    found = [row(*turns(family)), row(TURNS[1]), row(TURNS[2]), row(TURNS[0])]
+    for make in (family.sample, family.prompt):  # on the right, on the left
         samples = [make(one, images) for one in found]
-        batch = adapter.collate(samples, packed=False)
+        batch = family.collate(samples, packed=False)
         with torch.no_grad():
             together = model(**_inputs(batch)).logits
             for number, sample in enumerate(samples):
-                alone = model(**_inputs(adapter.collate([sample], packed=False))).logits[0]
+                alone = model(**_inputs(family.collate([sample], packed=False))).logits[0]
                 real = batch["attention_mask"][number].bool()
                 assert_close(together[number][real], alone, rtol=1e-4, atol=1e-5)
 
@@ -190,27 +189,27 @@ def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if name != "labels"}
 
 
-def test_generation_of_a_batch_is_that_of_its_prompts(adapter: HuggingFaceAdapter, images: Path) -> None:
-    model = adapter.load(torch.float32).eval()
-    prompts = [adapter.prompt(row(*turns(adapter, last)), images) for last in (1, 2, 3)]
-    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": list(adapter.stop_token_ids)}
-    together = model.generate(**_inputs(adapter.collate(prompts, packed=False)), **options)
+def test_generation_of_a_batch_is_that_of_its_prompts(family: HuggingFaceFamily, images: Path) -> None:
+    model = family.load(torch.float32).eval()
+    prompts = [family.prompt(row(*turns(family, last)), images) for last in (1, 2, 3)]
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": list(family.stop_token_ids)}
+    together = model.generate(**_inputs(family.collate(prompts, packed=False)), **options)
     for number, prompt in enumerate(prompts):
-        alone = model.generate(**_inputs(adapter.collate([prompt], packed=False)), **options)[0]
+        alone = model.generate(**_inputs(family.collate([prompt], packed=False)), **options)[0]
         new = alone[len(prompt) :]
         assert torch.equal(together[number, -together.shape[1] + max(map(len, prompts)) :][: len(new)], new)
 
 
-def test_eight_rows_are_learnt_by_heart(adapter: HuggingFaceAdapter, images: Path) -> None:
+def test_eight_rows_are_learnt_by_heart(family: HuggingFaceFamily, images: Path) -> None:
     torch.manual_seed(0)
-    model = adapter.load(torch.float32).train()
+    model = family.load(torch.float32).train()
     words = ["cup", "logo", "True", "False", "coffee", "total", "amount", "statement"]
     names = list(SIZES)
     rows = [
         row({"images": [names[i % 3]] * (i % 2), "user": f"What is {i}?", "assistant": f"A {word}."})
         for i, word in enumerate(words)
     ]
-    batch = adapter.collate([adapter.sample(one, images) for one in rows], packed=False)
+    batch = family.collate([family.sample(one, images) for one in rows], packed=False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     loss = torch.tensor(9.0)
     for _ in range(80):
@@ -222,34 +221,34 @@ def test_eight_rows_are_learnt_by_heart(adapter: HuggingFaceAdapter, images: Pat
     assert float(loss.detach()) < 0.05
 
 
-def test_what_the_table_says_is_in_the_model(adapter: HuggingFaceAdapter) -> None:
-    model = adapter.load(torch.float32)
+def test_what_the_table_says_is_in_the_model(family: HuggingFaceFamily) -> None:
+    model = family.load(torch.float32)
     names = [name for name, _ in model.named_parameters()]
-    for prefix in adapter.vision_modules:
+    for prefix in family.vision_modules:
         assert any(name.startswith(prefix) for name in names), prefix
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    for end in (*adapter.lora_targets, *adapter.vision_lora_targets):
+    for end in (*family.lora_targets, *family.vision_lora_targets):
         assert any(name == end or name.endswith(f".{end}") for name in linear), end
-    seeing = {name for name in linear if name.startswith(adapter.vision_modules)}
-    ends = (*adapter.lora_targets, *adapter.vision_lora_targets)
+    seeing = {name for name in linear if name.startswith(family.vision_modules)}
+    ends = (*family.lora_targets, *family.vision_lora_targets)
     assert not {name for name in seeing if not any(name.endswith(f".{end}") for end in ends)}
 
 
 @pytest.fixture(scope="module")
-def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceAdapter:
+def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceFamily:
     directory = tmp_path_factory.mktemp("tiled")
     tiny.smolvlm(directory, TEXTS, TILED)
-    return HuggingFaceAdapter(directory)
+    return HuggingFaceFamily(directory)
 
 
-def test_tiles_are_counted_as_they_are_made(smolvlm: HuggingFaceAdapter, images: Path) -> None:
+def test_tiles_are_counted_as_they_are_made(smolvlm: HuggingFaceFamily, images: Path) -> None:
     assert smolvlm.profile == "smolvlm:longest_edge=128,max_image_size=64,image_seq_len=16"
     sample = smolvlm.sample(row(*TURNS), images)
     assert smolvlm.length(row(*TURNS), images).tokens == len(sample)
     assert int((sample.input_ids == smolvlm.processor.image_token_id).sum()) == 16 * (5 + 3 + 3)
 
 
-def test_long_rows_are_refused_by_name(smolvlm: HuggingFaceAdapter, images: Path) -> None:
+def test_long_rows_are_refused_by_name(smolvlm: HuggingFaceFamily, images: Path) -> None:
     found = row(*TURNS)
     length = smolvlm.length(found, images).tokens
     assert len(smolvlm.sample(found, images, max_length=length)) == length
@@ -258,12 +257,12 @@ def test_long_rows_are_refused_by_name(smolvlm: HuggingFaceAdapter, images: Path
 
 
 @pytest.mark.parametrize("answer", ["", " \n"])
-def test_empty_answers_are_refused(smolvlm: HuggingFaceAdapter, images: Path, answer: str) -> None:
+def test_empty_answers_are_refused(smolvlm: HuggingFaceFamily, images: Path, answer: str) -> None:
     with pytest.raises(RowError, match="'r1' has an empty answer in turn 1"):
         smolvlm.sample(row({"user": "a"}, {"user": "b", "assistant": answer}), images)
 
 
-def test_images_that_are_not_there_or_broken_are_refused(smolvlm: HuggingFaceAdapter, tmp_path: Path) -> None:
+def test_images_that_are_not_there_or_broken_are_refused(smolvlm: HuggingFaceFamily, tmp_path: Path) -> None:
     PIL.Image.effect_noise((30, 20), 50).save(tmp_path / "a.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     for name, problem in (("none.png", "'none.png' is not in"), ("cut.png", "does not decode")):
@@ -276,7 +275,7 @@ def test_an_image_removed_after_its_header_was_read_is_said_to_be_missing(tmp_pa
         row_images.pictures(row({"images": ["gone.png"], "user": "What?"}), tmp_path / "images")
 
 
-def test_packing_is_refused(smolvlm: HuggingFaceAdapter, images: Path) -> None:
+def test_packing_is_refused(smolvlm: HuggingFaceFamily, images: Path) -> None:
     with pytest.raises(ValueError, match="padded, not packed"):
         smolvlm.collate([smolvlm.sample(row({"user": "a"}), images)], packed=True)
 
@@ -302,12 +301,12 @@ def test_a_tokenizer_of_llamas_kind(checkpoint: Path, answer: str) -> None:
     assert prompt == tokenizer(whole).input_ids
 
 
-def test_a_checkpoint_without_template_is_refused(smolvlm: HuggingFaceAdapter) -> None:
+def test_a_checkpoint_without_template_is_refused(smolvlm: HuggingFaceFamily) -> None:
     with pytest.raises(ConvkitError, match="no chat template"):
         TemplateEncoder(smolvlm.processor.tokenizer, None, "<image>")
 
 
-def test_a_template_that_drops_a_message_is_refused(smolvlm: HuggingFaceAdapter, images: Path) -> None:
+def test_a_template_that_drops_a_message_is_refused(smolvlm: HuggingFaceFamily, images: Path) -> None:
     encoder = TemplateEncoder(
         smolvlm.processor.tokenizer, "{{ messages[-1]['content'][-1]['text'] }}<end_of_utterance>", "<image>"
     )
@@ -325,38 +324,38 @@ def test_tensors_that_are_amiss_are_named(family: str, tmp_path: Path) -> None:
     save_file({**tensors, "model.alien": torch.ones(2), other: torch.ones(3, 3)}, weights, {"format": "pt"})
     name = r"model\.(language_model\.|text_model\.|visual\.)?"
     with pytest.raises(ConvkitError) as refused:
-        adapter_of(tmp_path).load(torch.float32, "sdpa")
+        model_family(tmp_path).load(torch.float32, "sdpa")
     pattern = rf"1 missing: {name}.*1 not of this model: {name}alien; 1 of another shape: {name}\S+down_proj"
     assert re.search(pattern, str(refused.value))
 
 
-def test_saving_gives_the_same_checkpoint(adapter: HuggingFaceAdapter, tmp_path: Path) -> None:
-    model = adapter.load(torch.float32)
+def test_saving_gives_the_same_checkpoint(family: HuggingFaceFamily, tmp_path: Path) -> None:
+    model = family.load(torch.float32)
     model.save_pretrained(tmp_path, max_shard_size="100KB")
-    adapter.save_processor(tmp_path)
+    family.save_processor(tmp_path)
     files = sorted(tmp_path.glob("*.safetensors"))
     saved = {name: tensor for file in files for name, tensor in load_file(file).items()}
     assert len(files) > 1
-    assert_close(saved, load_file(adapter.directory / "model.safetensors"), rtol=0, atol=0)
-    again = adapter_of(tmp_path)
-    assert again.profile == adapter.profile
+    assert_close(saved, load_file(family.directory / "model.safetensors"), rtol=0, atol=0)
+    again = model_family(tmp_path)
+    assert again.profile == family.profile
     assert_close(again.load(torch.float32, "sdpa").state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 def test_an_unknown_family_is_refused_with_the_list(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "kosmos-2"}')
     with pytest.raises(ConvkitError, match=r"'kosmos-2', which convkit cannot train. It can train: phi3_v, .*smolvlm"):
-        adapter_of(tmp_path)
+        model_family(tmp_path)
 
 
 def test_a_picture_too_small_for_its_family_is_refused(tmp_path: Path) -> None:
     tiny.BUILDERS["mistral3"](tmp_path, TEXTS)
     PIL.Image.effect_noise((9, 9), 50).save(tmp_path / "dot.png")
     with pytest.raises(RowError, match=r"'r1' has an image of a shape .* not take: 'dot\.png': 9 x 9 pixels"):
-        adapter_of(tmp_path).length(row({"images": ["dot.png"], "user": "What?"}), tmp_path)
+        model_family(tmp_path).length(row({"images": ["dot.png"], "user": "What?"}), tmp_path)
 
 
 def test_a_model_that_reads_its_prompt_both_ways_learns_one_answer_a_row(tmp_path: Path) -> None:
     tiny.BUILDERS["paligemma"](tmp_path, TEXTS)
     with pytest.raises(RowError, match="'r1' has 2 turns, of which this model can learn the last alone"):
-        adapter_of(tmp_path).length(row({"user": "a"}, {"user": "b"}), tmp_path)
+        model_family(tmp_path).length(row({"user": "a"}, {"user": "b"}), tmp_path)

@@ -14,9 +14,8 @@ import torch
 from convkit.cli import main
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError
-from convkit.train.models import adapter as adapter_of
-from convkit.train.models import tiny
-from convkit.train.models.family import Adapter
+from convkit.train.models import model_family, tiny
+from convkit.train.models.family import ModelFamily
 from convkit.train.models.hf.families import FAMILIES
 from convkit.train.models.merge import merge
 from convkit.train.run import train
@@ -33,14 +32,14 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> ModelFamily:
     directory = tmp_path_factory.mktemp("smolvlm")
     tiny.smolvlm(directory, TEXTS)
-    return adapter_of(directory)
+    return model_family(directory)
 
 
 @pytest.fixture(scope="module")
-def dataset(smolvlm: Adapter, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(smolvlm: ModelFamily, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _dataset(tmp_path_factory.mktemp("data") / "pets", smolvlm.profile)
 
 
@@ -52,12 +51,12 @@ def _dataset(directory: Path, model: str | None) -> Path:
     return directory
 
 
-def _config(dataset: Path, adapter: Any, run: Path, **options: Any) -> Any:
-    return runs.config(dataset, adapter.directory, run, num_crops=None, **options)
+def _config(dataset: Path, family: Any, run: Path, **options: Any) -> Any:
+    return runs.config(dataset, family.directory, run, num_crops=None, **options)
 
 
-def _gradients(dataset: Path, adapter: Adapter, **options: Any) -> tuple[list[int], float, dict[str, torch.Tensor]]:
-    trainer, packs = runs.parts(_config(dataset, adapter, dataset, **options), adapter)
+def _gradients(dataset: Path, family: ModelFamily, **options: Any) -> tuple[list[int], float, dict[str, torch.Tensor]]:
+    trainer, packs = runs.parts(_config(dataset, family, dataset, **options), family)
     chosen = trainer.plan.packs(0)
     losses = trainer.backward(0, chosen, map(packs.batch, chosen))
     named = {name: p.grad for name, p in trainer.sharding.model.named_parameters() if p.grad is not None}
@@ -65,12 +64,12 @@ def _gradients(dataset: Path, adapter: Adapter, **options: Any) -> tuple[list[in
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: Adapter, method: str) -> None:
+def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: ModelFamily, method: str) -> None:
     layouts: list[dict[str, Any]] = [
         {},
         {"max_tokens": 150},
         {"batch_size_per_gpu": 1},
-        {"checkpointing": "all"},
+        {"gradient_checkpointing": "all"},
     ]
     found = [_gradients(dataset, smolvlm, **layout, **METHODS[method]) for layout in layouts]
     assert [len(packs) for packs, _, _ in found] == [1, 2, 4, 1]
@@ -82,12 +81,12 @@ def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: Adapter, 
             torch.testing.assert_close(other[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_trained_the_same_whatever_the_batches(dataset: Path, tmp_path: Path, family: str) -> None:
-    tiny.BUILDERS[family](tmp_path, TEXTS)
-    adapter = adapter_of(tmp_path)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_trained_the_same_whatever_the_batches(dataset: Path, tmp_path: Path, name: str) -> None:
+    tiny.BUILDERS[name](tmp_path, TEXTS)
+    family = model_family(tmp_path)
     (together, loss, expected), (alone, other_loss, other) = (
-        _gradients(dataset, adapter, **layout) for layout in ({}, {"batch_size_per_gpu": 1})
+        _gradients(dataset, family, **layout) for layout in ({}, {"batch_size_per_gpu": 1})
     )
     assert (together, alone) == ([4], [1] * 4)
     assert other_loss == pytest.approx(loss, abs=1e-5)
@@ -95,32 +94,32 @@ def test_every_family_is_trained_the_same_whatever_the_batches(dataset: Path, tm
         torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_trained_in_16_bits(dataset: Path, tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_trained_in_16_bits(dataset: Path, tmp_path: Path, name: str) -> None:
     """What is narrow and what is not must go together wherever a model puts one beside the other."""
-    tiny.BUILDERS[family](tmp_path, TEXTS)
-    adapter = adapter_of(tmp_path)
+    tiny.BUILDERS[name](tmp_path, TEXTS)
+    family = model_family(tmp_path)
     in_full = {"use_lora": True, "full_vision_model": True}
     methods: list[dict[str, Any]] = [{}, {"freeze_vision_model": True}, in_full]
     for options in [*({**method, "bf16": True} for method in methods), {"use_lora": True, "fp16": True}]:
-        _, loss, gradients = _gradients(dataset, adapter, **options)
+        _, loss, gradients = _gradients(dataset, family, **options)
         assert loss == pytest.approx(5.8, abs=0.2), options  # the logarithm of the vocabulary's size, some 330
         assert all(gradient.dtype is torch.float32 for gradient in gradients.values()), options
 
 
-@pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
-def test_preflight_reaches_all_that_is_trained(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("name", ["gemma3", "qwen2_5_vl"])
+def test_preflight_reaches_all_that_is_trained(tmp_path: Path, name: str) -> None:
     """Also of a family that validation does not know: any receipt will do."""
-    tiny.BUILDERS[family](tmp_path / "model", TEXTS)
-    adapter, said = adapter_of(tmp_path / "model"), list[str]()
-    data = _dataset(tmp_path / "pets", adapter.profile)
-    train(_config(data, adapter, tmp_path / "run"), adapter, runs.ONE, say=said.append)
+    tiny.BUILDERS[name](tmp_path / "model", TEXTS)
+    family, said = model_family(tmp_path / "model"), list[str]()
+    data = _dataset(tmp_path / "pets", family.profile)
+    train(_config(data, family, tmp_path / "run"), family, runs.ONE, say=said.append)
     assert f"{runs.ROWS} rows planned = {runs.ROWS} trained" in said[-1]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_trains_what_it_should_and_its_result_can_be_used(
-    dataset: Path, smolvlm: Adapter, tmp_path: Path, method: str
+    dataset: Path, smolvlm: ModelFamily, tmp_path: Path, method: str
 ) -> None:
     said: list[str] = []
     config = _config(dataset, smolvlm, tmp_path / "run", num_train_epochs=2, **METHODS[method])
@@ -129,7 +128,7 @@ def test_a_run_trains_what_it_should_and_its_result_can_be_used(
     result = tmp_path / "run/final/model"
     if "lora" in method:
         merge(smolvlm, config.model, tmp_path / "run/final/adapter", result)
-    after = adapter_of(result)
+    after = model_family(result)
     assert after.profile == smolvlm.profile
     before, trained = (dict(a.load(torch.float32, "sdpa").named_parameters()) for a in (smolvlm, after))
     changed = {name for name in before if not torch.equal(before[name], trained[name])}
@@ -139,7 +138,7 @@ def test_a_run_trains_what_it_should_and_its_result_can_be_used(
     assert any(name.startswith("model.text_model") for name in changed)
 
 
-def test_in_bfloat16_throughout_frequencies_of_positions_stay_exact(dataset: Path, smolvlm: Adapter) -> None:
+def test_in_bfloat16_throughout_frequencies_of_positions_stay_exact(dataset: Path, smolvlm: ModelFamily) -> None:
     trainer, packs = runs.parts(_config(dataset, smolvlm, dataset, bf16=True, optim="adamw_bf16"), smolvlm)
     model = trainer.sharding.model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
@@ -151,7 +150,7 @@ def test_in_bfloat16_throughout_frequencies_of_positions_stay_exact(dataset: Pat
     assert ours.grad_norm == pytest.approx(exact.grad_norm, rel=0.05)
 
 
-def test_killed_and_resumed_it_ends_in_the_same_weights(dataset: Path, smolvlm: Adapter, tmp_path: Path) -> None:
+def test_killed_and_resumed_it_ends_in_the_same_weights(dataset: Path, smolvlm: ModelFamily, tmp_path: Path) -> None:
     finals = []
     for name, killed in (("whole", False), ("parts", True)):
         run = tmp_path / name
@@ -165,7 +164,7 @@ def test_killed_and_resumed_it_ends_in_the_same_weights(dataset: Path, smolvlm: 
     assert finals[0] == finals[1]
 
 
-def test_the_gate_asks_for_the_model_with_its_geometry(dataset: Path, smolvlm: Adapter, tmp_path: Path) -> None:
+def test_the_gate_asks_for_the_model_with_its_geometry(dataset: Path, smolvlm: ModelFamily, tmp_path: Path) -> None:
     other = _dataset(tmp_path / "pets", "smolvlm")
     with pytest.raises(DatasetError, match="not validated for smolvlm:longest_edge=64,max_image_size=64"):
         train(_config(other, smolvlm, tmp_path / "run"), smolvlm, runs.ONE)
@@ -173,7 +172,7 @@ def test_the_gate_asks_for_the_model_with_its_geometry(dataset: Path, smolvlm: A
 
 def test_number_of_crops_is_refused(smolvlm: Any) -> None:
     with pytest.raises(ConvkitError, match=r"--num_crops is an option of Phi-3-vision.* Leave it out.* --recipe"):
-        adapter_of(smolvlm.directory, num_crops=2)
+        model_family(smolvlm.directory, num_crops=2)
 
 
 def test_the_command(
@@ -205,12 +204,12 @@ print(json.dumps([inputs["input_ids"].tolist(), answer.tolist(), ours]))
 
 
 def test_what_was_trained_is_used_by_transformers_alone(tmp_path: Path) -> None:
-    """Of a family whose processor needs Pillow only."""
+    """Of a name whose processor needs Pillow only."""
     tiny.BUILDERS["llava"](tmp_path / "model", TEXTS)
-    adapter = adapter_of(tmp_path / "model")
-    data, run = _dataset(tmp_path / "pets", adapter.profile), tmp_path / "run"
-    train(_config(data, adapter, run), adapter, runs.ONE)
-    trained = adapter_of(run / "final/model")
+    family = model_family(tmp_path / "model")
+    data, run = _dataset(tmp_path / "pets", family.profile), tmp_path / "run"
+    train(_config(data, family, run), family, runs.ONE)
+    trained = model_family(run / "final/model")
     row = next(row for _, row in Dataset.open(data).rows("train"))
     prompt = trained.collate([trained.prompt(row, data / "images")], packed=False)
     model = trained.load(torch.float32, "sdpa").eval()

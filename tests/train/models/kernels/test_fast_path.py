@@ -21,7 +21,7 @@ from convkit.train.models.kernels import attention, lora, pad_packed
 from convkit.train.models.kernels.lora import Fused, SharedAttention
 from convkit.train.models.phi3_v import loss as losses
 from convkit.train.models.phi3_v import vision
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.adamw import BETAS, EPSILON, AdamW, CompactAdamW, _joined, _split
 from convkit.train.optim.sharding.base import MOMENTS
 from convkit.train.setup import activation_checkpointing, compilation, trainable
@@ -76,15 +76,15 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "method", [{"use_lora": True}, {"use_lora": True, "checkpointing": "all"}, {"use_qlora": True}]
+    "method", [{"use_lora": True}, {"use_lora": True, "gradient_checkpointing": "all"}, {"use_qlora": True}]
 )
 def test_fused_adapters_compute_what_peft_does(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
 ) -> None:
     if "use_qlora" in method:
         pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
-    config = runs.config(dataset, adapter.directory, dataset, **method)
-    trainer, packs = runs.parts(config, adapter)
+    config = runs.config(dataset, family.directory, dataset, **method)
+    trainer, packs = runs.parts(config, family)
     model = trainer.sharding.model
     runs.stir(model)
     fused = [module for module in model.modules() if isinstance(module, Fused)]
@@ -100,9 +100,9 @@ def test_fused_adapters_compute_what_peft_does(
     assert not calls
 
 
-def test_adapters_with_dropout_are_left_to_peft(dataset: Path, adapter: Phi3VAdapter) -> None:
-    config = runs.config(dataset, adapter.directory, dataset, use_lora=True, lora_dropout=0.1)
-    model = trainable.load(adapter, config)
+def test_adapters_with_dropout_are_left_to_peft(dataset: Path, family: Phi3VFamily) -> None:
+    config = runs.config(dataset, family.directory, dataset, use_lora=True, lora_dropout=0.1)
+    model = trainable.load(family, config)
     assert not [module for module in model.modules() if isinstance(module, Fused | SharedAttention)]
 
 
@@ -218,11 +218,11 @@ def test_an_input_that_not_all_adapt_is_not_shared(left_out: str) -> None:
     assert type(module) is CLIPAttention
 
 
-@pytest.mark.parametrize("method", [{}, {"use_lora": True}, {"use_lora": True, "checkpointing": "all"}])
+@pytest.mark.parametrize("method", [{}, {"use_lora": True}, {"use_lora": True, "gradient_checkpointing": "all"}])
 def test_the_loss_at_learnt_places_is_the_loss(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
 ) -> None:
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
+    trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset, **method), family)
     runs.stir(trainer.sharding.model)
     batch = packs.batch((0, 1, 2, 4))
     assert len(batch["logits_to_keep"]) == int((batch["labels"][0, 1:] != -100).sum()) > 4
@@ -236,8 +236,10 @@ def test_the_loss_at_learnt_places_is_the_loss(
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "all"])
-def test_the_last_layer_computes_learnt_places_alone(dataset: Path, adapter: Phi3VAdapter, checkpointing: str) -> None:
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, checkpointing=checkpointing), adapter)
+def test_the_last_layer_computes_learnt_places_alone(dataset: Path, family: Phi3VFamily, checkpointing: str) -> None:
+    trainer, packs = runs.parts(
+        runs.config(dataset, family.directory, dataset, gradient_checkpointing=checkpointing), family
+    )
     batch, seen = packs.batch((0, 1, 2, 4)), []
     for layer in trainer.sharding.model.model.layers:
         layer.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
@@ -258,9 +260,9 @@ def test_places_are_those_of_one_sequence() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_crops_are_seen_alike_however_many_at_once(
-    adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, at_once: int
+    family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    embed = adapter.load(torch.float32).model.vision_embed_tokens
+    embed = family.load(torch.float32).model.vision_embed_tokens
     tiles = torch.randint(0, 256, (5, 3, 336, 336), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sizes = [(672, 672), (336, 336)]
     whole = embed(tiles, sizes)
@@ -285,18 +287,18 @@ def test_kernels_without_dropout_are_not_for_who_asks_for_it(monkeypatch: pytest
     [
         {},
         {"optim": "adamw_bf16", "bf16": True},
-        {"use_lora": True, "checkpointing": "all"},
+        {"use_lora": True, "gradient_checkpointing": "all"},
         {"use_lora": True, "lora_dropout": 0.1, "bf16": True},
         {"use_qlora": True, "bf16": True},
         {"use_qlora": True, "lora_dropout": 0.1},
     ],
 )
 def test_a_pack_in_which_nothing_is_learnt_has_a_loss_of_zero(
-    dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any]
+    dataset: Path, family: Phi3VFamily, method: dict[str, Any]
 ) -> None:
     if "use_qlora" in method:
         pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
+    trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset, **method), family)
     batch = packs.batch((0,))
     batch |= {"labels": torch.full_like(batch["labels"], -100), "logits_to_keep": torch.zeros(0, dtype=torch.long)}
     trained = {name for name, p in trainer.sharding.model.named_parameters() if p.requires_grad}
@@ -305,8 +307,8 @@ def test_a_pack_in_which_nothing_is_learnt_has_a_loss_of_zero(
     assert found.keys() == trained and not any(gradient.any() for gradient in found.values())
 
 
-def test_known_places_of_images_are_where_the_model_finds_them(dataset: Path, adapter: Phi3VAdapter) -> None:
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+def test_known_places_of_images_are_where_the_model_finds_them(dataset: Path, family: Phi3VFamily) -> None:
+    trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset), family)
     batch = packs.batch((0, 1, 3))
     ours = runs.gradients(trainer, batch)
     del batch["image_places"]
@@ -314,8 +316,8 @@ def test_known_places_of_images_are_where_the_model_finds_them(dataset: Path, ad
     assert_same(ours, runs.gradients(trainer, batch))
 
 
-def test_known_places_and_images_must_belong_together(dataset: Path, adapter: Phi3VAdapter) -> None:
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+def test_known_places_and_images_must_belong_together(dataset: Path, family: Phi3VFamily) -> None:
+    trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset), family)
     batch = packs.batch((0,))
     batch["image_places"] = batch["image_places"][:-1]
     with pytest.raises(ConvkitError, match=r"placeholders for .* image tokens, but the images make"):
@@ -326,10 +328,10 @@ def test_known_places_and_images_must_belong_together(dataset: Path, adapter: Ph
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # which it does itself
 @pytest.mark.parametrize("checkpointing", ["none", "all"])
 def test_documents_side_by_side_are_the_pack(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, checkpointing: str
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch, checkpointing: str
 ) -> None:
-    config = runs.config(dataset, adapter.directory, dataset, checkpointing=checkpointing)
-    trainer, packs = runs.parts(config, adapter)
+    config = runs.config(dataset, family.directory, dataset, gradient_checkpointing=checkpointing)
+    trainer, packs = runs.parts(config, family)
     monkeypatch.setattr(pad_packed, "_EVERY", 16)
     batch = packs.batch((0, 0, 0))
     plain = runs.gradients(trainer, batch)
@@ -346,7 +348,7 @@ def test_documents_side_by_side_are_the_pack(
     assert (3, 0) in shapes
     shapes.clear()
     torch._dynamo.utils.counters.clear()
-    compile_layers(trainer.sharding.model, adapter.compiled_layers, backend="aot_eager")
+    compile_layers(trainer.sharding.model, family.compiled_layers, backend="aot_eager")
     try:
         assert_same(runs.gradients(trainer, batch), plain)
         assert not shapes and not torch._dynamo.utils.counters["graph_break"]
@@ -360,14 +362,14 @@ def test_documents_side_by_side_are_the_pack(
     ("method", "share"),
     [
         ({}, compilation.ALL),
-        ({"use_lora": True, "checkpointing": "all"}, compilation.DEAR),
+        ({"use_lora": True, "gradient_checkpointing": "all"}, compilation.DEAR),
         ({"use_lora": True, "bf16": True, "fp8": True}, compilation.ALL),
     ],
 )
 def test_compiled_layers_compute_the_same(
-    dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any], share: float
+    dataset: Path, family: Phi3VFamily, method: dict[str, Any], share: float
 ) -> None:
-    trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, **method), adapter)
+    trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset, **method), family)
     runs.stir(trainer.sharding.model)
     batches = [packs.batch(pack) for pack in ((0, 1), (3, 2, 4))]
     nothing = {
@@ -376,7 +378,7 @@ def test_compiled_layers_compute_the_same(
     }
     batches.append(batches[0] | nothing)
     plain = [runs.gradients(trainer, batch) for batch in batches]
-    compile_layers(trainer.sharding.model, adapter.compiled_layers, backend="aot_eager")
+    compile_layers(trainer.sharding.model, family.compiled_layers, backend="aot_eager")
     compilation.keep(share)
     torch._dynamo.utils.clear_compilation_metrics()
     try:
@@ -391,17 +393,17 @@ def test_compiled_layers_compute_the_same(
         compilation.keep(compilation.ALL)
 
 
-def test_evaluating_compiles_nothing(dataset: Path, adapter: Phi3VAdapter) -> None:
+def test_evaluating_compiles_nothing(dataset: Path, family: Phi3VFamily) -> None:
     """Prompts are padded, and of many lengths: layers would be compiled anew for them."""
-    trainer, _ = runs.parts(runs.config(dataset, adapter.directory, dataset), adapter)
+    trainer, _ = runs.parts(runs.config(dataset, family.directory, dataset), family)
     model = trainer.sharding.model
-    samples = [adapter.sample(trainer.index.row(number), dataset / "images") for number in (1, 2)]
-    compile_layers(model, adapter.compiled_layers, backend="aot_eager")
+    samples = [family.sample(trainer.index.row(number), dataset / "images") for number in (1, 2)]
+    compile_layers(model, family.compiled_layers, backend="aot_eager")
     torch._dynamo.utils.counters.clear()
     try:
-        generator = Generator(model, adapter, max_new_tokens=2)
-        generator(adapter.collate(samples, packed=False))
-        generator.likelihoods(adapter.collate(samples, packed=False))
+        generator = Generator(model, family, max_new_tokens=2)
+        generator(family.collate(samples, packed=False))
+        generator.likelihoods(family.collate(samples, packed=False))
         assert not torch._dynamo.utils.counters["stats"]["unique_graphs"]
     finally:
         torch._dynamo.reset()
@@ -493,19 +495,19 @@ def test_as_many_layers_keep_their_activations_as_there_is_room_for() -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("method", [{}, {"use_lora": True}])
-def test_layers_are_told_by_kind(dataset: Path, adapter: Phi3VAdapter, method: dict[str, Any], frozen: bool) -> None:
-    options = {**method, "checkpointing": "all", "freeze_vision_model": frozen}
-    model = trainable.load(adapter, runs.config(dataset, adapter.directory, dataset, **options))
+def test_layers_are_told_by_kind(dataset: Path, family: Phi3VFamily, method: dict[str, Any], frozen: bool) -> None:
+    options = {**method, "gradient_checkpointing": "all", "freeze_vision_model": frozen}
+    model = trainable.load(family, runs.config(dataset, family.directory, dataset, **options))
     kinds = {kind.__name__: len(layers) for kind, layers in activation_checkpointing._by_kind(model).items()}
     assert kinds == {"Phi3VDecoderLayer": 2, **({} if frozen else {"CLIPEncoderLayer": 3})}  # the fourth never runs
 
 
 @pytest.mark.parametrize("method", [{}, {"use_lora": True, "full_vision_model": True}])
 def test_layers_keep_what_was_measured_of_them(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
 ) -> None:
     trainer, packs = runs.parts(
-        runs.config(dataset, adapter.directory, dataset, checkpointing="all", **method), adapter
+        runs.config(dataset, family.directory, dataset, gradient_checkpointing="all", **method), family
     )
     batch, model, device = packs.batch((0, 1, 3)), trainer.sharding.model, torch.device("cpu")
     all_learnt = batch | {"logits_to_keep": torch.arange(batch["labels"].shape[1] - 1)}
@@ -531,19 +533,23 @@ def test_layers_keep_what_was_measured_of_them(
 
 
 def test_a_limit_that_nothing_can_keep_is_told(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = trainable.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    model = trainable.load(family, runs.config(dataset, family.directory, dataset, gradient_checkpointing="all"))
     _count_on_cpu(monkeypatch)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2**30)
     told = activation_checkpointing.fit(model, torch.device("cpu"), 0.5, lambda: torch.zeros(()), lambda: None)
     assert told == "checkpointing: 5 of 5 layers compute twice, and still --memory_limit 0.5 is exceeded"
 
 
-@pytest.mark.parametrize("other", [{"checkpointing": "all"}, {"checkpointing": "none"}, {"fsdp": True}])
+@pytest.mark.parametrize(
+    "other", [{"gradient_checkpointing": "all"}, {"gradient_checkpointing": "none"}, {"fsdp": True}]
+)
 def test_a_limit_is_for_auto(dataset: Path, other: dict[str, Any]) -> None:
-    with pytest.raises(ConvkitError, match=r"--memory_limit does not go with --(checkpointing (all|none)|fsdp): "):
-        runs.config(dataset, dataset, dataset, **{"checkpointing": "auto", "memory_limit": 9, **other})
+    with pytest.raises(
+        ConvkitError, match=r"--memory_limit does not go with --(gradient_checkpointing (all|none)|fsdp): "
+    ):
+        runs.config(dataset, dataset, dataset, **{"gradient_checkpointing": "auto", "memory_limit": 9, **other})
 
 
 def _of_one_more(layers: list[Any], forward: Any, base: int) -> int:
@@ -576,9 +582,9 @@ def _count_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_layers_give_back_until_a_step_fits(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = trainable.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    model = trainable.load(family, runs.config(dataset, family.directory, dataset, gradient_checkpointing="all"))
     _count_on_cpu(monkeypatch)
     layers = [layer for kind in activation_checkpointing._by_kind(model).values() for layer in kind]
 
@@ -613,7 +619,7 @@ def test_layers_give_back_until_a_step_fits(
 )
 def test_compiled_layers_compute_what_is_cheap_again_if_not_all_can_keep_everything(
     dataset: Path,
-    adapter: Phi3VAdapter,
+    family: Phi3VFamily,
     monkeypatch: pytest.MonkeyPatch,
     limit: float,
     fits: int,
@@ -622,7 +628,7 @@ def test_compiled_layers_compute_what_is_cheap_again_if_not_all_can_keep_everyth
     share: float,
 ) -> None:
     """Each of five layers keeps 1.75 GiB, or 1 without what is cheap."""
-    model = trainable.load(adapter, runs.config(dataset, adapter.directory, dataset, checkpointing="all"))
+    model = trainable.load(family, runs.config(dataset, family.directory, dataset, gradient_checkpointing="all"))
     _count_on_cpu(monkeypatch)
     layers = [layer for kind in activation_checkpointing._by_kind(model).values() for layer in kind]
     now = torch._functorch.config
@@ -639,7 +645,7 @@ def test_compiled_layers_compute_what_is_cheap_again_if_not_all_can_keep_everyth
 
     monkeypatch.setattr(activation_checkpointing, "_kept", kept)
     compilation.keep(compilation.DEAR)
-    compile_layers(model, adapter.compiled_layers, backend="eager")
+    compile_layers(model, family.compiled_layers, backend="eager")
     found = activation_checkpointing.fit(
         model, torch.device("cpu"), limit, lambda: None, step, lambda here: here and agreed
     )
@@ -649,11 +655,11 @@ def test_compiled_layers_compute_what_is_cheap_again_if_not_all_can_keep_everyth
 @pytest.mark.usefixtures("budget")
 @pytest.mark.parametrize("use_lora", [False, True])
 def test_a_first_try_without_memory_is_not_the_last(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch, use_lora: bool
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch, use_lora: bool
 ) -> None:
     """A layer that computes twice holds for a moment what it would keep."""
-    options: dict[str, Any] = {"checkpointing": "all", "use_lora": use_lora}
-    model = trainable.load(adapter, runs.config(dataset, adapter.directory, dataset, **options))
+    options: dict[str, Any] = {"gradient_checkpointing": "all", "use_lora": use_lora}
+    model = trainable.load(family, runs.config(dataset, family.directory, dataset, **options))
     _count_on_cpu(monkeypatch)
     now = torch._functorch.config
 
@@ -661,7 +667,7 @@ def test_a_first_try_without_memory_is_not_the_last(
         if now.activation_memory_budget == compilation.ALL:
             raise torch.OutOfMemoryError
 
-    compile_layers(model, adapter.compiled_layers, backend="eager")
+    compile_layers(model, family.compiled_layers, backend="eager")
     told = activation_checkpointing.fit(model, torch.device("cpu"), 1.0, lambda: torch.zeros(()), step)
     assert told == "checkpointing: 0 of 5 layers compute twice, the others what is cheap"
 
@@ -722,12 +728,10 @@ def test_cudnn_attends_where_it_gives_what_is_asked_for(
     assert calls == ["cudnn" if kernels else "sdpa"]
 
 
-def test_learns_in_bfloat16_throughout(dataset: Path, adapter: Phi3VAdapter) -> None:
+def test_learns_in_bfloat16_throughout(dataset: Path, family: Phi3VFamily) -> None:
     options = {"bf16": True, "num_train_epochs": 3}
-    compact, packs = runs.parts(
-        runs.config(dataset, adapter.directory, dataset, optim="adamw_bf16", **options), adapter
-    )
-    plain, _ = runs.parts(runs.config(dataset, adapter.directory, dataset, **options), adapter)
+    compact, packs = runs.parts(runs.config(dataset, family.directory, dataset, optim="adamw_bf16", **options), family)
+    plain, _ = runs.parts(runs.config(dataset, family.directory, dataset, **options), family)
     assert {p.dtype for p in compact.sharding.model.parameters()} == {torch.bfloat16}
     for step in range(compact.plan.steps):
         ours, theirs = (t.step(step, map(packs.batch, t.plan.packs(step))) for t in (compact, plain))

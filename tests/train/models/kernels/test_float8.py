@@ -15,7 +15,7 @@ from convkit.train import run
 from convkit.train.config import resolve
 from convkit.train.models.kernels import float8, lora
 from convkit.train.models.kernels.float8 import LARGEST, Float8Linear, product, product_back, rounded
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.setup import trainable
 from convkit.train.setup.trainable import own_name
 from tests.train.helpers import runs
@@ -170,34 +170,34 @@ def test_torch_can_compile_adapters_on_float8(wanted: bool) -> None:
         torch.library.opcheck(operator, inputs, test_utils="test_faketensor")
 
 
-def test_what_is_in_float8(dataset: Path, adapter: Phi3VAdapter) -> None:
-    trainer, ours = runs.first_step(dataset, adapter, use_lora=True, bf16=True, fp8=True)
+def test_what_is_in_float8(dataset: Path, family: Phi3VFamily) -> None:
+    trainer, ours = runs.first_step(dataset, family, use_lora=True, bf16=True, fp8=True)
     model = trainer.sharding.model
     packed = in_float8(model)
     layers = [f"model.layers.{number}." for number in range(2)]
     ends = ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"]
     assert packed == {f"{layer}{end}.base_layer" for layer in layers for end in ends}
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in model.named_parameters() if p.requires_grad)
-    _, exact = runs.first_step(dataset, adapter, use_lora=True)
+    _, exact = runs.first_step(dataset, family, use_lora=True)
     assert ours.loss != exact.loss
     assert ours.loss == pytest.approx(exact.loss, rel=0.02)
 
 
 def test_a_head_stays_as_it_is_whatever_its_width(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(float8, "_SIDE", 1)
-    config = runs.config(dataset, adapter.directory, dataset, use_lora=True, bf16=True, fp8=True)
-    packed = in_float8(trainable.load(adapter, config))
+    config = runs.config(dataset, family.directory, dataset, use_lora=True, bf16=True, fp8=True)
+    packed = in_float8(trainable.load(family, config))
     assert packed
     assert all(name.startswith("model.layers.") for name in packed)
 
 
 def test_adapters_on_float8_go_the_fast_way(
-    dataset: Path, adapter: Phi3VAdapter, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = runs.config(dataset, adapter.directory, dataset, use_lora=True, bf16=True, fp8=True)
-    trainer, packs = runs.parts(config, adapter)
+    config = runs.config(dataset, family.directory, dataset, use_lora=True, bf16=True, fp8=True)
+    trainer, packs = runs.parts(config, family)
     calls, ours = list[int](), lora._lora
 
     def count(x: Tensor, frozen: list[Tensor], *others: Any) -> Any:
@@ -233,11 +233,11 @@ def test_widths_that_gpus_do_not_take_stay_as_they_are() -> None:
     assert [type(layer) for layer in layers] == [Float8Linear, nn.Linear, nn.Linear, nn.Conv2d]
 
 
-def test_gradients_stay_within_what_rounding_explains(dataset: Path, adapter: Phi3VAdapter) -> None:
+def test_gradients_stay_within_what_rounding_explains(dataset: Path, family: Phi3VFamily) -> None:
     """Of a small model with random weights: 0.03 away with bfloat16, 0.18 with float8, 0.52 with 4 bits."""
     found = []
     for options in ({}, {"bf16": True, "fp8": True}):
-        trainer, packs = runs.parts(runs.config(dataset, adapter.directory, dataset, use_lora=True, **options), adapter)
+        trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset, use_lora=True, **options), family)
         runs.stir(trainer.sharding.model)
         loss, by_name = runs.gradients(trainer, packs.batch((0, 1, 2)))
         found.append((loss, torch.cat([by_name[name].flatten() for name in sorted(by_name)])))
@@ -247,14 +247,14 @@ def test_gradients_stay_within_what_rounding_explains(dataset: Path, adapter: Ph
     assert torch.cosine_similarity(ours, theirs, dim=0) > 0.97
 
 
-def test_a_layer_with_dropout_is_left_to_peft_and_learns(dataset: Path, adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_a_layer_with_dropout_is_left_to_peft_and_learns(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     said: list[str] = []
     options = {"use_lora": True, "bf16": True, "fp8": True, "lora_dropout": 0.1}
-    config = runs.config(dataset, adapter.directory, tmp_path / "run", **options)
-    model = trainable.load(adapter, config)
+    config = runs.config(dataset, family.directory, tmp_path / "run", **options)
+    model = trainable.load(family, config)
     assert any(isinstance(module, Float8Linear) for module in model.modules())
     assert not any(isinstance(module, lora.Fused) for module in model.modules())
-    run.train(config, adapter, runs.ONE, say=said.append)
+    run.train(config, family, runs.ONE, say=said.append)
     assert said[-1].startswith("10 rows planned = 10 trained")
 
 

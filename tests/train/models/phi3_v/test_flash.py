@@ -12,8 +12,8 @@ import torch.nn.functional as F  # noqa: N812 (its name everywhere)
 from torch import Tensor
 from transformers import modeling_flash_attention_utils as flash
 
-from convkit.schema import Conversation
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.schema import Row
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.modeling import Phi3VPreTrainedModel
 from tests.train.models.phi3_v.test_model import _generate, _sample, _shrink
 
@@ -90,12 +90,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool) 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
-def test_a_pack_is_told_by_its_bounds(adapter: Phi3VAdapter, calls: Calls) -> None:
-    samples = [_sample(adapter, 1), _sample(adapter, 2, extra=90), _sample(adapter, 3, image=False)]
-    batch = adapter.collate(samples, packed=True)
+def test_a_pack_is_told_by_its_bounds(family: Phi3VFamily, calls: Calls) -> None:
+    samples = [_sample(family, 1), _sample(family, 2, extra=90), _sample(family, 3, image=False)]
+    batch = family.collate(samples, packed=True)
     found = {}
     for attention in ("varlen", "flash_attention_2"):
-        model = adapter.load(torch.float32, attention).train()
+        model = family.load(torch.float32, attention).train()
         _shrink(model, 400)
         output = model(**batch)
         output.loss.backward()
@@ -108,29 +108,29 @@ def test_a_pack_is_told_by_its_bounds(adapter: Phi3VAdapter, calls: Calls) -> No
 
 
 @pytest.mark.parametrize("prompts", [False, True], ids=["right", "left"])
-def test_padding_is_left_out(adapter: Phi3VAdapter, calls: Calls, prompts: bool) -> None:
-    row = Conversation.model_validate(
+def test_padding_is_left_out(family: Phi3VFamily, calls: Calls, prompts: bool) -> None:
+    row = Row.model_validate(
         {"id": "r1", "source": "s", "conversations": [{"images": [], "user": "What?", "assistant": "A cup."}]}
     )
-    make = adapter.prompt if prompts else adapter.sample
+    make = family.prompt if prompts else family.sample
     other = row.model_copy(update={"system": "Be true, and brief."})
-    batch = adapter.collate([make(row, adapter.directory), make(other, adapter.directory)], packed=False)
+    batch = family.collate([make(row, family.directory), make(other, family.directory)], packed=False)
     real = batch["attention_mask"].bool()
     logits = []
     for attention in ("sdpa", "flash_attention_2"):
         with torch.no_grad():
-            logits.append(adapter.load(torch.float32, attention).eval()(**batch).logits[real])
+            logits.append(family.load(torch.float32, attention).eval()(**batch).logits[real])
     torch.testing.assert_close(logits[1], logits[0], atol=1e-5, rtol=1e-5)
     lengths = real.sum(dim=1)
     assert calls and all(call["bounds"] == [0, int(lengths[0]), int(lengths.sum())] for call in calls)
 
 
-def test_generation_reads_the_cache(adapter: Phi3VAdapter, calls: Calls) -> None:
-    sample = _sample(adapter, 1)
+def test_generation_reads_the_cache(family: Phi3VFamily, calls: Calls) -> None:
+    sample = _sample(family, 1)
     inputs = {"input_ids": sample.input_ids[None], "attention_mask": torch.ones(1, len(sample)).long(), **sample.media}
     found = []
     for attention in ("sdpa", "flash_attention_2"):
-        model = adapter.load(torch.float32, attention).eval()
+        model = family.load(torch.float32, attention).eval()
         _shrink(model, len(sample) + 4)  # on the way all is read once more
         found.append(_generate(model, inputs))
     assert torch.equal(found[1].sequences, found[0].sequences)

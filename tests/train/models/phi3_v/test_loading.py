@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train import models
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
@@ -95,24 +95,24 @@ def phi3_vision(checkpoint: Path, tmp_path: Path) -> Path:
 
 def test_phi_3_vision_is_taken_with_what_is_its_own(phi3_vision: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert Phi3VConfig().pad_token_id == 32000  # its config.json has none
-    adapter = models.adapter(phi3_vision)
-    assert adapter.profile == "phi-3.5-vision:num_crops=16"
+    family = models.model_family(phi3_vision)
+    assert family.profile == "phi-3.5-vision:num_crops=16"
     PIL.Image.effect_noise((900, 700), 40).save(tmp_path / "a.png")
     turn = {"images": ["a.png"], "user": "What?", "assistant": "Yes."}
-    row = Conversation.model_validate({"id": "r1", "source": "s", "conversations": [turn]})
-    sample = adapter.sample(row, tmp_path)
-    assert len(adapter.tiles(sample)) == 16
-    model = adapter.load(torch.float32, "sdpa").eval()
+    row = Row.model_validate({"id": "r1", "source": "s", "conversations": [turn]})
+    sample = family.sample(row, tmp_path)
+    assert len(family.tiles(sample)) == 16
+    model = family.load(torch.float32, "sdpa").eval()
     assert model.config.sliding_window is None
     assert model.model.rotary_emb.factors[0][:2] == [1.05, 1.05]
-    batch = adapter.collate([sample], packed=True)
+    batch = family.collate([sample], packed=True)
     with torch.no_grad():
         loss = model(**batch).loss
-        assert loss != models.adapter(checkpoint).load(torch.float32, "sdpa").eval()(**batch).loss  # other factors
+        assert loss != models.model_family(checkpoint).load(torch.float32, "sdpa").eval()(**batch).loss  # other factors
     model.save_pretrained(tmp_path / "saved")
-    adapter.save_processor(tmp_path / "saved")
-    again = models.adapter(tmp_path / "saved")
-    assert again.profile == adapter.profile
+    family.save_processor(tmp_path / "saved")
+    again = models.model_family(tmp_path / "saved")
+    assert again.profile == family.profile
     with torch.no_grad():
         assert torch.equal(again.load(torch.float32, "sdpa").eval()(**batch).loss, loss)
     saved = json.loads((tmp_path / "saved/config.json").read_bytes())

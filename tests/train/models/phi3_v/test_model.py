@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from convkit.errors import ConvkitError
-from convkit.schema import Conversation
+from convkit.schema import Row
 from convkit.train import models
 from convkit.train.models import tiny
 from convkit.train.models.collate import Sample, pack, pad
-from convkit.train.models.phi3_v.family import Phi3VAdapter
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.tokenize import IGNORED
 from tests.conftest import ROOT
@@ -32,10 +32,10 @@ def _picture(seed: int, size: tuple[int, int] = (60, 40)) -> PIL.Image.Image:
     return PIL.Image.fromarray(pixels.numpy())
 
 
-def _sample(adapter: Phi3VAdapter, seed: int, extra: int = 0, image: bool = True) -> Sample:
+def _sample(family: Phi3VFamily, seed: int, extra: int = 0, image: bool = True) -> Sample:
     """A document with an image, or without, and `extra` random tokens."""
     text = PROMPT if image else PROMPT.replace("<|image_1|>", "")
-    inputs = adapter.processor(_picture(seed) if image else None, text, num_crops=1)
+    inputs = family.processor(_picture(seed) if image else None, text, num_crops=1)
     tail = torch.randint(260, 300, (extra + 4,), generator=torch.Generator().manual_seed(seed))
     ids = torch.cat((inputs["input_ids"][0], tail))
     labels = ids.clone()
@@ -71,18 +71,16 @@ def _alike_packed_and_alone(model: Phi3VForCausalLM, samples: list[Sample]) -> T
 
 
 @pytest.mark.parametrize("attention", ["varlen", "sdpa", "eager"])
-def test_packed_documents_equal_their_own_selves(adapter: Phi3VAdapter, attention: str) -> None:
-    model = adapter.load(torch.float32, attention).train()
+def test_packed_documents_equal_their_own_selves(family: Phi3VFamily, attention: str) -> None:
+    model = family.load(torch.float32, attention).train()
     _shrink(model, 400)
-    samples = [_sample(adapter, 1), _sample(adapter, 2, extra=90), _sample(adapter, 3, image=False)]
+    samples = [_sample(family, 1), _sample(family, 2, extra=90), _sample(family, 3, image=False)]
     assert [len(sample) > 400 for sample in samples] == [False, True, False]
     _alike_packed_and_alone(model, samples)
 
 
-def test_packing_a_document_beyond_4096_tokens_beside_short_ones(
-    adapter: Phi3VAdapter, model: Phi3VForCausalLM
-) -> None:
-    samples = [_sample(adapter, 1), _sample(adapter, 2, extra=4000), _sample(adapter, 3)]
+def test_packing_a_document_beyond_4096_tokens_beside_short_ones(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+    samples = [_sample(family, 1), _sample(family, 2, extra=4000), _sample(family, 3)]
     assert [len(sample) > 4096 for sample in samples] == [False, True, False]
     logits = _alike_packed_and_alone(model, samples)
     _shrink(model, 100_000)
@@ -91,19 +89,19 @@ def test_packing_a_document_beyond_4096_tokens_beside_short_ones(
     assert (short_factors - logits[len(samples[0]) : -len(samples[2])]).abs().max() > 1e-3
 
 
-def test_a_first_token_is_never_learnt_from_the_document_before(adapter: Phi3VAdapter) -> None:
-    sample = _sample(adapter, 1, image=False)
+def test_a_first_token_is_never_learnt_from_the_document_before(family: Phi3VFamily) -> None:
+    sample = _sample(family, 1, image=False)
     every = Sample(sample.input_ids, sample.input_ids, {})
     packed = pack([every, every])
     assert (packed["labels"] == IGNORED).nonzero()[:, 1].tolist() == [0, len(every)]
     assert packed["position_ids"][0].tolist() == [*range(len(every)), *range(len(every))]
 
 
-def test_padding_changes_nothing(adapter: Phi3VAdapter, model: Phi3VForCausalLM) -> None:
+def test_padding_changes_nothing(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     _shrink(model, 400)
-    samples = [_sample(adapter, 1), _sample(adapter, 2, extra=90)]
+    samples = [_sample(family, 1), _sample(family, 2, extra=90)]
     with torch.no_grad():
-        batch = model(**pad(samples, adapter.processor.tokenizer.pad_token_id)).logits
+        batch = model(**pad(samples, family.processor.tokenizer.pad_token_id)).logits
         for row, sample in zip(batch, samples, strict=True):
             torch.testing.assert_close(row[: len(sample)], _alone(model, sample).logits[0], atol=1e-5, rtol=1e-5)
 
@@ -122,9 +120,9 @@ def _generate(model: Phi3VForCausalLM, inputs: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("boundary", [100_000, 4], ids=["below", "across"])
 def test_generation_with_cache_equals_without(
-    adapter: Phi3VAdapter, model: Phi3VForCausalLM, monkeypatch: pytest.MonkeyPatch, boundary: int
+    family: Phi3VFamily, model: Phi3VForCausalLM, monkeypatch: pytest.MonkeyPatch, boundary: int
 ) -> None:
-    inputs = adapter.processor(_picture(1), PROMPT, num_crops=1)
+    inputs = family.processor(_picture(1), PROMPT, num_crops=1)
     length = inputs["input_ids"].shape[1]
     _shrink(model, boundary if boundary > length else length + boundary)
     cached, plain = _generate(model, inputs), _generate(model, inputs, use_cache=False)
@@ -136,35 +134,35 @@ def test_generation_with_cache_equals_without(
         assert (stale.logits[-1] - plain.logits[-1]).abs().max() > 1e-4
 
 
-def test_generation_across_4096_tokens(adapter: Phi3VAdapter, model: Phi3VForCausalLM) -> None:
-    sample = _sample(adapter, 2, extra=4096 - 3 - len(_sample(adapter, 2)))
+def test_generation_across_4096_tokens(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+    sample = _sample(family, 2, extra=4096 - 3 - len(_sample(family, 2)))
     inputs = {"input_ids": sample.input_ids[None], "attention_mask": torch.ones(1, len(sample)).long(), **sample.media}
     cached, plain = _generate(model, inputs), _generate(model, inputs, use_cache=False)
     assert len(sample) < 4096 < cached.sequences.shape[1]
     torch.testing.assert_close(cached.logits, plain.logits, atol=1e-5, rtol=1e-5)
 
 
-def test_a_left_padded_batch_equals_single_prompts(adapter: Phi3VAdapter, model: Phi3VForCausalLM) -> None:
+def test_a_left_padded_batch_equals_single_prompts(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     _shrink(model, 336)  # one row crosses it while generating, the other never reaches it
     texts = [PROMPT, "<|user|>\nWhat?<|end|>\n<|assistant|>\n"]
     pictures: list[list[PIL.Image.Image]] = [[_picture(1)], []]
-    batch = _generate(model, adapter.processor(pictures, texts, num_crops=1))
+    batch = _generate(model, family.processor(pictures, texts, num_crops=1))
     for row, (text, group) in enumerate(zip(texts, pictures, strict=True)):
-        single = _generate(model, adapter.processor(group, text, num_crops=1))
+        single = _generate(model, family.processor(group, text, num_crops=1))
         for together, alone in zip(batch.logits, single.logits, strict=True):
             torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-5)
 
 
-def test_beams_keep_their_own_images(adapter: Phi3VAdapter, model: Phi3VForCausalLM) -> None:
+def test_beams_keep_their_own_images(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     two = PROMPT.replace("<|image_1|>", "<|image_1|><|image_2|>")
-    inputs = adapter.processor([[_picture(1), _picture(2)], [_picture(3), _picture(4)]], [two, two], num_crops=1)
+    inputs = family.processor([[_picture(1), _picture(2)], [_picture(3), _picture(4)]], [two, two], num_crops=1)
     greedy, beams = _generate(model, inputs), _generate(model, inputs, num_return_sequences=2, num_beams=2)
     assert beams.sequences.shape[0] == 4
     torch.testing.assert_close(beams.logits[0][::2], greedy.logits[0], atol=1e-5, rtol=1e-5)
 
 
-def test_gradient_checkpointing_changes_no_gradient(adapter: Phi3VAdapter) -> None:
-    model, sample = adapter.load(torch.float32).train(), _sample(adapter, 1)
+def test_gradient_checkpointing_changes_no_gradient(family: Phi3VFamily) -> None:
+    model, sample = family.load(torch.float32).train(), _sample(family, 1)
     norms = []
     for checkpointing in (False, True):
         if checkpointing:
@@ -176,9 +174,9 @@ def test_gradient_checkpointing_changes_no_gradient(adapter: Phi3VAdapter) -> No
     torch.testing.assert_close(norms[0], norms[1])
 
 
-def test_text_alone_gives_every_trained_parameter_a_gradient(adapter: Phi3VAdapter) -> None:
-    model = adapter.load(torch.float32).train()
-    sample = _sample(adapter, 1, image=False)
+def test_text_alone_gives_every_trained_parameter_a_gradient(family: Phi3VFamily) -> None:
+    model = family.load(torch.float32).train()
+    sample = _sample(family, 1, image=False)
     output = _alone(model, sample)
     output.loss.backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
@@ -188,7 +186,7 @@ def test_text_alone_gives_every_trained_parameter_a_gradient(adapter: Phi3VAdapt
         assert torch.equal(output.logits, _alone(model.eval(), sample).logits)
 
 
-def test_rotary_tables_are_fp32_whatever_the_dtype(adapter: Phi3VAdapter, model: Phi3VForCausalLM) -> None:
+def test_rotary_tables_are_fp32_whatever_the_dtype(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     positions = torch.arange(4096)[None]
     exact = model.model.rotary_emb(positions, torch.tensor([[4096]]), torch.float32)
     half = model.to(torch.bfloat16).model.rotary_emb(positions, torch.tensor([[4096]]), torch.float32)
@@ -198,7 +196,7 @@ def test_rotary_tables_are_fp32_whatever_the_dtype(adapter: Phi3VAdapter, model:
 
 @pytest.mark.parametrize("shard", ["1GB", "60KB"], ids=["whole", "sharded"])
 def test_saving_gives_the_same_checkpoint(
-    adapter: Phi3VAdapter, model: Phi3VForCausalLM, checkpoint: Path, tmp_path: Path, shard: str
+    family: Phi3VFamily, model: Phi3VForCausalLM, checkpoint: Path, tmp_path: Path, shard: str
 ) -> None:
     model.save_pretrained(tmp_path, max_shard_size=shard)
     files = sorted(tmp_path.glob("*.safetensors"))
@@ -209,7 +207,7 @@ def test_saving_gives_the_same_checkpoint(
     assert all(torch.equal(saved[name], tensor) for name, tensor in original.items())
     assert "model.vision_embed_tokens.img_processor.vision_model.encoder.layers.3.mlp.fc1.weight" in saved
     again = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
-    sample = _sample(adapter, 1)
+    sample = _sample(family, 1)
     with torch.no_grad():
         assert torch.equal(_alone(again, sample).logits, _alone(model, sample).logits)
     config = json.loads((tmp_path / "config.json").read_bytes())
@@ -243,10 +241,10 @@ def test_missing_and_alien_tensors_are_named(checkpoint: Path, tmp_path: Path) -
 
 def test_unknown_models_are_refused_with_the_list(tmp_path: Path) -> None:
     with pytest.raises(ConvkitError, match="does not say what kind"):
-        models.adapter(tmp_path)
+        models.model_family(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ConvkitError, match=r"'llama', which convkit cannot train. It can train: phi3_v"):
-        models.adapter(tmp_path)
+        models.model_family(tmp_path)
 
 
 @pytest.mark.parametrize("version", ["5.16.1", "5.24.0", "6.0.0.dev0", "4.57.6"])
@@ -258,11 +256,11 @@ def test_a_transformers_that_was_not_tried_is_refused(version: str) -> None:
 
 
 def test_the_adapter_is_found_by_model_type(checkpoint: Path) -> None:
-    assert isinstance(models.adapter(checkpoint), Phi3VAdapter)
+    assert isinstance(models.model_family(checkpoint), Phi3VFamily)
 
 
-def test_placeholders_need_their_images(adapter: Phi3VAdapter, model: Phi3VForCausalLM) -> None:
-    inputs = adapter.processor(_picture(1), PROMPT, num_crops=1)
+def test_placeholders_need_their_images(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+    inputs = family.processor(_picture(1), PROMPT, num_crops=1)
     with pytest.raises(ConvkitError, match="no pixel_values"):
         model(inputs["input_ids"])
     with pytest.raises(ConvkitError, match="placeholders for 312 image tokens, but the images make 313"):
@@ -271,32 +269,32 @@ def test_placeholders_need_their_images(adapter: Phi3VAdapter, model: Phi3VForCa
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # what peft asks of transformers
 def test_lora_merged_equals_unmerged_and_survives_saving(
-    adapter: Phi3VAdapter, model: Phi3VForCausalLM, tmp_path: Path
+    family: Phi3VFamily, model: Phi3VForCausalLM, tmp_path: Path
 ) -> None:
-    sample = _sample(adapter, 1)
-    config = peft.LoraConfig(r=4, target_modules=list(adapter.lora_targets), init_lora_weights=False)
+    sample = _sample(family, 1)
+    config = peft.LoraConfig(r=4, target_modules=list(family.lora_targets), init_lora_weights=False)
     adapted = peft.get_peft_model(model, config).eval()
     assert not any("vision" in name for name, p in adapted.named_parameters() if p.requires_grad)
     with torch.no_grad():
         expected = _alone(adapted, sample).logits
     adapted.save_pretrained(tmp_path, save_embedding_layers=False)
     assert list(tmp_path.glob("*.safetensors"))
-    again = peft.PeftModel.from_pretrained(adapter.load(torch.float32).eval(), tmp_path)
+    again = peft.PeftModel.from_pretrained(family.load(torch.float32).eval(), tmp_path)
     with torch.no_grad():
         assert torch.equal(_alone(again, sample).logits, expected)
         merged = _alone(again.merge_and_unload(), sample).logits
     torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_eight_rows_are_learnt_by_heart(adapter: Phi3VAdapter, tmp_path: Path) -> None:
+def test_eight_rows_are_learnt_by_heart(family: Phi3VFamily, tmp_path: Path) -> None:
     _picture(1).save(tmp_path / "a.png")
     turns = [{"images": ["a.png"][:i], "user": f"What is {i}?", "assistant": f"It is {7 * i}."} for i in range(8)]
     rows = [
-        Conversation.model_validate({"id": str(i), "source": "s", "conversations": [turn]})
+        Row.model_validate({"id": str(i), "source": "s", "conversations": [turn]})
         for i, turn in enumerate(turns[:2] + [{**turn, "images": []} for turn in turns[2:]])
     ]
-    model = adapter.load(torch.float32).train()
-    batch = adapter.collate([adapter.sample(row, tmp_path) for row in rows], packed=True)
+    model = family.load(torch.float32).train()
+    batch = family.collate([family.sample(row, tmp_path) for row in rows], packed=True)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     for _ in range(60):
         loss = model(**batch).loss
@@ -304,13 +302,11 @@ def test_eight_rows_are_learnt_by_heart(adapter: Phi3VAdapter, tmp_path: Path) -
         optimizer.step()
         optimizer.zero_grad()
     assert loss.item() < 0.05
-    inputs = adapter.collate([adapter.prompt(rows[3], tmp_path)], packed=False)
+    inputs = family.collate([family.prompt(rows[3], tmp_path)], packed=False)
     del inputs["labels"]
-    said = model.eval().generate(
-        **inputs, max_new_tokens=20, do_sample=False, eos_token_id=list(adapter.stop_token_ids)
-    )
+    said = model.eval().generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=list(family.stop_token_ids))
     tokens = said[0, inputs["input_ids"].shape[1] :]
-    assert adapter.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip() == "It is 21."
+    assert family.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip() == "It is 21."
 
 
 def test_tiny_checkpoints_are_reproducible(checkpoint: Path, tmp_path: Path) -> None:
