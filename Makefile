@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export CONVKIT_CACHE := $(CURDIR)/$(VENV)/cache
 
-.PHONY: demo test search check schemas bench clean
+.PHONY: demo test test-slow test-oldest search check wheel schemas bench clean
 
 # What is finished is not done again, and what was interrupted goes on; `rm -rf demo` begins anew. The commands can be
 # typed by hand just as they are shown.
@@ -33,8 +33,18 @@ demo/easy-vqa/receipt.json: | $(VENV)/demo
 demo/start: | demo/easy-vqa/receipt.json
 	$(BIN)/convkit init-vlm --texts_of demo/easy-vqa --vision tiny --output_dir demo/start
 
-test: $(VENV)/test ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(VENV)/test ## the test suite; what takes long is in test-slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/test ## the rest of the suite: kills at every instant, several processes, large inputs
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+OLDEST := $(VENV)/oldest
+test-oldest: pyproject.toml ## the tests that need no torch, with the oldest versions that pyproject.toml allows
+	rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip --disable-pip-version-check -q install uv
+	$(OLDEST)/bin/uv pip install -q --python $(OLDEST)/bin/python --resolution lowest-direct -e '.[oldest]'
+	$(OLDEST)/bin/python -m pytest -n 2 -m "not slow" --ignore tests/train --ignore tests/benchmarks
 
 search: $(VENV)/test ## the tests of drawn examples, with examples that no run before has drawn
 	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile=new
@@ -45,6 +55,15 @@ check: $(VENV)/dev ## style, types, generated files
 	$(BIN)/mypy
 	$(BIN)/python -m convkit.schemas --check
 	$(BIN)/python -m convkit.reporters.rule_page --check
+
+wheel: $(VENV)/wheel ## build sdist and wheel into dist/, and try the wheel in an environment of its own
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	rm -rf $(VENV)/try && $(PYTHON) -m venv $(VENV)/try
+	$(VENV)/try/bin/python -m pip --disable-pip-version-check -q install -c constraints.txt "$$(ls dist/*.whl)[easy-vqa]"
+	cd $(VENV)/try && bin/convkit convert easy-vqa --out_dir data && bin/convkit validate data
+	rm -rf $(VENV)/try
 
 schemas: $(VENV)/test ## write schemas/ from the pydantic models, and docs/rules/ from the rules
 	$(BIN)/python -m convkit.schemas
