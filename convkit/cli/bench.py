@@ -1,6 +1,5 @@
 """`convkit bench`: how fast training is on this machine, and how fast data is made ready for it."""
 
-import inspect
 import json
 import os
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from convkit.cli.train_options import options, quiet, signed
+from convkit.cli.train_options import dataclass_options, parameter, silence_libraries, with_signature
 from convkit.errors import ConvkitError
 from convkit.train.bench import NOT_MEASURED
+from convkit.train.config import ALIASES, SECTIONS, Config
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,7 +51,7 @@ def _train(
     """
     given = {name: value for name, value in values.items() if value is not None}
     _require_folder(json_file)
-    quiet()
+    silence_libraries()
     from rich.console import Console
 
     from convkit.errors import MissingExtra
@@ -184,7 +184,7 @@ def data(
     batches with as many worker processes as said.
     """
     _require_folder(json_file)
-    quiet()
+    silence_libraries()
     from rich.console import Console
 
     from convkit.errors import MissingExtra
@@ -208,12 +208,16 @@ def _powers_of_two() -> list[int]:
 
 
 app.command("train")(
-    signed(
+    with_signature(
         _train,
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-            for name, (annotation, default) in _own().items()
-        ]
-        + options({*NOT_MEASURED, "data_dir", "use_lora", "use_qlora"}, _USUAL),
+        [parameter(name, annotation, default) for name, (annotation, default) in _own().items()]
+        + dataclass_options(
+            Config,
+            without={*NOT_MEASURED, "data_dir", "use_lora", "use_qlora"},
+            defaults=_USUAL,
+            aliases=ALIASES,
+            sections=SECTIONS,
+            unset_is_none=True,
+        ),
     )
 )

@@ -69,14 +69,14 @@ def evaluate(
     Runs by itself, or once for each GPU under torchrun. Exit code 1 if a turn could not be scored though others could.
     """
     from convkit.cli.report import at_the_end
-    from convkit.cli.train_options import quiet
+    from convkit.cli.train_options import silence_libraries
     from convkit.errors import MissingExtra
     from convkit.metrics.score import Options as ScoreOptions
     from convkit.metrics.score import refuse_unknown
     from convkit.reporters.scores import render
     from convkit.utils.progress import progress_bar
 
-    quiet()
+    silence_libraries()
     scored_by = ScoreOptions(names(metrics))
     refuse_unknown(scored_by)
     try:

@@ -30,12 +30,12 @@ def init_vlm(
 
     Nothing is downloaded, and no code of the language model's folder is run.
     """
-    from convkit.cli.train_options import quiet
+    from convkit.cli.train_options import silence_libraries
     from convkit.errors import ConvkitError, MissingExtra
 
     if (language_model is None) == (texts_of is None):
         raise ConvkitError("Give --language_model to join a trained one, or --texts_of for a tiny one; one of them.")
-    quiet()
+    silence_libraries()
     try:
         from convkit.train.models import init_vlm as run
     except ModuleNotFoundError as error:

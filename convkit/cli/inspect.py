@@ -19,12 +19,12 @@ def inspect(
     ] = None,
 ) -> None:
     """Show what a model will see of a row: tokens, which of them are trained on, positions, tiles."""
-    from convkit.cli.train_options import quiet
+    from convkit.cli.train_options import silence_libraries
     from convkit.errors import ConvkitError, MissingExtra
 
     if out is not None and out.suffix != ".html":
         raise ConvkitError(f"--out writes a page, which {str(out)!r} is no name for. Give one that ends in .html.")
-    quiet()
+    silence_libraries()
     try:
         from convkit.train import models
         from convkit.train.inspect import views

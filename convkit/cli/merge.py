@@ -19,10 +19,10 @@ def merge(
     ] = None,
 ) -> None:
     """Merge an adapter into its model, in the layout in which such models are published."""
-    from convkit.cli.train_options import quiet
+    from convkit.cli.train_options import silence_libraries
     from convkit.errors import MissingExtra
 
-    quiet()
+    silence_libraries()
     try:
         from convkit.train import models
         from convkit.train.models.merge import merge as merged

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from convkit.cli.report import at_the_end
-from convkit.cli.train_options import options, quiet, signed
-from convkit.train.config import SECTIONS, Config
+from convkit.cli.train_options import dataclass_options, parameter, silence_libraries, with_signature
+from convkit.train.config import ALIASES, SECTIONS, Config
 from convkit.train.recipes import RECIPES
 
 
@@ -43,7 +43,7 @@ def _launch(processes: int) -> None:
 
 
 def _start(config: Config, validate: bool) -> None:
-    quiet()
+    silence_libraries()
     from convkit.errors import MissingExtra
     from convkit.utils.progress import progress_bar
 
@@ -84,47 +84,28 @@ def _has_findings(config: Config, profile: str | None) -> bool:
 
 
 def command() -> Any:
-    """The command, with an option for each field."""
-    first = SECTIONS["data_dir"]
-    own: dict[str, tuple[Any, Any]] = {
-        "config": (
-            Annotated[
-                Path | None,
-                typer.Option("--config", help="A YAML file of options; those given win.", rich_help_panel=first),
-            ],
-            None,
-        ),
-        "recipe": (
-            Annotated[
-                str | None,
-                typer.Option(
-                    "--recipe", help=f"The recipe's options for: {', '.join(RECIPES)}.", rich_help_panel=first
-                ),
-            ],
-            None,
-        ),
-        "nproc": (
-            Annotated[
-                int,
-                typer.Option(
-                    "--nproc",
-                    min=1,
-                    help="Start so many processes here, one for each GPU.",
-                    rich_help_panel=SECTIONS["deepspeed"],
-                ),
-            ],
-            1,
-        ),
-        "validate": (
-            Annotated[
-                bool,
-                typer.Option("--validate", help="Run `convkit validate` for the model first.", rich_help_panel=first),
-            ],
-            False,
-        ),
-    }
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        for name, (annotation, default) in own.items()
+    """Return the command, with an option for each field of `Config`."""
+    return with_signature(
+        _run, [*dataclass_options(Config, aliases=ALIASES, sections=SECTIONS, unset_is_none=True), *_own_options()]
+    )
+
+
+def _own_options() -> list[inspect.Parameter]:
+    """Return the options that are no fields of `Config`."""
+    first, distributed = SECTIONS["data_dir"], SECTIONS["deepspeed"]
+    config = typer.Option(
+        "--config", help="YAML file of options; the command line overrides it.", rich_help_panel=first
+    )
+    recipe = typer.Option(
+        "--recipe", help=f"Use published hyper-parameters: {', '.join(RECIPES)}.", rich_help_panel=first
+    )
+    validate = typer.Option("--validate", help="Run `convkit validate` for this model first.", rich_help_panel=first)
+    nproc = typer.Option(
+        "--nproc", min=1, help="Processes to start on this machine, one per GPU.", rich_help_panel=distributed
+    )
+    return [
+        parameter("config", Annotated[Path | None, config], None),
+        parameter("recipe", Annotated[str | None, recipe], None),
+        parameter("nproc", Annotated[int, nproc], 1),
+        parameter("validate", Annotated[bool, validate], False),
     ]
-    return signed(_run, [*options(), *more])

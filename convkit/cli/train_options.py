@@ -1,72 +1,84 @@
-"""Command-line options made from the dataclass of a run's options."""
+"""Command-line options made from the fields of an options dataclass.
+
+A field is declared as `name: Annotated[type, "help text", constraints...] = default`. The constraints are those of
+annotated_types: `Ge`, `Le` and, for integers, `Gt` and `Lt`.
+"""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, fields
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, Field, fields
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
+from annotated_types import Ge, Gt, Le, Lt
 
-from convkit.train.config import ALIASES, SECTIONS, Config
+REQUIRED = inspect.Parameter.empty
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def quiet() -> None:
-    """transformers talks of loading and of its own future; what matters is said by us."""
+def silence_libraries() -> None:
+    """Keep training libraries from writing progress bars and warnings that convkit already covers."""
     import logging
     import os
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of missing extras wherever it is installed
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about missing extras wherever it is installed
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)  # wherever it is installed
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # packs are of many sizes
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # micro-batches have many sizes
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _option(name: str, annotation: Any, default: Any, section: str) -> inspect.Parameter:
-    """A field as an option that is None where it is not given: then a file may say it."""
-    kind, text, *_ = get_args(annotation)
-    if get_origin(kind) is not Literal and get_args(kind):
-        kind = get_args(kind)[0]  # an option that may be None
-    names = [f"--{name}", *(f"--{alias}" for alias in [ALIASES.get(name)] if alias)]
-    if kind is bool:
-        names = [f"--{name}/--no_{name}"]
-    shown = f" Default: {default}."
-    if default is inspect.Parameter.empty:
-        shown = " Required."
-    elif default is None or default is False:
-        shown = ""
-    option = typer.Option(*names, help=text + shown, rich_help_panel=section)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, option], default=None
-    )
+def parameter(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Parameter:
+    """Return a keyword parameter for `with_signature`; without a default it is required."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-def options(
-    without: Collection[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})
+def dataclass_options(
+    source: type,
+    *,
+    without: Collection[str] = (),
+    defaults: Mapping[str, Any] = _NONE,
+    aliases: Mapping[str, str] = _NONE,
+    sections: Mapping[str, str] = _NONE,
+    extra: Mapping[str, Mapping[str, Any]] = _NONE,
+    unset_is_none: bool = False,
 ) -> list[inspect.Parameter]:
-    """An option for each field of the configuration; None where it is not given.
+    """Return an option for each field of a dataclass, in the order of the fields.
 
     Args:
-        without: fields that get none.
-        defaults: what help says instead of the configuration's.
+        source: the dataclass; its fields are declared as in this module's docstring.
+        without: names of fields that get no option.
+        defaults: defaults by field, in place of the dataclass's own.
+        aliases: a second name by field.
+        sections: the title of a help section by the name of its first field.
+        extra: more arguments of `typer.Option` by field, such as `{"output": {"metavar": "FILE"}}`.
+        unset_is_none: give None for an option that is not on the command line, so that a file may set it; the help
+            shows the default. The constraints are then left to whoever combines the two.
     """
-    hints = get_type_hints(Config, include_extras=True)
-    usual = {
-        field.name: inspect.Parameter.empty if field.default is MISSING else field.default for field in fields(Config)
-    }
-    found, section = [], ""
-    for name, default in usual.items():
-        section = SECTIONS.get(name, section)
-        if name not in without:
-            found.append(_option(name, hints[name], defaults.get(name, default), section))
-    return found
+    hints = get_type_hints(source, include_extras=True)
+    made, section = [], None
+    for field in fields(source):
+        section = sections.get(field.name, section)
+        if field.name in without:
+            continue
+        kind, text, *constraints = get_args(hints[field.name])
+        default = defaults.get(field.name, _default(field))
+        arguments: dict[str, Any] = {"help": text, "rich_help_panel": section}
+        if unset_is_none:
+            arguments["help"] += _described(default)
+            kind, default = _without_none(kind) | None, None
+        else:
+            arguments |= _bounds(constraints)
+        option = typer.Option(*_names(field.name, kind, aliases), **{**arguments, **extra.get(field.name, {})})
+        made.append(parameter(field.name, Annotated[kind, option], default))
+    return made
 
 
-def signed(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
-    """A command that takes these options and has the function's help."""
+def with_signature(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """Return a command that takes these parameters, passes them to `run` and has its help text."""
 
     def command(**values: Any) -> None:
         run(**values)
@@ -75,3 +87,49 @@ def signed(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) ->
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def _default(field: "Field[Any]") -> Any:
+    """Return the default of a dataclass field, or `REQUIRED`."""
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return REQUIRED if field.default is MISSING else field.default
+
+
+def _described(default: Any) -> str:
+    """Return the part of a help text that names the default."""
+    if default is REQUIRED:
+        return " Required."
+    return "" if default is None or default is False else f" Default: {default}."
+
+
+def _without_none(kind: Any) -> Any:
+    """Return X for the type `X | None`, and other types unchanged."""
+    if get_origin(kind) in (Union, UnionType):
+        return next(part for part in get_args(kind) if part is not type(None))
+    return kind
+
+
+def _names(name: str, kind: Any, aliases: Mapping[str, str]) -> list[str]:
+    """Return the names of an option; a switch has a negative form as well."""
+    if _without_none(kind) is bool:
+        return [f"--{name}/--no_{name}"]
+    return [f"--{name}", *(f"--{alias}" for alias in [aliases.get(name)] if alias)]
+
+
+def _bounds(constraints: Sequence[Any]) -> dict[str, Any]:
+    """Return the `min` and `max` of `typer.Option` for constraints."""
+    bounds: dict[str, Any] = {}
+    for constraint in constraints:
+        match constraint:
+            case Ge(ge):
+                bounds["min"] = ge
+            case Le(le):
+                bounds["max"] = le
+            case Gt(int() as gt):
+                bounds["min"] = gt + 1
+            case Lt(int() as lt):
+                bounds["max"] = lt - 1
+            case _:
+                raise TypeError(f"no option can have the constraint {constraint!r}")
+    return bounds
