@@ -13,7 +13,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from convkit.errors import ConvkitError
-from convkit.profiles import Target
+from convkit.profiles import TargetModel
 from convkit.validate.run import validate
 from tests.fixtures.make_datasets import DIRECTORY
 
@@ -86,7 +86,7 @@ def spoil(random: Random, directory: Path) -> None:
         path.write_bytes(random.choice(MUTATIONS)(random, content))
 
 
-def raises(random: Random, tree: Path, target: Target | None) -> bool:
+def raises(random: Random, tree: Path, target: TargetModel | None) -> bool:
     """Whether validating a spoilt copy of a tree ends in anything but a report or a clear error."""
     with TemporaryDirectory() as folder:
         copy = Path(folder) / tree.name
@@ -105,7 +105,7 @@ def raises(random: Random, tree: Path, target: Target | None) -> bool:
 def main(cases: int = CASES, seed: int = 0) -> int:
     """Run the cases; every third one with the rules about a model."""
     trees = sorted(path for path in DIRECTORY.glob("*/*") if path.is_dir())
-    target = Target.of("phi-3.5-vision", None, 500)
+    target = TargetModel.from_options("phi-3.5-vision", None, 500)
     bad = 0
     for case in range(cases):
         random = Random(f"{seed} {case}")

@@ -25,7 +25,7 @@ import torch
 from benchmarks.logs import steps
 from convkit.dataset import Dataset
 from convkit.metrics.classes import confusions
-from convkit.metrics.scores import Scores, SourceScores
+from convkit.metrics.results import Scores, SourceScores
 from convkit.train.models import model_family, tiny
 from convkit.train.models.tiny.idefics3 import Geometry
 

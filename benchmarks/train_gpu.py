@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from benchmarks.logs import steps
-from convkit.profiles import Target
+from convkit.profiles import TargetModel
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.bench.synthetic import jpeg, words
 from convkit.train.bench.workloads import PAGE
@@ -159,7 +159,7 @@ def _make_dataset(directory: Path, count: int, num_crops: int) -> None:
     files = {"pages_train.jsonl": lines(*rows)}
     (directory / "pages_train.jsonl").write_bytes(files["pages_train.jsonl"])
     (directory / "dataset.json").write_bytes(manifest(files, train="pages_train.jsonl"))
-    result = validate([directory], target=Target.of(f"phi-3.5-vision:num_crops={num_crops}"))
+    result = validate([directory], target=TargetModel.from_options(f"phi-3.5-vision:num_crops={num_crops}"))
     if not result.receipts:
         sys.exit(result.report.model_dump_json())
 

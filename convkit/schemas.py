@@ -8,9 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from convkit.findings import Report
-from convkit.metrics.comparison import Comparison
 from convkit.metrics.predictions import Prediction
-from convkit.metrics.scores import Scores
+from convkit.metrics.results import Comparison, Scores
 from convkit.schema import Manifest, Row
 from convkit.stats import Stats
 from convkit.utils import generated

@@ -17,7 +17,7 @@ from convkit import layout
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import ConvkitError, DatasetError
 from convkit.media.images import Image, check
-from convkit.profiles import Count, ShapeRefused, Size, Target
+from convkit.profiles import ImageSize, TargetModel, TokenCount, UnsupportedShape
 from convkit.schema import SCHEMA_ID, Row
 from convkit.utils.progress import Progress
 
@@ -125,7 +125,7 @@ class Histogram:
         self._min: int | None = None
 
     def add(self, number: int) -> None:
-        """Count a number of 0 or more."""
+        """TokenCount a number of 0 or more."""
         self._sum += number
         self._max = max(self._max, number)
         self._min = number if self._min is None else min(self._min, number)
@@ -197,19 +197,19 @@ class _Answers:
 class _Tokens:
     """Sums up the counts of a split."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: TargetModel) -> None:
         self._target = target
         self._low, self._high = Histogram(), Histogram()
         self._refused = self._unknown = 0
 
-    def add(self, row: Row, sizes: list[Size | None]) -> None:
+    def add(self, row: Row, sizes: list[ImageSize | None]) -> None:
         known = [size for size in sizes if size is not None]
         if len(known) < len(sizes):
             self._unknown += 1
             return
         try:
-            count: Count = self._target.count(row, known)
-        except ShapeRefused:
+            count: TokenCount = self._target.count(row, known)
+        except UnsupportedShape:
             self._refused += 1
         else:
             self._low.add(count.low)
@@ -217,14 +217,14 @@ class _Tokens:
 
     def result(self) -> Tokens:
         low, high = self._low.distribution(), self._high.distribution()
-        exact = self._target.encode is not None
+        exact = self._target.tokenizer is not None
         return Tokens(exact=exact, low=low, high=high, refused=self._refused, unknown=self._unknown)
 
 
 class _Split:
     """What is counted in one row file."""
 
-    def __init__(self, images: Path, target: Target | None) -> None:
+    def __init__(self, images: Path, target: TargetModel | None) -> None:
         self._histograms = {name: Histogram() for name in ("turns", "images", "width", "height", "text")}
         self._answers = _Answers()
         self._tokens = _Tokens(target) if target else None
@@ -270,9 +270,9 @@ class _Split:
         )
 
 
-def _size(images: Path, path: str) -> Size | None:
+def _size(images: Path, path: str) -> ImageSize | None:
     outcome = check(images, False, path)
-    return Size(outcome.width, outcome.height) if isinstance(outcome, Image) else None
+    return ImageSize(outcome.width, outcome.height) if isinstance(outcome, Image) else None
 
 
 class _Meter:
@@ -289,8 +289,8 @@ class _Meter:
             self._progress(self._done, self._total)
 
 
-def stats(
-    path: Path, target: Target | None = None, *, model: str = "", top: int = 10, progress: Progress | None = None
+def compute_stats(
+    path: Path, target: TargetModel | None = None, *, model: str = "", top: int = 10, progress: Progress | None = None
 ) -> Stats:
     """Read all rows and the headers of all images.
 
@@ -315,7 +315,7 @@ def stats(
     return Stats(model=model or None, splits=splits)
 
 
-def _splits(files: list[Path], target: Target | None, top: int, meter: _Meter) -> Iterator[SplitStats]:
+def _splits(files: list[Path], target: TargetModel | None, top: int, meter: _Meter) -> Iterator[SplitStats]:
     for file in files:
         split = _Split(file.parent / layout.IMAGES, target)
         for line in read_lines(file, watch=meter):

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from convkit.cli import app
 from convkit.errors import ConvkitError
-from convkit.profiles import Target
-from convkit.stats import MAX_ANSWERS, Histogram, SplitStats, Stats, _Answers, stats
+from convkit.profiles import TargetModel
+from convkit.stats import MAX_ANSWERS, Histogram, SplitStats, Stats, _Answers, compute_stats
 from tests.conftest import ROOT
 from tests.fixtures.make_datasets import lines, png, row, turn
 from tests.validate.helpers import copy_of
@@ -47,7 +47,7 @@ def test_what_is_counted(tmp_path: Path) -> None:
         a=png(4, 2),
         b=png(8, 6),
     )
-    split = only(stats(path))
+    split = only(compute_stats(path))
     assert (split.file, split.rows, split.unsound, split.unreadable, split.tokens) == (path.name, 2, 0, 0, None)
     assert (split.turns.mean, split.images.max, split.images.min) == (1.5, 2, 1)
     assert (split.width.count, split.width.mean, split.width.p50, split.height.p99) == (3, 5.333, 4, 6)
@@ -58,8 +58,10 @@ def test_what_is_counted(tmp_path: Path) -> None:
 
 def test_tokens_are_exact_with_a_tokenizer_and_bounded_without(tmp_path: Path) -> None:
     path = data(tmp_path, row("1", ["a.png"]), row("2"), a=png(20, 20))
-    estimated = only(stats(path, Target.of("phi-3.5-vision"))).tokens
-    exact = only(stats(path, Target(Target.of("phi-3.5-vision").profile, encode=len))).tokens
+    estimated = only(compute_stats(path, TargetModel.from_options("phi-3.5-vision"))).tokens
+    exact = only(
+        compute_stats(path, TargetModel(TargetModel.from_options("phi-3.5-vision").profile, tokenizer=len))
+    ).tokens
     assert estimated and exact
     assert (estimated.exact, exact.exact) == (False, True)
     assert estimated.low.max < estimated.high.max
@@ -69,7 +71,7 @@ def test_tokens_are_exact_with_a_tokenizer_and_bounded_without(tmp_path: Path) -
 
 def test_rows_that_have_no_length_are_told(tmp_path: Path) -> None:
     path = data(tmp_path, row("1", ["a.png"]), row("2", ["gone.png"]), row("3"), a=png(201, 1))
-    split = only(stats(path, Target.of("qwen2-vl")))
+    split = only(compute_stats(path, TargetModel.from_options("qwen2-vl")))
     assert split.tokens and (split.tokens.refused, split.tokens.unknown, split.tokens.low.count) == (1, 1, 1)
     assert split.unreadable == 1
     output = run(path, "--model", "qwen2-vl")
@@ -81,7 +83,7 @@ def test_rows_that_have_no_length_are_told(tmp_path: Path) -> None:
 def test_unsound_lines_are_counted_and_end_with_one(tmp_path: Path) -> None:
     path = data(tmp_path, row("1"))
     path.write_bytes(path.read_bytes() + b"{}\n\n\xff\n")
-    split = only(stats(path))
+    split = only(compute_stats(path))
     assert (split.rows, split.unsound) == (1, 3)
     assert run(path).exit_code == 1
     assert "3 lines are no sound rows" in run(path).output
@@ -89,23 +91,23 @@ def test_unsound_lines_are_counted_and_end_with_one(tmp_path: Path) -> None:
 
 def test_a_dataset_directory_has_one_part_a_split(tmp_path: Path) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
-    assert [split.file for split in stats(directory).splits] == ["pets_train.jsonl", "pets_val.jsonl"]
+    assert [split.file for split in compute_stats(directory).splits] == ["pets_train.jsonl", "pets_val.jsonl"]
     (directory / "pets_val.jsonl").unlink()
     with pytest.raises(ConvkitError, match=r"pets_val\.jsonl cannot be read: No such file"):
-        stats(directory)
+        compute_stats(directory)
 
 
 def test_imbalance_is_that_of_labels(tmp_path: Path) -> None:
     answers = ["cat"] * 9 + ["dog"] * 3 + ["ant"] * 2
     rows = [row(str(i), conversations=[turn(assistant=answer)]) for i, answer in enumerate(answers)]
-    result = only(stats(data(tmp_path, *rows), top=2)).answers
+    result = only(compute_stats(data(tmp_path, *rows), top=2)).answers
     assert (result.count, result.distinct, result.imbalance) == (14, 3, 4.5)
     assert [(a.text, a.count) for a in result.top] == [("cat", 9), ("dog", 3)]
 
 
 def test_answers_that_are_all_different_are_no_labels(tmp_path: Path) -> None:
     rows = [row(str(i), conversations=[turn(assistant=f"Text {i}")]) for i in range(5)]
-    assert only(stats(data(tmp_path, *rows))).answers.imbalance is None
+    assert only(compute_stats(data(tmp_path, *rows))).answers.imbalance is None
 
 
 def test_long_answers_that_begin_alike_are_told_apart() -> None:
@@ -184,11 +186,11 @@ def test_a_wrong_model_is_refused(tmp_path: Path, arguments: list[str], message:
 
 def test_a_directory_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConvkitError, match=r"has no row files \(\*\.jsonl\)"):
-        stats(tmp_path)
+        compute_stats(tmp_path)
 
 
 def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
     path = data(tmp_path, row("1"), row("2"))
     seen: list[tuple[int, int | None]] = []
-    stats(path, progress=lambda done, total: seen.append((done, total)))
+    compute_stats(path, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (path.stat().st_size, path.stat().st_size)

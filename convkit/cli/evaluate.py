@@ -71,14 +71,13 @@ def evaluate(
     from convkit.cli.report import at_the_end
     from convkit.cli.train_options import silence_libraries
     from convkit.errors import MissingExtra
-    from convkit.metrics.score import Options as ScoreOptions
-    from convkit.metrics.score import refuse_unknown
+    from convkit.metrics.score import ScoreOptions, check_metric_names
     from convkit.reporters.scores import render
     from convkit.utils.progress import progress_bar
 
     silence_libraries()
     scored_by = ScoreOptions(names(metrics))
-    refuse_unknown(scored_by)
+    check_metric_names(scored_by)
     try:
         from convkit.train.distributed.world import world
         from convkit.train.evaluate import run

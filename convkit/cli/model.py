@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from convkit.errors import ConvkitError
-from convkit.profiles import Target
+from convkit.profiles import TargetModel
 
 
-def target_of(model: str, tokenizer: Path | None, max_length: int | None = None) -> Target | None:
+def target_of(model: str, tokenizer: Path | None, max_length: int | None = None) -> TargetModel | None:
     """What --model, --tokenizer and --max_length ask for.
 
     Raises:
@@ -15,4 +15,4 @@ def target_of(model: str, tokenizer: Path | None, max_length: int | None = None)
     if not model and (tokenizer or max_length):
         option = "--tokenizer" if tokenizer else "--max_length"
         raise ConvkitError(f"{option} says something about a model, but none is named. Add: --model PROFILE")
-    return Target.of(model, tokenizer, max_length) if model else None
+    return TargetModel.from_options(model, tokenizer, max_length) if model else None

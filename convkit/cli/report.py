@@ -28,17 +28,17 @@ def report(
 
     Runs and evaluations write it themselves when they end. Of one that was cut off the page shows what there is.
     """
-    from convkit.report import write
+    from convkit.report import write_report
 
-    typer.echo(f"report: {write(run_dir, out, evaluation or ())}")
+    typer.echo(f"report: {write_report(run_dir, out, evaluation or ())}")
 
 
 def at_the_end(run_dir: Path) -> None:
     """Write the page of a run that has ended; what stands in its way does not make the run a failure."""
     from convkit.errors import ConvkitError
-    from convkit.report import write
+    from convkit.report import write_report
 
     try:
-        typer.echo(f"report: {write(run_dir)}")
+        typer.echo(f"report: {write_report(run_dir)}")
     except (ConvkitError, OSError) as error:
         typer.echo(f"convkit: no report was written: {error}", err=True)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from convkit.metrics.comparison import Comparison
-    from convkit.metrics.scores import Scores
+    from convkit.metrics.results import Comparison, Scores
 
 
 def score(
@@ -58,11 +57,11 @@ def score(
     """
     from convkit.metrics.compare import compare as compared
     from convkit.metrics.predictions import read_predictions
-    from convkit.metrics.score import POSITIVE, Options
+    from convkit.metrics.score import DEFAULT_POSITIVE, ScoreOptions
     from convkit.metrics.score import score as run
     from convkit.reporters import comparison, scores
 
-    options = Options(names(metrics), names(positive) or POSITIVE, resamples, seed)
+    options = ScoreOptions(names(metrics), names(positive) or DEFAULT_POSITIVE, resamples, seed)
     result: Comparison | Scores
     if compare is None:
         result = run(read_predictions(predictions), options)

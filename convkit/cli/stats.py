@@ -25,12 +25,12 @@ def stats(
     """
     from convkit.cli.model import target_of
     from convkit.reporters.stats import render
-    from convkit.stats import stats as run
+    from convkit.stats import compute_stats
     from convkit.utils.progress import progress_bar
 
     target = target_of(model, tokenizer)
     with progress_bar("counting", "B") as update:
-        result = run(path, target, model=model, top=top, progress=update)
+        result = compute_stats(path, target, model=model, top=top, progress=update)
     typer.echo(render(result) if format == "text" else result.model_dump_json(indent=2) + "\n", nl=False)
     if not result.complete:
         raise typer.Exit(1)

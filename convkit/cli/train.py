@@ -73,12 +73,14 @@ def _start(config: Config, validate: bool) -> None:
 
 def _has_findings(config: Config, profile: str | None) -> bool:
     """Validate the data set for the model, and show what is wrong with it."""
-    from convkit.profiles import Target
+    from convkit.profiles import TargetModel
     from convkit.reporters import get_reporter
     from convkit.utils.progress import progress_bar
     from convkit.validate.run import validate
 
-    result = validate([config.data_dir], target=Target.of(profile) if profile else None, bars=progress_bar)
+    result = validate(
+        [config.data_dir], target=TargetModel.from_options(profile) if profile else None, bars=progress_bar
+    )
     sys.stdout.write(get_reporter("text")(result.report))
     return bool(result.report.summary.errors)
 

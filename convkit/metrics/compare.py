@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Literal
 
 from convkit.errors import ConvkitError
 from convkit.metrics import statistics
-from convkit.metrics.comparison import Comparison, Difference, Item, SourceComparison
 from convkit.metrics.predictions import Prediction
-from convkit.metrics.score import CLASSES, Options, Sample, Unmeasurable, by_source, refuse_unknown, sample_of
+from convkit.metrics.results import Comparison, MetricDifference, ScoredItem, SourceComparison
+from convkit.metrics.score import (
+    CLASSES,
+    MetricData,
+    NotComputable,
+    ScoreOptions,
+    check_metric_names,
+    group_by_source,
+    metric_data,
+)
 from convkit.metrics.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -21,19 +29,19 @@ _SAME = ("gold", "answers", "group", "sentence_id")
 """What two predictions of one turn have from its row."""
 
 
-def compare(baseline: Sequence[Prediction], predictions: Sequence[Prediction], options: Options) -> Comparison:
+def compare(baseline: Sequence[Prediction], predictions: Sequence[Prediction], options: ScoreOptions) -> Comparison:
     """Compare predictions with those of a baseline; both in the order of ids and turns.
 
     Raises:
         ConvkitError: they are not of the same turns, there is no such metric or it is a table, or a package that one
             needs is missing.
     """
-    refuse_unknown(options)
+    check_metric_names(options)
     if CLASSES in options.metrics:
         raise ConvkitError(f"The metric {CLASSES!r} is a table, which is not compared. Leave it out of --metrics.")
     _refuse_others(baseline, predictions)
-    ours = by_source(predictions)
-    sources = [_source(name, theirs, ours[name], options) for name, theirs in by_source(baseline).items()]
+    ours = group_by_source(predictions)
+    sources = [_source(name, theirs, ours[name], options) for name, theirs in group_by_source(baseline).items()]
     complete = not any(source.unlabelled for source in sources)
     if options.metrics:
         complete = complete and not any(metric.reason for source in sources for metric in source.metrics)
@@ -61,7 +69,9 @@ def _refuse_others(baseline: Sequence[Prediction], predictions: Sequence[Predict
             )
 
 
-def _source(name: str, baseline: list[Prediction], predictions: list[Prediction], options: Options) -> SourceComparison:
+def _source(
+    name: str, baseline: list[Prediction], predictions: list[Prediction], options: ScoreOptions
+) -> SourceComparison:
     theirs, ours = ([p for p in found if p.accepted] for found in (baseline, predictions))
     metrics = [metric for metric in dict.fromkeys(options.metrics_of(name)) if metric != CLASSES]
     return SourceComparison(
@@ -73,22 +83,24 @@ def _source(name: str, baseline: list[Prediction], predictions: list[Prediction]
     )
 
 
-def _difference(metric: str, baseline: list[Prediction], predictions: list[Prediction], options: Options) -> Difference:
+def _difference(
+    metric: str, baseline: list[Prediction], predictions: list[Prediction], options: ScoreOptions
+) -> MetricDifference:
     try:
-        theirs, ours = (sample_of(metric, found, options) for found in (baseline, predictions))
-    except Unmeasurable as error:
+        theirs, ours = (metric_data(metric, found, options) for found in (baseline, predictions))
+    except NotComputable as error:
         names = ("baseline", "value", "difference", "low", "high", "test", "p_value", "won", "lost")
-        return Difference(name=metric, count=0, reason=str(error), **dict.fromkeys(names))
+        return MetricDifference(name=metric, count=0, reason=str(error), **dict.fromkeys(names))
     count = len(ours.clusters)
-    before, value = (statistics.plain(sample.statistic, count) for sample in (theirs, ours))
-    spread = statistics.resampled(_minus(ours, theirs), ours.clusters, options.resamples, options.seed)
-    low, high = statistics.middle(spread) or (None, None)
+    before, value = (statistics.unweighted(sample.statistic, count) for sample in (theirs, ours))
+    spread = statistics.bootstrap(_minus(ours, theirs), ours.clusters, options.resamples, options.seed)
+    low, high = statistics.percentile_interval(spread) or (None, None)
     differences = [new - old for new, old in zip(ours.values, theirs.values, strict=True)]
     test: Literal["sign", "bootstrap"] = "bootstrap"
     p_value = statistics.bootstrap_test(spread)
     if all(isinstance(score, bool) for score in ours.values) and differences:
         test, p_value = "sign", statistics.sign_test(differences, ours.clusters)
-    return Difference(
+    return MetricDifference(
         name=metric,
         baseline=before,
         value=value,
@@ -104,14 +116,14 @@ def _difference(metric: str, baseline: list[Prediction], predictions: list[Predi
     )
 
 
-def _minus(ours: Sample, theirs: Sample) -> statistics.Statistic:
+def _minus(ours: MetricData, theirs: MetricData) -> statistics.Statistic:
     def difference(weights: "Weights") -> float:
         return ours.statistic(weights) - theirs.statistic(weights)
 
     return difference
 
 
-def _items(sample: Sample, differences: Sequence[float], sign: int) -> list[Item] | None:
+def _items(sample: MetricData, differences: Sequence[float], sign: int) -> list[ScoredItem] | None:
     """Those of which the difference has a sign; None where items have no score of their own."""
     if not sample.items:
         return None

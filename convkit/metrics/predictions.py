@@ -56,7 +56,7 @@ class Prediction(BaseModel):
     )
 
     @classmethod
-    def of(cls, row: Row, turn: int, prediction: str, score: float | None = None) -> Self:
+    def from_row(cls, row: Row, turn: int, prediction: str, score: float | None = None) -> Self:
         """What the model answered in a turn of a row.
 
         Raises:

@@ -50,26 +50,26 @@ def auroc(positive: Sequence[bool], scores: Sequence[float]) -> Statistic:
     return area
 
 
-def plain(statistic: Statistic, items: int) -> float:
+def unweighted(statistic: Statistic, items: int) -> float:
     """The statistic where every item counts once."""
     import numpy as np
 
     return statistic(np.ones(items))
 
 
-def interval(
+def confidence_interval(
     statistic: Statistic, clusters: Sequence[Hashable], resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """A 95 % confidence interval by the percentile bootstrap, see `resampled` and `middle`."""
-    return middle(resampled(statistic, clusters, resamples, seed))
+    """A 95 % confidence confidence_interval by the percentile bootstrap, see `bootstrap` and `percentile_interval`."""
+    return percentile_interval(bootstrap(statistic, clusters, resamples, seed))
 
 
-def resampled(statistic: Statistic, clusters: Sequence[Hashable], resamples: int, seed: int) -> "Values":
+def bootstrap(statistic: Statistic, clusters: Sequence[Hashable], resamples: int, seed: int) -> "Values":
     """The statistic where whole clusters are drawn with replacement.
 
     Args:
         clusters: for each item the cluster that it belongs to. Items that share an image or a row are not independent:
-            drawn one by one, they would make the interval too narrow.
+            drawn one by one, they would make the confidence_interval too narrow.
         resamples: how often they are drawn. Resamples in which the statistic is NaN are left out.
         seed: the same seed gives the same values.
 
@@ -90,8 +90,8 @@ def resampled(statistic: Statistic, clusters: Sequence[Hashable], resamples: int
     return np.array([value for value in found if value == value])
 
 
-def middle(values: "Values") -> tuple[float, float] | None:
-    """The ends of the 95 % of resamples in the middle; None where there are no resamples."""
+def percentile_interval(values: "Values") -> tuple[float, float] | None:
+    """The ends of the 95 % of resamples in the percentile_interval; None where there are no resamples."""
     import numpy as np
 
     if not len(values):
@@ -101,7 +101,7 @@ def middle(values: "Values") -> tuple[float, float] | None:
 
 
 def bootstrap_test(differences: "Values") -> float | None:
-    """How probable resampled differences hold one as large where there is none: two-sided, and never 0.
+    """How probable bootstrap differences hold one as large where there is none: two-sided, and never 0.
 
     Returns:
         The p-value, at least 2 / (resamples + 1); None where there are no resamples.

@@ -11,23 +11,23 @@ from importlib import import_module
 from pathlib import Path
 
 from convkit.errors import ConvkitError, MissingExtra
-from convkit.profiles.base import Count, Encode, Profile, ShapeRefused, Size
+from convkit.profiles.base import ImageSize, TokenCount, TokenCounter, TokenProfile, UnsupportedShape
 from convkit.schema import Row
 
 __all__ = [
-    "TABLE",
-    "Count",
-    "Encode",
-    "Profile",
-    "ShapeRefused",
-    "Size",
-    "Target",
-    "canonical",
+    "PROFILES",
+    "ImageSize",
+    "TargetModel",
+    "TokenCount",
+    "TokenCounter",
+    "TokenProfile",
+    "UnsupportedShape",
+    "canonical_name",
     "get_profile",
     "load_tokenizer",
 ]
 
-TABLE = {
+PROFILES = {
     "phi-3.5-vision": "convkit.profiles.phi3:Phi35Vision",
     "phi-3-vision": "convkit.profiles.phi3:Phi3Vision",
     "qwen2-vl": "convkit.profiles.qwen:Qwen2VL",
@@ -48,7 +48,7 @@ _DIGITS = 8
 """Of an option's value: a number of tiles or pixels, which is counted up to."""
 
 
-def get_profile(spec: str) -> Profile:
+def get_profile(spec: str) -> TokenProfile:
     """The profile of a name, with options after a colon: `phi-3.5-vision:num_crops=16`.
 
     Raises:
@@ -56,11 +56,11 @@ def get_profile(spec: str) -> Profile:
             what there is.
     """
     name, _, options = spec.partition(":")
-    if name not in TABLE:
-        near = "".join(f"Did you mean {meant!r}? " for meant in get_close_matches(name.lower(), TABLE, 1))
-        raise ConvkitError(f"There is no model profile {name!r}. {near}Choose one of: {', '.join(TABLE)}.")
-    module, cls = TABLE[name].split(":")
-    profile: type[Profile] = getattr(import_module(module), cls)
+    if name not in PROFILES:
+        near = "".join(f"Did you mean {meant!r}? " for meant in get_close_matches(name.lower(), PROFILES, 1))
+        raise ConvkitError(f"There is no model profile {name!r}. {near}Choose one of: {', '.join(PROFILES)}.")
+    module, cls = PROFILES[name].split(":")
+    profile: type[TokenProfile] = getattr(import_module(module), cls)
     known = [field.name for field in fields(profile)]
     values = {}
     for option in filter(None, options.split(",")):
@@ -75,7 +75,7 @@ def get_profile(spec: str) -> Profile:
     return profile(**values)
 
 
-def canonical(spec: str) -> str:
+def canonical_name(spec: str) -> str:
     """The one way to spell a profile: options in its own order, and only those that are not what they are anyway.
 
     Raises:
@@ -89,8 +89,8 @@ def canonical(spec: str) -> str:
 
 
 @lru_cache
-def load_tokenizer(path: Path) -> Encode:
-    """Count with a model's own tokenizer.json; nothing is fetched and nothing in it is run.
+def load_tokenizer(path: Path) -> TokenCounter:
+    """TokenCount with a model's own tokenizer.json; nothing is fetched and nothing in it is run.
 
     Raises:
         ConvkitError: the file is missing or is not a tokenizer.
@@ -110,48 +110,50 @@ def load_tokenizer(path: Path) -> Encode:
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return _Counter(path, lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
+    return _FileTokenCounter(path, lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
 
 
 @dataclass(frozen=True)
-class _Counter:
+class _FileTokenCounter:
     """Goes to workers by its file, which each of them reads once."""
 
     path: Path
-    count: Encode
+    count: TokenCounter
 
     def __call__(self, text: str) -> int:
         return self.count(text)
 
-    def __reduce__(self) -> tuple[Callable[[Path], Encode], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], TokenCounter], tuple[Path]]:
         return load_tokenizer, (self.path,)
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetModel:
     """The model that rows are meant for."""
 
-    profile: Profile
-    encode: Encode | None = None
+    profile: TokenProfile
+    tokenizer: TokenCounter | None = None
     """Its tokenizer; without it, text is estimated."""
     max_length: int | None = None
     """The longest row in tokens that training takes."""
     spec: str = ""
-    """The profile's name and options, see `canonical`: a receipt is for it."""
+    """The profile's name and options, see `canonical_name`: a receipt is for it."""
 
     @classmethod
-    def of(cls, spec: str, tokenizer: Path | None = None, max_length: int | None = None) -> "Target":
+    def from_options(cls, spec: str, tokenizer: Path | None = None, max_length: int | None = None) -> "TargetModel":
         """What the command line says, looked up.
 
         Raises:
             ConvkitError: there is no such profile, option or tokenizer.
         """
-        return cls(get_profile(spec), load_tokenizer(tokenizer) if tokenizer else None, max_length, canonical(spec))
+        return cls(
+            get_profile(spec), load_tokenizer(tokenizer) if tokenizer else None, max_length, canonical_name(spec)
+        )
 
     def options(self) -> dict[str, int | bool | None]:
         """What has a bearing on the findings, beside the profile."""
-        return {"max_length": self.max_length, "exact": self.encode is not None}
+        return {"max_length": self.max_length, "exact": self.tokenizer is not None}
 
-    def count(self, row: Row, sizes: Sequence[Size]) -> Count:
-        """`Profile.row_tokens` with this tokenizer."""
-        return self.profile.row_tokens(row, sizes, self.encode)
+    def count(self, row: Row, sizes: Sequence[ImageSize]) -> TokenCount:
+        """`TokenProfile.row_tokens` with this tokenizer."""
+        return self.profile.row_tokens(row, sizes, self.tokenizer)

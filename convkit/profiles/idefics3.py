@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from convkit.errors import ConvkitError
-from convkit.profiles.base import Part, Profile, Size, Template
+from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfile
 
 MAX_SIDE = 4096
 """Pixels; whatever the options say, no image is scaled to more."""
@@ -18,18 +18,18 @@ MAX_GRID = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmolVLM(Profile):
+class SmolVLM(TokenProfile):
     """Tiles of `max_image_size` pixels a side, `image_seq_len` tokens each; every tag is one token."""
 
-    source = "HuggingFaceTB/SmolVLM-Instruct"
-    template = Template(
+    checkpoint = "HuggingFaceTB/SmolVLM-Instruct"
+    template = ChatTemplate(
         system=("System: ", "<end_of_utterance>\n"),
         user=("User:", "<end_of_utterance>\n"),
         assistant=("Assistant: ", "<end_of_utterance>\n"),
         text_first=" ",
         bos=1,
     )
-    control: ClassVar[re.Pattern[str]] = re.compile(
+    control_tokens: ClassVar[re.Pattern[str]] = re.compile(
         r"<\|(?:im_start|im_end|endoftext|begin_of_text|end_of_text)\|>|<end_of_utterance>"
         r"|<fake_token_around_image>|<global-img>|<row_\d_col_\d>|<image>|<video>"
     )
@@ -45,21 +45,21 @@ class SmolVLM(Profile):
                 f"{MAX_GRID} tiles in a row, for which the model has no tags. Choose a smaller longest_edge."
             )
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """A frame token, the tag and the tokens of each tile, a line end a row; then the view of the whole."""
         return list(self._parts(*self.grid(size)))
 
-    def _parts(self, rows: int, columns: int) -> Iterator[Part]:
+    def _parts(self, rows: int, columns: int) -> Iterator[ImagePart]:
         for row in range(rows):
             for column in range(columns):
                 yield from (1, self._tag(f"<row_{row + 1}_col_{column + 1}>"), self.image_seq_len)
             yield 1  # the line end; that of the last row makes one token with the empty line that follows
         yield from (1, self._tag("<global-img>"), self.image_seq_len, 1)
 
-    def _tag(self, tag: str) -> Part:
+    def _tag(self, tag: str) -> ImagePart:
         return 1
 
-    def grid(self, size: Size) -> tuple[int, int]:
+    def grid(self, size: ImageSize) -> tuple[int, int]:
         """Rows and columns of tiles; none where the image is not split."""
         tile = self.max_image_size
         width, height = _scaled(size, self.longest_edge)
@@ -73,7 +73,7 @@ class SmolVLM(Profile):
         return (height // tile, width // tile) if max(width, height) > tile else (0, 0)
 
 
-def _scaled(size: Size, longest_edge: int) -> Size:
+def _scaled(size: ImageSize, longest_edge: int) -> ImageSize:
     """The longer side becomes `longest_edge`, the other follows and is made even; then at most 4096 each."""
     width, height = size
     ratio = width / height
@@ -88,7 +88,7 @@ def _scaled(size: Size, longest_edge: int) -> Size:
         width, height = MAX_SIDE, max(int(MAX_SIDE / ratio), 1)
     elif height > MAX_SIDE:
         width, height = max(int(MAX_SIDE * ratio), 1), MAX_SIDE
-    return Size(width, height)
+    return ImageSize(width, height)
 
 
 def _whole(side: int, tile: int) -> int:
@@ -99,16 +99,16 @@ def _whole(side: int, tile: int) -> int:
 class Idefics3(SmolVLM):
     """The vocabulary has no tags: they are text, several tokens each, known only to the tokenizer."""
 
-    source = "HuggingFaceM4/Idefics3-8B-Llama3"
+    checkpoint = "HuggingFaceM4/Idefics3-8B-Llama3"
 
     longest_edge: int = 4 * 364
     max_image_size: int = 364
     image_seq_len: int = 169
 
-    control: ClassVar[re.Pattern[str]] = re.compile(
+    control_tokens: ClassVar[re.Pattern[str]] = re.compile(
         r"<\|(?:begin_of_text|end_of_text|start_header_id|end_header_id|eot_id)\|>|<end_of_utterance>"
         r"|<fake_token_around_image>|<image>"
     )
 
-    def _tag(self, tag: str) -> Part:
+    def _tag(self, tag: str) -> ImagePart:
         return tag

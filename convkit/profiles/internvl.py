@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-from convkit.profiles.base import Part, Profile, Size, Template
+from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfile
 
 
 @dataclass(frozen=True, kw_only=True)
-class InternVL(Profile):
+class InternVL(TokenProfile):
     """From `min_patches` to `max_patches` tiles of `size` pixels a side, and a view of the whole beside several."""
 
-    source = "OpenGVLab/InternVL3-8B-hf"
-    template = Template(
+    checkpoint = "OpenGVLab/InternVL3-8B-hf"
+    template = ChatTemplate(
         system=("<|im_start|>system\n", "<|im_end|>\n"),
         user=("<|im_start|>user\n", "<|im_end|>\n"),
         assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
         image_end="\n",
         marked_image_end="\n",
     )
-    control: ClassVar[re.Pattern[str]] = re.compile(
+    control_tokens: ClassVar[re.Pattern[str]] = re.compile(
         r"<\|(?:endoftext|im_start|im_end)\|>|</?(?:img|quad|ref|box)>|<IMG_CONTEXT>|<video>"
     )
 
@@ -34,13 +34,13 @@ class InternVL(Profile):
     max_patches: int = 12
     image_seq_length: int = 256
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """All tiles, between a start and an end token."""
         columns, rows = self._grid(size) if self.max_patches > 1 else (1, 1)
         tiles = columns * rows
         return [(tiles + (tiles > 1)) * self.image_seq_length + 2]
 
-    def _grid(self, size: Size) -> tuple[int, int]:
+    def _grid(self, size: ImageSize) -> tuple[int, int]:
         ratio = size.width / size.height
         best, nearest = (1, 1), math.inf
         for columns, rows in _grids(self.min_patches, self.max_patches):

@@ -9,21 +9,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from convkit.profiles.base import Part, Profile, ShapeRefused, Size, Template
+from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfile, UnsupportedShape
 
 
 @dataclass(frozen=True, kw_only=True)
-class Llava15(Profile):
+class Llava15(TokenProfile):
     """Every image is scaled and cropped to one square."""
 
-    source = "llava-hf/llava-1.5-7b-hf"
-    template = Template(system=("", " "), user=("USER: ", " "), assistant=("ASSISTANT: ", " "), image_end="\n", bos=1)
-    control: ClassVar[re.Pattern[str]] = re.compile(r"<image>|<pad>|</?s>|<unk>")
+    checkpoint = "llava-hf/llava-1.5-7b-hf"
+    template = ChatTemplate(
+        system=("", " "), user=("USER: ", " "), assistant=("ASSISTANT: ", " "), image_end="\n", bos=1
+    )
+    control_tokens: ClassVar[re.Pattern[str]] = re.compile(r"<image>|<pad>|</?s>|<unk>")
 
     crop_size: int = 336
     patch_size: int = 14
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """The patches of the square."""
         return [self._view]
 
@@ -36,12 +38,14 @@ class Llava15(Profile):
 class LlavaNext(Llava15):
     """The same view, and tiles of the largest resolution that fits, with a token at the end of each row."""
 
-    source = "llava-hf/llava-v1.6-mistral-7b-hf"
-    template = Template(system=("", " "), user=("[INST] ", " [/INST]"), assistant=(" ", "</s>"), image_end="\n", bos=1)
+    checkpoint = "llava-hf/llava-v1.6-mistral-7b-hf"
+    template = ChatTemplate(
+        system=("", " "), user=("[INST] ", " [/INST]"), assistant=(" ", "</s>"), image_end="\n", bos=1
+    )
     grid_pinpoints: ClassVar[tuple[tuple[int, int], ...]] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
     """Rows and columns of tiles, in the order of `image_grid_pinpoints`: where two are as good, the first is taken."""
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """The view of the whole, and the tiles."""
         rows, columns = self._unpadded(size)
         return [self._view + self._tiles(rows, columns)]
@@ -49,7 +53,7 @@ class LlavaNext(Llava15):
     def _tiles(self, rows: int, columns: int) -> int:
         return rows * columns + rows
 
-    def _unpadded(self, size: Size) -> tuple[int, int]:
+    def _unpadded(self, size: ImageSize) -> tuple[int, int]:
         """Rows and columns of patches that the image itself covers, in tiles that keep its ratio by padding."""
         side = self.crop_size // self.patch_size
         grid_rows, grid_columns = best_grid(size, self.grid_pinpoints, self.crop_size)
@@ -62,11 +66,11 @@ class LlavaNext(Llava15):
         return rows, columns
 
 
-def best_grid(size: Size, grids: Iterable[tuple[int, int]], tile: int) -> tuple[int, int]:
+def best_grid(size: ImageSize, grids: Iterable[tuple[int, int]], tile: int) -> tuple[int, int]:
     """The rows and columns of tiles that keep most of the image's pixels, and then waste least.
 
     Raises:
-        ShapeRefused: in no grid anything of the image is left.
+        UnsupportedShape: in no grid anything of the image is left.
     """
     best, most, least = None, 0, math.inf
     for rows, columns in grids:
@@ -77,7 +81,7 @@ def best_grid(size: Size, grids: Iterable[tuple[int, int]], tile: int) -> tuple[
         if kept > most or (kept == most and waste < least):
             best, most, least = (rows, columns), kept, waste
     if best is None or not most:
-        raise ShapeRefused(f"{size.width} x {size.height} pixels are scaled to a height or width of nothing")
+        raise UnsupportedShape(f"{size.width} x {size.height} pixels are scaled to a height or width of nothing")
     return best
 
 
@@ -85,8 +89,8 @@ def best_grid(size: Size, grids: Iterable[tuple[int, int]], tile: int) -> tuple[
 class LlavaOnevision(LlavaNext):
     """More tiles, scaled down beyond `anyres_max`; several images in a row are given the view of the whole alone."""
 
-    source = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
-    template = Template(
+    checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+    template = ChatTemplate(
         system=("<|im_start|>system \n", "<|im_end|>"),
         user=("<|im_start|>user ", "<|im_end|>"),
         assistant=("<|im_start|>assistant \n", "<|im_end|>"),
@@ -94,16 +98,16 @@ class LlavaOnevision(LlavaNext):
         images_end="\n",
         text_first="\n",
     )
-    control: ClassVar[re.Pattern[str]] = re.compile(r"<\|(?:endoftext|im_start|im_end)\|>|<image>|<video>")
+    control_tokens: ClassVar[re.Pattern[str]] = re.compile(r"<\|(?:endoftext|im_start|im_end)\|>|<image>|<video>")
     grid_pinpoints = tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7))
 
     crop_size: int = 384
     num_image_tokens: int = 729
     anyres_max: int = 9
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """The tiles of an only image; of several images each has one view and a token at its end."""
-        return super().image(size) if images == 1 else [self._view + 1]
+        return super().image_parts(size) if images == 1 else [self._view + 1]
 
     @property
     def _view(self) -> int:

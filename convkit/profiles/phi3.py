@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from convkit.profiles.base import Part, Profile, ShapeRefused, Size, Template
+from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfile, UnsupportedShape
 
 TILE = 336
 _TILE_ROWS = 12
@@ -34,7 +34,7 @@ def hd_size(width: int, height: int, num_crops: int) -> HdSize:
     """Lay an image on at most `num_crops` tiles, its longer side on as many as go; small images are enlarged.
 
     Raises:
-        ShapeRefused: nothing would be left of the shorter side.
+        UnsupportedShape: nothing would be left of the shorter side.
     """
     long, short = max(width, height), min(width, height)
     ratio = long / short
@@ -43,7 +43,7 @@ def hd_size(width: int, height: int, num_crops: int) -> HdSize:
         across += 1
     long, short = across * TILE, int(across * TILE / ratio)
     if not short:
-        raise ShapeRefused(f"{width} x {height} pixels are scaled to a height or width of nothing")
+        raise UnsupportedShape(f"{width} x {height} pixels are scaled to a height or width of nothing")
     padded = -(-short // TILE) * TILE
     return HdSize((short, long), (padded, long)) if width >= height else HdSize((long, short), (long, padded))
 
@@ -61,11 +61,11 @@ def hd_tokens(height: int, width: int, tile_tokens: int = 144) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phi35Vision(Profile):
+class Phi35Vision(TokenProfile):
     """Up to `num_crops` tiles of 336 x 336 pixels."""
 
-    source = "microsoft/Phi-3.5-vision-instruct"
-    template = Template(
+    checkpoint = "microsoft/Phi-3.5-vision-instruct"
+    template = ChatTemplate(
         system=("<|system|>\n", "<|end|>\n"),
         user=("<|user|>\n", "<|end|>\n"),
         assistant=("<|assistant|>\n", "<|end|>\n"),
@@ -74,7 +74,7 @@ class Phi35Vision(Profile):
         bos=1,
         bos_each_piece=True,
     )
-    control: ClassVar[re.Pattern[str]] = re.compile(
+    control_tokens: ClassVar[re.Pattern[str]] = re.compile(
         r"<\|(?:endoftext|assistant|system|end|user|placeholder\d+|continue|step|function_\w+|calc|code|/code|summary"
         r"|resource|raw|context|image(?:_\d+)?)\|>|</?s>|<unk>"
     )
@@ -82,20 +82,20 @@ class Phi35Vision(Profile):
     num_crops: int = 4
     num_img_tokens: int = 144
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """Tiles, view of the whole, and separators."""
         return [hd_tokens(*hd_size(*size, self.num_crops).padded, self.num_img_tokens)]
 
-    def padded(self, size: Size) -> Size:
+    def padded(self, size: ImageSize) -> ImageSize:
         """The size in pixels after scaling and padding, multiples of 336."""
         height, width = hd_size(*size, self.num_crops).padded
-        return Size(width, height)
+        return ImageSize(width, height)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phi3Vision(Phi35Vision):
     """The same with more tiles."""
 
-    source = "microsoft/Phi-3-vision-128k-instruct"
+    checkpoint = "microsoft/Phi-3-vision-128k-instruct"
 
     num_crops: int = 16

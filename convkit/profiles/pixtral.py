@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from convkit.profiles.base import Part, Profile, ShapeRefused, Size, Template
+from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfile, UnsupportedShape
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pixtral(Profile):
+class Pixtral(TokenProfile):
     """One token a cell of `patch_size * spatial_merge_size` pixels a side, and one at the end of each row of them."""
 
-    source = "mistral-community/pixtral-12b"
-    template = Template(
+    checkpoint = "mistral-community/pixtral-12b"
+    template = ChatTemplate(
         system=("[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"), user=("[INST]", "[/INST]"), assistant=("", "</s>"), bos=1
     )
-    control: ClassVar[re.Pattern[str]] = re.compile(
+    control_tokens: ClassVar[re.Pattern[str]] = re.compile(
         r"</?s>|<unk>|<pad>|\[/?(?:INST|AVAILABLE_TOOLS|TOOL_RESULTS|SYSTEM_PROMPT)\]"
         r"|\[(?:TOOL_CALLS|IMG|IMG_BREAK|IMG_END|PREFIX|MIDDLE|SUFFIX)\]"
     )
@@ -29,17 +29,17 @@ class Pixtral(Profile):
     spatial_merge_size: int = 1
     longest_edge: int = 1024
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """Cells, and the end of each row."""
         columns, rows = self._cells(size)
         return [rows * (columns + 1)]
 
-    def _cells(self, size: Size) -> tuple[int, int]:
+    def _cells(self, size: ImageSize) -> tuple[int, int]:
         """Columns and rows of cells, parts of one included."""
         ratio = max(size) / self.longest_edge
         sides = [math.floor(side / ratio) if ratio > 1 else side for side in size]
         if not all(sides):
-            raise ShapeRefused(f"{size.width} x {size.height} pixels are scaled to a height or width of nothing")
+            raise UnsupportedShape(f"{size.width} x {size.height} pixels are scaled to a height or width of nothing")
         columns, rows = (-(-side // (self.patch_size * self.spatial_merge_size)) for side in sides)
         return columns, rows
 
@@ -48,14 +48,16 @@ class Pixtral(Profile):
 class Mistral3(Pixtral):
     """As Pixtral, with four patches a token; an image of a single token is one that the model fails on."""
 
-    source = "mistralai/Mistral-Small-3.1-24B-Instruct-2503"
+    checkpoint = "mistralai/Mistral-Small-3.1-24B-Instruct-2503"
 
     patch_size: int = 14
     spatial_merge_size: int = 2
     longest_edge: int = 1540
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """Cells, and the end of each row."""
         if self._cells(size) == (1, 1):
-            raise ShapeRefused(f"{size.width} x {size.height} pixels are too few: the model fails on a single token")
-        return super().image(size, images)
+            raise UnsupportedShape(
+                f"{size.width} x {size.height} pixels are too few: the model fails on a single token"
+            )
+        return super().image_parts(size, images)

@@ -9,23 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from convkit.profiles.base import Part, Profile, ShapeRefused, Size, Template
+from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfile, UnsupportedShape
 
 MAX_RATIO = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qwen2VL(Profile):
+class Qwen2VL(TokenProfile):
     """One token a cell of `patch_size * merge_size` pixels a side, between a start and an end token."""
 
-    source = "Qwen/Qwen2-VL-7B-Instruct"
-    template = Template(
+    checkpoint = "Qwen/Qwen2-VL-7B-Instruct"
+    template = ChatTemplate(
         system=("<|im_start|>system\n", "<|im_end|>\n"),
         default_system="You are a helpful assistant.",
         user=("<|im_start|>user\n", "<|im_end|>\n"),
         assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
     )
-    control: ClassVar[re.Pattern[str]] = re.compile(
+    control_tokens: ClassVar[re.Pattern[str]] = re.compile(
         r"<\|(?:endoftext|im_start|im_end|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end"
         r"|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>"
     )
@@ -35,27 +35,27 @@ class Qwen2VL(Profile):
     min_pixels: int = 56 * 56
     max_pixels: int = 14 * 14 * 4 * 16384
 
-    def image(self, size: Size, images: int = 1) -> Sequence[Part]:
+    def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
         """Cells of the resized image, and the two wrappers."""
         cell = self.patch_size * self.merge_size
         width, height = self.resized(size)
         return [(width // cell) * (height // cell) + 2]
 
-    def resized(self, size: Size) -> Size:
+    def resized(self, size: ImageSize) -> ImageSize:
         """The size in pixels after scaling: whole cells, between the least and the largest number of pixels."""
         width, height = size
         if max(size) / min(size) > MAX_RATIO:
-            raise ShapeRefused(f"{width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
+            raise UnsupportedShape(f"{width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
         cell = self.patch_size * self.merge_size
-        whole = Size(round(width / cell) * cell, round(height / cell) * cell)
+        whole = ImageSize(round(width / cell) * cell, round(height / cell) * cell)
         pixels = whole.width * whole.height
         # Square root and division in the processor's own order: at the edge of a cell, the last bit decides.
         if pixels > self.max_pixels:
             beta = math.sqrt(height * width / self.max_pixels)
-            return Size(*(max(cell, math.floor(side / beta / cell) * cell) for side in size))
+            return ImageSize(*(max(cell, math.floor(side / beta / cell) * cell) for side in size))
         if pixels < self.min_pixels:
             beta = math.sqrt(self.min_pixels / (height * width))
-            return Size(*(math.ceil(side * beta / cell) * cell for side in size))
+            return ImageSize(*(math.ceil(side * beta / cell) * cell for side in size))
         return whole
 
 
@@ -63,10 +63,10 @@ class Qwen2VL(Profile):
 class Qwen25VL(Qwen2VL):
     """As Qwen2-VL, with a vocabulary that has more control tokens."""
 
-    source = "Qwen/Qwen2.5-VL-7B-Instruct"
+    checkpoint = "Qwen/Qwen2.5-VL-7B-Instruct"
     # Its tags of tools and thoughts are tokens as well, but an answer may hold them.
-    control = re.compile(
-        rf"{Qwen2VL.control.pattern}|<\|(?:fim_prefix|fim_middle|fim_suffix|fim_pad|repo_name|file_sep)\|>"
+    control_tokens = re.compile(
+        rf"{Qwen2VL.control_tokens.pattern}|<\|(?:fim_prefix|fim_middle|fim_suffix|fim_pad|repo_name|file_sep)\|>"
     )
 
 
@@ -74,8 +74,8 @@ class Qwen25VL(Qwen2VL):
 class Qwen3VL(Qwen25VL):
     """Larger patches, other limits, and no system prompt that nobody wrote."""
 
-    source = "Qwen/Qwen3-VL-8B-Instruct"
-    template = Template(
+    checkpoint = "Qwen/Qwen3-VL-8B-Instruct"
+    template = ChatTemplate(
         system=Qwen2VL.template.system, user=Qwen2VL.template.user, assistant=Qwen2VL.template.assistant
     )
 

@@ -15,7 +15,7 @@ from convkit.utils.files import write_atomic
 PAGE = "run.html"
 
 
-def write(run: Path, out: Path | None = None, evaluations: Sequence[Path] = ()) -> Path:
+def write_report(run: Path, out: Path | None = None, evaluations: Sequence[Path] = ()) -> Path:
     """Write the report of a run directory, and its curves as a PNG beside it; the same files give the same bytes.
 
     Args:

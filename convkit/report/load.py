@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from convkit import run_info
 from convkit.dataset import first_problem, read_lines
 from convkit.errors import ConvkitError
-from convkit.metrics.scores import Scores
+from convkit.metrics.results import Scores
 from convkit.run_info import Record
 from convkit.utils.files import printable
 

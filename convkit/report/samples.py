@@ -10,7 +10,7 @@ from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.metrics.answers import anls, exact_match
 from convkit.metrics.predictions import Prediction, read_predictions
-from convkit.metrics.score import by_source
+from convkit.metrics.score import group_by_source
 from convkit.report.curves import number
 from convkit.report.load import Evaluation, Run
 from convkit.report.pictures import Budget, Picture
@@ -66,7 +66,7 @@ def samples(run: Run) -> list[Group]:
     if not run.evaluations:
         return []
     last, first = run.evaluations[-1], run.evaluations[0]
-    found = by_source(read_predictions(last.predictions))
+    found = group_by_source(read_predictions(last.predictions))
     before = {} if first is last else {_key(p): p.prediction for p in read_predictions(first.predictions)}
     chosen = {source: _choose(predictions, _metric(last, source)) for source, predictions in found.items()}
     chosen = dict(list(chosen.items())[:MAX_SOURCES])

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from convkit.metrics.classes import ClassScore, confusions
-from convkit.metrics.scores import Measure, SourceScores
+from convkit.metrics.results import MetricScore, SourceScores
 from convkit.report.curves import Chart, Point, chart, number
 from convkit.report.load import Evaluation, Run, shown
 
@@ -199,11 +199,11 @@ def _scores(name: str, evaluations: Sequence[Evaluation]) -> Table:
     return Table(f"{name}, with {confidence:.0%} bootstrap intervals", head, rows)
 
 
-def _measure(source: SourceScores, metric: str) -> Measure | None:
+def _measure(source: SourceScores, metric: str) -> MetricScore | None:
     return next((measure for measure in source.metrics if measure.name == metric), None)
 
 
-def _value(measure: Measure | None) -> str:
+def _value(measure: MetricScore | None) -> str:
     if measure is None:
         return "-"
     if measure.value is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from convkit.metrics.comparison import Comparison, Difference, Item, SourceComparison
+from convkit.metrics.results import Comparison, MetricDifference, ScoredItem, SourceComparison
 from convkit.reporters.table import table
 from convkit.reporters.words import printable
 
@@ -33,7 +33,7 @@ def _source(source: SourceComparison, confidence: float) -> Iterator[str]:
     yield ""
 
 
-def _cells(metric: Difference) -> tuple[str, ...]:
+def _cells(metric: MetricDifference) -> tuple[str, ...]:
     difference = "-" if metric.difference is None else f"{metric.difference:+.4f}"
     interval = "-" if metric.low is None else f"{metric.low:+.4f} to {metric.high:+.4f}"
     won, lost = ("-" if items is None else f"{len(items):,}" for items in (metric.won, metric.lost))
@@ -46,7 +46,7 @@ def _p(value: float | None) -> str:
     return "-" if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def _named(items: list[Item]) -> str:
+def _named(items: list[ScoredItem]) -> str:
     names = [item.id if item.turn is None else f"{item.id} (turn {item.turn})" for item in items[:_MAX_NAMED]]
     more = f" and {len(items) - _MAX_NAMED:,} more" if len(items) > _MAX_NAMED else ""
     return ", ".join(names) + more

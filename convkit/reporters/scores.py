@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from convkit.metrics.classes import ClassScore, confusions
-from convkit.metrics.scores import Measure, Scores, SourceScores
+from convkit.metrics.results import MetricScore, Scores, SourceScores
 from convkit.reporters.table import table
 from convkit.reporters.words import printable
 
@@ -42,7 +42,7 @@ def _named(what: str, names: Sequence[str]) -> Iterator[str]:
         yield f"  {what}: {len(names):,} ({', '.join(names[:_MAX_NAMED])}{more})"
 
 
-def _measure(measure: Measure) -> tuple[str, ...]:
+def _measure(measure: MetricScore) -> tuple[str, ...]:
     interval = "-" if measure.low is None else f"{measure.low:.4f}-{measure.high:.4f}"
     return measure.name, _number(measure.value), interval, f"{measure.count:,}"
 

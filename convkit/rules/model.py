@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from convkit.findings import Severity
-from convkit.profiles import ShapeRefused, Size, Target
+from convkit.profiles import ImageSize, TargetModel, UnsupportedShape
 from convkit.rules.base import Problem, Rule
 from convkit.schema import IMAGE_MARKER, Row
 
@@ -51,7 +51,7 @@ NOTHING_TO_TRAIN_ON = Rule(
 RULES = (TOO_LONG, MAYBE_TOO_LONG, CONTROL_TOKEN, REFUSED_SHAPE, NOTHING_TO_TRAIN_ON)
 
 
-def problems(row: Row, sizes: Sequence[Size | None], target: Target, train: bool) -> Iterator[Problem]:
+def problems(row: Row, sizes: Sequence[ImageSize | None], target: TargetModel, train: bool) -> Iterator[Problem]:
     """Everything that is wrong with a row for a model.
 
     Args:
@@ -68,9 +68,9 @@ def problems(row: Row, sizes: Sequence[Size | None], target: Target, train: bool
         yield Problem(NOTHING_TO_TRAIN_ON, "no turn of the row has an answer", "/conversations")
 
 
-def _control_tokens(row: Row, target: Target) -> Iterator[Problem]:
+def _control_tokens(row: Row, target: TargetModel) -> Iterator[Problem]:
     for pointer, text in _texts(row):
-        if found := target.profile.control.search(text):
+        if found := target.profile.control_tokens.search(text):
             yield Problem(CONTROL_TOKEN, f"the text holds {found[0]}, a control token of the model", pointer)
 
 
@@ -84,7 +84,7 @@ def _texts(row: Row) -> Iterator[tuple[str, str]]:
             yield f"/conversations/{index}/assistant", turn.assistant
 
 
-def _refused_shapes(row: Row, sizes: Sequence[Size | None], target: Target) -> Iterator[Problem]:
+def _refused_shapes(row: Row, sizes: Sequence[ImageSize | None], target: TargetModel) -> Iterator[Problem]:
     pointers = (
         f"/conversations/{turn}/images/{image}"
         for turn, content in enumerate(row.conversations)
@@ -94,11 +94,11 @@ def _refused_shapes(row: Row, sizes: Sequence[Size | None], target: Target) -> I
         try:
             if size is not None:
                 target.profile.image_tokens(size, len(sizes))
-        except ShapeRefused as refusal:
+        except UnsupportedShape as refusal:
             yield Problem(REFUSED_SHAPE, str(refusal), pointer)
 
 
-def _length(row: Row, sizes: Sequence[Size], target: Target, max_length: int) -> Iterator[Problem]:
+def _length(row: Row, sizes: Sequence[ImageSize], target: TargetModel, max_length: int) -> Iterator[Problem]:
     count = target.count(row, sizes)
     if count.low > max_length:
         number = f"{count.low:,}" if count.exact else f"at least {count.low:,} (estimated)"

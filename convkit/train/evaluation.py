@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from convkit import layout
-from convkit.metrics.scores import Measure, Scores
+from convkit.metrics.results import MetricScore, Scores
 from convkit.train.config import Config
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.answering import Answering, questions_of
@@ -122,7 +122,7 @@ def summary(found: Scores) -> list[str]:
     ]
 
 
-def _told(metric: Measure) -> str:
+def _told(metric: MetricScore) -> str:
     if metric.value is None:
         return f"no {metric.name}"
     between = "" if metric.low is None else f" ({metric.low:.4f}-{metric.high:.4f})"

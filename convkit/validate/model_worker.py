@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from convkit.media.images import Image
-from convkit.profiles import Size, Target
+from convkit.profiles import ImageSize, TargetModel
 from convkit.rules.file import without_marks
 from convkit.rules.lookup import Growing, image_paths
 from convkit.rules.model import problems
@@ -64,7 +64,7 @@ class Judged(NamedTuple):
     found: list[Found]
 
 
-def judge(job: Job, *, target: Target, max_line: int) -> Judged:
+def judge(job: Job, *, target: TargetModel, max_line: int) -> Judged:
     """What a model makes of the sound rows of a piece.
 
     Args:
@@ -92,7 +92,7 @@ def _sound(lines: list[bytes], first: int, max_line: int) -> Iterator[tuple[int,
             continue
 
 
-def _look_up(file: str, paths: Sequence[str], key: int) -> list[Size | None]:
+def _look_up(file: str, paths: Sequence[str], key: int) -> list[ImageSize | None]:
     """The sizes of images by their paths: None for one that was not seen, or is not sound."""
     import numpy as np
 
@@ -102,7 +102,7 @@ def _look_up(file: str, paths: Sequence[str], key: int) -> list[Size | None]:
     wanted = from_bytes(packed_digests(paths, key))
     sizes = packed[np.searchsorted(known, wanted) % len(known)].tolist()
     return [
-        Size(size >> _SIDE_BITS, size & (1 << _SIDE_BITS) - 1) if seen else None
+        ImageSize(size >> _SIDE_BITS, size & (1 << _SIDE_BITS) - 1) if seen else None
         for size, seen in zip(sizes, contains(known, wanted).tolist(), strict=True)
     ]
 

@@ -19,7 +19,7 @@ from convkit.errors import ConvkitError
 from convkit.findings import Report, by_code, report_of
 from convkit.media.cache import MediaCache
 from convkit.media.images import Image, ImageProblem
-from convkit.profiles import Target
+from convkit.profiles import TargetModel
 from convkit.rules.base import Mention
 from convkit.rules.lookup import split_names
 from convkit.rules.registry import codes
@@ -52,7 +52,7 @@ def validate(
     paths: Sequence[Path],
     *,
     media: Media = "decode",
-    target: Target | None = None,
+    target: TargetModel | None = None,
     workers: int | None = None,
     bars: Bars = silent,
     selection: Selection = EVERYTHING,
@@ -123,7 +123,7 @@ def _read_rows(scans: Sequence[Scan], workers: int, progress: Progress) -> None:
         scan.file_ends(number)
 
 
-def _count_tokens(scans: Sequence[Scan], target: Target, workers: int, progress: Progress, scratch: Path) -> None:
+def _count_tokens(scans: Sequence[Scan], target: TargetModel, workers: int, progress: Progress, scratch: Path) -> None:
     sources = [(scan, number) for scan in scans for number, _ in enumerate(scan.corpus.files)]
     total = sum(file.rows - file.bad_rows for scan in scans for file in scan.corpus.files)
     waiting: deque[Source] = deque()
@@ -196,7 +196,7 @@ def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress:
             cache.close()
 
 
-def _result(scans: Sequence[Scan], media: Media, target: Target | None, selection: Selection) -> Result:
+def _result(scans: Sequence[Scan], media: Media, target: TargetModel | None, selection: Selection) -> Result:
     receipts, notes = [], []
     for scan in scans:
         if scan.dataset is None:
@@ -221,7 +221,7 @@ def _result(scans: Sequence[Scan], media: Media, target: Target | None, selectio
     return Result(report_of(rows, findings), tuple(receipts), tuple(notes))
 
 
-def _receipt(scan: Scan, dataset: Dataset, target: Target | None) -> receipt.Receipt:
+def _receipt(scan: Scan, dataset: Dataset, target: TargetModel | None) -> receipt.Receipt:
     warnings = by_code(scan.findings)
     return receipt.Receipt(
         manifest=dataset.manifest_sha256,

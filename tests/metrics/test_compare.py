@@ -10,9 +10,9 @@ from scipy.stats import binomtest
 
 from convkit.errors import ConvkitError
 from convkit.metrics.compare import compare
-from convkit.metrics.comparison import Difference, Item
 from convkit.metrics.predictions import Prediction
-from convkit.metrics.score import Options, score
+from convkit.metrics.results import MetricDifference, ScoredItem
+from convkit.metrics.score import ScoreOptions, score
 from convkit.metrics.statistics import bootstrap_test, sign_test
 
 
@@ -21,8 +21,8 @@ def predicted(id: str, prediction: str, gold: str | None = "yes", **others: obje
     return Prediction.model_validate_json(json.dumps({key: v for key, v in fields.items() if v is not None}))
 
 
-def only(baseline: list[Prediction], predictions: list[Prediction], **options: Any) -> Difference:
-    (source,) = compare(baseline, predictions, Options(**{"resamples": 0, **options})).sources
+def only(baseline: list[Prediction], predictions: list[Prediction], **options: Any) -> MetricDifference:
+    (source,) = compare(baseline, predictions, ScoreOptions(**{"resamples": 0, **options})).sources
     (difference,) = source.metrics
     return difference
 
@@ -34,10 +34,13 @@ def right(*flags: int, **others: Any) -> list[Prediction]:
 def test_wins_and_losses_are_named_and_the_values_are_those_of_score() -> None:
     baseline, predictions = right(1, 1, 0, 0, 0), right(0, 1, 1, 1, 0)
     found = only(baseline, predictions)
-    assert (found.won, found.lost) == ([Item(id="r2", turn=0), Item(id="r3", turn=0)], [Item(id="r0", turn=0)])
+    assert (found.won, found.lost) == (
+        [ScoredItem(id="r2", turn=0), ScoredItem(id="r3", turn=0)],
+        [ScoredItem(id="r0", turn=0)],
+    )
     assert (found.count, found.test) == (5, "sign")
     assert found.difference == pytest.approx(0.2)
-    values = [score(each, Options(resamples=0)).sources[0].metrics[0].value for each in (baseline, predictions)]
+    values = [score(each, ScoreOptions(resamples=0)).sources[0].metrics[0].value for each in (baseline, predictions)]
     assert [found.baseline, found.value] == values
 
 
@@ -93,7 +96,7 @@ def test_scores_between_right_and_wrong_are_tested_by_the_bootstrap() -> None:
 def test_statements_are_compared_by_their_sentence() -> None:
     baseline = right(1, 0, 1, sentence_id="s1")
     found = only(baseline, right(1, 1, 1, sentence_id="s1"), metrics=("consistency",))
-    assert (found.baseline, found.value, found.won) == (0, 1, [Item(id="s1", turn=None)])
+    assert (found.baseline, found.value, found.won) == (0, 1, [ScoredItem(id="s1", turn=None)])
 
 
 def test_areas_have_no_wins() -> None:
@@ -106,10 +109,10 @@ def test_areas_have_no_wins() -> None:
 
 def test_what_cannot_be_compared_is_said() -> None:
     unlabelled = [predicted("r0", "yes", None)]
-    result = compare(unlabelled, unlabelled, Options())
+    result = compare(unlabelled, unlabelled, ScoreOptions())
     assert (result.complete, result.sources[0].unlabelled) == (False, 1)
     assert result.sources[0].metrics[0].reason == "no turn has a gold answer"
-    result = compare(right(1), right(1), Options(metrics=("auroc",)))
+    result = compare(right(1), right(1), ScoreOptions(metrics=("auroc",)))
     assert not result.complete and "have no score" in str(result.sources[0].metrics[0].reason)
 
 
@@ -124,9 +127,9 @@ def test_what_cannot_be_compared_is_said() -> None:
 )
 def test_other_turns_are_refused(change: Callable[[list[Prediction]], list[Prediction]], message: str) -> None:
     with pytest.raises(ConvkitError, match=message):
-        compare(right(1, 1, 1), change(right(0, 0, 0)), Options())
+        compare(right(1, 1, 1), change(right(0, 0, 0)), ScoreOptions())
 
 
 def test_a_table_is_not_compared() -> None:
     with pytest.raises(ConvkitError, match="is a table"):
-        compare(right(1), right(1), Options(metrics=("classes",)))
+        compare(right(1), right(1), ScoreOptions(metrics=("classes",)))

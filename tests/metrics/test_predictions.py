@@ -110,13 +110,13 @@ def test_a_prediction_takes_what_scoring_needs_of_its_row() -> None:
     row = Row.model_validate_json(
         json.dumps({"id": "r", "source": "s", "group": "g", "metadata": {"sentence_id": "t"}, "conversations": turns})
     )
-    first, last = (Prediction.of(row, turn, "x", score=0.0) for turn in (0, 1))
+    first, last = (Prediction.from_row(row, turn, "x", score=0.0) for turn in (0, 1))
     assert (first.gold, first.answers, first.accepted, first.label) == ("1", ("1", "one"), ("1", "one"), "1")
     assert (first.group, first.sentence_id, first.score, first.cluster) == ("g", "t", 0.0, (True, "g"))
     assert (last.turn, last.gold, last.answers, last.accepted) == (1, None, None, ())
     odd = row.model_copy(update={"group": None, "metadata": {"sentence_id": ["t"]}})
-    assert Prediction.of(odd, 0, "x").sentence_id is None
-    assert Prediction.of(odd, 0, "x").cluster == (False, "r")
+    assert Prediction.from_row(odd, 0, "x").sentence_id is None
+    assert Prediction.from_row(odd, 0, "x").cluster == (False, "r")
 
 
 def test_no_key_is_ever_null() -> None:

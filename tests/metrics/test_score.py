@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from convkit.converters import TABLE
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import Prediction
-from convkit.metrics.score import BY_SOURCE, Options, score
-from convkit.metrics.scores import Measure, Scores, Turn
+from convkit.metrics.results import MetricScore, Scores, TurnAddress
+from convkit.metrics.score import METRICS_BY_SOURCE, ScoreOptions, score
 from convkit.schema import Row
 
 
@@ -23,13 +23,13 @@ def predicted(id: str, prediction: str, gold: str | None = None, source: str = "
     )
 
 
-def measures(scores: Scores) -> dict[str, Measure]:
+def measures(scores: Scores) -> dict[str, MetricScore]:
     (source,) = scores.sources
     return {measure.name: measure for measure in source.metrics}
 
 
-def scored(predictions: Iterable[Prediction], *metrics: str, resamples: int = 0) -> dict[str, Measure]:
-    return measures(score(predictions, Options(metrics=metrics, resamples=resamples)))
+def scored(predictions: Iterable[Prediction], *metrics: str, resamples: int = 0) -> dict[str, MetricScore]:
+    return measures(score(predictions, ScoreOptions(metrics=metrics, resamples=resamples)))
 
 
 @pytest.mark.parametrize(
@@ -45,23 +45,23 @@ def scored(predictions: Iterable[Prediction], *metrics: str, resamples: int = 0)
     ],
 )
 def test_a_data_set_has_its_own_metrics(source: str, metrics: list[str], classes: bool) -> None:
-    (scores,) = score([predicted("a", "Yes", "yes", source)], Options(resamples=0)).sources
+    (scores,) = score([predicted("a", "Yes", "yes", source)], ScoreOptions(resamples=0)).sources
     assert [measure.name for measure in scores.metrics] == metrics
     assert (scores.classes is not None) == classes
 
 
 def test_the_table_names_data_sets_as_converters_do() -> None:
-    assert set(BY_SOURCE) - {"hateful_memes"} <= set(TABLE)
+    assert set(METRICS_BY_SOURCE) - {"hateful_memes"} <= set(TABLE)
 
 
 def test_metrics_by_name_replace_the_data_sets_own() -> None:
-    (scores,) = score([predicted("a", "cat", "cat", "nlvr2")], Options(metrics=("classes", "anls"))).sources
+    (scores,) = score([predicted("a", "cat", "cat", "nlvr2")], ScoreOptions(metrics=("classes", "anls"))).sources
     assert [measure.name for measure in scores.metrics] == ["anls"]
     assert scores.classes is not None
     with pytest.raises(
         ConvkitError, match=r"no metric .f1.\. Choose from: accuracy, majority, anls, consistency, auroc"
     ):
-        score([], Options(metrics=("accuracy", "f1")))
+        score([], ScoreOptions(metrics=("accuracy", "f1")))
 
 
 def test_each_data_set_is_scored_by_itself() -> None:
@@ -79,7 +79,7 @@ def test_every_turn_counts() -> None:
 
 def test_turns_without_gold_are_named_and_not_counted() -> None:
     scores = score([predicted("a", "x", "x"), predicted("b", "x"), predicted("c", "x", answers=["y", "x"])])
-    assert scores.sources[0].unlabelled == [Turn(id="b", turn=0)]
+    assert scores.sources[0].unlabelled == [TurnAddress(id="b", turn=0)]
     accuracy = measures(scores)["accuracy"]
     assert (accuracy.value, accuracy.count, scores.complete) == (1.0, 2, False)
 
@@ -119,7 +119,7 @@ def nlvr2(split: str, image_set: int, pair: int, sentence: int, correct: bool) -
         "metadata": {"sentence_id": f"{split}-{image_set}-{sentence}"},
         "conversations": [{"images": [], "user": "?", "assistant": "True"}],
     }
-    return Prediction.of(Row.model_validate_json(json.dumps(row)), 0, "true." if correct else "False")
+    return Prediction.from_row(Row.model_validate_json(json.dumps(row)), 0, "true." if correct else "False")
 
 
 def test_consistency_worked_by_hand() -> None:
@@ -149,7 +149,7 @@ def test_consistency_of_rows_without_statements_is_not_guessed() -> None:
     assert measures(found)["consistency"].reason == "1 of 2 turns have no sentence_id, such as turn 0 of b"
     assert measures(found)["accuracy"].value == 1
     assert found.complete  # it was not asked for by name
-    assert not score(rows, Options(metrics=("consistency",))).complete
+    assert not score(rows, ScoreOptions(metrics=("consistency",))).complete
 
 
 def memes(*items: tuple[str, float | None]) -> list[Prediction]:
@@ -159,7 +159,7 @@ def memes(*items: tuple[str, float | None]) -> list[Prediction]:
 def test_auroc_is_of_the_positive_answer() -> None:
     items = memes(("Yes", 0.9), ("No.", 0.5), ("yes.", 0.5), ("No", 0.1))
     assert scored(items)["auroc"].value == 0.875
-    turned = score(items, Options(positive=("NO.",), resamples=0))
+    turned = score(items, ScoreOptions(positive=("NO.",), resamples=0))
     assert measures(turned)["auroc"].value == 0.125
 
 
@@ -203,7 +203,7 @@ def test_the_result_is_the_same_again() -> None:
     chance = random.Random(0)
     rows = memes(*((chance.choice(["Yes", "No"]), round(chance.random(), 1)) for _ in range(50)))
     assert score(rows).model_dump_json() == score(rows).model_dump_json()
-    assert score(rows, Options(seed=1)).sources != score(rows).sources
+    assert score(rows, ScoreOptions(seed=1)).sources != score(rows).sources
 
 
 def test_the_majority_is_the_best_constant_answer() -> None:

@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from convkit.metrics.statistics import auroc, interval, mean, plain
+from convkit.metrics.statistics import auroc, confidence_interval, mean, unweighted
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 # Few different scores, so that ties are frequent, and any others.
@@ -19,7 +19,7 @@ ITEMS = st.lists(st.tuples(st.booleans(), SCORES, st.integers(0, 3)), min_size=2
 
 
 def area(items: list[tuple[bool, float]]) -> float:
-    return plain(auroc([positive for positive, _ in items], [score for _, score in items]), len(items))
+    return unweighted(auroc([positive for positive, _ in items], [score for _, score in items]), len(items))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_weight_is_a_number_of_copies(items: list[tuple[bool, float, int]]) ->
 
 def test_the_interval_of_a_mean_is_the_normal_one() -> None:
     values = [float(i % 4 == 0) for i in range(400)]
-    found = interval(mean(values), range(len(values)), 4000, 0)
+    found = confidence_interval(mean(values), range(len(values)), 4000, 0)
     assert found is not None
     error = 1.96 * float(np.std(values)) / math.sqrt(len(values))
     centre = float(np.mean(values))
@@ -76,9 +76,9 @@ def test_the_interval_of_a_mean_is_the_normal_one() -> None:
 
 def test_copies_in_a_cluster_make_nothing_surer() -> None:
     values = [float(i % 3 == 0) for i in range(60)]
-    once = interval(mean(values), range(60), 500, 3)
-    copied = interval(mean(values * 4), [*range(60)] * 4, 500, 3)
-    apart = interval(mean(values * 4), range(240), 500, 3)
+    once = confidence_interval(mean(values), range(60), 500, 3)
+    copied = confidence_interval(mean(values * 4), [*range(60)] * 4, 500, 3)
+    apart = confidence_interval(mean(values * 4), range(240), 500, 3)
     assert once is not None and apart is not None
     assert copied == pytest.approx(once)
     assert apart[1] - apart[0] < 0.6 * (once[1] - once[0])
@@ -86,16 +86,16 @@ def test_copies_in_a_cluster_make_nothing_surer() -> None:
 
 def test_the_seed_decides() -> None:
     values = [float(i % 3 == 0) for i in range(60)]
-    of_seed = [interval(mean(values), range(60), 50, seed) for seed in (0, 0, 1)]
+    of_seed = [confidence_interval(mean(values), range(60), 50, seed) for seed in (0, 0, 1)]
     assert of_seed[0] == of_seed[1] != of_seed[2]
 
 
 def test_there_is_no_interval_of_one_cluster_or_without_resamples() -> None:
-    assert interval(mean([0.0, 1.0]), ["a", "a"], 100, 0) is None
-    assert interval(mean([0.0, 1.0]), ["a", "b"], 0, 0) is None
+    assert confidence_interval(mean([0.0, 1.0]), ["a", "a"], 100, 0) is None
+    assert confidence_interval(mean([0.0, 1.0]), ["a", "b"], 0, 0) is None
 
 
 def test_resamples_of_one_class_are_left_out() -> None:
-    found = interval(auroc([True, False, False], [0.9, 0.1, 0.2]), range(3), 200, 0)
+    found = confidence_interval(auroc([True, False, False], [0.9, 0.1, 0.2]), range(3), 200, 0)
     assert found == (1.0, 1.0)
-    assert interval(auroc([True, True], [0.9, 0.1]), range(2), 50, 0) is None
+    assert confidence_interval(auroc([True, True], [0.9, 0.1]), range(2), 50, 0) is None

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from convkit.profiles import Target, get_profile
-from convkit.profiles.base import Count, ShapeRefused, Size
+from convkit.profiles import TargetModel, get_profile
+from convkit.profiles.base import ImageSize, TokenCount, UnsupportedShape
 from convkit.profiles.phi3 import Phi3Vision, Phi35Vision
 from convkit.schema import Row
 
@@ -48,12 +48,12 @@ def test_every_size_of_the_reference_table(reference: Path) -> None:
     assert len(table) == 189
     for entry in table:
         profile = Phi35Vision(num_crops=entry["num_crops"])
-        size = Size(entry["width"], entry["height"])
+        size = ImageSize(entry["width"], entry["height"])
         if "tokens" in entry:
             assert profile.padded(size) == (entry["padded_width"], entry["padded_height"]), entry
-            assert profile.image_tokens(size) == Count(entry["tokens"], entry["tokens"]), entry
+            assert profile.image_tokens(size) == TokenCount(entry["tokens"], entry["tokens"]), entry
         else:
-            with pytest.raises(ShapeRefused):
+            with pytest.raises(UnsupportedShape):
                 profile.image_tokens(size)
 
 
@@ -61,13 +61,13 @@ def test_every_size_of_the_reference_table(reference: Path) -> None:
 def test_the_length_of_the_reference_rows(reference: Path, name: str) -> None:
     case = json.loads((reference / "cases.json").read_bytes())[name]
     row = conversation(CASES[name])
-    sizes = [Size(*size) for size in case["image_input_sizes"]]
-    target = Target.of(f"phi-3.5-vision:num_crops={case['num_crops']}", reference / "tokenizer.json")
+    sizes = [ImageSize(*size) for size in case["image_input_sizes"]]
+    target = TargetModel.from_options(f"phi-3.5-vision:num_crops={case['num_crops']}", reference / "tokenizer.json")
     length = case["sequence_length"]
     assert target.count(row, sizes) == (length, length)
     assert [target.profile.image_tokens(size).low for size in sizes] == case["num_img_tokens"]
 
-    low, high = Target(target.profile).count(row, sizes)
+    low, high = TargetModel(target.profile).count(row, sizes)
     assert low <= length <= high
     # An estimate is of the text alone: the images are a thousand times its uncertainty.
     assert high - low <= 16 * (length - sum(case["num_img_tokens"]))
@@ -76,16 +76,16 @@ def test_the_length_of_the_reference_rows(reference: Path, name: str) -> None:
 def test_one_size_by_hand() -> None:
     # 320 x 240 at 4 crops: scaled to 672 x 504, padded to 672 x 672, so 2 x 2 tiles.
     profile = Phi35Vision()
-    assert profile.padded(Size(320, 240)) == (672, 672)
-    assert profile.image_tokens(Size(320, 240)) == ((4 + 1) * 144 + 1 + 3 * 12,) * 2
-    assert Phi3Vision().image_tokens(Size(320, 240)).low > profile.image_tokens(Size(320, 240)).low
+    assert profile.padded(ImageSize(320, 240)) == (672, 672)
+    assert profile.image_tokens(ImageSize(320, 240)) == ((4 + 1) * 144 + 1 + 3 * 12,) * 2
+    assert Phi3Vision().image_tokens(ImageSize(320, 240)).low > profile.image_tokens(ImageSize(320, 240)).low
 
 
 @pytest.mark.parametrize(("size", "fails"), [((1344, 1), False), ((1345, 1), True), ((1, 1345), True)])
 def test_a_shape_that_is_scaled_to_nothing_is_refused(size: tuple[int, int], fails: bool) -> None:
     profile = get_profile("phi-3.5-vision")
     if fails:
-        with pytest.raises(ShapeRefused, match=f"{size[0]} x {size[1]} pixels"):
-            profile.image_tokens(Size(*size))
+        with pytest.raises(UnsupportedShape, match=f"{size[0]} x {size[1]} pixels"):
+            profile.image_tokens(ImageSize(*size))
     else:
-        assert profile.image_tokens(Size(*size)).exact
+        assert profile.image_tokens(ImageSize(*size)).exact

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convkit.errors import ConvkitError
-from convkit.profiles import TABLE, Count, Size, Target, canonical, get_profile, load_tokenizer
+from convkit.profiles import PROFILES, ImageSize, TargetModel, TokenCount, canonical_name, get_profile, load_tokenizer
 from convkit.profiles.base import estimate
 from convkit.profiles.phi3 import Phi35Vision
 from convkit.schema import Row
@@ -53,14 +53,14 @@ def test_a_wrong_model_is_refused_with_what_there_is(spec: str, message: str) ->
     ],
 )
 def test_a_receipt_is_for_a_model_however_it_was_spelled(spec: str, expected: str) -> None:
-    assert Target.of(spec).spec == canonical(expected) == expected
+    assert TargetModel.from_options(spec).spec == canonical_name(expected) == expected
     assert get_profile(spec) == get_profile(expected)
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_has_its_parts_and_needs_no_row_of_images(name: str) -> None:
     profile = get_profile(name)
-    assert profile.source and profile.control.groups == 0
+    assert profile.checkpoint and profile.control_tokens.groups == 0
     low, high = profile.row_tokens(row({"images": [], "user": "Hello", "assistant": "Hi"}), [])
     assert 0 < low < high < 100
     for text in profile.template.user + profile.template.assistant:
@@ -125,15 +125,15 @@ def test_a_text_without_an_image_first() -> None:
 
 @given(st.text())
 def test_an_estimate_is_bounded_by_bytes(text: str) -> None:
-    control = Phi35Vision.control
+    control = Phi35Vision.control_tokens
     low, high = estimate(text, control)
     assert 0 <= low <= high <= len(text.encode(errors="replace")) + 1 + text.count("<")
     assert estimate(text + "<|end|>", control).low == low + 1
 
 
 def test_a_run_of_one_character_may_be_one_token() -> None:
-    assert estimate(" " * 160, Phi35Vision.control) == Count(0, 161)
-    assert estimate("ab" * 80, Phi35Vision.control) == Count(10, 161)
+    assert estimate(" " * 160, Phi35Vision.control_tokens) == TokenCount(0, 161)
+    assert estimate("ab" * 80, Phi35Vision.control_tokens) == TokenCount(10, 161)
 
 
 def tokenizer(path: Path) -> Path:
@@ -160,8 +160,8 @@ def test_a_tokenizer_counts_exactly_and_never_cuts(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers", reason="needs the extra tokens: pip install 'convkit-vlm[tokens]'")
     count = load_tokenizer(tokenizer(tmp_path / "tokenizer.json"))
     assert count("one two three") == 3
-    target = Target.of("phi-3.5-vision", tmp_path / "tokenizer.json")
-    assert target.count(row({"images": ["a"], "user": "one two"}), [Size(336, 336)]).exact
+    target = TargetModel.from_options("phi-3.5-vision", tmp_path / "tokenizer.json")
+    assert target.count(row({"images": ["a"], "user": "one two"}), [ImageSize(336, 336)]).exact
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff"])

@@ -7,7 +7,7 @@ from typing import Any
 from convkit import receipt, run_info
 from convkit.dataset import Dataset
 from convkit.metrics.predictions import Prediction, read_predictions
-from convkit.metrics.score import Options, score
+from convkit.metrics.score import ScoreOptions, score
 from convkit.run_info import Hardware, Planned, Record
 from convkit.schema import Row
 from convkit.validate.run import validate
@@ -15,7 +15,7 @@ from tests.fixtures.make_datasets import lines, manifest, png
 
 HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}"
 STEPS = 30
-OPTIONS = Options(("accuracy", "majority", "classes"), resamples=20)
+OPTIONS = ScoreOptions(("accuracy", "majority", "classes"), resamples=20)
 
 
 def rows(hostile: str = "") -> list[dict[str, Any]]:
@@ -62,11 +62,11 @@ def evaluated(folder: Path, content: list[dict[str, Any]], right: int, wrong: st
     predicted(folder, content, texts)
 
 
-def predicted(folder: Path, content: list[dict[str, Any]], texts: list[str], options: Options = OPTIONS) -> None:
+def predicted(folder: Path, content: list[dict[str, Any]], texts: list[str], options: ScoreOptions = OPTIONS) -> None:
     """Predictions, and their scores."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = map(Row.model_validate, content)
-    found = [Prediction.of(row, 0, text).to_line() + b"\n" for row, text in zip(asked, texts, strict=True)]
+    found = [Prediction.from_row(row, 0, text).to_line() + b"\n" for row, text in zip(asked, texts, strict=True)]
     (folder / "predictions.jsonl").write_bytes(b"".join(found))
     scores = score(read_predictions(folder / "predictions.jsonl"), options)
     (folder / "scores.json").write_text(scores.model_dump_json())

@@ -27,7 +27,7 @@ def browser() -> Iterator[Any]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, content = tmp_path_factory.mktemp("browser"), directories.rows(directories.HOSTILE)
     data = directories.dataset(folder / "data", content)
-    return report.write(directories.training(folder / "run", data, content, hostile=directories.HOSTILE))
+    return report.write_report(directories.training(folder / "run", data, content, hostile=directories.HOSTILE))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from convkit import report
 from convkit.cli import main
 from convkit.errors import ConvkitError
-from convkit.metrics.score import Options
+from convkit.metrics.score import ScoreOptions
 from convkit.report import page, pictures, samples
 from tests.report import run_directories as directories
 
@@ -86,7 +86,7 @@ def run(tmp_path: Path, data: Path) -> Path:
 
 
 def test_what_stands_on_the_page_of_a_run(run: Path) -> None:
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     found = tables(tree)
     assert "Training. Finished after step 30 of 30." in text(tree)
     assert ["weight_decay", "0.01"] in found["Options"]
@@ -111,7 +111,7 @@ def test_what_stands_on_the_page_of_a_run(run: Path) -> None:
 
 
 def test_classes(run: Path) -> None:
-    found = tables(parsed(report.write(run)))
+    found = tables(parsed(report.write_report(run)))
     matrix = found["Confusion matrix: gold answers down, predictions across"]
     assert matrix[0] == ["gold \\ predicted", "cat", "cow", "dog", "(no class)"]
     assert matrix[2] == ["cow", "0", "1", "0", "1"]
@@ -124,14 +124,14 @@ def test_many_classes_are_listed_by_their_confusions(run: Path) -> None:
         for n in range(30)
     ]
     directories.evaluated(run / "evaluations/step-00000030", content, 25, wrong="class 1")
-    found = tables(parsed(report.write(run)))
+    found = tables(parsed(report.write_report(run)))
     assert not any("Confusion matrix" in caption for caption in found)
     assert found["The most frequent confusions"][1] == ["class 25", "class 1", "1"]
     assert len(found["The most frequent confusions"]) == 6
 
 
 def test_the_worst_stand_first_with_their_images(run: Path) -> None:
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     first, *others = list(tree.iter("li"))
     assert "wrong, score 0" in text(first)
     assert "Asked Which? Answered bird Answered in the first evaluation bird Accepted cow Row r5, turn 0" in text(first)
@@ -155,8 +155,8 @@ def test_the_lowest_scores_are_chosen_and_stand_first(run: Path) -> None:
         for n in range(30)
     ]
     texts = [answer[: 20 - n % 10] for n in range(30)]  # each tenth is right, others lack up to nine letters
-    directories.predicted(run / "evaluations/step-00000030", content, texts, Options(("anls",), resamples=0))
-    cards = [text(item) for item in parsed(report.write(run)).iter("li")]
+    directories.predicted(run / "evaluations/step-00000030", content, texts, ScoreOptions(("anls",), resamples=0))
+    cards = [text(item) for item in parsed(report.write_report(run)).iter("li")]
     scores = [float(re.findall(r"score (\S+)", card)[0]) for card in cards]
     assert scores[:12] == [0.55] * 3 + [0.6] * 3 + [0.65] * 3 + [0.7] * 3
     assert len(scores) == 18
@@ -164,7 +164,7 @@ def test_the_lowest_scores_are_chosen_and_stand_first(run: Path) -> None:
 
 
 def test_nothing_is_loaded_and_nothing_may_run(run: Path) -> None:
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     assert {element.tag for element in elements(tree)} <= TAGS
     for element in elements(tree):
         for name, value in element.attrib.items():
@@ -182,7 +182,7 @@ def test_nothing_is_loaded_and_nothing_may_run(run: Path) -> None:
 
 
 def test_it_can_be_used_without_seeing_it(run: Path) -> None:
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     levels = [int(element.tag[1]) for element in elements(tree) if re.fullmatch(r"h\d", element.tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -208,7 +208,7 @@ def test_hostile_data_stays_text(tmp_path: Path) -> None:
     content = directories.rows(hostile)
     data = directories.dataset(tmp_path / "data", content)
     run = directories.training(tmp_path / hostile.replace("/", ""), data, content, hostile=hostile)
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     assert {element.tag for element in elements(tree)} <= TAGS
     assert not [name for element in elements(tree) for name in element.attrib if name.startswith("on")]
     cards = [text(item) for item in tree.iter("li")]
@@ -234,9 +234,9 @@ def test_any_text_comes_through_a_template_as_text(value: str) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
-    first = report.write(run).read_bytes()
-    assert report.write(run, tmp_path / "again.html").read_bytes() == first
-    assert report.write(run).read_bytes() == first
+    first = report.write_report(run).read_bytes()
+    assert report.write_report(run, tmp_path / "again.html").read_bytes() == first
+    assert report.write_report(run).read_bytes() == first
 
 
 def test_a_run_that_was_cut_off_says_so(tmp_path: Path, data: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_run_that_was_cut_off_says_so(tmp_path: Path, data: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 13, "los')
     (run / "evaluations/step-00000012").mkdir()
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     assert "Not finished: this is what there is after step 12 of 30." in text(tree)
     assert "Begun and not finished: step-00000012." in text(tree)
     assert tables(tree)["pets, with 95% bootstrap intervals"][0][2] == "after step 10"
@@ -252,20 +252,20 @@ def test_a_run_that_was_cut_off_says_so(tmp_path: Path, data: Path) -> None:
 
 def test_a_run_that_was_cut_off_before_its_first_step(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model": "m"}')
-    tree = parsed(report.write(tmp_path))
+    tree = parsed(report.write_report(tmp_path))
     assert "Not finished: this is what there is after step 0." in text(tree)
     assert not list(tree.iter("figure"))
 
 
 def test_an_evaluation(tmp_path: Path, data: Path) -> None:
     folder = directories.evaluation(tmp_path / "scores", data, directories.rows(), 4)
-    tree = parsed(report.write(folder))
+    tree = parsed(report.write_report(folder))
     assert "Evaluation. Finished." in text(tree)
     assert tables(tree)["pets, with 95% bootstrap intervals"][0] == ["Metric", "scores", "Of"]
     assert len(list(tree.iter("img"))) == 6
     (folder / "predictions.jsonl").rename(folder / "predictions.part.jsonl")
     (folder / "scores.json").unlink()
-    assert "Evaluation. Not finished: the same command goes on with it." in text(parsed(report.write(folder)))
+    assert "Evaluation. Not finished: the same command goes on with it." in text(parsed(report.write_report(folder)))
 
 
 def test_evaluations_of_elsewhere_are_shown_as_well(run: Path, tmp_path: Path, data: Path) -> None:
@@ -273,24 +273,24 @@ def test_evaluations_of_elsewhere_are_shown_as_well(run: Path, tmp_path: Path, d
     config = json.loads((run / "config.json").read_bytes())
     (run / "config.json").write_text(json.dumps({**config, "eval_split": None}))
     folders = [directories.evaluation(tmp_path / name, data, directories.rows(), n) for name, n in (("a", 2), ("b", 6))]
-    tree = parsed(report.write(run, evaluations=folders))
+    tree = parsed(report.write_report(run, evaluations=folders))
     scores = tables(tree)["pets, with 95% bootstrap intervals"]
     assert scores[0] == ["Metric", "a", "b", "Of"]
     assert (scores[1][1][:6], scores[1][2][:6]) == ("0.3333", "1.0000")
     assert len(list(tree.iter("img"))) == 6  # of the split that was asked, not of the one that was trained on
     with pytest.raises(ConvkitError, match=r"nowhere has no scores\.json"):
-        report.write(run, evaluations=[tmp_path / "nowhere"])
+        report.write_report(run, evaluations=[tmp_path / "nowhere"])
 
 
 def test_without_the_data_set_the_page_says_what_it_lacks(run: Path, data: Path) -> None:
     manifest = data / "dataset.json"
     content = json.loads(manifest.read_bytes())
     manifest.write_text(json.dumps({**content, "name": "others"}))
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     assert "holds another data set by now, so prompts and images are not shown" in text(tree)
     assert not list(tree.iter("img"))
     shutil.rmtree(data)
-    assert "Prompts and images are not shown: " in text(parsed(report.write(run)))
+    assert "Prompts and images are not shown: " in text(parsed(report.write_report(run)))
 
 
 @pytest.mark.parametrize(
@@ -309,23 +309,23 @@ def test_an_image_that_cannot_be_shown_is_said(
 ) -> None:
     (data.parent / "secret.png").write_bytes((data / "images/0.png").read_bytes())
     damage(data / "images/5.png")
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     assert f"Image 5.png {reason}" in text(next(tree.iter("li")))
     assert len(list(tree.iter("img"))) == 5
 
 
 def test_pictures_and_texts_are_bounded(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "MAX_PICTURES", 2)
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     assert len(list(tree.iter("img"))) == 2
     assert text(tree).count("not shown: the page has enough pictures") == 4
     monkeypatch.setattr(pictures, "MAX_BYTES", 1)
-    assert len(list(parsed(report.write(run)).iter("img"))) == 1
+    assert len(list(parsed(report.write_report(run)).iter("img"))) == 1
     monkeypatch.setattr(samples, "MAX_IMAGES", 0)
-    tree = parsed(report.write(run))
+    tree = parsed(report.write_report(run))
     assert (text(tree).count("and 1 more images"), list(tree.iter("img"))) == (6, [])
     monkeypatch.setattr(samples, "MAX_TEXT", 3)
-    assert "Asked Whi… Answered bir…" in text(parsed(report.write(run)))
+    assert "Asked Whi… Answered bir…" in text(parsed(report.write_report(run)))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from convkit.findings import Finding, Report
-from convkit.profiles import Target
+from convkit.profiles import TargetModel
 from convkit.validate.run import validate
 from tests.fixtures.make_datasets import DIRECTORY
 
@@ -16,10 +16,10 @@ def copy_of(name: str, to: Path) -> Path:
     return Path(shutil.copytree(DIRECTORY / name, to / Path(name).name, symlinks=True))
 
 
-def target_for(directory: Path) -> Target | None:
-    """The model that a fixture is meant for: model.json, if it has one, holds the arguments of `Target.of`."""
+def target_for(directory: Path) -> TargetModel | None:
+    """The model that a fixture is meant for: model.json, if it has one, holds the arguments of `TargetModel.from_options`."""
     path = directory / "model.json"
-    return Target.of(**json.loads(path.read_bytes())) if path.exists() else None
+    return TargetModel.from_options(**json.loads(path.read_bytes())) if path.exists() else None
 
 
 def report_of(path: Path, **options: Any) -> Report:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from convkit.cli import app
 from convkit.findings import Finding
-from convkit.profiles import TABLE, Size, Target
+from convkit.profiles import PROFILES, ImageSize, TargetModel
 from convkit.receipt import read
 from convkit.rules.model import problems
 from convkit.rules.registry import codes
@@ -27,8 +27,10 @@ def row(user: str = "What is it?", answer: str | None = "A cat.", images: int = 
     return Row.model_validate({"id": "1", "source": "pets", "conversations": [turn]})
 
 
-def found(row: Row, sizes: list[Size | None], spec: str = "phi-3.5-vision", max_length: int | None = None) -> list[str]:
-    target = Target.of(spec, max_length=max_length)
+def found(
+    row: Row, sizes: list[ImageSize | None], spec: str = "phi-3.5-vision", max_length: int | None = None
+) -> list[str]:
+    target = TargetModel.from_options(spec, max_length=max_length)
     return [problem.rule.code for problem in problems(row, sizes, target, train=True)]
 
 
@@ -54,48 +56,50 @@ def test_a_model_has_its_own_control_tokens() -> None:
 
 
 def test_the_marker_of_an_image_is_none() -> None:
-    for spec in TABLE:
-        assert found(row("this: <image> here", images=1), [Size(60, 60)], spec) == []
+    for spec in PROFILES:
+        assert found(row("this: <image> here", images=1), [ImageSize(60, 60)], spec) == []
 
 
 def test_the_limit_itself_is_allowed() -> None:
-    target = Target.of("phi-3.5-vision")
-    exact = Target(target.profile, encode=len)
-    length = exact.count(row(images=1), [Size(320, 240)]).low
+    target = TargetModel.from_options("phi-3.5-vision")
+    exact = TargetModel(target.profile, tokenizer=len)
+    length = exact.count(row(images=1), [ImageSize(320, 240)]).low
     for limit, expected in [(length, []), (length - 1, ["CK401"])]:
-        limited = Target(target.profile, len, limit)
-        assert [p.rule.code for p in problems(row(images=1), [Size(320, 240)], limited, train=True)] == expected
+        limited = TargetModel(target.profile, len, limit)
+        assert [p.rule.code for p in problems(row(images=1), [ImageSize(320, 240)], limited, train=True)] == expected
 
 
 def test_an_estimate_is_called_one() -> None:
     text = "word " * 1000
-    low, high = Target.of("phi-3.5-vision").count(row(text), [])
+    low, high = TargetModel.from_options("phi-3.5-vision").count(row(text), [])
     for limit, expected in [(high, []), (high - 1, ["CK402"]), (low, ["CK402"]), (low - 1, ["CK401"])]:
-        target = Target.of("phi-3.5-vision", max_length=limit)
+        target = TargetModel.from_options("phi-3.5-vision", max_length=limit)
         result = list(problems(row(text), [], target, train=True))
         assert [problem.rule.code for problem in result] == expected
         assert all("(estimated)" in problem.message for problem in result)
 
 
 def test_an_image_that_cannot_be_read_leaves_the_length_open() -> None:
-    assert found(row(images=2), [Size(10, 10), None], max_length=100) == []
-    assert found(row(images=2), [Size(10, 10), Size(10, 10)], max_length=100) == ["CK401"]
+    assert found(row(images=2), [ImageSize(10, 10), None], max_length=100) == []
+    assert found(row(images=2), [ImageSize(10, 10), ImageSize(10, 10)], max_length=100) == ["CK401"]
 
 
 @pytest.mark.parametrize("answer", [None, "", " \n"])
 def test_only_a_train_row_needs_an_answer(answer: str | None) -> None:
-    target = Target.of("phi-3.5-vision")
+    target = TargetModel.from_options("phi-3.5-vision")
     assert found(row(answer=answer), []) == ["CK405"]
     assert list(problems(row(answer=answer), [], target, train=False)) == []
 
 
-SIZES = st.builds(Size, st.integers(1, 100_000), st.integers(1, 100_000))
+SIZES = st.builds(ImageSize, st.integers(1, 100_000), st.integers(1, 100_000))
 
 
-@given(st.sampled_from(sorted(TABLE)), st.text(), st.lists(SIZES, max_size=3))
-def test_no_row_and_no_shape_raises(spec: str, text: str, sizes: list[Size]) -> None:
+@given(st.sampled_from(sorted(PROFILES)), st.text(), st.lists(SIZES, max_size=3))
+def test_no_row_and_no_shape_raises(spec: str, text: str, sizes: list[ImageSize]) -> None:
     text = text.replace("<image>", "")
-    for problem in problems(row(text, text, len(sizes)), sizes, Target.of(spec, max_length=1000), train=True):
+    for problem in problems(
+        row(text, text, len(sizes)), sizes, TargetModel.from_options(spec, max_length=1000), train=True
+    ):
         assert isinstance(problem.message, str)
 
 
@@ -103,7 +107,7 @@ def test_without_a_model_nothing_is_asked_and_the_receipt_says_so(tmp_path: Path
     directory = copy_of("valid/with_manifest", tmp_path)
     report_of(directory)
     assert not [code for code in read(directory).rules if code.startswith("CK4")]
-    report_of(directory, target=Target.of("phi-3.5-vision"))
+    report_of(directory, target=TargetModel.from_options("phi-3.5-vision"))
     assert read(directory).rules == codes(with_model=True)
     assert next(code for code in read(directory).rules if code.startswith("CK4")) == "CK401"
 
@@ -123,7 +127,7 @@ def test_the_command_finds_what_the_model_cannot_take(tmp_path: Path) -> None:
 
 def test_headers_alone_are_enough_and_no_media_means_no_lengths(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK401_too_long", tmp_path)
-    options = {"target": Target.of("phi-3.5-vision", max_length=1500)}
+    options = {"target": TargetModel.from_options("phi-3.5-vision", max_length=1500)}
 
     def codes_of(findings: list[Finding]) -> list[str]:
         return [finding.code for finding in findings]
@@ -150,7 +154,7 @@ def test_any_number_of_processes_counts_the_same(tmp_path: Path, suffix: str, mo
     path.write_bytes(gzip.compress(written) if suffix else written)
     for module in ("convkit.validate.chunks", "convkit.validate.run"):
         monkeypatch.setattr(f"{module}.PIECE_BYTES", 2048)
-    target = Target.of("phi-3.5-vision", tokenizer(tmp_path / "tokenizer.json"), max_length=760)
+    target = TargetModel.from_options("phi-3.5-vision", tokenizer(tmp_path / "tokenizer.json"), max_length=760)
     reports = [validate([path], workers=workers, target=target).report for workers in (0, 2)]
     assert reports[0] == reports[1]
     control = [finding.line for finding in reports[0].findings if finding.code == "CK403"]
@@ -163,5 +167,5 @@ def test_any_number_of_processes_counts_the_same(tmp_path: Path, suffix: str, mo
 def test_a_file_of_training_rows_is_known_by_its_split(tmp_path: Path, name: str) -> None:
     content = row("Hm?", answer=None).to_line() + b"\n"
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    found = report_of(tmp_path / name, target=Target.of("phi-3.5-vision")).findings
+    found = report_of(tmp_path / name, target=TargetModel.from_options("phi-3.5-vision")).findings
     assert [finding.code for finding in found] == ["CK405"]

@@ -24,7 +24,7 @@ from convkit import layout
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.media import images
 from convkit.media.cache import MediaCache
-from convkit.profiles import Target
+from convkit.profiles import TargetModel
 from convkit.rules import file as file_rules
 from convkit.rules.base import RowFile
 from convkit.schema import IMAGE_MARKER, Row
@@ -225,7 +225,7 @@ def test_what_did_not_change_is_not_opened_again(tmp_path: Path, opened: list[st
 def test_a_model_needs_no_second_look_at_images(tmp_path: Path, opened: list[str], media: str) -> None:
     path = pictures(tmp_path)
     (tmp_path / "images" / "3.png").write_bytes(b"no image")
-    target = Target.of("qwen2-vl", max_length=3)
+    target = TargetModel.from_options("qwen2-vl", max_length=3)
     found = [f for f in report_of(path, media=media, target=target).findings if f.code in ("CK204", "CK401")]
     assert [(f.code, f.line) for f in found] == [(("CK204" if line == 4 else "CK401"), line) for line in range(1, 6)]
     assert sorted(opened) == [f"{number}.png" for number in range(5)]

@@ -11,7 +11,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 from convkit import layout
-from convkit.profiles import Size
+from convkit.profiles import ImageSize
 from convkit.schema import Row, Turn
 from convkit.train.bench.data import Data
 from convkit.train.bench.workloads import RowShape, Workload
@@ -58,20 +58,20 @@ def words(random: Random, many: int) -> str:
     return " ".join([WORDS[0], *random.choices(WORDS, k=many - 1)])
 
 
-def jpeg(kind: str, size: Size, random: Random) -> bytes:
+def jpeg(kind: str, size: ImageSize, random: Random) -> bytes:
     """A made-up page or picture as a file."""
     content = BytesIO()
     (_page if kind == "page" else _picture)(size, random).save(content, "JPEG", quality=_QUALITY)
     return content.getvalue()
 
 
-def _picture(size: Size, random: Random) -> PIL.Image.Image:
+def _picture(size: ImageSize, random: Random) -> PIL.Image.Image:
     grains = (-(-size.width // _GRAIN), -(-size.height // _GRAIN))
     noise = PIL.Image.frombytes("RGB", grains, random.randbytes(3 * grains[0] * grains[1]))
     return noise.resize(size, PIL.Image.Resampling.BICUBIC)
 
 
-def _page(size: Size, random: Random) -> PIL.Image.Image:
+def _page(size: ImageSize, random: Random) -> PIL.Image.Image:
     page = PIL.Image.new("RGB", size, "white")
     draw = PIL.ImageDraw.Draw(page)
     margin = size.width // 12

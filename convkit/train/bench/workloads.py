@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from convkit.profiles import Size
+from convkit.profiles import ImageSize
 
 
 @dataclass(frozen=True)
 class RowShape:
     """A conversation of one turn."""
 
-    images: tuple[Size, ...]
+    images: tuple[ImageSize, ...]
     kind: Literal["page", "picture"]
     """Pages are black text on white, pictures coloured noise."""
     question: int
@@ -29,10 +29,24 @@ class Workload:
     row: Callable[[Random], RowShape]
 
 
-PAGE = Size(1700, 2200)
-FRAME = Size(320, 240)
-_PAGES = [PAGE, Size(1692, 2245), Size(1700, 2203), Size(1701, 2265), Size(2162, 1695), Size(1695, 1392)]
-_PHOTOS = [Size(640, 480), Size(480, 640), Size(640, 427), Size(1024, 768), Size(600, 400), Size(512, 512)]
+PAGE = ImageSize(1700, 2200)
+FRAME = ImageSize(320, 240)
+_PAGES = [
+    PAGE,
+    ImageSize(1692, 2245),
+    ImageSize(1700, 2203),
+    ImageSize(1701, 2265),
+    ImageSize(2162, 1695),
+    ImageSize(1695, 1392),
+]
+_PHOTOS = [
+    ImageSize(640, 480),
+    ImageSize(480, 640),
+    ImageSize(640, 427),
+    ImageSize(1024, 768),
+    ImageSize(600, 400),
+    ImageSize(512, 512),
+]
 
 
 def _document(random: Random) -> RowShape:

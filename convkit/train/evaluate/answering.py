@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from convkit.dataset import Dataset, first_problem
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import Prediction
-from convkit.metrics.score import POSITIVE
+from convkit.metrics.score import DEFAULT_POSITIVE
 from convkit.train.data.loader import batches, reading
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.generate import Generator, Prompts, first_token
@@ -47,7 +47,7 @@ class Answering:
         self._asked, self._family = asked, family
         self._size, self._max_new_tokens, self._workers = batch_size, max_new_tokens, workers
         self._prompts = Prompts(asked, images, family, history, max_tokens)
-        self._pairs = two_answers(asked, POSITIVE)
+        self._pairs = two_answers(asked, DEFAULT_POSITIVE)
         self._first = {source: [first_token(family, answer) for answer in pair] for source, pair in self._pairs.items()}
 
     @reading()
@@ -99,7 +99,7 @@ class Answering:
         for number, text, probability in zip(numbers, texts, probabilities, strict=True):
             question, score = self._asked[number], self._score(number, probability, generator)
             try:
-                lines += Prediction.of(question.row, question.turn, text, score).to_line() + b"\n"
+                lines += Prediction.from_row(question.row, question.turn, text, score).to_line() + b"\n"
             except ValidationError as error:
                 raise ConvkitError(
                     f"Turn {question.turn} of row {question.row.id!r} cannot be scored: {first_problem(error)}. Leave "

@@ -14,7 +14,7 @@ from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.metrics import score as metrics
 from convkit.metrics.predictions import read_predictions
-from convkit.metrics.scores import Scores
+from convkit.metrics.results import Scores
 from convkit.run_info import Record
 from convkit.train import models
 from convkit.train.distributed.environment import hardware, versions
@@ -94,7 +94,7 @@ def evaluate(options: Options, world: World, bars: Bars = silent) -> Path:
     return finished
 
 
-def scores(predictions: Path, options: metrics.Options = metrics.Options()) -> Scores:
+def scores(predictions: Path, options: metrics.ScoreOptions = metrics.ScoreOptions()) -> Scores:
     """Score a predictions file, and write scores.json beside it."""
     found = metrics.score(read_predictions(predictions), options)
     write_atomic(predictions.parent / SCORES, found.model_dump_json(indent=2).encode() + b"\n", predictions.parent)

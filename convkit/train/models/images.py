@@ -5,7 +5,7 @@ from pathlib import Path
 import PIL.Image
 
 from convkit.media.images import FORMATS, ImageProblem, check
-from convkit.profiles import Size
+from convkit.profiles import ImageSize
 from convkit.schema import Row
 from convkit.train.models.tokenize import RowError
 
@@ -17,7 +17,7 @@ def paths(row: Row) -> list[str]:
     return [path for turn in row.conversations for path in turn.images]
 
 
-def sizes(row: Row, images: Path) -> list[Size]:
+def sizes(row: Row, images: Path) -> list[ImageSize]:
     """Width and height of each image, from its header; raises RowError."""
     return [_size(row.id, images, path) for path in paths(row)]
 
@@ -27,11 +27,11 @@ def pictures(row: Row, images: Path) -> list[PIL.Image.Image]:
     return [_open(row.id, images, path) for path in paths(row)]
 
 
-def _size(row_id: str, images: Path, path: str) -> Size:
+def _size(row_id: str, images: Path, path: str) -> ImageSize:
     header = check(images, False, path)
     if isinstance(header, ImageProblem):
         raise RowError(row_id, f"has an unusable image: {header.message}", _REMEDY)
-    return Size(header.width, header.height)
+    return ImageSize(header.width, header.height)
 
 
 def _open(row_id: str, images: Path, path: str) -> PIL.Image.Image:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.dataset import Dataset
-from convkit.profiles import Target
+from convkit.profiles import TargetModel
 from convkit.train.config import Config, resolve
 from convkit.train.data.index import Index, build
 from convkit.train.data.loader import Packs
@@ -63,7 +63,7 @@ def write_dataset(
 
 
 def receipt(directory: Path, model: str | None = PROFILE) -> None:
-    assert validate([directory], target=Target.of(model) if model else None, workers=0).receipts
+    assert validate([directory], target=TargetModel.from_options(model) if model else None, workers=0).receipts
 
 
 def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config:

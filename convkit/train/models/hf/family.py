@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from convkit.errors import ConvkitError
-from convkit.profiles import Profile, ShapeRefused, Size, canonical, get_profile
+from convkit.profiles import ImageSize, TokenProfile, UnsupportedShape, canonical_name, get_profile
 from convkit.schema import Row
 from convkit.train.models import files
 from convkit.train.models import images as row_images
@@ -57,7 +57,7 @@ class HuggingFaceFamily:
         self._encoder = TemplateEncoder(
             self.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
         )
-        self._profile: Profile = get_profile(self.profile)
+        self._profile: TokenProfile = get_profile(self.profile)
         self.stop_token_ids = self._stops()
 
     def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = "sdpa") -> Any:
@@ -152,10 +152,10 @@ class HuggingFaceFamily:
                 for path, size in zip(row_images.paths(row), sizes, strict=True)
             ]
 
-    def _stand_in(self, row_id: str, path: str, size: Size, images: int) -> str:
+    def _stand_in(self, row_id: str, path: str, size: ImageSize, images: int) -> str:
         try:
             tokens = self._profile.image_tokens(size, images, self._encoder.count).low
-        except (ShapeRefused, ValueError, ZeroDivisionError) as error:
+        except (UnsupportedShape, ValueError, ZeroDivisionError) as error:
             problem = f"has an image of a shape that this model does not take: {path!r}: {error}"
             raise RowError(row_id, problem, "Crop it, or leave it out.") from None
         before, after = self.family.image_frame
@@ -175,7 +175,7 @@ def _spec(profile: str, options: dict[str, int]) -> str:
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{name} should be a whole number for {profile}")
-    return canonical(f"{profile}:{','.join(f'{name}={value}' for name, value in options.items())}")
+    return canonical_name(f"{profile}:{','.join(f'{name}={value}' for name, value in options.items())}")
 
 
 def _ids(name: str, values: list[Any]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from convkit.errors import ConvkitError
-from convkit.profiles import canonical
+from convkit.profiles import canonical_name
 from convkit.schema import Row
 from convkit.train.models import files
 from convkit.train.models.collate import Sample, pack, pad
@@ -55,7 +55,7 @@ class Phi3VFamily:
             _refuse_other(directory, self.processor.tokenizer)
         usual = self.processor.image_processor.num_crops
         self.num_crops = usual if num_crops is None else checked_crops(num_crops)
-        self.profile = canonical(f"{PROFILE}:num_crops={self.num_crops}")
+        self.profile = canonical_name(f"{PROFILE}:num_crops={self.num_crops}")
         self.tokenizer = tokenizer = self.processor.tokenizer
         self.image_token_ids = (self.processor.image_token_id,)
         self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)

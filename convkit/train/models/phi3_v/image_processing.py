@@ -16,7 +16,7 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from convkit.errors import ConvkitError
-from convkit.profiles import ShapeRefused, phi3
+from convkit.profiles import UnsupportedShape, phi3
 from convkit.profiles.phi3 import TILE, HdSize
 
 _WHITE = 255
@@ -50,7 +50,7 @@ def hd_size(width: int, height: int, num_crops: int) -> HdSize:
     """
     try:
         return phi3.hd_size(width, height, num_crops)
-    except ShapeRefused:
+    except UnsupportedShape:
         raise ImageRatioError(
             f"An image of {width:,} x {height:,} pixels is too long and thin for this model: nothing is left of its "
             "short side. Crop it, leave it out, or raise num_crops."

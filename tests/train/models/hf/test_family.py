@@ -148,10 +148,10 @@ def test_validation_counts_what_the_adapter_makes(family: HuggingFaceFamily, ima
 
 
 def profile_size(path: Path) -> Any:
-    from convkit.profiles import Size
+    from convkit.profiles import ImageSize
 
     with PIL.Image.open(path) as image:
-        return Size(*image.size)
+        return ImageSize(*image.size)
 
 
 def test_the_character_that_convkit_keeps_is_refused_by_row(family: HuggingFaceFamily, tmp_path: Path) -> None:
