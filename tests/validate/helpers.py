@@ -17,7 +17,7 @@ def copy_of(name: str, to: Path) -> Path:
 
 
 def target_for(directory: Path) -> TargetModel | None:
-    """The model that a fixture is meant for: model.json, if it has one, holds the arguments of `TargetModel.from_options`."""
+    """Return the target model of a fixture: model.json, if present, holds arguments of `TargetModel.from_options`."""
     path = directory / "model.json"
     return TargetModel.from_options(**json.loads(path.read_bytes())) if path.exists() else None
 
