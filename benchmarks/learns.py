@@ -27,9 +27,9 @@ from convkit.dataset import Dataset
 from convkit.metrics.classes import confusions
 from convkit.metrics.results import Scores, SourceScores
 from convkit.train.models import model_family, tiny
-from convkit.train.models.tiny.idefics3 import Geometry
+from convkit.train.models.tiny.idefics3 import ModelSize
 
-GEOMETRY = Geometry(
+GEOMETRY = ModelSize(
     hidden_size=192,
     layers=3,
     heads=6,

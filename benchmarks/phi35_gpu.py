@@ -20,7 +20,7 @@ from convkit.train.models.kernels import attention
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.family import packed_batch
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
-from convkit.train.models.tokenize import IGNORED
+from convkit.train.models.tokenize import IGNORE_INDEX
 
 GIB = 2**30
 ANSWER = 16
@@ -73,7 +73,7 @@ def _document(config: Phi3VConfig, images: int, side: int, words: int) -> Sample
     image = torch.tensor([config.image_token_id] * hd_tokens(size, size) + [1]) if images else text[:0]
     ids = torch.cat((torch.tensor([1]), *[image] * images, text))
     labels = ids.clone()
-    labels[:-ANSWER] = IGNORED
+    labels[:-ANSWER] = IGNORE_INDEX
     if not images:
         return Sample(ids, labels, {})
     tiles = torch.randint(0, 256, (images * side * side, 3, TILE, TILE), dtype=torch.uint8)
@@ -85,7 +85,7 @@ def _on_device(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alone(sample: Sample) -> dict[str, Any]:
-    return _on_device({"input_ids": sample.input_ids[None], "labels": sample.labels[None], **sample.media})
+    return _on_device({"input_ids": sample.input_ids[None], "labels": sample.labels[None], **sample.image_inputs})
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
@@ -120,7 +120,7 @@ def _losses(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
 def _as_trained(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
     """A pack as the trainer's workers hand it over: places of images, and of what is learnt, are known."""
     packed = packed_batch(samples, model.config.image_token_id)
-    packed["logits_to_keep"] = (packed["labels"][0, 1:] != IGNORED).nonzero()[:, 0]
+    packed["logits_to_keep"] = (packed["labels"][0, 1:] != IGNORE_INDEX).nonzero()[:, 0]
     return _on_device(packed)
 
 
@@ -131,7 +131,7 @@ def _split(logits: torch.Tensor, samples: list[Sample]) -> tuple[torch.Tensor, .
 
 def _loss(logits: torch.Tensor, sample: Sample) -> float:
     labels = sample.labels[1:].to(logits.device)
-    return float(torch.nn.functional.cross_entropy(logits[:-1], labels, ignore_index=IGNORED))
+    return float(torch.nn.functional.cross_entropy(logits[:-1], labels, ignore_index=IGNORE_INDEX))
 
 
 def _training(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def init_vlm(
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Making a model") from None
     made = (
-        run.joined(language_model, output_dir, vision, seed)
+        run.from_language_model(language_model, output_dir, vision, seed)
         if language_model
         else run.from_scratch(texts_of or Path(), output_dir, vision, seed)
     )

@@ -28,14 +28,14 @@ def inspect(
     try:
         from convkit.train import models
         from convkit.train.inspect import views
-        from convkit.train.inspect.tokens import look
+        from convkit.train.inspect.tokens import inspect_row
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Looking at a row as a model does") from None
     from rich.console import Console
 
     from convkit.utils.files import write_atomic
 
-    view = look(data, row, models.model_family(model, num_crops), split or None)
+    view = inspect_row(data, row, models.model_family(model, num_crops), split or None)
     if out is None:
         Console(highlight=False).print(views.text(view), soft_wrap=True)
         return

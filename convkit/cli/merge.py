@@ -25,8 +25,8 @@ def merge(
     silence_libraries()
     try:
         from convkit.train import models
-        from convkit.train.models.merge import merge as merged
+        from convkit.train.models.merge import merge_adapter
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Merging") from None
-    written = merged(models.model_family(model, num_crops), model, adapter, out, dtype)
+    written = merge_adapter(models.model_family(model, num_crops), model, adapter, out, dtype)
     typer.echo(f"{out}: {model} with {adapter}, in {written}")

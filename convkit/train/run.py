@@ -125,7 +125,7 @@ def _plan_options(config: Config, family: ModelFamily, dropped: int) -> PlanOpti
         max_tokens=config.max_tokens,
         max_rows=config.batch_size_per_gpu,
         seed=config.seed,
-        padded=not family.packs,
+        padded=not family.supports_packing,
         dropped=dropped,
     )
 

@@ -211,7 +211,7 @@ def test_accelerate_starts_several_too(checkpoint: Path, tmp_path: Path) -> None
     ("model", "remedy"),
     [
         ("microsoft/Phi-3.5-vision-instruct", "run: hf download microsoft/Phi-3.5-vision-instruct --local-dir P"),
-        ("nowhere", "Name the directory of a checkpoint with --model"),
+        ("nowhere", "Pass a checkpoint directory with --model"),
     ],
 )
 def test_a_model_that_is_not_there_is_not_downloaded(convkit: Run, tmp_path: Path, model: str, remedy: str) -> None:

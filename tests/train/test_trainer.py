@@ -98,8 +98,8 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, family: Phi3VFamily
     theirs = []
     for step in range(20):
         (number,) = trainer.plan.batch(step)
-        sample = family.sample(trainer.index.row(number), dataset / "images")
-        logits = model(input_ids=sample.input_ids[None], **sample.media).logits[0]
+        sample = family.encode(trainer.index.row(number), dataset / "images")
+        logits = model(input_ids=sample.input_ids[None], **sample.image_inputs).logits[0]
         loss = F.cross_entropy(logits[:-1], sample.labels[1:])
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -22,9 +22,9 @@ from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.data.loader import Packs, batches
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
-from convkit.train.models.images import pictures
+from convkit.train.models import row_images
 from convkit.train.models.phi3_v.family import Phi3VFamily
-from convkit.train.models.phi3_v.image_processing import cut, hd_size, scaled
+from convkit.train.models.phi3_v.image_processing import cut_tiles, hd_size, resize
 from convkit.utils.progress import Bars, Progress
 
 ENCODE, DECODE, SCALE, TILES, REST = STAGES = ("headers, tokens", "decode", "scale", "tiles", "tensors, batch")
@@ -137,13 +137,13 @@ def _stages(data: Data, family: Phi3VFamily, numbers: Sequence[int], update: Pro
         with watch(ENCODE):
             family.length(row, data.images)
         with watch(DECODE):
-            found = pictures(row, data.images)
+            found = row_images.load(row, data.images)
         for picture in found:
             size = hd_size(*picture.size, family.num_crops)
             with watch(SCALE):
-                large = scaled(picture, size)
+                large = resize(picture, size)
             with watch(TILES):
-                cut(large, size)
+                cut_tiles(large, size)
         update(done, len(numbers))
     seconds = watch.seconds
     parts = {stage: seconds[stage] for stage in STAGES[:-1]}

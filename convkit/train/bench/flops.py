@@ -18,7 +18,7 @@ from torch import nn
 
 from convkit.profiles.phi3 import TILE
 from convkit.train.data.index import Index
-from convkit.train.models.images import sizes
+from convkit.train.models import row_images
 from convkit.train.models.phi3_v.image_processing import hd_size
 from convkit.train.setup.trainable import own_name
 
@@ -37,7 +37,7 @@ class Shape:
 
 def shape(index: Index, number: int, images: Path, num_crops: int) -> Shape:
     """Of a row, from the headers of its images."""
-    laid = [hd_size(*size, num_crops) for size in sizes(index.row(number), images)]
+    laid = [hd_size(*size, num_crops) for size in row_images.sizes(index.row(number), images)]
     crops = sum(1 + size.padded[0] // TILE * (size.padded[1] // TILE) for size in laid)
     return Shape(index.tokens[number], index.trained[number], sum(size.tokens for size in laid), crops)
 

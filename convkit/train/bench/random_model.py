@@ -6,7 +6,8 @@ from typing import Any, Literal
 import torch
 
 from convkit.train.bench.synthetic import WORDS
-from convkit.train.models import files, tiny
+from convkit.train.models import tiny
+from convkit.train.models.checkpoint_files import read_json
 from convkit.train.models.kernels.attention import VARLEN
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.family import Phi3VFamily
@@ -28,7 +29,7 @@ class RandomPhi3V(Phi3VFamily):
     def __init__(self, directory: Path, geometry: Geometry, num_crops: int, device: torch.device, seed: int) -> None:
         tiny.phi3_v(directory, WORDS * 8)
         super().__init__(directory, num_crops)
-        small = files.read(directory / "config.json")
+        small = read_json(directory / "config.json")
         sizes = {name: small[name] for name in _OF_THE_TOKENIZER} if geometry == "full" else small
         self._config, self._device, self._seed = Phi3VConfig(**sizes), device, seed
 

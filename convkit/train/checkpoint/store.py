@@ -22,8 +22,8 @@ from convkit.errors import ConvkitError
 from convkit.train.checkpoint.shapes import shape
 from convkit.train.distributed.failure import UNINTERRUPTED
 from convkit.train.models.family import ModelFamily
-from convkit.train.models.fingerprint import write_base
-from convkit.train.models.save import DOOMED, UNFINISHED, remove, whole, write_model
+from convkit.train.models.fingerprint import write_base_model
+from convkit.train.models.save import DELETING, UNFINISHED, atomic_directory, remove_directory, write_model
 from convkit.train.optim.sharding.base import KINDS, Sharding
 
 FOLDER = "checkpoints"
@@ -59,7 +59,7 @@ def save(
     target, weights, tensors = _path(run, state["step"]), sharding.weights(), _tensors(sharding, first)
     if not first:
         return target
-    with UNINTERRUPTED, whole(target) as scratch:
+    with UNINTERRUPTED, atomic_directory(target) as scratch:
         export(sharding.model, weights, family, scratch, dtype)
         save_file(tensors, scratch / _TENSORS)
         (scratch / _STATE).write_text(json.dumps(state, indent=2) + "\n")
@@ -71,7 +71,7 @@ def save_final(run: Path, sharding: Sharding, family: ModelFamily, *, first: boo
     """Write what came of a run, in the layout in which it is used; all processes take part, as in `save`."""
     target, weights = run / FINAL, sharding.weights()
     if first:
-        with UNINTERRUPTED, whole(target) as scratch:
+        with UNINTERRUPTED, atomic_directory(target) as scratch:
             export(sharding.model, weights, family, scratch, dtype)
     return target
 
@@ -80,7 +80,7 @@ def export(model: Any, weights: dict[str, Tensor], family: ModelFamily, director
     """Write adapters in PEFT's layout into adapter/, or else the whole model in the official one into model/."""
     if hasattr(model, "peft_config"):
         model.save_pretrained(directory / "adapter", save_embedding_layers=False)
-        write_base(Path(model.peft_config["default"].base_model_name_or_path), directory / "adapter")
+        write_base_model(Path(model.peft_config["default"].base_model_name_or_path), directory / "adapter")
         return
     write_model(model, weights, family, directory / "model", dtype)
 
@@ -136,7 +136,7 @@ def load(directory: Path, sharding: Sharding) -> None:
 def clean(run: Path) -> None:
     """Remove what a killed run has left half-written."""
     for folder in (run, run / FOLDER):
-        for prefix in (UNFINISHED, DOOMED, TRIAL):
+        for prefix in (UNFINISHED, DELETING, TRIAL):
             for path in folder.glob(f"{prefix}*"):
                 shutil.rmtree(path)
 
@@ -144,7 +144,7 @@ def clean(run: Path) -> None:
 def prune(run: Path, keep: int) -> None:
     """Remove the oldest beyond `keep`."""
     for old in checkpoints(run)[:-keep]:
-        remove(old)
+        remove_directory(old)
 
 
 def _tensors(sharding: Sharding, first: bool) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from convkit.dataset import MAX_LINE_BYTES, Dataset, read_lines
 from convkit.errors import DatasetError
 from convkit.schema import Row
-from convkit.train.models.family import Length
+from convkit.train.models.family import RowLength
 from convkit.utils.progress import Progress
 
 
@@ -21,7 +21,7 @@ class Dropped(NamedTuple):
     tokens: int
 
 
-Measure = Callable[[Row], Length]
+Measure = Callable[[Row], RowLength]
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Index:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def add(self, row: Row, length: Length, offset: int) -> None:
+    def add(self, row: Row, length: RowLength, offset: int) -> None:
         """Note a row that begins at a byte of the file."""
         self.images.append(sum(len(turn.images) for turn in row.conversations))
         shortest = self.shortest_with_images
@@ -49,7 +49,7 @@ class Index:
             self.shortest_with_images = len(self)
         self.offsets.append(offset)
         self.tokens.append(length.tokens)
-        self.trained.append(length.trained)
+        self.trained.append(length.supervised)
 
     @property
     def lightest(self) -> int:
@@ -82,7 +82,7 @@ def build(
     index, offset, total = Index(path), 0, dataset.manifest.splits[split].rows
     for done, (line, (_, row)) in enumerate(zip(read_lines(path), dataset.rows(split), strict=True), 1):
         length = measure(row)
-        if not length.trained:
+        if not length.supervised:
             raise DatasetError(f"{path}:{line.number}: row {row.id!r} has nothing to train on. Leave it out.")
         if length.tokens <= max_tokens:
             index.add(row, length, offset)

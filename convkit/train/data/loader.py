@@ -17,7 +17,7 @@ from convkit.train.data.index import Index
 from convkit.train.data.schedule import Pack
 from convkit.train.models.collate import Sample
 from convkit.train.models.family import ModelFamily
-from convkit.train.models.tokenize import IGNORED
+from convkit.train.models.tokenize import IGNORE_INDEX
 
 Batch = dict[str, Any]
 _AHEAD = 4
@@ -43,18 +43,18 @@ class Packs(Dataset[Any]):
         samples = [self._sample(number) for number in pack]
         if self._everywhere and (not samples or self._lacks_images(samples)):
             companion = self._sample(self._index.lightest)
-            samples.append(replace(companion, labels=torch.full_like(companion.labels, IGNORED)))
-        batch = self._family.collate(samples, packed=self._family.packs)
-        if self._family.packs:  # found here, where looking at labels costs the GPU no time
-            batch["logits_to_keep"] = (batch["labels"][0, 1:] != IGNORED).nonzero()[:, 0]
+            samples.append(replace(companion, labels=torch.full_like(companion.labels, IGNORE_INDEX)))
+        batch = self._family.collate(samples, packed=self._family.supports_packing)
+        if self._family.supports_packing:  # found here, where looking at labels costs the GPU no time
+            batch["logits_to_keep"] = (batch["labels"][0, 1:] != IGNORE_INDEX).nonzero()[:, 0]
         return batch
 
     def _lacks_images(self, samples: list[Sample]) -> bool:
-        return self._index.shortest_with_images is not None and not any(sample.media for sample in samples)
+        return self._index.shortest_with_images is not None and not any(sample.image_inputs for sample in samples)
 
     def _sample(self, number: int) -> Sample:
         row = self._index.row(number)
-        sample = self._family.sample(row, self._images)
+        sample = self._family.encode(row, self._images)
         if len(sample) != self._index.tokens[number]:
             raise ConvkitError(
                 f"Row {row.id!r} has {len(sample):,} tokens now, but had {self._index.tokens[number]:,} when the "

@@ -13,7 +13,7 @@ from convkit.errors import ConvkitError
 from convkit.schema import Row, Turn
 from convkit.train.evaluate.questions import History, Question
 from convkit.train.models.family import ModelFamily
-from convkit.train.models.tokenize import IGNORED
+from convkit.train.models.tokenize import IGNORE_INDEX
 
 
 class Prompts(Dataset[Any]):
@@ -28,7 +28,7 @@ class Prompts(Dataset[Any]):
     def __getitem__(self, numbers: tuple[int, ...]) -> dict[str, Any] | ConvkitError:
         rows = [self._asked[number].asked(self._history) for number in numbers]
         try:
-            samples = [self._family.prompt(row, self._images, self._max_tokens) for row in rows]
+            samples = [self._family.encode_prompt(row, self._images, self._max_tokens) for row in rows]
         except ConvkitError as error:
             return ConvkitError(str(error))
         return self._family.collate(samples, packed=False)
@@ -39,7 +39,7 @@ class Prompts(Dataset[Any]):
         *earlier, last = row.conversations
         turns = [(*earlier, last.model_copy(update={"assistant": answer})) for answer in answers]
         rows = [row.model_copy(update={"conversations": conversation}) for conversation in turns]
-        return self._family.collate([self._family.sample(row, self._images) for row in rows], packed=False)
+        return self._family.collate([self._family.encode(row, self._images) for row in rows], packed=False)
 
 
 class Generator:
@@ -80,7 +80,7 @@ class Generator:
         labels = inputs.pop("labels")[:, 1:]
         logits = self._model(**inputs, use_cache=False).logits[:, :-1]
         each = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-        found: Tensor = each.where(labels != IGNORED, 0).sum(-1)
+        found: Tensor = each.where(labels != IGNORE_INDEX, 0).sum(-1)
         return found.cpu()
 
     def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -106,5 +106,5 @@ class _First(LogitsProcessor):  # type: ignore[misc]
 def first_token(family: ModelFamily, answer: str) -> int:
     """The token that an answer begins with; prompts end so that it is the same after all of them."""
     turn = Turn(images=(), user="?", assistant=answer)
-    labels = family.sample(Row(id="?", source="?", conversations=(turn,)), Path()).labels
-    return int(labels[labels != IGNORED][0])
+    labels = family.encode(Row(id="?", source="?", conversations=(turn,)), Path()).labels
+    return int(labels[labels != IGNORE_INDEX][0])

@@ -13,7 +13,7 @@ from convkit.dataset import Dataset
 from convkit.errors import DatasetError
 from convkit.schema import Row
 from convkit.train.models.family import ModelFamily
-from convkit.train.models.tokenize import IGNORED
+from convkit.train.models.tokenize import IGNORE_INDEX
 
 _BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 """How byte-level tokenizers write what is no letter by itself."""
@@ -31,7 +31,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class View:
+class RowView:
     """A row as the model sees it."""
 
     place: str
@@ -52,7 +52,7 @@ class View:
         return [(kind, list(tokens)) for kind, tokens in groupby(self.tokens, key=lambda token: token.kind)]
 
 
-def look(directory: Path, row_id: str, family: ModelFamily, split: str | None = None) -> View:
+def inspect_row(directory: Path, row_id: str, family: ModelFamily, split: str | None = None) -> RowView:
     """What the model of an adapter will see of one row.
 
     Args:
@@ -65,14 +65,14 @@ def look(directory: Path, row_id: str, family: ModelFamily, split: str | None = 
     """
     place, row = _find(Dataset.open(directory), row_id, split)
     answered = row.conversations[-1].assistant is not None
-    make = family.sample if answered else family.prompt
+    make = family.encode if answered else family.encode_prompt
     sample = make(row, directory / layout.IMAGES)
     ids, labels = sample.input_ids.tolist(), sample.labels.tolist()
     tokens = [
         Token(position, id, _text(family, id), _kind(family, id, label))
         for position, (id, label) in enumerate(zip(ids, labels, strict=True))
     ]
-    return View(place, row, tokens, answered, family.tiles(sample))
+    return RowView(place, row, tokens, answered, family.tiles(sample))
 
 
 def _find(dataset: Dataset, row_id: str, split: str | None) -> tuple[str, Row]:
@@ -87,7 +87,7 @@ def _find(dataset: Dataset, row_id: str, split: str | None) -> tuple[str, Row]:
 
 
 def _kind(family: ModelFamily, id: int, label: int) -> Kind:
-    if label != IGNORED:
+    if label != IGNORE_INDEX:
         return "trained"
     return "image" if id in family.image_token_ids else "context"
 

@@ -10,7 +10,7 @@ import PIL.Image
 from rich.text import Text
 from torch import Tensor
 
-from convkit.train.inspect.tokens import Kind, Token, View
+from convkit.train.inspect.tokens import Kind, RowView, Token
 
 _FEW = 3
 """Tokens that are repeated more often are shown once, with their number."""
@@ -36,7 +36,7 @@ img {{ margin: 4px; border: 1px solid #0004; max-width: 336px; image-rendering: 
 """
 
 
-def summary(view: View) -> Iterator[str]:
+def summary(view: RowView) -> Iterator[str]:
     """What there is, in words."""
     trained, images = view.count("trained"), view.count("image")
     turns, pictures = len(view.row.conversations), sum(len(turn.images) for turn in view.row.conversations)
@@ -47,7 +47,7 @@ def summary(view: View) -> Iterator[str]:
         yield "without its last answer: this is the prompt for generation"
 
 
-def text(view: View) -> Text:
+def text(view: RowView) -> Text:
     """A line for each run of tokens of one kind: positions, kind, and the tokens divided by bars."""
     shown = Text(f"row {view.row.id!r}\n" + "\n".join(summary(view)) + "\n\n")
     width = len(str(len(view.tokens)))
@@ -63,7 +63,7 @@ def text(view: View) -> Text:
     return shown
 
 
-def page(view: View) -> str:
+def page(view: RowView) -> str:
     """One file with everything in it: runs of tokens of one kind with their positions, and the tiles."""
     return _PAGE.format(
         title=html.escape(f"Row {_visible(view.row.id)}"),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convkit.train.models.tokenize import IGNORED
+from convkit.train.models.tokenize import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Sample:
     """(T) int64."""
     labels: Tensor
     """(T) int64, unshifted, -100 where nothing is learnt."""
-    media: dict[str, Tensor]
+    image_inputs: dict[str, Tensor]
     """What the model takes for images, such as `pixel_values` and `image_sizes`; empty without images. Tensors of
     several samples are joined along their first dimension."""
 
@@ -36,7 +36,7 @@ def pad(samples: Sequence[Sample], pad_token_id: int) -> dict[str, Any]:
     Rows to learn from are padded on the right; prompts, in which there is nothing to learn, on the left, so that all
     of them end where generation begins.
     """
-    learnt = any(bool((sample.labels != IGNORED).any()) for sample in samples)
+    learnt = any(bool((sample.labels != IGNORE_INDEX).any()) for sample in samples)
 
     def stack(rows: list[Tensor], value: int) -> Tensor:
         side = "right" if learnt else "left"
@@ -44,9 +44,9 @@ def pad(samples: Sequence[Sample], pad_token_id: int) -> dict[str, Any]:
 
     return {
         "input_ids": stack([sample.input_ids for sample in samples], pad_token_id),
-        "labels": stack([sample.labels for sample in samples], IGNORED),
+        "labels": stack([sample.labels for sample in samples], IGNORE_INDEX),
         "attention_mask": stack([torch.ones_like(sample.input_ids) for sample in samples], 0),
-        **_media(samples),
+        **_image_inputs(samples),
     }
 
 
@@ -61,7 +61,7 @@ def pack(samples: Sequence[Sample]) -> dict[str, Any]:
     lengths = [len(sample) for sample in samples]
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
     labels = torch.cat([sample.labels for sample in samples])
-    labels[bounds[:-1].long()] = IGNORED
+    labels[bounds[:-1].long()] = IGNORE_INDEX
     return {
         "input_ids": torch.cat([sample.input_ids for sample in samples])[None],
         "labels": labels[None],
@@ -70,13 +70,13 @@ def pack(samples: Sequence[Sample]) -> dict[str, Any]:
         "cu_seq_lens_k": bounds,
         "max_length_q": max(lengths),
         "max_length_k": max(lengths),
-        **_media(samples),
+        **_image_inputs(samples),
     }
 
 
-def _media(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    names = dict.fromkeys(name for sample in samples for name in sample.media)
-    return {name: _join([s.media[name] for s in samples if name in s.media]) for name in names}
+def _image_inputs(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    names = dict.fromkeys(name for sample in samples for name in sample.image_inputs)
+    return {name: _join([s.image_inputs[name] for s in samples if name in s.image_inputs]) for name in names}
 
 
 def _join(parts: list[Tensor]) -> Tensor:

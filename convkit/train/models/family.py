@@ -11,11 +11,11 @@ from convkit.schema import Row
 from convkit.train.models.collate import Sample
 
 
-class Length(NamedTuple):
+class RowLength(NamedTuple):
     """A row in tokens."""
 
     tokens: int
-    trained: int
+    supervised: int
     """Those that a loss is taken of: what is learnt, but for the first token of the row."""
 
 
@@ -36,7 +36,7 @@ class ModelFamily(Protocol):
     """What stands for images, separators of their rows included."""
     compiled_layers: tuple[str, ...]
     """Classes of layers that are known to gain by being compiled, and to compute the same."""
-    packs: bool
+    supports_packing: bool
     """Whether samples may be laid end to end; if not, they are padded."""
 
     @property
@@ -46,13 +46,13 @@ class ModelFamily(Protocol):
     def load(self, dtype: torch.dtype, attention: str) -> Any:
         """The model with its weights, on the CPU."""
 
-    def sample(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
+    def encode(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """A row for training, its images read from `images`; raises `RowError`."""
 
-    def length(self, row: Row, images: Path) -> Length:
+    def length(self, row: Row, images: Path) -> RowLength:
         """What `sample` would have in tokens, from the headers of the images alone; raises `RowError`."""
 
-    def prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
+    def encode_prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """What stands before a row's last answer."""
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:

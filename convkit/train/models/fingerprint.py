@@ -33,12 +33,12 @@ def _digest(path: Path, size: int, changed_ns: int) -> str:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 
-def write_base(model: Path, adapter: Path) -> None:
+def write_base_model(model: Path, adapter: Path) -> None:
     """Leave word of an adapter's base beside it."""
     (adapter / BASE).write_text(json.dumps({"model": str(model), "fingerprint": fingerprint(model)}, indent=2) + "\n")
 
 
-def require_base(model: Path, adapter: Path) -> None:
+def check_base_model(model: Path, adapter: Path) -> None:
     """Refuse a checkpoint that an adapter was not trained on; of an adapter made elsewhere nothing is known.
 
     Raises:

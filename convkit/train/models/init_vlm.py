@@ -17,10 +17,10 @@ from transformers import (
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.train.models import model_family, save, tiny
-from convkit.train.models.tiny.idefics3 import CONTROLS, TEMPLATE, Geometry, save_processor, tower
+from convkit.train.models.tiny.idefics3 import CONTROLS, TEMPLATE, ModelSize, save_processor, vision_config
 
-VISION = {
-    "tiny": Geometry(
+VISION_PRESETS = {
+    "tiny": ModelSize(
         image_size=64,
         longest_edge=64,
         patch_size=16,
@@ -30,7 +30,7 @@ VISION = {
         layers=2,
         initializer_range=0.06,
     ),
-    "small": Geometry(
+    "small": ModelSize(
         image_size=224,
         longest_edge=224,
         patch_size=16,
@@ -39,7 +39,7 @@ VISION = {
         heads=6,
         hidden_size=384,
     ),
-    "base": Geometry(
+    "base": ModelSize(
         image_size=512,
         longest_edge=512,
         patch_size=16,
@@ -62,7 +62,7 @@ def from_scratch(data_dir: Path, target: Path, vision: str, seed: int) -> str:
     Raises:
         ConvkitError: `target` holds something, or `data_dir` is no dataset directory.
     """
-    save.require_new(target, "--output_dir")
+    save.require_empty(target, "--output_dir")
     dataset = Dataset.open(data_dir)
     split = next(iter(dataset.manifest.splits))
     texts = {
@@ -72,12 +72,12 @@ def from_scratch(data_dir: Path, target: Path, vision: str, seed: int) -> str:
         for text in (turn.user, turn.assistant)
         if text
     }
-    with save.whole(target) as folder:
-        tiny.smolvlm(folder, sorted(texts), VISION[vision], seed)
+    with save.atomic_directory(target) as folder:
+        tiny.smolvlm(folder, sorted(texts), VISION_PRESETS[vision], seed)
     return f"a SmolVLM with random weights, for the words of {split}{_to_validate(target, data_dir)}"
 
 
-def joined(source: Path, target: Path, vision: str, seed: int) -> str:
+def from_language_model(source: Path, target: Path, vision: str, seed: int) -> str:
     """Write a language model with a fresh vision tower; what it makes of text alone is what it made of it before.
 
     Args:
@@ -89,14 +89,14 @@ def joined(source: Path, target: Path, vision: str, seed: int) -> str:
     Raises:
         ConvkitError: `target` holds something, or `source` is no such model.
     """
-    save.require_new(target, "--output_dir")
+    save.require_empty(target, "--output_dir")
     language, tokenizer = _language(source)
     ends = tokenizer.eos_token_id
     _add_tokens(tokenizer)
-    model = _with_tower(language, tokenizer, ends, VISION[vision], seed)
-    with save.whole(target) as folder:
+    model = _with_tower(language, tokenizer, ends, VISION_PRESETS[vision], seed)
+    with save.atomic_directory(target) as folder:
         model.save_pretrained(folder)
-        save_processor("SmolVLM", folder, tokenizer, VISION[vision])
+        save_processor("SmolVLM", folder, tokenizer, VISION_PRESETS[vision])
     return f"{source} with a fresh vision tower, {model.num_parameters():,} parameters{_to_validate(target)}"
 
 
@@ -147,7 +147,7 @@ def _add_tokens(tokenizer: Any) -> None:
     tokenizer.chat_template = TEMPLATE.replace(CONTROLS[1], tokenizer.bos_token)
 
 
-def _with_tower(language: Any, tokenizer: Any, ends: int | None, geometry: Geometry, seed: int) -> Any:
+def _with_tower(language: Any, tokenizer: Any, ends: int | None, size: ModelSize, seed: int) -> Any:
     names = ("<end_of_utterance>", tokenizer.bos_token, tokenizer.pad_token)
     end, bos, pad = map(tokenizer.convert_tokens_to_ids, names)
     special = {"eos_token_id": end, "bos_token_id": bos, "pad_token_id": pad}
@@ -156,8 +156,8 @@ def _with_tower(language: Any, tokenizer: Any, ends: int | None, geometry: Geome
     # A head of its own, as SmolVLM's have: one that shares its weights could not take an adapter and be merged.
     config = SmolVLMConfig(
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        scale_factor=geometry.scale_factor,
-        vision_config=tower(geometry),
+        scale_factor=size.scale_factor,
+        vision_config=vision_config(size),
         text_config={**text, **special, "vocab_size": rows, "tie_word_embeddings": False},
         tie_word_embeddings=False,
         **special,

@@ -10,13 +10,13 @@ from torch import nn
 from convkit.errors import ConvkitError
 from convkit.train.models import save
 from convkit.train.models.family import ModelFamily
-from convkit.train.models.fingerprint import require_base
+from convkit.train.models.fingerprint import check_base_model
 from convkit.train.models.kernels.attention import VARLEN
 
 _WEIGHTS = "adapter_model.safetensors"
 
 
-def merge(base: ModelFamily, model: Path, adapter: Path, out: Path, dtype: str | None = None) -> str:
+def merge_adapter(base: ModelFamily, model: Path, adapter: Path, out: Path, dtype: str | None = None) -> str:
     """Write the merged model in the official layout; whole, or not at all.
 
     Args:
@@ -32,10 +32,10 @@ def merge(base: ModelFamily, model: Path, adapter: Path, out: Path, dtype: str |
     Raises:
         ConvkitError: `out` holds something, or the adapter is none, or is of another checkpoint.
     """
-    save.require_new(out, "--out")
+    save.require_empty(out, "--out")
     if not (adapter / _WEIGHTS).is_file():
         raise ConvkitError(f"{adapter} holds no {_WEIGHTS}. Name an adapter, such as final/adapter of a run.")
-    require_base(model, adapter)
+    check_base_model(model, adapter)
     loaded = base.load(torch.float32, VARLEN)
     merged = _merged(loaded, adapter)
     chosen = dtype or _own_dtype(model)

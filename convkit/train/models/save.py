@@ -16,17 +16,17 @@ from convkit.errors import ConvkitError
 from convkit.train.models.family import ModelFamily
 from convkit.utils.files import sync_folder
 
-UNFINISHED, DOOMED = ".unfinished-", ".doomed-"
+UNFINISHED, DELETING = ".unfinished-", ".deleting-"
 
 
 def save_model(target: Path, model: Any, family: ModelFamily, dtype: torch.dtype) -> None:
     """Write a whole model in the official layout, which appears as a directory when it is complete."""
-    with whole(target) as scratch:
+    with atomic_directory(target) as scratch:
         write_model(model, model.state_dict(), family, scratch, dtype)
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
+def atomic_directory(target: Path) -> Iterator[Path]:
     """A directory to write into that becomes `target` when it is complete; after a failure nothing stays.
 
     Raises:
@@ -46,7 +46,7 @@ def whole(target: Path) -> Iterator[Path]:
     _commit(scratch, target)
 
 
-def require_new(target: Path, option: str) -> None:
+def require_empty(target: Path, option: str) -> None:
     """Refuse to write where something is; raises ConvkitError."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConvkitError(f"{target} is there already and not empty. Choose another {option}.")
@@ -66,9 +66,9 @@ def write_model(
     family.save_processor(directory)
 
 
-def remove(directory: Path) -> None:
+def remove_directory(directory: Path) -> None:
     """Remove a checkpoint; killed in between, nothing that looks like one is left."""
-    doomed = directory.with_name(f"{DOOMED}{directory.name}")
+    doomed = directory.with_name(f"{DELETING}{directory.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     directory.rename(doomed)
     shutil.rmtree(doomed)
@@ -94,6 +94,6 @@ def _commit(scratch: Path, target: Path) -> None:
                 os.fsync(file.fileno())
         sync_folder(Path(folder))
     if target.exists():
-        remove(target)
+        remove_directory(target)
     scratch.rename(target)
     sync_folder(target.parent)

@@ -252,7 +252,7 @@ def test_the_score_is_what_the_model_holds_of_the_first_token(options: Options) 
     _run(options)
     family = model_family(options.model)
     row = Row.model_validate(_rows()[2])
-    batch = family.collate([family.prompt(row, options.data_dir / "images")], packed=False)
+    batch = family.collate([family.encode_prompt(row, options.data_dir / "images")], packed=False)
     del batch["labels"]
     with torch.inference_mode():
         logits = family.load(torch.float32, "sdpa").eval()(**batch).logits[0, -1].log_softmax(-1)
@@ -269,11 +269,11 @@ def test_answers_that_begin_alike_are_compared_whole(options: Options, tmp_path:
     model = family.load(torch.float32, "sdpa").eval()
 
     def likelihood(answer: str) -> float:
-        prompt = family.prompt(Row.model_validate(rows[2]), data / "images")
+        prompt = family.encode_prompt(Row.model_validate(rows[2]), data / "images")
         ids = family.tokenizer(f" {answer}<end_of_utterance>", add_special_tokens=False).input_ids
         whole = torch.cat([prompt.input_ids, torch.tensor(ids)])[None]
         with torch.inference_mode():
-            logits = model(input_ids=whole, **prompt.media).logits[0].log_softmax(-1)
+            logits = model(input_ids=whole, **prompt.image_inputs).logits[0].log_softmax(-1)
         return sum(float(logits[len(prompt.input_ids) - 1 + place, id]) for place, id in enumerate(ids))
 
     found = {(p.id, p.turn): p.score for p in read_predictions(options.output_dir / run.PREDICTIONS)}
@@ -355,7 +355,7 @@ def test_embeddings_of_images_have_the_type_of_those_of_text(options: Options) -
     loaded = family.load(torch.float32, "sdpa")
     seen = []
     loaded.model.connector.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    batch = family.collate([family.sample(Row.model_validate(_rows()[1]), options.data_dir / "images")], False)
+    batch = family.collate([family.encode(Row.model_validate(_rows()[1]), options.data_dir / "images")], False)
     with torch.autocast("cpu", torch.bfloat16):
         loaded(**batch)
     assert seen == [torch.float32]

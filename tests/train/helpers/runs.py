@@ -89,7 +89,7 @@ def parts(config: Config, family: ModelFamily) -> tuple[Trainer, Packs]:
     dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
     index = build(dataset, "train", lambda row: family.length(row, images), config.max_tokens, silent)
     model = load(family, config).train()
-    plan = plan_of(index, config, padded=not family.packs)
+    plan = plan_of(index, config, padded=not family.supports_packing)
     trainer = Trainer(shard(model, config, ONE), plan, index, config, ONE)
     return trainer, Packs(index, images, family)
 

@@ -16,7 +16,7 @@ from convkit.cli import main
 from convkit.errors import DatasetError
 from convkit.schema import Row
 from convkit.train.inspect import views
-from convkit.train.inspect.tokens import _text, look
+from convkit.train.inspect.tokens import _text, inspect_row
 from convkit.train.models import model_family, tiny
 from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
@@ -49,8 +49,8 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_tokens_are_those_of_the_sample(family: Any, dataset: Path) -> None:
-    view = look(dataset, "r1", family)
-    sample = family.sample(Row.model_validate(ROWS[0]), dataset / "images")
+    view = inspect_row(dataset, "r1", family)
+    sample = family.encode(Row.model_validate(ROWS[0]), dataset / "images")
     assert [token.id for token in view.tokens] == sample.input_ids.tolist()
     assert [token.position for token in view.tokens] == list(range(len(sample)))
     trained = "".join(token.text for token in view.tokens if token.kind == "trained")
@@ -61,7 +61,7 @@ def test_tokens_are_those_of_the_sample(family: Any, dataset: Path) -> None:
 
 def test_tiles_look_like_the_image(family: Any, dataset: Path) -> None:
     """One of them shows the whole: dark on the left, orange on the right, stretched but not in other colours."""
-    tiles = look(dataset, "r1", family).tiles
+    tiles = inspect_row(dataset, "r1", family).tiles
     assert all(tile.shape[0] == 3 for tile in tiles)
     assert any(
         _is(tile[:, tile.shape[1] // 2, tile.shape[2] // 4], (0, 0, 0))
@@ -81,14 +81,14 @@ def test_letters_of_several_tokens_are_shown_as_bytes(family: Any, dataset: Path
 
 
 def test_a_row_without_answer_is_a_prompt(family: Any, dataset: Path) -> None:
-    view = look(dataset, "r2", family)
+    view = inspect_row(dataset, "r2", family)
     assert not view.answered
     assert view.count("trained") == 0
     assert "prompt for generation" in " ".join(views.summary(view))
 
 
 def test_the_page_holds_everything_and_no_markup_of_the_data(family: Any, dataset: Path) -> None:
-    view = look(dataset, "r1", family)
+    view = inspect_row(dataset, "r1", family)
     page = views.page(view)
     shown = re.findall(r'<span class="(trained|image|context)" title="position (\d+)(?:-(\d+))?, id (\d+)">', page)
     places = [(kind, n, int(id)) for kind, a, b, id in shown for n in range(int(a), int(b or a) + 1)]
@@ -102,7 +102,7 @@ def test_the_page_holds_everything_and_no_markup_of_the_data(family: Any, datase
 
 
 def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None:
-    view = look(dataset, "r1", model_family(checkpoint, 4))
+    view = inspect_row(dataset, "r1", model_family(checkpoint, 4))
     lines = [
         views.text(replace(view, tiles=tiles)).plain.splitlines()[-1 - odd :]
         for tiles, odd in ((view.tiles, 0), (view.tiles[:1], 0), ([*view.tiles, view.tiles[0][:, :9, :7]], 1))
@@ -113,7 +113,7 @@ def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None
 
 
 def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(family: Any, dataset: Path) -> None:
-    view = look(dataset, "r2", family)
+    view = inspect_row(dataset, "r2", family)
     view = replace(view, row=view.row.model_copy(update={"id": "<i>\x1b[31m\u202e"}))
     assert "<h1>Row &lt;i&gt;\\x1b[31m\\u202e</h1>" in views.page(view)
     assert r"row '<i>\x1b[31m\u202e'" in views.text(view).plain
@@ -121,7 +121,7 @@ def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(family: Any, da
 
 def test_a_row_that_is_not_there(dataset: Path, checkpoint: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no row 'r9' in train. Take an id"):
-        look(dataset, "r9", model_family(checkpoint))
+        inspect_row(dataset, "r9", model_family(checkpoint))
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
@@ -152,4 +152,4 @@ def test_the_command(
     assert _run(monkeypatch, *options[:-3], "r9") == 2
     assert "has no row 'r9'" in capsys.readouterr().err
     assert _run(monkeypatch, dataset, "--model", "owner/name", "--row", "r1") == 2
-    assert "hf download owner/name --local-dir name; and then say --model name." in capsys.readouterr().err
+    assert "hf download owner/name --local-dir name; then pass --model name." in capsys.readouterr().err

@@ -69,8 +69,8 @@ def _use(directory: Path, images: Path) -> None:
     row = Row.model_validate({"id": "r1", "source": "s", "conversations": [turn]})
     family = models.model_family(directory)
     family.length(row, images)
-    family.tiles(family.sample(row, images))
-    family.prompt(row, images)
+    family.tiles(family.encode(row, images))
+    family.encode_prompt(row, images)
     family.load(torch.float32, "sdpa")
 
 
@@ -203,8 +203,8 @@ def _bad_model(checkpoint: Path, directory: Path, name: str, change: dict[str, A
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("config.json", {"model_type": "kosmos-2"}, "model_type 'kosmos-2', which convkit cannot train. It can train"),
-        ("config.json", {"model_type": ["x"]}, "does not say what kind of model"),
+        ("config.json", {"model_type": "kosmos-2"}, "model_type 'kosmos-2', which convkit cannot train. Supported"),
+        ("config.json", {"model_type": ["x"]}, "has no model_type, so the model family is unknown"),
         ("tokenizer_config.json", {"eos_token": 3}, "look at tokenizer.json, tokenizer_config.json"),
         ("processor_config.json", {"image_processor": 3}, "look at preprocessor_config.json, processor_config.json"),
     ],

@@ -10,14 +10,14 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.train.models import model_family
-from convkit.train.models.init_vlm import joined
-from convkit.train.models.tiny.tokenizer import byte_level
+from convkit.train.models.init_vlm import from_language_model
+from convkit.train.models.tiny.tokenizer import train_byte_level_bpe
 from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
 
 
 def language_model(folder: Path) -> LlamaForCausalLM:
-    tokenizer = byte_level(TEXTS, 400, ["<s>", "</s>"], None, bos_token="<s>", eos_token="</s>")
+    tokenizer = train_byte_level_bpe(TEXTS, 400, ["<s>", "</s>"], None, bos_token="<s>", eos_token="</s>")
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **ids, **size)
@@ -31,7 +31,7 @@ def language_model(folder: Path) -> LlamaForCausalLM:
 
 def test_text_alone_is_answered_as_before(tmp_path: Path) -> None:
     language = language_model(tmp_path / "language")
-    joined(tmp_path / "language", tmp_path / "joined", "tiny", 0)
+    from_language_model(tmp_path / "language", tmp_path / "joined", "tiny", 0)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "joined").eval()
     ids = torch.arange(20)[None]
     with torch.no_grad():
@@ -48,7 +48,7 @@ def test_what_is_no_language_model_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(20))
     for source in (tmp_path / "x.gguf", tmp_path / "nowhere"):
         with pytest.raises(ConvkitError, match=source.name):
-            joined(source, tmp_path / "out", "tiny", 0)
+            from_language_model(source, tmp_path / "out", "tiny", 0)
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,7 @@ from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.train import run
 from convkit.train.models import tiny
-from convkit.train.models.merge import merge
+from convkit.train.models.merge import merge_adapter
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
@@ -83,7 +83,7 @@ def test_who_may_read_new_files_may_read_the_model(trained: Path) -> None:
 def test_the_type_of_the_weights_is_chosen(trained: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     out = tmp_path / "merged"
     out.mkdir()
-    assert merge(family, family.directory, trained / "run/final/adapter", out, "bfloat16") == "bfloat16"
+    assert merge_adapter(family, family.directory, trained / "run/final/adapter", out, "bfloat16") == "bfloat16"
     assert {tensor.dtype for tensor in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((out / "config.json").read_bytes())["dtype"] == "bfloat16"
 
@@ -115,7 +115,7 @@ def test_another_base_is_refused(
     copy = shutil.copytree(trained, tmp_path / "trained")
     model = make(copy, family, tmp_path)
     with pytest.raises(ConvkitError, match=message.replace("BASE", re.escape(str(family.directory)))):
-        merge(Phi3VFamily(model), model, copy / "run/final/adapter", tmp_path / "out")
+        merge_adapter(Phi3VFamily(model), model, copy / "run/final/adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -124,9 +124,9 @@ def test_nothing_is_overwritten_and_an_adapter_is_asked_for(trained: Path, famil
     (tmp_path / "out/notes").write_text("mine")
     lora = trained / "run/final/adapter"
     with pytest.raises(ConvkitError, match=r"out is there already and not empty\. Choose another --out"):
-        merge(family, family.directory, lora, tmp_path / "out")
+        merge_adapter(family, family.directory, lora, tmp_path / "out")
     with pytest.raises(ConvkitError, match=r"run holds no adapter_model\.safetensors"):
-        merge(family, family.directory, trained / "run", tmp_path / "new")
+        merge_adapter(family, family.directory, trained / "run", tmp_path / "new")
 
 
 def test_a_head_that_is_the_embedding_too_is_refused(
@@ -136,4 +136,4 @@ def test_a_head_that_is_the_embedding_too_is_refused(
     model.lm_head.weight = model.get_input_embeddings().weight
     monkeypatch.setattr(Phi3VFamily, "load", lambda *_: model)
     with pytest.raises(ConvkitError, match="whose head and embedding are one"):
-        merge(family, family.directory, trained / "run/final/adapter", tmp_path / "out")
+        merge_adapter(family, family.directory, trained / "run/final/adapter", tmp_path / "out")

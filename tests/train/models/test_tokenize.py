@@ -10,7 +10,8 @@ import pytest
 from convkit.errors import ConvkitError
 from convkit.schema import Row, Turn
 from convkit.train.models.phi3_v.family import ROLES, Phi3VFamily
-from convkit.train.models.tokenize import IGNORED, Encoded, Encoder, RowError, RowTooLong
+from convkit.train.models.phi3_v.tokenize import Phi3VRowTokenizer
+from convkit.train.models.tokenize import IGNORE_INDEX, RowError, RowTooLong, TokenizedRow
 
 
 def _row(*turns: dict[str, Any], **keys: Any) -> Row:
@@ -19,12 +20,12 @@ def _row(*turns: dict[str, Any], **keys: Any) -> Row:
 
 
 @pytest.fixture(scope="module")
-def encoder(family: Phi3VFamily) -> Encoder:
-    return Encoder(family.processor.tokenizer, family.processor.image_token_id, ROLES)
+def encoder(family: Phi3VFamily) -> Phi3VRowTokenizer:
+    return Phi3VRowTokenizer(family.processor.tokenizer, family.processor.image_token_id, ROLES)
 
 
-def _learnt(family: Phi3VFamily, encoded: Encoded) -> str:
-    text: str = family.processor.tokenizer.decode([label for label in encoded.labels if label != IGNORED])
+def _learnt(family: Phi3VFamily, encoded: TokenizedRow) -> str:
+    text: str = family.processor.tokenizer.decode([label for label in encoded.labels if label != IGNORE_INDEX])
     return text
 
 
@@ -61,7 +62,7 @@ CASES: dict[str, tuple[Row, str, list[int]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_training_reads_what_a_prompt_is(family: Phi3VFamily, encoder: Encoder, name: str) -> None:
+def test_training_reads_what_a_prompt_is(family: Phi3VFamily, encoder: Phi3VRowTokenizer, name: str) -> None:
     row, prompt, counts = CASES[name]
     by_processor = family.processor.prompt_ids(prompt, counts)
     assert encoder.encode_prompt(row, counts).input_ids == by_processor
@@ -73,11 +74,11 @@ def test_training_reads_what_a_prompt_is(family: Phi3VFamily, encoder: Encoder, 
         == family.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     )
     assert trained.labels[len(by_processor) :] == trained.input_ids[len(by_processor) :]
-    assert all(label in (IGNORED, token) for label, token in zip(trained.labels, trained.input_ids, strict=True))
-    assert set(encoder.encode_prompt(row, counts).labels) == {IGNORED}
+    assert all(label in (IGNORE_INDEX, token) for label, token in zip(trained.labels, trained.input_ids, strict=True))
+    assert set(encoder.encode_prompt(row, counts).labels) == {IGNORE_INDEX}
 
 
-def test_each_answer_and_its_end_are_learnt(family: Phi3VFamily, encoder: Encoder) -> None:
+def test_each_answer_and_its_end_are_learnt(family: Phi3VFamily, encoder: Phi3VRowTokenizer) -> None:
     learnt = _learnt(family, encoder.encode(_row(*MULTI), [3, 4, 5]))
     assert learnt.replace(" ", "") == (
         "True.<|end|>\nAcup,andalogo.<|end|>\nItisalogo.<|end|>\n<|endoftext|>"  # spaces: one for each section
@@ -85,7 +86,7 @@ def test_each_answer_and_its_end_are_learnt(family: Phi3VFamily, encoder: Encode
 
 
 @pytest.mark.parametrize("control", ["<|end|>", "<|user|>", "<|endoftext|>", "<s>", "</s>", "<|image|>", "<|image_1|>"])
-def test_control_tokens_in_data_are_plain_text(family: Phi3VFamily, encoder: Encoder, control: str) -> None:
+def test_control_tokens_in_data_are_plain_text(family: Phi3VFamily, encoder: Phi3VRowTokenizer, control: str) -> None:
     hostile = encoder.encode(
         _row({"user": f"a {control} b", "assistant": f"c {control} d"}, system=f"e {control}"), []
     ).input_ids
@@ -99,18 +100,18 @@ def test_control_tokens_in_data_are_plain_text(family: Phi3VFamily, encoder: Enc
 @pytest.mark.parametrize(
     "answer", ["  Yes.", "\n\nYes.", "\u3000Yes.", "Yes. \n", "\r\n\t-", "<|end|>\n", "assistant\n"]
 )
-def test_answers_are_learnt_to_the_letter(family: Phi3VFamily, encoder: Encoder, answer: str) -> None:
+def test_answers_are_learnt_to_the_letter(family: Phi3VFamily, encoder: Phi3VRowTokenizer, answer: str) -> None:
     """The token that begins an answer swallows the template's line end, and nothing of the answer."""
     tokenizer = family.processor.tokenizer
     for turns in ([{"user": "a", "assistant": answer}], [{"user": "a", "assistant": answer}, {"user": "b"}]):
         encoded, prompt = encoder.encode(_row(*turns), []), encoder.encode_prompt(_row(turns[0]), []).input_ids
         alone = tokenizer(answer, add_special_tokens=False, split_special_tokens=True).input_ids
         assert encoded.input_ids[: len(prompt) + len(alone)] == prompt + alone
-        assert encoded.labels[: len(prompt) + len(alone)] == [IGNORED] * len(prompt) + alone
+        assert encoded.labels[: len(prompt) + len(alone)] == [IGNORE_INDEX] * len(prompt) + alone
         assert tokenizer.decode(alone) == answer
 
 
-def test_long_rows_are_refused_by_name(encoder: Encoder) -> None:
+def test_long_rows_are_refused_by_name(encoder: Phi3VRowTokenizer) -> None:
     row = _row({"images": ["a.png"], "user": "What?"})
     length = len(encoder.encode(row, [50]).input_ids)
     assert len(encoder.encode(row, [50], max_length=length).labels) == length
@@ -119,17 +120,17 @@ def test_long_rows_are_refused_by_name(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", " \n"])
-def test_empty_answers_are_refused(encoder: Encoder, answer: str) -> None:
+def test_empty_answers_are_refused(encoder: Phi3VRowTokenizer, answer: str) -> None:
     with pytest.raises(RowError, match="'r1' has an empty answer in turn 1"):
         encoder.encode(_row({"user": "a"}, {"user": "b", "assistant": answer}), [])
 
 
-def test_a_wrong_number_of_images_is_refused(encoder: Encoder) -> None:
+def test_a_wrong_number_of_images_is_refused(encoder: Phi3VRowTokenizer) -> None:
     with pytest.raises(RowError, match="'r1' names 1 images, but 2 were given"):
         encoder.encode(_row({"images": ["a.png"], "user": "What?"}), [5, 5])
 
 
-def test_a_marker_too_many_is_refused(encoder: Encoder) -> None:
+def test_a_marker_too_many_is_refused(encoder: Phi3VRowTokenizer) -> None:
     turn = Turn.model_construct(images=("a.png",), user="<image> and <image>", assistant="x")
     row = _row({"user": "a"}).model_copy(update={"conversations": (turn,)})
     with pytest.raises(RowError, match="'r1' has 2 <image> markers for 1 images"):
@@ -141,7 +142,7 @@ def test_a_tokenizer_without_template_is_refused(family: Phi3VFamily) -> None:
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:
         with pytest.raises(ConvkitError, match="no chat template"):
-            Encoder(tokenizer, 0, ROLES)
+            Phi3VRowTokenizer(tokenizer, 0, ROLES)
     finally:
         tokenizer.chat_template = template
 
@@ -152,7 +153,7 @@ def test_a_template_that_drops_a_message_is_refused(family: Phi3VFamily) -> None
     try:
         tokenizer.chat_template = "{{ messages[0]['content'] }}"
         with pytest.raises(ConvkitError, match="leaves out or repeats"):
-            Encoder(tokenizer, 0, ROLES).encode(_row({"user": "a"}), [])
+            Phi3VRowTokenizer(tokenizer, 0, ROLES).encode(_row({"user": "a"}), [])
     finally:
         tokenizer.chat_template = template
 
@@ -166,10 +167,10 @@ def test_tags_must_match_images(family: Phi3VFamily, text: str) -> None:
 def test_rows_with_images_from_disk(family: Phi3VFamily, tmp_path: Path) -> None:
     PIL.Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
     row = _row({"images": ["a.png"], "user": "What?"})
-    sample = family.sample(row, tmp_path)
+    sample = family.encode(row, tmp_path)
     assert int((sample.input_ids == family.processor.image_token_id).sum()) == 313
-    assert tuple(sample.media["pixel_values"].shape) == (1, 3, 336, 336)
-    assert np.unique(sample.media["pixel_values"][0, 2]).tolist() == [0, 255]  # red, on white
+    assert tuple(sample.image_inputs["pixel_values"].shape) == (1, 3, 336, 336)
+    assert np.unique(sample.image_inputs["pixel_values"][0, 2]).tolist() == [0, 255]  # red, on white
 
     PIL.Image.new("RGB", (900, 2)).save(tmp_path / "thin.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
@@ -179,4 +180,4 @@ def test_rows_with_images_from_disk(family: Phi3VFamily, tmp_path: Path) -> None
         ("cut.png", "decode"),
     ):
         with pytest.raises(RowError, match=problem):
-            family.sample(_row({"images": [image], "user": "What?"}), tmp_path)
+            family.encode(_row({"images": [image], "user": "What?"}), tmp_path)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-LANGUAGE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+LANGUAGE_LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
 """The linear layers of a language model of Llama's kind."""
 _SIGLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
@@ -13,7 +13,7 @@ Options = dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
+class FamilySpec:
     """A model family of transformers."""
 
     processor: str
@@ -141,10 +141,10 @@ _PIXTRAL: dict[str, Any] = {
     "profile_options": _pixtral,
     "vision_modules": _TOWER,
 }
-FAMILIES: dict[str, Family] = {
-    "idefics3": Family(images="idefics3", profile="idefics3", **_IDEFICS3),
-    "smolvlm": Family(images="smolvlm", profile="smolvlm", **_IDEFICS3),
-    "llava": Family(
+FAMILIES: dict[str, FamilySpec] = {
+    "idefics3": FamilySpec(images="idefics3", profile="idefics3", **_IDEFICS3),
+    "smolvlm": FamilySpec(images="smolvlm", profile="smolvlm", **_IDEFICS3),
+    "llava": FamilySpec(
         processor="transformers.models.llava.processing_llava:LlavaProcessor",
         images="llava",
         profile="llava-1.5",
@@ -153,7 +153,7 @@ FAMILIES: dict[str, Family] = {
         vision_lora_targets=(*_SIGLIP, *_PROJECTOR),
         unused=_last_layers,
     ),
-    "llava_onevision": Family(
+    "llava_onevision": FamilySpec(
         processor="transformers.models.llava_onevision.processing_llava_onevision:LlavaOnevisionProcessor",
         images="llava_onevision",
         profile="llava-onevision",
@@ -162,25 +162,25 @@ FAMILIES: dict[str, Family] = {
         vision_lora_targets=(*_SIGLIP, *_PROJECTOR),
         unused=_last_layers,
     ),
-    "qwen2_vl": Family(
+    "qwen2_vl": FamilySpec(
         processor="transformers.models.qwen2_vl.processing_qwen2_vl:Qwen2VLProcessor",
         profile="qwen2-vl",
         vision_lora_targets=("attn.qkv", "attn.proj", "fc1", "fc2", "mlp.0", "mlp.2"),
         **_QWEN,
     ),
-    "qwen2_5_vl": Family(
+    "qwen2_5_vl": FamilySpec(
         processor="transformers.models.qwen2_5_vl.processing_qwen2_5_vl:Qwen2_5_VLProcessor",
         profile="qwen2.5-vl",
         vision_lora_targets=("attn.qkv", "attn.proj", "mlp.0", "mlp.2"),
         **_QWEN,
     ),
-    "qwen3_vl": Family(
+    "qwen3_vl": FamilySpec(
         processor="transformers.models.qwen3_vl.processing_qwen3_vl:Qwen3VLProcessor",
         profile="qwen3-vl",
         vision_lora_targets=("attn.qkv", "attn.proj", "linear_fc1", "linear_fc2"),
         **_QWEN,
     ),
-    "internvl": Family(
+    "internvl": FamilySpec(
         processor="transformers.models.internvl.processing_internvl:InternVLProcessor",
         images="got_ocr2",
         profile="internvl3",
@@ -189,7 +189,7 @@ FAMILIES: dict[str, Family] = {
         vision_modules=_TOWER,
         vision_lora_targets=("projection_layer", "fc1", "fc2", *_PROJECTOR),
     ),
-    "gemma3": Family(
+    "gemma3": FamilySpec(
         processor="transformers.models.gemma3.processing_gemma3:Gemma3Processor",
         images="gemma3",
         profile="gemma-3",
@@ -201,7 +201,7 @@ FAMILIES: dict[str, Family] = {
         unused=_no_head,
         token_types="token_type_ids",
     ),
-    "paligemma": Family(
+    "paligemma": FamilySpec(
         processor="transformers.models.paligemma.processing_paligemma:PaliGemmaProcessor",
         images="siglip",
         profile="paligemma",
@@ -218,15 +218,15 @@ FAMILIES: dict[str, Family] = {
         ),
         single_turn=True,
     ),
-    "mistral3": Family(
+    "mistral3": FamilySpec(
         profile="mistral-3", vision_lora_targets=("patch_merger.merging_layer", *_PROJECTOR), **_PIXTRAL
     ),
-    "pixtral": Family(profile="pixtral", vision_lora_targets=_PROJECTOR, **_PIXTRAL),
+    "pixtral": FamilySpec(profile="pixtral", vision_lora_targets=_PROJECTOR, **_PIXTRAL),
 }
-"""By the `model_type` of config.json; see `family_of`."""
+"""By the `model_type` of config.json; see `family_spec`."""
 
 
-def family_of(config: dict[str, Any]) -> Family:
+def family_spec(config: dict[str, Any]) -> FamilySpec:
     """The family of a config.json: Pixtral goes by LLaVA's name, with another tower."""
     tower = config.get("vision_config", {}).get("model_type")
     return FAMILIES["pixtral" if (config["model_type"], tower) == ("llava", "pixtral") else config["model_type"]]

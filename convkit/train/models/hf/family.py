@@ -10,16 +10,23 @@ from transformers import AutoModelForImageTextToText
 from convkit.errors import ConvkitError
 from convkit.profiles import ImageSize, TokenProfile, UnsupportedShape, canonical_name, get_profile
 from convkit.schema import Row
-from convkit.train.models import files
-from convkit.train.models import images as row_images
+from convkit.train.models import row_images
+from convkit.train.models.checkpoint_files import (
+    CONFIG_FILES,
+    PROCESSOR_FILES,
+    TOKENIZER_FILES,
+    check_image_token,
+    convert_errors,
+    read_json,
+)
 from convkit.train.models.collate import Sample, pad
-from convkit.train.models.family import Length
-from convkit.train.models.hf.encode import TemplateEncoder
-from convkit.train.models.hf.families import LANGUAGE, family_of
+from convkit.train.models.family import RowLength
+from convkit.train.models.hf.families import LANGUAGE_LORA_TARGETS, family_spec
 from convkit.train.models.hf.processor import Processor
+from convkit.train.models.hf.tokenize import ChatTemplateTokenizer
 from convkit.train.models.kernels.attention import VARLEN
-from convkit.train.models.tensors import refuse_gaps
-from convkit.train.models.tokenize import IGNORED, Encoded, RowError
+from convkit.train.models.loading_info import check_loading_info
+from convkit.train.models.tokenize import IGNORE_INDEX, RowError, TokenizedRow
 
 
 class HuggingFaceFamily:
@@ -33,36 +40,36 @@ class HuggingFaceFamily:
         ConvkitError: num_crops was given, or the checkpoint's processor cannot be loaded.
     """
 
-    lora_targets: tuple[str, ...] = LANGUAGE
+    lora_targets: tuple[str, ...] = LANGUAGE_LORA_TARGETS
     compiled_layers: tuple[str, ...] = ()
-    packs = False
+    supports_packing = False
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:
-        config = files.read(directory / "config.json")
+        config = read_json(directory / "config.json")
         if num_crops is not None:
             raise ConvkitError(
                 f"--num_crops is an option of Phi-3-vision; {config['model_type']} is tiled by its files. Leave it "
                 "out, or if it comes with --recipe, write `num_crops: null` into a file for --config."
             )
-        with files.blamed(directory, "config.json"):
-            self.directory, self.family = directory, family_of(config)
-        self.vision_modules = self.family.vision_modules
-        self.vision_lora_targets = self.family.vision_lora_targets
-        self.processor = Processor(directory, self.family)
+        with convert_errors(directory, "config.json"):
+            self.directory, self.spec = directory, family_spec(config)
+        self.vision_modules = self.spec.vision_modules
+        self.vision_lora_targets = self.spec.vision_lora_targets
+        self.processor = Processor(directory, self.spec)
         self.tokenizer = self.processor.tokenizer
-        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER, "config.json"):
+        with convert_errors(directory, *PROCESSOR_FILES, *TOKENIZER_FILES, "config.json"):
             self.image_token_ids = tuple(self.processor.image_token_ids)
-            options = self.family.profile_options(self.processor)
-            self.profile = _spec(self.family.profile, options)
-        self._encoder = TemplateEncoder(
-            self.tokenizer, self.processor.chat_template or self.family.template, self.processor.image_token
+            options = self.spec.profile_options(self.processor)
+            self.profile = _spec(self.spec.profile, options)
+        self._row_tokenizer = ChatTemplateTokenizer(
+            self.tokenizer, self.processor.chat_template or self.spec.template, self.processor.image_token
         )
         self._profile: TokenProfile = get_profile(self.profile)
         self.stop_token_ids = self._stops()
 
     def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = "sdpa") -> Any:
         """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
-        with files.blamed(self.directory, *files.MODEL, "*.safetensors"):
+        with convert_errors(self.directory, *CONFIG_FILES, "*.safetensors"):
             model, seen = AutoModelForImageTextToText.from_pretrained(
                 self.directory,
                 dtype=dtype,
@@ -73,31 +80,31 @@ class HuggingFaceFamily:
                 ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
-        refuse_gaps(self.directory, seen)
-        files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
-        unused = self.family.unused(model.config)
+        check_loading_info(self.directory, seen)
+        check_image_token(self.directory, model.config.image_token_id, self.image_token_ids[0])
+        unused = self.spec.unused(model.config)
         for name, parameter in model.named_parameters():
             if name.startswith(unused):
                 parameter.requires_grad_(False)
-        if self.family.features:
+        if self.spec.features:
             text = model.get_input_embeddings()
-            model.get_submodule(self.family.features).register_forward_hook(
+            model.get_submodule(self.spec.features).register_forward_hook(
                 lambda module, inputs, output: output.to(text.weight.dtype)
             )
         return model
 
-    def sample(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
+    def encode(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """A row for training; raises RowError."""
-        return self._sample(self._encoder.encode, row, images, max_length)
+        return self._sample(self._row_tokenizer.encode, row, images, max_length)
 
-    def length(self, row: Row, images: Path) -> Length:
+    def length(self, row: Row, images: Path) -> RowLength:
         """A row in tokens, from the headers of its images; raises RowError."""
-        labels = self._encoder.encode(row, self._stand_ins(row, images)).labels
-        return Length(len(labels), sum(label != IGNORED for label in labels[1:]))
+        labels = self._row_tokenizer.encode(row, self._image_placeholders(row, images)).labels
+        return RowLength(len(labels), sum(label != IGNORE_INDEX for label in labels[1:]))
 
-    def prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
+    def encode_prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """What stands before a row's last answer; raises RowError."""
-        return self._sample(self._encoder.encode_prompt, row, images, max_length)
+        return self._sample(self._row_tokenizer.encode_prompt, row, images, max_length)
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
         """A padded batch.
@@ -108,28 +115,28 @@ class HuggingFaceFamily:
         if packed:
             raise ValueError("these families are padded, not packed")
         batch = pad(samples, self.tokenizer.pad_token_id or 0)
-        if self.family.token_types == "suffix":
-            batch["token_type_ids"] = (batch["labels"] != IGNORED).long()
-        elif self.family.token_types:
+        if self.spec.token_types == "suffix":
+            batch["token_type_ids"] = (batch["labels"] != IGNORE_INDEX).long()
+        elif self.spec.token_types:
             ids = torch.tensor(self.image_token_ids)
-            batch[self.family.token_types] = torch.isin(batch["input_ids"], ids).long()
+            batch[self.spec.token_types] = torch.isin(batch["input_ids"], ids).long()
         return batch
 
     def tiles(self, sample: Sample) -> list[torch.Tensor]:
         """What the image processor made, its normalisation undone."""
-        with files.blamed(self.directory, *files.IMAGES):
-            return self.processor.pictures(sample.media)
+        with convert_errors(self.directory, *PROCESSOR_FILES):
+            return self.processor.tiles(sample.image_inputs)
 
     def save_processor(self, directory: Path) -> None:
         """Write what a checkpoint needs beside its weights."""
         self.processor.save(directory)
 
-    def _sample(self, encode: Callable[..., Encoded], row: Row, images: Path, max_length: int | None) -> Sample:
-        stand_ins = self._stand_ins(row, images)  # refuses images that cannot be read
+    def _sample(self, encode: Callable[..., TokenizedRow], row: Row, images: Path, max_length: int | None) -> Sample:
+        placeholders = self._image_placeholders(row, images)  # refuses images that cannot be read
         if max_length is not None:
-            encode(row, stand_ins, max_length)  # refuses what does not fit, before pixels are read
-        found = row_images.pictures(row, images)
-        with files.blamed(self.directory, *files.IMAGES):
+            encode(row, placeholders, max_length)  # refuses what does not fit, before pixels are read
+        found = row_images.load(row, images)
+        with convert_errors(self.directory, *PROCESSOR_FILES):
             try:
                 media, texts = self.processor.process(found)
             except (ValueError, ZeroDivisionError) as error:
@@ -137,35 +144,35 @@ class HuggingFaceFamily:
         encoded = encode(row, texts, max_length)
         return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
 
-    def _stand_ins(self, row: Row, images: Path) -> list[str]:
+    def _image_placeholders(self, row: Row, images: Path) -> list[str]:
         """As much text for each image as it has tokens, from its header."""
-        if self.family.single_turn and len(row.conversations) > 1:
+        if self.spec.single_turn and len(row.conversations) > 1:
             raise RowError(
                 row.id,
                 f"has {len(row.conversations)} turns, of which this model can learn the last alone",
                 "Make a row of each turn.",
             )
         sizes = row_images.sizes(row, images)
-        with files.blamed(self.directory, *files.IMAGES):
+        with convert_errors(self.directory, *PROCESSOR_FILES):
             return [
-                self._stand_in(row.id, path, size, len(sizes))
+                self._image_placeholder(row.id, path, size, len(sizes))
                 for path, size in zip(row_images.paths(row), sizes, strict=True)
             ]
 
-    def _stand_in(self, row_id: str, path: str, size: ImageSize, images: int) -> str:
+    def _image_placeholder(self, row_id: str, path: str, size: ImageSize, images: int) -> str:
         try:
-            tokens = self._profile.image_tokens(size, images, self._encoder.count).low
+            tokens = self._profile.image_tokens(size, images, self._row_tokenizer.count).low
         except (UnsupportedShape, ValueError, ZeroDivisionError) as error:
             problem = f"has an image of a shape that this model does not take: {path!r}: {error}"
             raise RowError(row_id, problem, "Crop it, or leave it out.") from None
-        before, after = self.family.image_frame
-        return before + self.processor.image_token * (tokens - self.family.wrappers) + after
+        before, after = self.spec.image_frame
+        return before + self.processor.image_token * (tokens - self.spec.wrappers) + after
 
     def _stops(self) -> tuple[int, ...]:
         """The end of an answer, and what the checkpoint says."""
-        said = files.read(self.directory / "generation_config.json").get("eos_token_id")
-        ids = [self.tokenizer.convert_tokens_to_ids(self._encoder.end), self.tokenizer.eos_token_id]
-        with files.blamed(self.directory, "generation_config.json"):
+        said = read_json(self.directory / "generation_config.json").get("eos_token_id")
+        ids = [self.tokenizer.convert_tokens_to_ids(self._row_tokenizer.end), self.tokenizer.eos_token_id]
+        with convert_errors(self.directory, "generation_config.json"):
             ids += _ids("eos_token_id", said if isinstance(said, list) else [said])
         return tuple(dict.fromkeys(id for id in ids if id is not None))
 

@@ -13,12 +13,19 @@ from torch import Tensor
 from transformers import AutoTokenizer, ProcessorMixin
 
 from convkit.errors import ConvkitError
-from convkit.train.models import files
-from convkit.train.models.hf.families import Family
+from convkit.train.models.checkpoint_files import (
+    CONFIG_FILES,
+    PROCESSOR_FILES,
+    TOKENIZER_FILES,
+    check_json,
+    convert_errors,
+    read_json,
+)
+from convkit.train.models.hf.families import FamilySpec
 
 _BESIDE = (
-    *files.IMAGES,
-    *files.TOKENIZER,
+    *PROCESSOR_FILES,
+    *TOKENIZER_FILES,
     *("video_preprocessor_config.json", "chat_template.json", "chat_template.jinja", "generation_config.json"),
     *("tokenizer.model", "vocab.json", "merges.txt"),
 )
@@ -37,22 +44,22 @@ class Processor:
         ConvkitError: a file is missing or is not what this family needs.
     """
 
-    def __init__(self, directory: Path, family: Family) -> None:
-        self.directory, self._family = directory, family
-        files.check(directory, *files.IMAGES, *files.TOKENIZER, *files.MODEL)
-        with files.blamed(directory, *files.TOKENIZER, "config.json"):
+    def __init__(self, directory: Path, spec: FamilySpec) -> None:
+        self.directory, self._spec = directory, spec
+        check_json(directory, *PROCESSOR_FILES, *TOKENIZER_FILES, *CONFIG_FILES)
+        with convert_errors(directory, *TOKENIZER_FILES, "config.json"):
             self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        options = {key: value for name in files.IMAGES for key, value in files.read(directory / name).items()}
-        if not (directory / files.IMAGES[0]).is_file() and "image_processor" not in options:
+        options = {key: value for name in PROCESSOR_FILES for key, value in read_json(directory / name).items()}
+        if not (directory / PROCESSOR_FILES[0]).is_file() and "image_processor" not in options:
             # transformers would go on, with sizes that are its own
             raise ConvkitError(
-                f"{directory} has no {files.IMAGES[0]}, so that nobody can say how images are cut and scaled for this "
-                "model. Take the file from the official checkpoint."
+                f"{directory} has no {PROCESSOR_FILES[0]}, so convkit cannot know how to resize and tile images for "
+                "this model. Take the file from the official checkpoint."
             )
-        with files.blamed(directory, *files.IMAGES):
-            self.image_processor = _image_processor(family, options)
-        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
-            self._processor = _images_only(family, self.image_processor, self.tokenizer, options)
+        with convert_errors(directory, *PROCESSOR_FILES):
+            self.image_processor = _image_processor(spec, options)
+        with convert_errors(directory, *PROCESSOR_FILES, *TOKENIZER_FILES):
+            self._processor = _images_only(spec, self.image_processor, self.tokenizer, options)
         self.chat_template = self.tokenizer.chat_template or _template(directory)
 
     @property
@@ -77,11 +84,11 @@ class Processor:
         if not images:
             return {}, []
         inputs, texts = self._processor._process_images(
-            [list(images)], return_tensors="pt", input_data_format="channels_last", **self._family.image_options
+            [list(images)], return_tensors="pt", input_data_format="channels_last", **self._spec.image_options
         )
         return {name: torch.as_tensor(value) for name, value in inputs.items() if name not in _ONLY_FOR_TEXT}, texts
 
-    def pictures(self, media: dict[str, Tensor]) -> list[Tensor]:
+    def tiles(self, media: dict[str, Tensor]) -> list[Tensor]:
         """Model inputs as they look, (3, H, W) uint8; tiles that only fill up are left out."""
         if not media:
             return []
@@ -118,8 +125,8 @@ class Processor:
                 shutil.copyfile(self.directory / name, directory / name)
 
 
-def _image_processor(family: Family, options: dict[str, Any]) -> Any:
-    module = import_module(f"transformers.models.{family.images}.image_processing_pil_{family.images}")
+def _image_processor(spec: FamilySpec, options: dict[str, Any]) -> Any:
+    module = import_module(f"transformers.models.{spec.images}.image_processing_pil_{spec.images}")
     cls = next(
         value
         for name, value in vars(module).items()
@@ -128,10 +135,10 @@ def _image_processor(family: Family, options: dict[str, Any]) -> Any:
     return cls.from_dict(options.get("image_processor", options))
 
 
-def _images_only(family: Family, image_processor: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
+def _images_only(spec: FamilySpec, image_processor: Any, tokenizer: Any, options: dict[str, Any]) -> Any:
     """The family's processor; video processors need torchvision, and are left out."""
 
-    module, name = family.processor.split(":")
+    module, name = spec.processor.split(":")
     usual = getattr(import_module(module), name)
 
     class ImagesOnly(usual):  # type: ignore[misc, valid-type]
@@ -149,5 +156,5 @@ def _images_only(family: Family, image_processor: Any, tokenizer: Any, options: 
 
 
 def _template(directory: Path) -> str | None:
-    found = files.read(directory / "chat_template.json").get("chat_template")
+    found = read_json(directory / "chat_template.json").get("chat_template")
     return found if isinstance(found, str) else None

@@ -9,16 +9,24 @@ import torch
 from convkit.errors import ConvkitError
 from convkit.profiles import canonical_name
 from convkit.schema import Row
-from convkit.train.models import files
+from convkit.train.models import row_images
+from convkit.train.models.checkpoint_files import (
+    CONFIG_FILES,
+    PROCESSOR_FILES,
+    TOKENIZER_FILES,
+    check_image_token,
+    check_json,
+    convert_errors,
+)
 from convkit.train.models.collate import Sample, pack, pad
-from convkit.train.models.family import Length
-from convkit.train.models.images import paths, pictures, sizes
+from convkit.train.models.family import RowLength
 from convkit.train.models.kernels.attention import VARLEN
 from convkit.train.models.kernels.pad_packed import places
-from convkit.train.models.phi3_v.image_processing import ImageRatioError, checked_crops, hd_size, pairs
+from convkit.train.models.phi3_v.image_processing import ImageRatioError, check_num_crops, hd_size, size_pairs
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
-from convkit.train.models.tokenize import IGNORED, Encoded, Encoder, RowError
+from convkit.train.models.phi3_v.tokenize import Phi3VRowTokenizer
+from convkit.train.models.tokenize import IGNORE_INDEX, RowError, TokenizedRow
 
 ROLES = frozenset(("<|system|>", "<|user|>", "<|assistant|>"))
 PROFILE = "phi-3.5-vision"
@@ -45,25 +53,25 @@ class Phi3VFamily:
     )
     image_token_ids: tuple[int, ...]
     compiled_layers: tuple[str, ...] = ("Phi3VDecoderLayer", "CLIPEncoderLayer")
-    packs = True
+    supports_packing = True
 
     def __init__(self, directory: Path, num_crops: int | None = None) -> None:
         self.directory = directory
-        files.check(directory, *files.IMAGES, *files.TOKENIZER, *files.MODEL)
-        with files.blamed(directory, *files.IMAGES, *files.TOKENIZER):
+        check_json(directory, *PROCESSOR_FILES, *TOKENIZER_FILES, *CONFIG_FILES)
+        with convert_errors(directory, *PROCESSOR_FILES, *TOKENIZER_FILES):
             self.processor = Phi3VProcessor.from_pretrained(directory, local_files_only=True)
-            _refuse_other(directory, self.processor.tokenizer)
+            _check_tokenizer(directory, self.processor.tokenizer)
         usual = self.processor.image_processor.num_crops
-        self.num_crops = usual if num_crops is None else checked_crops(num_crops)
+        self.num_crops = usual if num_crops is None else check_num_crops(num_crops)
         self.profile = canonical_name(f"{PROFILE}:num_crops={self.num_crops}")
         self.tokenizer = tokenizer = self.processor.tokenizer
         self.image_token_ids = (self.processor.image_token_id,)
-        self._encoder = Encoder(tokenizer, self.processor.image_token_id, ROLES)
+        self._row_tokenizer = Phi3VRowTokenizer(tokenizer, self.processor.image_token_id, ROLES)
         self.stop_token_ids = tuple(tokenizer.convert_tokens_to_ids(list(_STOPS)))
 
     def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = VARLEN) -> Phi3VForCausalLM:
         """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
-        with files.blamed(self.directory, *files.MODEL, "*.safetensors"):
+        with convert_errors(self.directory, *CONFIG_FILES, "*.safetensors"):
             model: Phi3VForCausalLM = Phi3VForCausalLM.from_pretrained(
                 self.directory,
                 dtype=dtype,
@@ -71,21 +79,21 @@ class Phi3VFamily:
                 local_files_only=True,
                 use_safetensors=True,
             )
-        files.refuse_other_tokenizer(self.directory, model.config.image_token_id, self.image_token_ids[0])
+        check_image_token(self.directory, model.config.image_token_id, self.image_token_ids[0])
         return model
 
-    def sample(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
+    def encode(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """A row for training; raises RowError."""
-        return self._sample(self._encoder.encode, row, images, max_length)
+        return self._sample(self._row_tokenizer.encode, row, images, max_length)
 
-    def length(self, row: Row, images: Path) -> Length:
+    def length(self, row: Row, images: Path) -> RowLength:
         """A row in tokens, from the headers of its images; raises RowError."""
-        labels = self._encoded(self._encoder.encode, row, images, None).labels
-        return Length(len(labels), sum(label != IGNORED for label in labels[1:]))
+        labels = self._encoded(self._row_tokenizer.encode, row, images, None).labels
+        return RowLength(len(labels), sum(label != IGNORE_INDEX for label in labels[1:]))
 
-    def prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
+    def encode_prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
         """What stands before a row's last answer; raises RowError."""
-        return self._sample(self._encoder.encode_prompt, row, images, max_length)
+        return self._sample(self._row_tokenizer.encode_prompt, row, images, max_length)
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
         """A batch, packed or padded on the right."""
@@ -95,7 +103,7 @@ class Phi3VFamily:
 
     def tiles(self, sample: Sample) -> list[torch.Tensor]:
         """The tiles of all images, (3, 336, 336) uint8; the view of the whole is made by the model."""
-        return list(sample.media.get("pixel_values", ()))
+        return list(sample.image_inputs.get("pixel_values", ()))
 
     def save_processor(self, directory: Path) -> None:
         """Write the processor with the number of tiles that was trained with."""
@@ -106,19 +114,21 @@ class Phi3VFamily:
         finally:
             image_processor.num_crops = usual
 
-    def _sample(self, encode: Callable[..., Encoded], row: Row, images: Path, max_length: int | None) -> Sample:
+    def _sample(self, encode: Callable[..., TokenizedRow], row: Row, images: Path, max_length: int | None) -> Sample:
         encoded = self._encoded(encode, row, images, max_length)
-        found = pictures(row, images)  # only once the row is known to fit
+        found = row_images.load(row, images)  # only once the row is known to fit
         media = dict(self.processor.image_processor.preprocess(found, self.num_crops)) if found else {}
         media.pop("num_img_tokens", None)
         return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
 
-    def _encoded(self, encode: Callable[..., Encoded], row: Row, images: Path, max_length: int | None) -> Encoded:
+    def _encoded(
+        self, encode: Callable[..., TokenizedRow], row: Row, images: Path, max_length: int | None
+    ) -> TokenizedRow:
         return encode(row, self._tokens(row, images), max_length)
 
     def _tokens(self, row: Row, images: Path) -> list[int]:
         found = []
-        for path, size in zip(paths(row), sizes(row, images), strict=True):
+        for path, size in zip(row_images.paths(row), row_images.sizes(row, images), strict=True):
             try:
                 found.append(hd_size(*size, self.num_crops).tokens)
             except ImageRatioError as error:
@@ -130,18 +140,18 @@ def packed_batch(samples: Sequence[Sample], image_token_id: int) -> dict[str, An
     """A pack, with what can be known of it here and need not be asked of a GPU."""
     batch = pack(samples) | places([len(sample) for sample in samples])
     if "image_sizes" in batch:
-        batch["image_sizes"] = pairs(batch["image_sizes"])
-        batch["image_places"] = (batch["input_ids"].flatten() == image_token_id).nonzero()[:, 0]
+        batch["image_sizes"] = size_pairs(batch["image_sizes"])
+        batch["image_token_indices"] = (batch["input_ids"].flatten() == image_token_id).nonzero()[:, 0]
     return batch
 
 
-def _refuse_other(directory: Path, tokenizer: Any) -> None:
+def _check_tokenizer(directory: Path, tokenizer: Any) -> None:
     """The tokens that this family's rows cannot do without."""
     missing = [name for name in _NAMED if getattr(tokenizer, name) is None]
     vocabulary = tokenizer.get_vocab()
     missing += [token for token in (*_STOPS, *sorted(ROLES)) if token not in vocabulary]
     if missing:
         raise ConvkitError(
-            f"The tokenizer in {directory} has no {', '.join(missing)}. Take {' and '.join(files.TOKENIZER[:2])} from "
+            f"The tokenizer in {directory} has no {', '.join(missing)}. Take {' and '.join(TOKENIZER_FILES[:2])} from "
             "the official checkpoint."
         )

@@ -1,4 +1,4 @@
-"""From PIL images to tiles: geometry and pixels on the CPU, normalisation on the device.
+"""From PIL images to tiles: size and pixels on the CPU, normalisation on the device.
 
 Shape letters: N images, T tiles of all images, H and W pixels, h and w tiles down and across.
 """
@@ -32,7 +32,7 @@ class ImageRatioError(ConvkitError):
     """An image is so long and thin that nothing of its short side would be left."""
 
 
-def checked_crops(num_crops: Any) -> int:
+def check_num_crops(num_crops: Any) -> int:
     """What may be a number of tiles; raises ConvkitError."""
     if isinstance(num_crops, bool) or not isinstance(num_crops, int) or not 1 <= num_crops <= _MOST_CROPS:
         raise ConvkitError(
@@ -60,10 +60,10 @@ def hd_size(width: int, height: int, num_crops: int) -> HdSize:
 def to_tiles(image: PIL.Image.Image, num_crops: int) -> Tensor:
     """An image's tiles row by row, (h * w, 3, 336, 336) uint8."""
     size = hd_size(image.width, image.height, num_crops)
-    return cut(scaled(image, size), size)
+    return cut_tiles(resize(image, size), size)
 
 
-def cut(picture: PIL.Image.Image, size: HdSize) -> Tensor:
+def cut_tiles(picture: PIL.Image.Image, size: HdSize) -> Tensor:
     """The tiles of a scaled image; what it does not cover is white."""
     height, width = size.padded
     top, left = (height - picture.height) // 2, (width - picture.width) // 2
@@ -74,7 +74,7 @@ def cut(picture: PIL.Image.Image, size: HdSize) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(tiles)).view(-1, 3, TILE, TILE)
 
 
-def scaled(image: PIL.Image.Image, size: HdSize) -> PIL.Image.Image:
+def resize(image: PIL.Image.Image, size: HdSize) -> PIL.Image.Image:
     """An image in RGB, as large as it is laid on tiles, not yet padded.
 
     In the model's training an upright image was mirrored on its diagonal, scaled, and mirrored back. Pillow scales rows
@@ -117,7 +117,7 @@ Sizes = Tensor | Sequence[tuple[int, int]]
 """Height and width of each image's tiles together, in pixels: (N, 2), or pairs, for which no GPU is waited for."""
 
 
-def pairs(image_sizes: Sizes) -> list[tuple[int, int]]:
+def size_pairs(image_sizes: Sizes) -> list[tuple[int, int]]:
     """Sizes as numbers."""
     rows = image_sizes.tolist() if isinstance(image_sizes, Tensor) else image_sizes
     return [(int(height), int(width)) for height, width in rows]
@@ -125,7 +125,7 @@ def pairs(image_sizes: Sizes) -> list[tuple[int, int]]:
 
 def split_tiles(tiles: Tensor, image_sizes: Sizes) -> list[tuple[Tensor, int, int]]:
     """The tiles (T, 3, 336, 336) of each image, with the height and width that they make up."""
-    sizes = pairs(image_sizes)
+    sizes = size_pairs(image_sizes)
     counts = [(height // TILE) * (width // TILE) for height, width in sizes]
     if sum(counts) != len(tiles):
         raise ValueError(f"image_sizes ask for {sum(counts)} tiles, but pixel_values holds {len(tiles)}")
@@ -152,7 +152,7 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
                 "The preprocessor_config.json is not Phi-3-vision's: image_mean and image_std must be CLIP's, "
                 "num_img_tokens 144, do_convert_rgb true. Take the file that came with the checkpoint."
             )
-        self.num_crops = checked_crops(num_crops)
+        self.num_crops = check_num_crops(num_crops)
         self.num_img_tokens = num_img_tokens
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
@@ -181,7 +181,7 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
             ConvkitError: num_crops is odd.
             ImageRatioError: an image is too long and thin.
         """
-        crops = self.num_crops if num_crops is None else checked_crops(num_crops)
+        crops = self.num_crops if num_crops is None else check_num_crops(num_crops)
         pictures = [images] if isinstance(images, PIL.Image.Image) else list(images)
         sizes = [hd_size(image.width, image.height, crops) for image in pictures]
         tiles = [to_tiles(image, crops) for image in pictures]

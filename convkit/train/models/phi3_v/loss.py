@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 _AT_ONCE = 2048
 
 
-def loss_at(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.Module, items: int | None) -> Tensor:
+def cross_entropy_at(hidden: Tensor, labels: Tensor, places: Tensor, head: nn.Module, items: int | None) -> Tensor:
     """Cross-entropy in float32.
 
     Args:

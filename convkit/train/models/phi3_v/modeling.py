@@ -17,13 +17,13 @@ from transformers.models.phi3.modeling_phi3 import Phi3DecoderLayer, Phi3MLP, Ph
 from convkit.errors import ConvkitError
 from convkit.train.models.kernels.attention import VARLEN
 from convkit.train.models.kernels.swiglu import swiglu
+from convkit.train.models.loading_info import check_loading_info
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.generation import Generation, placeholders
 from convkit.train.models.phi3_v.image_processing import Sizes
-from convkit.train.models.phi3_v.loss import loss_at
+from convkit.train.models.phi3_v.loss import cross_entropy_at
 from convkit.train.models.phi3_v.rotary import Rotary
 from convkit.train.models.phi3_v.vision import ImageEmbedding
-from convkit.train.models.tensors import refuse_gaps
 
 
 class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
@@ -110,19 +110,19 @@ class Phi3VModel(Phi3VPreTrainedModel):
         input_ids: Tensor,
         pixel_values: Tensor | None,
         image_sizes: Sizes | None,
-        image_places: Tensor | None = None,
+        image_token_indices: Tensor | None = None,
     ) -> Tensor:
         """The embeddings (B, T, D) of tokens, with those of images in the place of their placeholders.
 
         Args:
-            image_places: the numbers of the placeholders among all B x T tokens, for who knows them: a GPU need not
-                be waited for then.
+            image_token_indices: (N,) indices of the placeholders among all B x T tokens, if known; this avoids
+                a GPU synchronization.
 
         Raises:
             ConvkitError: images and placeholders do not belong together.
         """
         places = placeholders(input_ids, self.config.image_token_id)
-        wanted = int(places.sum()) if image_places is None else len(image_places)
+        wanted = int(places.sum()) if image_token_indices is None else len(image_token_indices)
         embeddings: Tensor = self.embed_tokens(input_ids.masked_fill(places, 0))
         if pixel_values is None or image_sizes is None or not len(image_sizes):
             if wanted:
@@ -131,16 +131,16 @@ class Phi3VModel(Phi3VPreTrainedModel):
                     "what the processor returned for the images."
                 )
             trained = self.training and any(p.requires_grad for p in self.vision_embed_tokens.parameters())
-            return embeddings + self.vision_embed_tokens.nothing().to(embeddings) if trained else embeddings
+            return embeddings + self.vision_embed_tokens.zero_contribution().to(embeddings) if trained else embeddings
         images = self.vision_embed_tokens(pixel_values, image_sizes).to(embeddings)
         if wanted != len(images):
             raise ConvkitError(
                 f"The input has placeholders for {wanted} image tokens, but the images make {len(images)}: "
                 "use input_ids, pixel_values and image_sizes from the same call of the processor."
             )
-        if image_places is None:
+        if image_token_indices is None:
             return embeddings.masked_scatter(places[..., None], images)
-        return embeddings.flatten(0, 1).index_copy(0, image_places, images).view_as(embeddings)
+        return embeddings.flatten(0, 1).index_copy(0, image_token_indices, images).view_as(embeddings)
 
     def forward(
         self,
@@ -151,7 +151,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_sizes: Sizes | None = None,
-        image_places: Tensor | None = None,
+        image_token_indices: Tensor | None = None,
         use_cache: bool | None = None,
         cu_seq_lens_q: Tensor | None = None,
         places: Tensor | None = None,
@@ -167,7 +167,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
             inputs_embeds: (B, T, D).
             pixel_values: see `ImageEmbedding.forward`.
             image_sizes: (N, 2), likewise; on a GPU it is waited for, on the CPU it is not.
-            image_places: see `embed`.
+            image_token_indices: see `embed`.
             use_cache: return a cache.
             cu_seq_lens_q: where documents that are packed into B = 1 begin, and the end: (documents + 1).
             places: (P), of the tokens whose hidden states are wanted, (B, P, D); all if not given.
@@ -177,7 +177,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
             raise ValueError("pass either input_ids or inputs_embeds")
         if inputs_embeds is None:
             assert input_ids is not None
-            inputs_embeds = self.embed(input_ids, pixel_values, image_sizes, image_places)
+            inputs_embeds = self.embed(input_ids, pixel_values, image_sizes, image_token_indices)
         use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
         packed = cu_seq_lens_q is not None
         if packed and (len(inputs_embeds) != 1 or position_ids is None or attention_mask is not None):
@@ -243,7 +243,7 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
         """
         kwargs["ignore_mismatched_sizes"] = True  # as refused as the others, but by name
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        refuse_gaps(str(args[0]) if args else str(kwargs.get("pretrained_model_name_or_path")), info)
+        check_loading_info(str(args[0]) if args else str(kwargs.get("pretrained_model_name_or_path")), info)
         model.model.vision_embed_tokens.img_processor.vision_model.freeze_unused()  # loading makes new parameters
         return (model, info) if output_loading_info else model
 
@@ -289,7 +289,7 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
         )
         hidden, loss, logits = outputs.last_hidden_state, None, None
         if labels is not None and learnt is not None:
-            loss = loss_at(hidden, labels, learnt, self.lm_head, items)
+            loss = cross_entropy_at(hidden, labels, learnt, self.lm_head, items)
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, kept]).float()

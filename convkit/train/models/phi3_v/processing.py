@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 
 from convkit.errors import ConvkitError
-from convkit.train.models import files
+from convkit.train.models.checkpoint_files import PROCESSOR_FILES, TOKENIZER_FILES, convert_errors
 from convkit.train.models.phi3_v.configuration import IMAGE_TOKEN_ID
 from convkit.train.models.phi3_v.image_processing import Phi3VImageProcessor
 
@@ -30,9 +30,9 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
     @classmethod
     def _get_arguments_from_pretrained(cls, name: Any, processor_dict: Any = None, **kwargs: Any) -> list[Any]:
         """Load the parts by class: transformers' AutoImageProcessor asks for torchvision before 5.23."""
-        with files.blamed(name, *files.IMAGES):
+        with convert_errors(name, *PROCESSOR_FILES):
             image_processor = Phi3VImageProcessor.from_pretrained(name, **kwargs)
-        with files.blamed(name, *files.TOKENIZER):
+        with convert_errors(name, *TOKENIZER_FILES):
             return [image_processor, AutoTokenizer.from_pretrained(name, **{**kwargs, "trust_remote_code": False})]
 
     @property

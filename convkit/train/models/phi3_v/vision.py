@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPVisionEmbeddings
 
 from convkit.profiles.phi3 import TILE
-from convkit.train.models.phi3_v.image_processing import Sizes, normalised_crops, pairs, split_tiles
+from convkit.train.models.phi3_v.image_processing import Sizes, normalised_crops, size_pairs, split_tiles
 
 _GRID = 12
 """A crop's tokens along one side, after 2x2 merging."""
@@ -80,7 +80,7 @@ class ImageEmbedding(nn.Module):
         crops = self._crops(pixel_values, image_sizes)
         features = self._features(torch.cat(crops).to(self.glb_GN.dtype))
         parts = torch.split(features, [len(part) for part in crops])
-        grids = [(height // TILE, width // TILE) for height, width in pairs(image_sizes)]
+        grids = [(height // TILE, width // TILE) for height, width in size_pairs(image_sizes)]
         sequences = [self._sequence(part, *grid) for part, grid in zip(parts, grids, strict=True)]
         projected: Tensor = self.img_projection(torch.cat(sequences))
         return projected
@@ -90,7 +90,7 @@ class ImageEmbedding(nn.Module):
         parts = crops.tensor_split(-(-len(crops) // _AT_ONCE))
         return torch.cat([self.img_processor.vision_model(part) for part in parts])
 
-    def nothing(self) -> Tensor:
+    def zero_contribution(self) -> Tensor:
         """Zero, computed from every parameter: keeps batches without images in step with the other processes."""
         blank = torch.zeros(1, 3, TILE, TILE, dtype=torch.uint8, device=self.glb_GN.device)
         features: Tensor = self(blank, torch.tensor([[TILE, TILE]]))
@@ -98,7 +98,7 @@ class ImageEmbedding(nn.Module):
 
     def _crops(self, pixel_values: Tensor, image_sizes: Sizes) -> list[Tensor]:
         if pixel_values.dim() == 5:
-            counts = [(height // TILE) * (width // TILE) for height, width in pairs(image_sizes)]
+            counts = [(height // TILE) * (width // TILE) for height, width in size_pairs(image_sizes)]
             return [image[: 1 + count] for image, count in zip(pixel_values, counts, strict=True)]
         if pixel_values.dtype != torch.uint8 or pixel_values.dim() != 4:
             raise ValueError(

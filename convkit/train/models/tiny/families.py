@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from convkit.train.models.tiny.tokenizer import byte_level
+from convkit.train.models.tiny.tokenizer import train_byte_level_bpe
 
 _WIDTH = 64
 _IM = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -291,7 +291,7 @@ def build(name: str, directory: Path, texts: Iterable[str], vocab_size: int = 60
         seed: the same seed and texts give the same bytes.
     """
     made = _FAMILIES[name]
-    tokenizer = byte_level(texts, vocab_size, made.controls, made.template, made.adds_bos, **made.named)
+    tokenizer = train_byte_level_bpe(texts, vocab_size, made.controls, made.template, made.adds_bos, **made.named)
     ids = tokenizer.get_vocab()
     special = {f"{kind}_token_id": ids[made.named[f"{kind}_token"]] for kind in ("eos", "pad")}
     special["bos_token_id"] = ids.get(made.named.get("bos_token"))

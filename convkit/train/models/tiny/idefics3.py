@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
-from convkit.train.models.tiny.tokenizer import byte_level
+from convkit.train.models.tiny.tokenizer import train_byte_level_bpe
 
 _TAGS = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
 CONTROLS = [
@@ -27,7 +27,7 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Geometry:
+class ModelSize:
     """Sizes of a model, and of what it sees."""
 
     image_size: int = 64
@@ -52,56 +52,56 @@ class Geometry:
         return (self.image_size // self.patch_size // self.scale_factor) ** 2
 
 
-_SMALL = Geometry()
+_SMALL = ModelSize()
 
 
-def smolvlm(directory: Path, texts: Iterable[str], geometry: Geometry = _SMALL, seed: int = 0) -> None:
+def smolvlm(directory: Path, texts: Iterable[str], size: ModelSize = _SMALL, seed: int = 0) -> None:
     """Write a SmolVLM checkpoint with random weights in fp32.
 
     Args:
         directory: made if it is not there.
         texts: what the tokenizer learns to join.
-        geometry: how large everything is.
+        size: how large everything is.
         seed: the same seed and texts give the same bytes.
     """
-    _write("SmolVLM", directory, texts, geometry, seed)
+    _write("SmolVLM", directory, texts, size, seed)
 
 
-def idefics3(directory: Path, texts: Iterable[str], geometry: Geometry = _SMALL, seed: int = 0) -> None:
+def idefics3(directory: Path, texts: Iterable[str], size: ModelSize = _SMALL, seed: int = 0) -> None:
     """Write an Idefics3 checkpoint; see `smolvlm`."""
-    _write("Idefics3", directory, texts, geometry, seed)
+    _write("Idefics3", directory, texts, size, seed)
 
 
-def tower(geometry: Geometry) -> dict[str, Any]:
+def vision_config(size: ModelSize) -> dict[str, Any]:
     """What sees, as a configuration of transformers."""
     return {
-        "hidden_size": geometry.vision_hidden_size,
-        "intermediate_size": 4 * geometry.vision_hidden_size,
-        "num_hidden_layers": geometry.vision_layers,
-        "num_attention_heads": geometry.heads,
-        "image_size": geometry.image_size,
-        "patch_size": geometry.patch_size,
-        "initializer_range": geometry.initializer_range,
+        "hidden_size": size.vision_hidden_size,
+        "intermediate_size": 4 * size.vision_hidden_size,
+        "num_hidden_layers": size.vision_layers,
+        "num_attention_heads": size.heads,
+        "image_size": size.image_size,
+        "patch_size": size.patch_size,
+        "initializer_range": size.initializer_range,
     }
 
 
-def save_processor(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, geometry: Geometry) -> None:
+def save_processor(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, size: ModelSize) -> None:
     """Write tokenizer and image processor of `name`, Idefics3 or SmolVLM."""
     tokenizer.save_pretrained(directory)
     module = import_module(f"transformers.models.{name.lower()}.image_processing_pil_{name.lower()}")
     getattr(module, f"{name}ImageProcessorPil")(
-        size={"longest_edge": geometry.longest_edge},
-        max_image_size={"longest_edge": geometry.image_size},
-        do_image_splitting=geometry.longest_edge > geometry.image_size,
+        size={"longest_edge": size.longest_edge},
+        max_image_size={"longest_edge": size.image_size},
+        do_image_splitting=size.longest_edge > size.image_size,
     ).save_pretrained(directory)
-    processor = {"processor_class": f"{name}Processor", "image_seq_len": geometry.image_tokens}
+    processor = {"processor_class": f"{name}Processor", "image_seq_len": size.image_tokens}
     (directory / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
-def _write(name: str, directory: Path, texts: Iterable[str], geometry: Geometry, seed: int) -> None:
-    tokenizer = byte_level(
+def _write(name: str, directory: Path, texts: Iterable[str], size: ModelSize, seed: int) -> None:
+    tokenizer = train_byte_level_bpe(
         texts,
-        geometry.vocab_size,
+        size.vocab_size,
         CONTROLS,
         TEMPLATE,
         bos_token="<|im_start|>",
@@ -116,18 +116,18 @@ def _write(name: str, directory: Path, texts: Iterable[str], geometry: Geometry,
     }
     config = getattr(transformers, f"{name}Config")(
         image_token_id=ids["<image>"],
-        scale_factor=geometry.scale_factor,
-        vision_config=tower(geometry),
+        scale_factor=size.scale_factor,
+        vision_config=vision_config(size),
         text_config={
             "model_type": "llama",
             "vocab_size": len(ids),
-            "hidden_size": geometry.hidden_size,
-            "intermediate_size": 4 * geometry.hidden_size,
-            "num_hidden_layers": geometry.layers,
-            "num_attention_heads": geometry.heads,
-            "num_key_value_heads": geometry.heads,
+            "hidden_size": size.hidden_size,
+            "intermediate_size": 4 * size.hidden_size,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.heads,
+            "num_key_value_heads": size.heads,
             "max_position_embeddings": 8192,
-            "initializer_range": geometry.initializer_range,
+            "initializer_range": size.initializer_range,
             **special,
         },
         **special,
@@ -136,4 +136,4 @@ def _write(name: str, directory: Path, texts: Iterable[str], geometry: Geometry,
         torch.manual_seed(seed)
         model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
     model.save_pretrained(directory)
-    save_processor(name, directory, tokenizer, geometry)
+    save_processor(name, directory, tokenizer, size)

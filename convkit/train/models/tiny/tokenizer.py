@@ -9,7 +9,7 @@ _LINE_ENDS = ["\n\n"] * 1000
 """So that an empty line is one token, as it is in every real vocabulary."""
 
 
-def byte_level(
+def train_byte_level_bpe(
     texts: Iterable[str],
     vocab_size: int,
     controls: Sequence[str],

@@ -14,13 +14,12 @@ from transformers import AutoTokenizer
 from convkit.errors import ConvkitError
 from convkit.profiles import get_profile
 from convkit.schema import Row
-from convkit.train.models import images as row_images
-from convkit.train.models import model_family, tiny
-from convkit.train.models.hf.encode import TemplateEncoder
+from convkit.train.models import model_family, row_images, tiny
 from convkit.train.models.hf.families import FAMILIES
 from convkit.train.models.hf.family import HuggingFaceFamily
-from convkit.train.models.tiny.idefics3 import Geometry
-from convkit.train.models.tokenize import IGNORED, RowError, RowTooLong
+from convkit.train.models.hf.tokenize import ChatTemplateTokenizer
+from convkit.train.models.tiny.idefics3 import ModelSize
+from convkit.train.models.tokenize import IGNORE_INDEX, RowError, RowTooLong
 from tests.train.conftest import TEXTS
 
 SIZES = {"a.png": (64, 64), "b.png": (90, 40), "c.png": (30, 70)}
@@ -31,7 +30,7 @@ TURNS: tuple[dict[str, Any], ...] = (
 )
 OTHER_HISTORY = "<|im_start|>{{ message['role'] }} "
 """LLaVA-OneVision's template writes a blank after the role of an answer, but none where one is to be generated."""
-TILED = Geometry(longest_edge=128)
+TILED = ModelSize(longest_edge=128)
 
 
 def row(*turns: dict[str, Any], **keys: Any) -> Row:
@@ -49,7 +48,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def turns(family: HuggingFaceFamily, last: int = 3) -> tuple[dict[str, Any], ...]:
     """As many as the model can learn at once, up to the last one."""
-    return TURNS[last - 1 : last] if family.family.single_turn else TURNS[:last]
+    return TURNS[last - 1 : last] if family.spec.single_turn else TURNS[:last]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -62,16 +61,16 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def _learnt(family: HuggingFaceFamily, labels: torch.Tensor) -> str:
-    return str(family.processor.tokenizer.decode(labels[labels != IGNORED]))
+    return str(family.processor.tokenizer.decode(labels[labels != IGNORE_INDEX]))
 
 
 def test_answers_and_their_ends_are_learnt_and_nothing_else(family: HuggingFaceFamily, images: Path) -> None:
-    sample = family.sample(row(*turns(family)), images)
-    end = family._encoder.end
-    between = "" if family.family.processor.endswith(":LlavaProcessor") else end  # its template ends no answer
+    sample = family.encode(row(*turns(family)), images)
+    end = family._row_tokenizer.end
+    between = "" if family.spec.processor.endswith(":LlavaProcessor") else end  # its template ends no answer
     expected = between.join(turn["assistant"] for turn in turns(family)) + end
     assert _learnt(family, sample.labels).replace(" ", "") == expected.replace(" ", "")
-    kept = sample.labels != IGNORED
+    kept = sample.labels != IGNORE_INDEX
     assert torch.equal(sample.labels[kept], sample.input_ids[kept])
 
 
@@ -84,57 +83,57 @@ ODD_ANSWERS = (
 
 @pytest.mark.parametrize("answer", ODD_ANSWERS)
 def test_answers_are_learnt_to_the_letter(family: HuggingFaceFamily, images: Path, answer: str) -> None:
-    encoder, history = family._encoder, OTHER_HISTORY in (family._encoder._template or "")
+    encoder, history = family._row_tokenizer, OTHER_HISTORY in (family._row_tokenizer._template or "")
     chosen = [{**turn, "assistant": answer} for turn in turns(family)]
-    sample = family.sample(row(*chosen), images)
-    between = encoder._lead if family.family.processor.endswith(":LlavaProcessor") else encoder.end + encoder._lead
+    sample = family.encode(row(*chosen), images)
+    between = encoder._lead if family.spec.processor.endswith(":LlavaProcessor") else encoder.end + encoder._lead
     assert _learnt(family, sample.labels) == encoder._lead + between.join([answer] * len(chosen)) + encoder.end
     for last in range(len(chosen) if history else 1, len(chosen) + 1):
-        prompt = family.prompt(row(*chosen[:last]), images).input_ids
+        prompt = family.encode_prompt(row(*chosen[:last]), images).input_ids
         assert torch.equal(sample.input_ids[: len(prompt)], prompt)
-        assert sample.labels[len(prompt) - 1] == IGNORED != sample.labels[len(prompt)]
+        assert sample.labels[len(prompt) - 1] == IGNORE_INDEX != sample.labels[len(prompt)]
 
 
 def test_training_reads_what_the_prompt_of_each_turn_is(family: HuggingFaceFamily, images: Path) -> None:
-    history = OTHER_HISTORY in (family._encoder._template or "")
+    history = OTHER_HISTORY in (family._row_tokenizer._template or "")
     for last in range(len(TURNS) if history else 1, len(TURNS) + 1):
-        whole = family.sample(row(*turns(family, last if family.family.single_turn else 3)), images).input_ids
-        prompt = family.prompt(row(*turns(family, last)), images)
+        whole = family.encode(row(*turns(family, last if family.spec.single_turn else 3)), images).input_ids
+        prompt = family.encode_prompt(row(*turns(family, last)), images)
         assert torch.equal(whole[: len(prompt)], prompt.input_ids)
-        assert bool((prompt.labels == IGNORED).all())
+        assert bool((prompt.labels == IGNORE_INDEX).all())
 
 
 def test_a_prompt_is_what_the_processor_makes_of_it(family: HuggingFaceFamily, images: Path) -> None:
     """The text that the template writes, through the processor's own tokens."""
-    processor, found = family.processor, row(*turns(family, 1 if family.family.single_turn else 3))
-    _, written = processor.process(row_images.pictures(found, images))
+    processor, found = family.processor, row(*turns(family, 1 if family.spec.single_turn else 3))
+    _, written = processor.process(row_images.load(found, images))
     messages = []
-    for turn in turns(family, 1 if family.family.single_turn else 3):
+    for turn in turns(family, 1 if family.spec.single_turn else 3):
         before, marker, after = str(turn["user"]).partition("<image>")
         text = [{"type": "text", "text": part} for part in (before, after) if part]
         pictures = [{"type": "image"}] * len(turn["images"])
         content = [text[0], *pictures, *text[1:]] if marker else [*pictures, *text]
-        if marker and "Llava" in family.family.processor:  # its template puts all images first
+        if marker and "Llava" in family.spec.processor:  # its template puts all images first
             content = [{"type": "text", "text": turn["user"]}]
         messages.append({"role": "user", "content": content})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": turn["assistant"]}]})
     rendered = processor.tokenizer.apply_chat_template(
-        messages[:-1], chat_template=family._encoder._template, tokenize=False, add_generation_prompt=True
+        messages[:-1], chat_template=family._row_tokenizer._template, tokenize=False, add_generation_prompt=True
     )
     for one in written:
         rendered = rendered.replace(processor.image_token, one.replace(processor.image_token, "\ue123"), 1)
     rendered = rendered.replace("\ue123", processor.image_token)
     begins = bool(processor.tokenizer.bos_token) and rendered.startswith(processor.tokenizer.bos_token)
     expected = processor.tokenizer(rendered, add_special_tokens=not begins).input_ids
-    assert family.prompt(found, images).input_ids.tolist() == expected
+    assert family.encode_prompt(found, images).input_ids.tolist() == expected
 
 
 def test_lengths_from_headers_are_those_of_samples(family: HuggingFaceFamily, images: Path) -> None:
     for chosen in (turns(family), TURNS[:1], TURNS[1:2], TURNS[2:]):
         for system in (None, "Be true."):
             found = row(*chosen, **({"system": system} if system else {}))
-            sample = family.sample(found, images)
-            assert family.length(found, images) == (len(sample), int((sample.labels[1:] != IGNORED).sum()))
+            sample = family.encode(found, images)
+            assert family.length(found, images) == (len(sample), int((sample.labels[1:] != IGNORE_INDEX).sum()))
 
 
 def test_validation_counts_what_the_adapter_makes(family: HuggingFaceFamily, images: Path) -> None:
@@ -142,9 +141,9 @@ def test_validation_counts_what_the_adapter_makes(family: HuggingFaceFamily, ima
     for chosen, keys in ((turns(family), {}), (turns(family), {"system": "Be true."}), (TURNS[:1], {})):
         found = row(*chosen, **keys)
         sizes = [profile_size(images / name) for turn in chosen for name in turn["images"]]
-        count = profile.row_tokens(found, sizes, family._encoder.count)
+        count = profile.row_tokens(found, sizes, family._row_tokenizer.count)
         assert count.exact
-        assert count.low == len(family.sample(found, images))
+        assert count.low == len(family.encode(found, images))
 
 
 def profile_size(path: Path) -> Any:
@@ -163,10 +162,10 @@ def test_control_tokens_in_data_are_plain_text(family: HuggingFaceFamily, images
     tokenizer = family.processor.tokenizer
     controls = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items()}
     all_of_them = " ".join(controls.values())
-    hostile = family.sample(
+    hostile = family.encode(
         row({"user": f"a {all_of_them.replace('<image>', '')} b", "assistant": f"c {all_of_them} d"}), images
     ).input_ids.tolist()
-    plain = family.sample(row({"user": "a b", "assistant": "c d"}), images).input_ids.tolist()
+    plain = family.encode(row({"user": "a b", "assistant": "c d"}), images).input_ids.tolist()
     assert [token for token in hostile if token in controls] == [token for token in plain if token in controls]
     assert all(tokenizer.decode(hostile).count(name) >= 1 for name in controls.values())
 
@@ -174,7 +173,7 @@ def test_control_tokens_in_data_are_plain_text(family: HuggingFaceFamily, images
 def test_padded_rows_have_the_logits_of_single_ones(family: HuggingFaceFamily, images: Path) -> None:
     model = family.load(torch.float32).eval()
     found = [row(*turns(family)), row(TURNS[1]), row(TURNS[2]), row(TURNS[0])]
-    for make in (family.sample, family.prompt):  # on the right, on the left
+    for make in (family.encode, family.encode_prompt):  # on the right, on the left
         samples = [make(one, images) for one in found]
         batch = family.collate(samples, packed=False)
         with torch.no_grad():
@@ -191,7 +190,7 @@ def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
 
 def test_generation_of_a_batch_is_that_of_its_prompts(family: HuggingFaceFamily, images: Path) -> None:
     model = family.load(torch.float32).eval()
-    prompts = [family.prompt(row(*turns(family, last)), images) for last in (1, 2, 3)]
+    prompts = [family.encode_prompt(row(*turns(family, last)), images) for last in (1, 2, 3)]
     options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": list(family.stop_token_ids)}
     together = model.generate(**_inputs(family.collate(prompts, packed=False)), **options)
     for number, prompt in enumerate(prompts):
@@ -209,7 +208,7 @@ def test_eight_rows_are_learnt_by_heart(family: HuggingFaceFamily, images: Path)
         row({"images": [names[i % 3]] * (i % 2), "user": f"What is {i}?", "assistant": f"A {word}."})
         for i, word in enumerate(words)
     ]
-    batch = family.collate([family.sample(one, images) for one in rows], packed=False)
+    batch = family.collate([family.encode(one, images) for one in rows], packed=False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     loss = torch.tensor(9.0)
     for _ in range(80):
@@ -243,7 +242,7 @@ def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceFamily:
 
 def test_tiles_are_counted_as_they_are_made(smolvlm: HuggingFaceFamily, images: Path) -> None:
     assert smolvlm.profile == "smolvlm:longest_edge=128,max_image_size=64,image_seq_len=16"
-    sample = smolvlm.sample(row(*TURNS), images)
+    sample = smolvlm.encode(row(*TURNS), images)
     assert smolvlm.length(row(*TURNS), images).tokens == len(sample)
     assert int((sample.input_ids == smolvlm.processor.image_token_id).sum()) == 16 * (5 + 3 + 3)
 
@@ -251,15 +250,15 @@ def test_tiles_are_counted_as_they_are_made(smolvlm: HuggingFaceFamily, images: 
 def test_long_rows_are_refused_by_name(smolvlm: HuggingFaceFamily, images: Path) -> None:
     found = row(*TURNS)
     length = smolvlm.length(found, images).tokens
-    assert len(smolvlm.sample(found, images, max_length=length)) == length
+    assert len(smolvlm.encode(found, images, max_length=length)) == length
     with pytest.raises(RowTooLong, match=f"'r1' has {length} tokens, more than {length - 1}"):
-        smolvlm.sample(found, images, max_length=length - 1)
+        smolvlm.encode(found, images, max_length=length - 1)
 
 
 @pytest.mark.parametrize("answer", ["", " \n"])
 def test_empty_answers_are_refused(smolvlm: HuggingFaceFamily, images: Path, answer: str) -> None:
     with pytest.raises(RowError, match="'r1' has an empty answer in turn 1"):
-        smolvlm.sample(row({"user": "a"}, {"user": "b", "assistant": answer}), images)
+        smolvlm.encode(row({"user": "a"}, {"user": "b", "assistant": answer}), images)
 
 
 def test_images_that_are_not_there_or_broken_are_refused(smolvlm: HuggingFaceFamily, tmp_path: Path) -> None:
@@ -267,17 +266,17 @@ def test_images_that_are_not_there_or_broken_are_refused(smolvlm: HuggingFaceFam
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     for name, problem in (("none.png", "'none.png' is not in"), ("cut.png", "does not decode")):
         with pytest.raises(RowError, match=problem):
-            smolvlm.sample(row({"images": [name], "user": "What?"}), tmp_path)
+            smolvlm.encode(row({"images": [name], "user": "What?"}), tmp_path)
 
 
 def test_an_image_removed_after_its_header_was_read_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(RowError, match=r"'r1' has an unusable image: 'gone\.png' is not in images/"):
-        row_images.pictures(row({"images": ["gone.png"], "user": "What?"}), tmp_path / "images")
+        row_images.load(row({"images": ["gone.png"], "user": "What?"}), tmp_path / "images")
 
 
 def test_packing_is_refused(smolvlm: HuggingFaceFamily, images: Path) -> None:
     with pytest.raises(ValueError, match="padded, not packed"):
-        smolvlm.collate([smolvlm.sample(row({"user": "a"}), images)], packed=True)
+        smolvlm.collate([smolvlm.encode(row({"user": "a"}), images)], packed=True)
 
 
 @pytest.mark.parametrize("answer", ["True.", "  Yes", "\n\nYes", ": no", "\u6f22"])
@@ -288,10 +287,10 @@ def test_a_tokenizer_of_llamas_kind(checkpoint: Path, answer: str) -> None:
         "{% for m in messages %}{{ m['role'] + ': ' }}{% for c in m['content'] %}{{ c['text'] or '<|image|>\n' }}"
     )
     template += "{% endfor %}{{ ' ' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
-    encoder = TemplateEncoder(tokenizer, template, "<|image|>")
+    encoder = ChatTemplateTokenizer(tokenizer, template, "<|image|>")
     chosen = [{**turn, "assistant": answer} for turn in TURNS]
     encoded = encoder.encode(row(*chosen), ["<|image|>" * 3] * 3)
-    learnt = str(tokenizer.decode([label for label in encoded.labels if label != IGNORED]))
+    learnt = str(tokenizer.decode([label for label in encoded.labels if label != IGNORE_INDEX]))
     assert learnt == f"{answer} {answer} {answer}<|endoftext|>"
     for last in (1, 2, 3):
         images = sum(len(turn["images"]) for turn in chosen[:last])
@@ -303,11 +302,11 @@ def test_a_tokenizer_of_llamas_kind(checkpoint: Path, answer: str) -> None:
 
 def test_a_checkpoint_without_template_is_refused(smolvlm: HuggingFaceFamily) -> None:
     with pytest.raises(ConvkitError, match="no chat template"):
-        TemplateEncoder(smolvlm.processor.tokenizer, None, "<image>")
+        ChatTemplateTokenizer(smolvlm.processor.tokenizer, None, "<image>")
 
 
 def test_a_template_that_drops_a_message_is_refused(smolvlm: HuggingFaceFamily, images: Path) -> None:
-    encoder = TemplateEncoder(
+    encoder = ChatTemplateTokenizer(
         smolvlm.processor.tokenizer, "{{ messages[-1]['content'][-1]['text'] }}<end_of_utterance>", "<image>"
     )
     with pytest.raises(ConvkitError, match="leaves out or repeats"):
@@ -344,7 +343,7 @@ def test_saving_gives_the_same_checkpoint(family: HuggingFaceFamily, tmp_path: P
 
 def test_an_unknown_family_is_refused_with_the_list(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "kosmos-2"}')
-    with pytest.raises(ConvkitError, match=r"'kosmos-2', which convkit cannot train. It can train: phi3_v, .*smolvlm"):
+    with pytest.raises(ConvkitError, match=r"'kosmos-2', which convkit cannot train. Supported: phi3_v, .*smolvlm"):
         model_family(tmp_path)
 
 

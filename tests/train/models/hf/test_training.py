@@ -17,7 +17,7 @@ from convkit.errors import ConvkitError, DatasetError
 from convkit.train.models import model_family, tiny
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.hf.families import FAMILIES
-from convkit.train.models.merge import merge
+from convkit.train.models.merge import merge_adapter
 from convkit.train.run import train
 from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
@@ -127,7 +127,7 @@ def test_a_run_trains_what_it_should_and_its_result_can_be_used(
     assert f"{2 * runs.ROWS} rows planned = {2 * runs.ROWS} trained" in said[-1]
     result = tmp_path / "run/final/model"
     if "lora" in method:
-        merge(smolvlm, config.model, tmp_path / "run/final/adapter", result)
+        merge_adapter(smolvlm, config.model, tmp_path / "run/final/adapter", result)
     after = model_family(result)
     assert after.profile == smolvlm.profile
     before, trained = (dict(a.load(torch.float32, "sdpa").named_parameters()) for a in (smolvlm, after))
@@ -211,7 +211,7 @@ def test_what_was_trained_is_used_by_transformers_alone(tmp_path: Path) -> None:
     train(_config(data, family, run), family, runs.ONE)
     trained = model_family(run / "final/model")
     row = next(row for _, row in Dataset.open(data).rows("train"))
-    prompt = trained.collate([trained.prompt(row, data / "images")], packed=False)
+    prompt = trained.collate([trained.encode_prompt(row, data / "images")], packed=False)
     model = trained.load(torch.float32, "sdpa").eval()
     del prompt["labels"]
     expected = model.generate(**prompt, max_new_tokens=4, do_sample=False)

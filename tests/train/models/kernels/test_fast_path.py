@@ -255,7 +255,7 @@ def test_the_last_layer_computes_learnt_places_alone(dataset: Path, family: Phi3
 def test_places_are_those_of_one_sequence() -> None:
     hidden, labels = torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long)
     with pytest.raises(ValueError, match="one sequence, not of 2: leave logits_to_keep out"):
-        losses.loss_at(hidden, labels, torch.tensor([0]), nn.Linear(4, 5), None)
+        losses.cross_entropy_at(hidden, labels, torch.tensor([0]), nn.Linear(4, 5), None)
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -311,7 +311,7 @@ def test_known_places_of_images_are_where_the_model_finds_them(dataset: Path, fa
     trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset), family)
     batch = packs.batch((0, 1, 3))
     ours = runs.gradients(trainer, batch)
-    del batch["image_places"]
+    del batch["image_token_indices"]
     batch["image_sizes"] = torch.tensor(batch["image_sizes"])
     assert_same(ours, runs.gradients(trainer, batch))
 
@@ -319,7 +319,7 @@ def test_known_places_of_images_are_where_the_model_finds_them(dataset: Path, fa
 def test_known_places_and_images_must_belong_together(dataset: Path, family: Phi3VFamily) -> None:
     trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset), family)
     batch = packs.batch((0,))
-    batch["image_places"] = batch["image_places"][:-1]
+    batch["image_token_indices"] = batch["image_token_indices"][:-1]
     with pytest.raises(ConvkitError, match=r"placeholders for .* image tokens, but the images make"):
         trainer.forward_backward(batch, 1, last=True)
 
@@ -397,7 +397,7 @@ def test_evaluating_compiles_nothing(dataset: Path, family: Phi3VFamily) -> None
     """Prompts are padded, and of many lengths: layers would be compiled anew for them."""
     trainer, _ = runs.parts(runs.config(dataset, family.directory, dataset), family)
     model = trainer.sharding.model
-    samples = [family.sample(trainer.index.row(number), dataset / "images") for number in (1, 2)]
+    samples = [family.encode(trainer.index.row(number), dataset / "images") for number in (1, 2)]
     compile_layers(model, family.compiled_layers, backend="aot_eager")
     torch._dynamo.utils.counters.clear()
     try:

@@ -112,7 +112,7 @@ def test_padding_is_left_out(family: Phi3VFamily, calls: Calls, prompts: bool) -
     row = Row.model_validate(
         {"id": "r1", "source": "s", "conversations": [{"images": [], "user": "What?", "assistant": "A cup."}]}
     )
-    make = family.prompt if prompts else family.sample
+    make = family.encode_prompt if prompts else family.encode
     other = row.model_copy(update={"system": "Be true, and brief."})
     batch = family.collate([make(row, family.directory), make(other, family.directory)], packed=False)
     real = batch["attention_mask"].bool()
@@ -127,7 +127,11 @@ def test_padding_is_left_out(family: Phi3VFamily, calls: Calls, prompts: bool) -
 
 def test_generation_reads_the_cache(family: Phi3VFamily, calls: Calls) -> None:
     sample = _sample(family, 1)
-    inputs = {"input_ids": sample.input_ids[None], "attention_mask": torch.ones(1, len(sample)).long(), **sample.media}
+    inputs = {
+        "input_ids": sample.input_ids[None],
+        "attention_mask": torch.ones(1, len(sample)).long(),
+        **sample.image_inputs,
+    }
     found = []
     for attention in ("sdpa", "flash_attention_2"):
         model = family.load(torch.float32, attention).eval()

@@ -100,7 +100,7 @@ def test_phi_3_vision_is_taken_with_what_is_its_own(phi3_vision: Path, checkpoin
     PIL.Image.effect_noise((900, 700), 40).save(tmp_path / "a.png")
     turn = {"images": ["a.png"], "user": "What?", "assistant": "Yes."}
     row = Row.model_validate({"id": "r1", "source": "s", "conversations": [turn]})
-    sample = family.sample(row, tmp_path)
+    sample = family.encode(row, tmp_path)
     assert len(family.tiles(sample)) == 16
     model = family.load(torch.float32, "sdpa").eval()
     assert model.config.sliding_window is None

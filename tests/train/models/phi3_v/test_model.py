@@ -15,11 +15,11 @@ from transformers import AutoModelForImageTextToText
 from convkit.errors import ConvkitError
 from convkit.schema import Row
 from convkit.train import models
-from convkit.train.models import tiny
+from convkit.train.models import registration, tiny
 from convkit.train.models.collate import Sample, pack, pad
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
-from convkit.train.models.tokenize import IGNORED
+from convkit.train.models.tokenize import IGNORE_INDEX
 from tests.conftest import ROOT
 from tests.train.conftest import TEXTS
 
@@ -39,12 +39,12 @@ def _sample(family: Phi3VFamily, seed: int, extra: int = 0, image: bool = True) 
     tail = torch.randint(260, 300, (extra + 4,), generator=torch.Generator().manual_seed(seed))
     ids = torch.cat((inputs["input_ids"][0], tail))
     labels = ids.clone()
-    labels[: -len(tail)] = IGNORED
+    labels[: -len(tail)] = IGNORE_INDEX
     return Sample(ids, labels, {n: inputs[n] for n in ("pixel_values", "image_sizes") if n in inputs})
 
 
 def _alone(model: Phi3VForCausalLM, sample: Sample) -> Any:
-    return model(sample.input_ids[None], labels=sample.labels[None], **sample.media)
+    return model(sample.input_ids[None], labels=sample.labels[None], **sample.image_inputs)
 
 
 def _shrink(model: Phi3VForCausalLM, boundary: int) -> None:
@@ -56,7 +56,7 @@ def _alike_packed_and_alone(model: Phi3VForCausalLM, samples: list[Sample]) -> T
     """Compare logits and gradients of documents in a pack with their own; returns the logits, end to end."""
     model.zero_grad()
     alone = [_alone(model, sample) for sample in samples]
-    weights = [(sample.labels[1:] != IGNORED).sum() for sample in samples]
+    weights = [(sample.labels[1:] != IGNORE_INDEX).sum() for sample in samples]
     (sum(a.loss * w for a, w in zip(alone, weights, strict=True)) / sum(weights)).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -93,7 +93,7 @@ def test_a_first_token_is_never_learnt_from_the_document_before(family: Phi3VFam
     sample = _sample(family, 1, image=False)
     every = Sample(sample.input_ids, sample.input_ids, {})
     packed = pack([every, every])
-    assert (packed["labels"] == IGNORED).nonzero()[:, 1].tolist() == [0, len(every)]
+    assert (packed["labels"] == IGNORE_INDEX).nonzero()[:, 1].tolist() == [0, len(every)]
     assert packed["position_ids"][0].tolist() == [*range(len(every)), *range(len(every))]
 
 
@@ -136,7 +136,11 @@ def test_generation_with_cache_equals_without(
 
 def test_generation_across_4096_tokens(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     sample = _sample(family, 2, extra=4096 - 3 - len(_sample(family, 2)))
-    inputs = {"input_ids": sample.input_ids[None], "attention_mask": torch.ones(1, len(sample)).long(), **sample.media}
+    inputs = {
+        "input_ids": sample.input_ids[None],
+        "attention_mask": torch.ones(1, len(sample)).long(),
+        **sample.image_inputs,
+    }
     cached, plain = _generate(model, inputs), _generate(model, inputs, use_cache=False)
     assert len(sample) < 4096 < cached.sequences.shape[1]
     torch.testing.assert_close(cached.logits, plain.logits, atol=1e-5, rtol=1e-5)
@@ -240,18 +244,18 @@ def test_missing_and_alien_tensors_are_named(checkpoint: Path, tmp_path: Path) -
 
 
 def test_unknown_models_are_refused_with_the_list(tmp_path: Path) -> None:
-    with pytest.raises(ConvkitError, match="does not say what kind"):
+    with pytest.raises(ConvkitError, match="is missing or has no model_type"):
         models.model_family(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ConvkitError, match=r"'llama', which convkit cannot train. It can train: phi3_v"):
+    with pytest.raises(ConvkitError, match=r"'llama', which convkit cannot train. Supported: phi3_v"):
         models.model_family(tmp_path)
 
 
 @pytest.mark.parametrize("version", ["5.16.1", "5.24.0", "6.0.0.dev0", "4.57.6"])
 def test_a_transformers_that_was_not_tried_is_refused(version: str) -> None:
     with pytest.raises(ConvkitError, match=rf"transformers {version} is installed.*Run: pip install 'transformers>="):
-        models._require_version(version)
-    models._require_version("5.17.0")
+        registration.check_version(version)
+    registration.check_version("5.17.0")
     assert "transformers>=5.17,<5.24" in (ROOT / "pyproject.toml").read_text()
 
 
@@ -294,7 +298,7 @@ def test_eight_rows_are_learnt_by_heart(family: Phi3VFamily, tmp_path: Path) -> 
         for i, turn in enumerate(turns[:2] + [{**turn, "images": []} for turn in turns[2:]])
     ]
     model = family.load(torch.float32).train()
-    batch = family.collate([family.sample(row, tmp_path) for row in rows], packed=True)
+    batch = family.collate([family.encode(row, tmp_path) for row in rows], packed=True)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     for _ in range(60):
         loss = model(**batch).loss
@@ -302,7 +306,7 @@ def test_eight_rows_are_learnt_by_heart(family: Phi3VFamily, tmp_path: Path) -> 
         optimizer.step()
         optimizer.zero_grad()
     assert loss.item() < 0.05
-    inputs = family.collate([family.prompt(rows[3], tmp_path)], packed=False)
+    inputs = family.collate([family.encode_prompt(rows[3], tmp_path)], packed=False)
     del inputs["labels"]
     said = model.eval().generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=list(family.stop_token_ids))
     tokens = said[0, inputs["input_ids"].shape[1] :]

@@ -22,7 +22,7 @@ def sizes(row: Row, images: Path) -> list[ImageSize]:
     return [_size(row.id, images, path) for path in paths(row)]
 
 
-def pictures(row: Row, images: Path) -> list[PIL.Image.Image]:
+def load(row: Row, images: Path) -> list[PIL.Image.Image]:
     """The images of a row in RGB; raises RowError."""
     return [_open(row.id, images, path) for path in paths(row)]
 

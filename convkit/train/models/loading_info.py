@@ -12,7 +12,7 @@ _AMISS = {
 _SHOWN = 5
 
 
-def refuse_gaps(name: Any, info: dict[str, Any]) -> None:
+def check_loading_info(name: Any, info: dict[str, Any]) -> None:
     """Raise where a load left parameters at random values, or tensors unused.
 
     Args:

@@ -13,16 +13,16 @@ from typing import Any
 from convkit.errors import ConvkitError
 from convkit.schema import IMAGE_MARKER, Row
 from convkit.train.models.tokenize import (
-    IGNORED,
-    STAND_IN,
-    STAND_IN_PATTERN,
-    Encoded,
+    IGNORE_INDEX,
+    SENTINEL,
+    SENTINEL_PATTERN,
     RowError,
-    refuse_empty_answers,
-    refuse_too_long,
-    render,
-    split_markers,
-    without_controls,
+    TokenizedRow,
+    check_answers,
+    check_length,
+    render_template,
+    split_at_markers,
+    without_control_tokens,
 )
 
 _FENCE = "\ue002"
@@ -45,7 +45,7 @@ class _Token:
     trained: bool
 
 
-class TemplateEncoder:
+class ChatTemplateTokenizer:
     """Encodes rows for one tokenizer.
 
     Args:
@@ -70,13 +70,13 @@ class TemplateEncoder:
         alternatives = "|".join(re.escape(name) for name in sorted(self._controls, key=len, reverse=True))
         # With all its repetitions: an image is its token hundreds of times.
         self._control_pattern = re.compile(rf"({alternatives})(\1*)")
-        self._plain = without_controls(tokenizer)
+        self._plain = without_control_tokens(tokenizer)
         self._plain.add_tokens([token for token in added.values() if str(token) not in self._controls])
         self._plain.add_special_tokens([_FENCE])
         self._bos = self._added_bos()
         self._lead, self.end = self._around()
 
-    def encode(self, row: Row, images: Sequence[str], max_length: int | None = None) -> Encoded:
+    def encode(self, row: Row, images: Sequence[str], max_length: int | None = None) -> TokenizedRow:
         """Encode a row for training.
 
         Args:
@@ -87,19 +87,19 @@ class TemplateEncoder:
             RowTooLong: the row has more than `max_length` tokens.
             RowError: an answer is missing or empty, or markers, images and `images` do not match.
         """
-        refuse_empty_answers(row)
+        check_answers(row)
         tokens = self._tokens([*self._prompt(row, images), *self._answer(row)])
-        refuse_too_long(row, len(tokens), max_length)
-        return Encoded(
+        check_length(row, len(tokens), max_length)
+        return TokenizedRow(
             [token.id for token in tokens],
-            [token.id if token.trained else IGNORED for token in tokens],
+            [token.id if token.trained else IGNORE_INDEX for token in tokens],
         )
 
-    def encode_prompt(self, row: Row, images: Sequence[str], max_length: int | None = None) -> Encoded:
+    def encode_prompt(self, row: Row, images: Sequence[str], max_length: int | None = None) -> TokenizedRow:
         """Encode what stands before a row's last answer, ready for generation; see `encode`. No label is set."""
         ids = [token.id for token in self._tokens(self._prompt(row, images))]
-        refuse_too_long(row, len(ids), max_length)
-        return Encoded(ids, [IGNORED] * len(ids))
+        check_length(row, len(ids), max_length)
+        return TokenizedRow(ids, [IGNORE_INDEX] * len(ids))
 
     def count(self, text: str) -> int:
         """Tokens of a text with its control tokens."""
@@ -119,7 +119,7 @@ class TemplateEncoder:
             rendered = self._render(messages[:-1], prompt=True)
         found = self._order(rendered)
         if found.count(self._image_token) != len(images) or [
-            int(index) for index in STAND_IN_PATTERN.findall("".join(found))
+            int(index) for index in SENTINEL_PATTERN.findall("".join(found))
         ] != list(range(len(texts) - 1)):
             raise ConvkitError(
                 "The chat template leaves out or repeats a message or an image; this model needs one that writes each "
@@ -130,12 +130,12 @@ class TemplateEncoder:
     def _answer(self, row: Row) -> list[_Piece]:
         """What follows upon the prompt: the last answer and its end, and what the template writes after it."""
         messages, texts = self._messages(row, in_text=True)
-        stand_in = STAND_IN.format(len(texts) - 1)
-        _, found, after = self._render(messages, prompt=False).rpartition(stand_in)
+        sentinel = SENTINEL.format(len(texts) - 1)
+        _, found, after = self._render(messages, prompt=False).rpartition(sentinel)
         if not found:
             raise ConvkitError("The chat template leaves out the last answer. Take that of the official checkpoint.")
         ended = bool(self._control_pattern.search(after))
-        pieces = list(self._pieces(stand_in + (after if ended else ""), texts, iter(())))
+        pieces = list(self._pieces(sentinel + (after if ended else ""), texts, iter(())))
         end = [] if ended else [_Piece(str(self._tokenizer.eos_token), trained=True)]
         return [_Piece(self._lead, trained=True), *pieces, *end]
 
@@ -147,15 +147,15 @@ class TemplateEncoder:
         """
         texts: list[_Piece] = []
 
-        def stand_in(text: str, trained: bool = False) -> str:
+        def sentinel(text: str, trained: bool = False) -> str:
             if _FENCE in text:
                 raise RowError(row.id, f"has the character {_FENCE!r}, which convkit keeps for itself", "Remove it.")
             texts.append(_Piece(text, data=True, trained=trained))
-            return STAND_IN.format(len(texts) - 1)
+            return SENTINEL.format(len(texts) - 1)
 
-        messages = [_message("system", [_text(stand_in(row.system))])] if row.system is not None else []
+        messages = [_message("system", [_text(sentinel(row.system))])] if row.system is not None else []
         for turn in row.conversations:
-            parts = [_text(stand_in(text)) for text in split_markers(row.id, turn)]
+            parts = [_text(sentinel(text)) for text in split_at_markers(row.id, turn)]
             if len(parts) == 1:
                 messages.append(_message("user", [*[_IMAGE] * len(turn.images), *parts]))
             elif in_text:
@@ -163,14 +163,14 @@ class TemplateEncoder:
             else:
                 mixed = [part for text in parts for part in (_IMAGE, text)][1:]
                 messages.append(_message("user", mixed))
-            messages.append(_message("assistant", [_text(stand_in(turn.assistant or "", trained=True))]))
+            messages.append(_message("assistant", [_text(sentinel(turn.assistant or "", trained=True))]))
         return messages, texts
 
     def _render(self, messages: Sequence[dict[str, Any]], prompt: bool) -> str:
-        return render(self._tokenizer, messages, prompt, self._template)
+        return render_template(self._tokenizer, messages, prompt, self._template)
 
     def _order(self, rendered: str) -> list[str]:
-        return re.findall(f"{STAND_IN_PATTERN.pattern.replace('(', '(?:')}|{re.escape(self._image_token)}", rendered)
+        return re.findall(f"{SENTINEL_PATTERN.pattern.replace('(', '(?:')}|{re.escape(self._image_token)}", rendered)
 
     def _wanted(self, messages: Iterable[dict[str, Any]]) -> list[str]:
         parts = (part for message in messages for part in message["content"])
@@ -179,7 +179,7 @@ class TemplateEncoder:
     def _pieces(self, rendered: str, texts: Sequence[_Piece], images: Iterator[str]) -> Iterator[_Piece]:
         """The rendered text with the row's texts and the images in their places; an answer's end is trained on."""
         ends = False
-        parts = STAND_IN_PATTERN.split(rendered)
+        parts = SENTINEL_PATTERN.split(rendered)
         for index, part in enumerate(parts):
             if index % 2:
                 yield texts[int(part)]
@@ -207,10 +207,10 @@ class TemplateEncoder:
         The first is for the model to say, and mostly nothing or a space. Without the second it is the tokenizer's end
         of text, which then follows upon the last answer alone.
         """
-        stand_in = STAND_IN.format(0)
-        messages = [_message("user", [_text("u")]), _message("assistant", [_text(stand_in)])]
+        sentinel = SENTINEL.format(0)
+        messages = [_message("user", [_text("u")]), _message("assistant", [_text(sentinel)])]
         prompt = self._render(messages[:1], prompt=True)
-        before, _, after = self._render(messages, prompt=False).rpartition(stand_in)
+        before, _, after = self._render(messages, prompt=False).rpartition(sentinel)
         found = self._control_pattern.search(after)
         if not found and self._tokenizer.eos_token is None:
             raise ConvkitError(

@@ -8,13 +8,13 @@ from typing import Any
 
 from convkit.errors import ConvkitError
 
-IMAGES = ("preprocessor_config.json", "processor_config.json")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-MODEL = ("config.json", "generation_config.json")
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+CONFIG_FILES = ("config.json", "generation_config.json")
 _LONGEST = 400
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no such file.
 
     Raises:
@@ -31,24 +31,24 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def check(directory: Path, *names: str) -> None:
+def check_json(directory: Path, *names: str) -> None:
     """Refuse, by name, those that are not JSON objects; libraries say it in many ways, mostly without a name."""
     for name in names:
-        read(directory / name)
+        read_json(directory / name)
 
 
-def refuse_other_tokenizer(directory: Path, image_token_id: int, of_tokenizer: int) -> None:
+def check_image_token(directory: Path, image_token_id: int, of_tokenizer: int) -> None:
     """Raises ConvkitError where the model looks for images at another token than the tokenizer has for them."""
     if image_token_id != of_tokenizer:
         raise ConvkitError(
             f"{directory} is made of two checkpoints: images are token {image_token_id} to its config.json, but "
-            f"{of_tokenizer} to its tokenizer. Take {' and '.join(TOKENIZER[:2])} from the checkpoint that the weights "
-            "are from."
+            f"{of_tokenizer} to its tokenizer. Take {' and '.join(TOKENIZER_FILES[:2])} from the checkpoint that the "
+            "weights are from."
         )
 
 
 @contextmanager
-def blamed(directory: Path | str, *names: str) -> Iterator[None]:
+def convert_errors(directory: Path | str, *names: str) -> Iterator[None]:
     """Whatever a library raises over odd values in files becomes an error that names them.
 
     A package that is not installed is no fault of a file: ImportError goes through.
