@@ -26,12 +26,7 @@ def evaluate(
     ],
     adapter: Annotated[Path | None, typer.Option("--adapter", help="A LoRA adapter's directory.")] = None,
     split: Annotated[str, typer.Option("--split", help="What is asked.")] = "val",
-    history: Annotated[
-        Literal["gold", "none"],
-        typer.Option(
-            "--history", help="What stands before a turn: the earlier turns with their true answers, or their images."
-        ),
-    ] = "gold",
+    context: Annotated[Literal["gold", "images_only"], typer.Option("--context", help="")] = "gold",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first rows only.")] = None,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Questions answered at once.")] = 16,
     max_new_tokens: Annotated[
@@ -81,15 +76,16 @@ def evaluate(
     try:
         from convkit.train.distributed.world import world
         from convkit.train.evaluate import run
+        from convkit.train.evaluate.options import Options
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Evaluation") from None
-    options = run.Options(
+    options = Options(
         data_dir=data_dir,
         model=model,
         output_dir=output_dir,
         split=split,
         adapter=adapter,
-        history=history,
+        context=context,
         limit=limit,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,

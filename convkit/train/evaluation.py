@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from convkit import layout
 from convkit.metrics.results import MetricScore, Scores
 from convkit.train.config import Config
 from convkit.train.distributed.world import World
-from convkit.train.evaluate.answering import Answering, questions_of
+from convkit.train.evaluate.answering import Answering
+from convkit.train.evaluate.options import AnsweringOptions
 from convkit.train.evaluate.run import PREDICTIONS, SCORES, scores
 from convkit.train.models.family import ModelFamily
 from convkit.train.setup.precision import dtype
@@ -37,13 +37,16 @@ class Evaluations:
         self._answering: Answering | None = None
         if config.eval_split is not None:
             self._answering = Answering(
-                questions_of(config.data_dir, config.eval_split, config.eval_limit),
-                config.data_dir / layout.IMAGES,
+                config.data_dir,
                 family,
-                batch_size=config.eval_batch_size,
-                max_new_tokens=config.eval_max_new_tokens,
-                max_tokens=config.max_tokens,
-                workers=config.dataloader_num_workers,
+                AnsweringOptions(
+                    split=config.eval_split,
+                    limit=config.eval_limit,
+                    batch_size=config.eval_batch_size,
+                    max_new_tokens=config.eval_max_new_tokens,
+                    max_tokens=config.max_tokens,
+                    dataloader_num_workers=config.dataloader_num_workers,
+                ),
             )
 
     def forget(self, step: int) -> None:

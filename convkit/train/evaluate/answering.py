@@ -1,4 +1,4 @@
-"""Every question of a split, answered in batches that the processes share out, into one file in their order."""
+"""Answer every question of a split in batches, on one or more ranks, and write the answers to one file in order."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,45 +10,36 @@ import torch
 import torch.distributed as dist
 from pydantic import ValidationError
 
+from convkit import layout
 from convkit.dataset import Dataset, first_problem
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.score import DEFAULT_POSITIVE
 from convkit.train.data.loader import batches, reading
 from convkit.train.distributed.world import World
-from convkit.train.evaluate.generate import Generator, Prompts, first_token
-from convkit.train.evaluate.questions import History, Question, questions, two_answers
+from convkit.train.evaluate.generate import Generator, Prompts, first_token_id
+from convkit.train.evaluate.options import AnsweringOptions
+from convkit.train.evaluate.questions import Question, binary_answers, questions
 from convkit.train.models.family import ModelFamily
 from convkit.utils.progress import Bars, silent
 
 
 class Answering:
-    """What is asked, and how; answers for any model of the adapter's family.
+    """Answers the questions of a split with any model of the family.
 
-    Args:
-        batch_size: questions that are answered at once.
-        max_new_tokens: longer answers are cut off.
-        max_tokens: of a prompt; longer ones are refused.
-        workers: processes that read images; 0: none.
+    Raises:
+        ConvkitError: the dataset cannot be read, or the split has no rows.
     """
 
-    def __init__(
-        self,
-        asked: Sequence[Question],
-        images: Path,
-        family: ModelFamily,
-        *,
-        batch_size: int,
-        max_new_tokens: int,
-        max_tokens: int,
-        workers: int,
-        history: History = "gold",
-    ) -> None:
-        self._asked, self._family = asked, family
-        self._size, self._max_new_tokens, self._workers = batch_size, max_new_tokens, workers
-        self._prompts = Prompts(asked, images, family, history, max_tokens)
-        self._pairs = two_answers(asked, DEFAULT_POSITIVE)
-        self._first = {source: [first_token(family, answer) for answer in pair] for source, pair in self._pairs.items()}
+    def __init__(self, data_dir: Path, family: ModelFamily, options: AnsweringOptions) -> None:
+        self._asked = _read_questions(data_dir, options.split, options.limit)
+        self._family, self._options = family, options
+        images = data_dir / layout.IMAGES
+        self._prompts = Prompts(self._asked, images, family, options.context, options.max_tokens)
+        self._pairs = binary_answers(self._asked, DEFAULT_POSITIVE)
+        self._first_tokens = {
+            source: [first_token_id(family, answer) for answer in pair] for source, pair in self._pairs.items()
+        }
 
     @reading()
     def __call__(
@@ -58,70 +49,73 @@ class Answering:
         done: int,
         world: World,
         bars: Bars = silent,
-        asked_to_stop: Callable[[], bool] = bool,
+        stop_requested: Callable[[], bool] = bool,
     ) -> bool:
-        """Answer all questions; all processes call it, the first one writes.
+        """Answer the remaining questions. All ranks call this; rank 0 writes the file.
 
         Args:
-            model: on this process's device.
-            file: gets a line for each answer.
-            done: how many answers it has, of whole batches.
-            asked_to_stop: whether this process should end after a batch.
+            model: on this rank's device.
+            file: receives one line per answer.
+            done: how many answers the file has already; always whole batches.
+            stop_requested: returns True if this rank should end after the current batch.
 
         Returns:
-            Whether all are answered.
+            True if every question is answered, False if a rank was asked to stop.
 
         Raises:
             ConvkitError: a row does not fit the model, or its images cannot be read.
         """
-        starts = range(0, len(self._asked), self._size)
-        order = [tuple(range(start, min(start + self._size, len(self._asked)))) for start in starts]
-        rounds = range(done // self._size, len(order), world.size)
+        size, total = self._options.batch_size, len(self._asked)
+        order = [tuple(range(start, min(start + size, total))) for start in range(0, total, size)]
+        rounds = range(done // size, len(order), world.size)
         mine = (order[first + world.rank] for first in rounds if first + world.rank < len(order))
-        stream = batches(self._prompts, mine, self._workers)
-        generator = Generator(model, self._family, self._max_new_tokens)
-        shown = bars if world.first else silent
-        with shown("answering", "questions") as update, _appending(file, world) as lines:
+        stream = batches(self._prompts, mine, self._options.dataloader_num_workers)
+        generator = Generator(model, self._family, self._options.max_new_tokens)
+        progress = bars if world.first else silent
+        with progress("answering", "questions") as update, _open_for_append(file, world) as lines:
             for first in rounds:
                 own = order[first + world.rank] if first + world.rank < len(order) else ()
                 answers = self._lines(own, next(stream), generator) if own else b""
-                for part in _gathered(answers, world):
+                for part in _gather(answers, world):
                     lines.write(part)
                     lines.flush()
-                update(min((first + world.size) * self._size, len(self._asked)), len(self._asked))
-                if world.any(asked_to_stop()):
+                update(min((first + world.size) * size, total), total)
+                if world.any(stop_requested()):
                     return False
         return True
 
     def _lines(self, numbers: Sequence[int], batch: dict[str, Any], generator: Generator) -> bytes:
-        texts, probabilities = generator(batch)
+        texts, log_probabilities = generator(batch)
         lines = bytearray()
-        for number, text, probability in zip(numbers, texts, probabilities, strict=True):
-            question, score = self._asked[number], self._score(number, probability, generator)
+        for number, text, first_token in zip(numbers, texts, log_probabilities, strict=True):
+            question, score = self._asked[number], self._score(number, first_token, generator)
             try:
                 lines += Prediction.from_row(question.row, question.turn, text, score).to_line() + b"\n"
             except ValidationError as error:
                 raise ConvkitError(
-                    f"Turn {question.turn} of row {question.row.id!r} cannot be scored: {first_problem(error)}. Leave "
-                    "the row out if its own answers are that long, or else lower --max_new_tokens."
+                    f"Turn {question.turn} of row {question.row.id!r} cannot be scored: {first_problem(error)}. Remove "
+                    "the row if its own answers are that long, or else lower --max_new_tokens."
                 ) from None
         return bytes(lines)
 
-    def _score(self, number: int, probability: torch.Tensor, generator: Generator) -> float | None:
-        """How much more probable the positive answer of two is, from the probabilities (vocabulary) of first tokens."""
+    def _score(self, number: int, log_probabilities: torch.Tensor, generator: Generator) -> float | None:
+        """Return the log-odds of the positive over the negative answer, for sources with two answers.
+
+        Args:
+            log_probabilities: of the first generated token (vocabulary).
+        """
         source = self._asked[number].row.source
         if source not in self._pairs:
             return None
-        yes, no = self._first[source]
+        yes, no = self._first_tokens[source]
         if yes != no:
-            return float(probability[yes] - probability[no])
-        # The answers begin alike. What is learnt of earlier turns is the same with both.
-        positive, other = generator.likelihoods(self._prompts.answered(number, self._pairs[source])).tolist()
-        return float(positive - other)
+            return float(log_probabilities[yes] - log_probabilities[no])
+        # Both answers begin with the same token: compare them whole. Labels of earlier turns cancel out.
+        positive, negative = generator.log_likelihoods(self._prompts.with_answers(number, self._pairs[source])).tolist()
+        return float(positive - negative)
 
 
-def questions_of(data_dir: Path, split: str, limit: int | None) -> list[Question]:
-    """All turns of a split's rows, or of the first rows of it; raises ConvkitError where there is none."""
+def _read_questions(data_dir: Path, split: str, limit: int | None) -> list[Question]:
     rows = (row for _, row in Dataset.open(data_dir).rows(split))
     found = questions(islice(rows, limit))
     if not found:
@@ -129,8 +123,8 @@ def questions_of(data_dir: Path, split: str, limit: int | None) -> list[Question
     return found
 
 
-def whole_batches(file: Path, size: int) -> int:
-    """Cut a file off after its last whole batch; returns the lines that stay."""
+def truncate_to_batches(file: Path, size: int) -> int:
+    """Truncate a file after its last whole batch, and return the number of lines that are left."""
     if not file.exists():
         return 0
     with file.open("r+b") as lines:
@@ -145,15 +139,15 @@ def whole_batches(file: Path, size: int) -> int:
     return count
 
 
-def _appending(file: Path, world: World) -> Any:
+def _open_for_append(file: Path, world: World) -> Any:
     return file.open("ab") if world.first else open(os.devnull, "wb")
 
 
-def _gathered(lines: bytes, world: World) -> Iterator[bytes]:
-    """Those of all processes in order, on the first."""
+def _gather(lines: bytes, world: World) -> Iterator[bytes]:
+    """Yield the lines of every rank in rank order, on rank 0 only."""
     if world.size == 1:
         yield lines
         return
-    found: list[Any] | None = [None] * world.size if world.first else None
-    dist.gather_object(lines, found)
-    yield from found or ()
+    parts: list[Any] | None = [None] * world.size if world.first else None
+    dist.gather_object(lines, parts)
+    yield from parts or ()

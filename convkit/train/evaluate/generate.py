@@ -1,4 +1,4 @@
-"""Answers of a model to batches of questions, by greedy decoding."""
+"""Generate answers to batches of prompts by greedy decoding."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,31 +11,35 @@ from transformers import GenerationConfig, LogitsProcessor
 
 from convkit.errors import ConvkitError
 from convkit.schema import Row, Turn
-from convkit.train.evaluate.questions import History, Question
+from convkit.train.evaluate.questions import Context, Question
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.tokenize import IGNORE_INDEX
 
 
 class Prompts(Dataset[Any]):
-    """Batches of prompts by the numbers of their questions; errors come as values, as worker processes need it."""
+    """Batches of prompts, indexed by question numbers. Errors are returned as values, as worker processes require."""
 
     def __init__(
-        self, asked: Sequence[Question], images: Path, family: ModelFamily, history: History, max_tokens: int
+        self, asked: Sequence[Question], images: Path, family: ModelFamily, context: Context, max_tokens: int
     ) -> None:
         self._asked, self._images, self._family = asked, images, family
-        self._history, self._max_tokens = history, max_tokens
+        self._context, self._max_tokens = context, max_tokens
 
     def __getitem__(self, numbers: tuple[int, ...]) -> dict[str, Any] | ConvkitError:
-        rows = [self._asked[number].asked(self._history) for number in numbers]
+        rows = [self._asked[number].prompt_row(self._context) for number in numbers]
         try:
             samples = [self._family.encode_prompt(row, self._images, self._max_tokens) for row in rows]
         except ConvkitError as error:
             return ConvkitError(str(error))
         return self._family.collate(samples, packed=False)
 
-    def answered(self, number: int, answers: Sequence[str]) -> dict[str, Any]:
-        """A batch of one question with these answers in turn; raises ConvkitError."""
-        row = self._asked[number].asked(self._history)
+    def with_answers(self, number: int, answers: Sequence[str]) -> dict[str, Any]:
+        """Return a batch with one question, repeated once per answer.
+
+        Raises:
+            ConvkitError: the row does not fit the model, or its images cannot be read.
+        """
+        row = self._asked[number].prompt_row(self._context)
         *earlier, last = row.conversations
         turns = [(*earlier, last.model_copy(update={"assistant": answer})) for answer in answers]
         rows = [row.model_copy(update={"conversations": conversation}) for conversation in turns]
@@ -43,11 +47,11 @@ class Prompts(Dataset[Any]):
 
 
 class Generator:
-    """Answers prompts.
+    """Generates answers by greedy decoding.
 
     Args:
         model: on the device that it computes on.
-        max_new_tokens: longer answers are cut off.
+        max_new_tokens: the maximum length of an answer.
     """
 
     def __init__(self, model: Any, family: ModelFamily, max_new_tokens: int) -> None:
@@ -61,27 +65,27 @@ class Generator:
             pad_token_id=family.stop_token_ids[0] if pad is None else pad,
         )
 
-    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator] # what is compiled is for training
-    @torch.no_grad()  # and no inference mode: what a model keeps of it could not be trained on afterwards
+    @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator] # layers are compiled for training only
+    @torch.no_grad()  # not inference_mode: tensors that the model caches in it could not be trained on afterwards
     def __call__(self, batch: dict[str, Any]) -> tuple[list[str], Tensor]:
-        """The answers to B prompts, and the log-probabilities (B, vocabulary) of their first tokens, on the CPU."""
+        """Return the answers to B prompts, and log-probabilities (B, vocabulary) of their first tokens, on the CPU."""
         inputs = self._on_device(batch)
         del inputs["labels"]
-        first = _First()
-        made = self._model.generate(**inputs, generation_config=self._options, logits_processor=[first])
-        answers = made[:, batch["input_ids"].shape[1] :].tolist()
-        return [self._text(ids) for ids in answers], first.probabilities.cpu()
+        first = _FirstTokens()
+        generated = self._model.generate(**inputs, generation_config=self._options, logits_processor=[first])
+        answers = generated[:, batch["input_ids"].shape[1] :].tolist()
+        return [self._text(ids) for ids in answers], first.log_probabilities.cpu()
 
     @torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
     @torch.no_grad()
-    def likelihoods(self, batch: dict[str, Any]) -> Tensor:
-        """The log-probabilities (B) of all labels of each of B samples, on the CPU."""
+    def log_likelihoods(self, batch: dict[str, Any]) -> Tensor:
+        """Return the summed log-probability (B) of the labels of each of B samples, on the CPU."""
         inputs = self._on_device(batch)
         labels = inputs.pop("labels")[:, 1:]
         logits = self._model(**inputs, use_cache=False).logits[:, :-1]
         each = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-        found: Tensor = each.where(labels != IGNORE_INDEX, 0).sum(-1)
-        return found.cpu()
+        sums: Tensor = each.where(labels != IGNORE_INDEX, 0).sum(-1)
+        return sums.cpu()
 
     def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         device = self._model.device
@@ -92,19 +96,19 @@ class Generator:
         return str(self._family.tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
 
 
-class _First(LogitsProcessor):  # type: ignore[misc]
-    """Looks at the first token, and changes nothing."""
+class _FirstTokens(LogitsProcessor):  # type: ignore[misc]
+    """Records the log-probabilities of the first generated token, and changes no scores."""
 
-    probabilities: Tensor
+    log_probabilities: Tensor
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if not hasattr(self, "probabilities"):
-            self.probabilities = scores.float().log_softmax(-1)
+        if not hasattr(self, "log_probabilities"):
+            self.log_probabilities = scores.float().log_softmax(-1)
         return scores
 
 
-def first_token(family: ModelFamily, answer: str) -> int:
-    """The token that an answer begins with; prompts end so that it is the same after all of them."""
+def first_token_id(family: ModelFamily, answer: str) -> int:
+    """Return the first token of an answer. Prompts end so that it is the same after each of them."""
     turn = Turn(images=(), user="?", assistant=answer)
     labels = family.encode(Row(id="?", source="?", conversations=(turn,)), Path()).labels
     return int(labels[labels != IGNORE_INDEX][0])

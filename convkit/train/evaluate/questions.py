@@ -1,4 +1,4 @@
-"""What an evaluation asks: every turn of every row, with the history that it is asked after."""
+"""Ask about every turn of every row, with the earlier turns as context."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -8,36 +8,36 @@ from typing import Literal
 from convkit.metrics.answers import normalize
 from convkit.schema import IMAGE_MARKER, Row
 
-History = Literal["gold", "none"]
-"""Before a turn stand the earlier ones with their true answers, or nothing but their images."""
+Context = Literal["gold", "images_only"]
+"""The text before a turn: earlier turns with their gold answers (teacher-forced history), or only their images."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A turn of a row."""
+    """One turn of a row."""
 
     row: Row
     turn: int
 
-    def asked(self, history: History) -> Row:
-        """The conversation that ends with this turn. Images of earlier turns are shown with either history."""
+    def prompt_row(self, context: Context) -> Row:
+        """Return the row cut off after this turn. Both contexts keep the images of earlier turns."""
         turns = self.row.conversations[: self.turn + 1]
-        if history == "none" and self.turn:
+        if context == "images_only" and self.turn:
             last = turns[-1]
             earlier = tuple(image for turn in turns[:-1] for image in turn.images)
-            # Where the text says itself where its images stand, it must say so of the others as well.
+            # If the text marks where its own images stand, the earlier images need markers too.
             markers = IMAGE_MARKER * len(earlier) if IMAGE_MARKER in last.user else ""
             turns = (last.model_copy(update={"images": (*earlier, *last.images), "user": markers + last.user}),)
         return self.row.model_copy(update={"conversations": turns})
 
 
 def questions(rows: Iterable[Row]) -> list[Question]:
-    """All turns, in the order of rows and turns."""
+    """Return a question per turn, in the order of rows and turns."""
     return [Question(row, turn) for row in rows for turn, _ in enumerate(row.conversations)]
 
 
-def two_answers(asked: Iterable[Question], positive: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """By data set, its positive and its other answer, where its gold answers are these two and no others."""
+def binary_answers(asked: Iterable[Question], positive: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return the positive and the negative answer of each source whose gold answers are exactly these two."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for question in asked:
         answer = question.row.conversations[question.turn].assistant
