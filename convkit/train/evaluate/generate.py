@@ -11,7 +11,8 @@ from transformers import GenerationConfig, LogitsProcessor
 
 from convkit.errors import ConvkitError
 from convkit.schema import Row, Turn
-from convkit.train.evaluate.questions import Context, Question
+from convkit.train.evaluate.options import Context
+from convkit.train.evaluate.questions import Question
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.tokenize import IGNORE_INDEX
 

@@ -1,12 +1,13 @@
-"""Define the options of an evaluation, from which the command line is made. Loads neither torch nor transformers."""
+"""Define the options of an evaluation, from which the command line is made. Must be cheap to import."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from convkit.train.evaluate.questions import Context
+Context = Literal["gold", "images_only"]
+"""The text before a turn: earlier turns with their gold answers (teacher-forced history), or only their images."""
 
 
 @dataclass(frozen=True, kw_only=True)

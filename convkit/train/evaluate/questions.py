@@ -3,13 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from convkit.metrics.answers import normalize
 from convkit.schema import IMAGE_MARKER, Row
-
-Context = Literal["gold", "images_only"]
-"""The text before a turn: earlier turns with their gold answers (teacher-forced history), or only their images."""
+from convkit.train.evaluate.options import Context
 
 
 @dataclass(frozen=True)

@@ -403,7 +403,7 @@ def test_evaluating_compiles_nothing(dataset: Path, family: Phi3VFamily) -> None
     try:
         generator = Generator(model, family, max_new_tokens=2)
         generator(family.collate(samples, packed=False))
-        generator.likelihoods(family.collate(samples, packed=False))
+        generator.log_likelihoods(family.collate(samples, packed=False))
         assert not torch._dynamo.utils.counters["stats"]["unique_graphs"]
     finally:
         torch._dynamo.reset()
