@@ -40,7 +40,7 @@ def test_answers_with_the_same_first_token_are_compared_whole(options: Options, 
         ids = family.tokenizer(f" {answer}<end_of_utterance>", add_special_tokens=False).input_ids
         tokens = torch.cat([prompt.input_ids, torch.tensor(ids)])[None]
         with torch.inference_mode():
-            logits = model(input_ids=tokens, **prompt.media).logits[0].log_softmax(-1)
+            logits = model(input_ids=tokens, **prompt.image_inputs).logits[0].log_softmax(-1)
         return sum(float(logits[len(prompt.input_ids) - 1 + place, id]) for place, id in enumerate(ids))
 
     found = {(p.id, p.turn): p.score for p in read_predictions(options.output_dir / run.PREDICTIONS)}
