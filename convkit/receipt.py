@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from convkit import __version__, layout
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError
-from convkit.media.cache import MediaCache, stamp_of
+from convkit.media.cache import MediaCache, file_stamp
 from convkit.rules.registry import codes
 from convkit.schema import Count, Sha256
 from convkit.utils.digests import DigestSet, from_bytes, new_key, packed_digests
@@ -213,7 +213,7 @@ def _media(dataset: Dataset) -> MediaReceipt | None:
             for path in batch:
                 real = f"{root}/{path}"
                 stamp, image = known.get(path, (None, None))
-                if image and image.sha256 and stamp == stamp_of(real):
+                if image and image.sha256 and stamp == file_stamp(real):
                     total.add(path, image.bytes, image.sha256)
                 elif found := _hashed(images, path):
                     total.add(path, *found)

@@ -126,9 +126,9 @@ class Split(Converter[RowItem]):
         Raises:
             SourceError: the source is not sound, or too much of it belongs together for these ratios.
         """
-        return self.listed(nothing)
+        return self.iter_with_progress(nothing)
 
-    def listed(self, progress: Progress) -> Iterator[RowItem | Reject | Exclude]:
+    def iter_with_progress(self, progress: Progress) -> Iterator[RowItem | Reject | Exclude]:
         """The same."""
         read, total = 0, sum(split.rows for split in self._source.manifest.splits.values())
         pooled: list[Pooled] = []

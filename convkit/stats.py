@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from convkit import layout
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import ConvkitError, DatasetError
-from convkit.media.images import Image, check
+from convkit.media.images import ImageInfo, inspect_dataset_image
 from convkit.profiles import ImageSize, TargetModel, TokenCount, UnsupportedShape
 from convkit.schema import SCHEMA_ID, Row
 from convkit.utils.progress import Progress
@@ -271,8 +271,8 @@ class _Split:
 
 
 def _size(images: Path, path: str) -> ImageSize | None:
-    outcome = check(images, False, path)
-    return ImageSize(outcome.width, outcome.height) if isinstance(outcome, Image) else None
+    outcome = inspect_dataset_image(images, False, path)
+    return ImageSize(outcome.width, outcome.height) if isinstance(outcome, ImageInfo) else None
 
 
 class _Meter:

@@ -400,7 +400,7 @@ def test_what_changes_while_it_is_split_ends_it(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(source, copy)
-    listed = Split.listed
+    listed = Split.iter_with_progress
 
     def changed(self: Split, progress: Progress) -> Iterator[Any]:
         found = list(listed(self, progress))
@@ -408,7 +408,7 @@ def test_what_changes_while_it_is_split_ends_it(
         path.write_bytes(path.read_bytes().replace(b"What?", b"Who??") + b"!")
         yield from found
 
-    monkeypatch.setattr(Split, "listed", changed)
+    monkeypatch.setattr(Split, "iter_with_progress", changed)
     with pytest.raises(SourceError, match=f"changed-{change}"):
         split(copy, tmp_path / "out", link=link)
 

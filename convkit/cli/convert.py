@@ -39,35 +39,35 @@ class Converters(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All names."""
-        from convkit.converters import table
+        from convkit.converters import available_converters
 
-        return list(table())
+        return list(available_converters())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of one converter; None if there is none of the name."""
-        from convkit.converters import load, table
+        from convkit.converters import available_converters, load_converter
 
-        name = next((n for n in table() if n.replace("_", "-") == cmd_name.replace("_", "-")), None)
+        name = next((n for n in available_converters() if n.replace("_", "-") == cmd_name.replace("_", "-")), None)
         if name is None:
             return None
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(name, help=table()[name].summary)(_command(load(name)))
+        single.command(name, help=available_converters()[name].summary)(_command(load_converter(name)))
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Name the known converters where an unknown one is asked for."""
         if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            from convkit.converters import load
+            from convkit.converters import load_converter
 
-            load(args[0])
+            load_converter(args[0])
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The table, without importing its converters."""
-        from convkit.converters import table
+        from convkit.converters import available_converters
 
         with formatter.section("Converters"):
-            formatter.write_dl([(name, entry.summary) for name, entry in table().items()])
+            formatter.write_dl([(name, entry.summary) for name, entry in available_converters().items()])
 
 
 app = typer.Typer(
@@ -81,9 +81,9 @@ app = typer.Typer(
 
 def _list(wanted: bool) -> None:
     if wanted:
-        from convkit.converters import table
+        from convkit.converters import available_converters
 
-        entries = table()
+        entries = available_converters()
         width = max(map(len, entries))
         for name, entry in entries.items():
             typer.echo(f"{name:{width}}  {entry.summary}")
@@ -132,7 +132,8 @@ def _source(converter: "type[Converter[Any]]") -> Parameters:
 def _max_errors(converter: "type[Converter[Any]]") -> Parameters:
     from convkit.convert.error_budget import DEFAULT_COUNT
 
-    default = f"{DEFAULT_COUNT}" + (f", or {converter.lacking:.0%} if that is more" if converter.lacking else "")
+    expected = converter.expected_missing
+    default = f"{DEFAULT_COUNT}" + (f", or {expected:.0%} if that is more" if expected else "")
     help_text = (
         f"Stop when more than this is quarantined: a number, or a share such as 5%. Default: {default}. "
         "Given, it also says that so much is expected: exit code 0."

@@ -41,7 +41,7 @@ class Budget:
 
 def default_budget(converter: type[Converter[Any]]) -> Budget:
     """Where nobody says how much may be quarantined."""
-    return Budget(DEFAULT_COUNT, converter.lacking)
+    return Budget(DEFAULT_COUNT, converter.expected_missing)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def finish(
             accounting.add(outcome)
             if isinstance(outcome, Written):
                 if outcome.split not in splits:
-                    path = out_dir / layout.split_file(converter.dataset, outcome.split)
+                    path = out_dir / layout.split_file(converter.dataset_name, outcome.split)
                     splits[outcome.split] = _SplitWriter(files.enter_context(closing(AtomicFile(path, work))))
                 splits[outcome.split].add(outcome)
             elif isinstance(outcome, Reject):
@@ -45,11 +45,12 @@ def finish(
         if quarantine:
             quarantine.commit()
         synced.result()
+    options = converter.options.to_manifest()
     manifest = Manifest(
         format_version=1,
-        name=converter.dataset,
+        name=converter.dataset_name,
         splits=summary,
-        converter=ConverterInfo(name=converter.name, version=converter.version, options=converter.options.recorded()),
+        converter=ConverterInfo(name=converter.name, version=converter.version, options=options),
         source=SourceInfo(name=source.name, bytes=source.bytes, fingerprint=fingerprint),
         accounting=accounting.total(converter.unit),
     )

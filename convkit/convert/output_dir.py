@@ -16,7 +16,7 @@ from convkit.converters.base import Converter, Options
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError
 from convkit.schema import Manifest
-from convkit.sources import Source, name_of
+from convkit.sources import Source, source_name
 from convkit.utils.files import write_atomic
 
 JOURNAL = "journal.jsonl"
@@ -31,7 +31,7 @@ def finished(out_dir: Path, converter: type[Converter[Any]], options: Options, s
         return None
     manifest = Dataset.open(out_dir).manifest
     made_by = manifest.converter
-    wanted = {"converter": converter.name, "version": converter.version, **options.recorded()}
+    wanted = {"converter": converter.name, "version": converter.version, **options.to_manifest()}
     found = {"converter": made_by.name, "version": made_by.version, **made_by.options}
     if source is None:
         # The name of a default source goes on with its revision or version.
@@ -40,7 +40,7 @@ def finished(out_dir: Path, converter: type[Converter[Any]], options: Options, s
         found["source"] = address if manifest.source.name.startswith(address) else manifest.source.name
     else:
         path = Path(source)
-        wanted["source"], found["source"] = name_of(path), manifest.source.name
+        wanted["source"], found["source"] = source_name(path), manifest.source.name
         wanted["source bytes"], found["source bytes"] = (
             path.stat().st_size if path.is_file() else None,
             manifest.source.bytes,
@@ -163,7 +163,7 @@ def _job(converter: Converter[Any], source: Source) -> dict[str, Any]:
         "version": converter.version,
         "source": source.name,
         "source bytes": source.bytes,
-        **converter.options.recorded(),
+        **converter.options.to_manifest(),
     }
 
 

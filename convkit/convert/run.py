@@ -135,7 +135,7 @@ class _Run:
 
     def _entries(self, progress: Progress) -> Iterator[Entry]:
         """All entries, behind the reading that some converters do before they have the first."""
-        listed: Iterator[Entry] = self.converter.listed(progress)
+        listed: Iterator[Entry] = self.converter.iter_with_progress(progress)
         first = list(islice(listed, 1))
         return itertools.chain(self._refused, first, listed)
 

@@ -16,7 +16,7 @@ ENTRY_POINTS = "convkit.converters"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ConverterEntry:
     """A line of the table."""
 
     target: str
@@ -24,43 +24,51 @@ class Entry:
     summary: str
 
 
-TABLE = {
-    "cauldron": Entry(
+CONVERTERS = {
+    "cauldron": ConverterEntry(
         "convkit.converters.cauldron:Cauldron",
         "The Cauldron's sets, and other Parquet files of conversations.",
     ),
-    "docvqa": Entry("convkit.converters.docvqa:DocVQA", "DocVQA: questions on scanned pages, as published."),
-    "easy-vqa": Entry("convkit.converters.easy_vqa:EasyVQA", "easy-VQA: questions on small pictures; no download."),
-    "hateful-memes": Entry(
+    "docvqa": ConverterEntry("convkit.converters.docvqa:DocVQA", "DocVQA: questions on scanned pages, as published."),
+    "easy-vqa": ConverterEntry(
+        "convkit.converters.easy_vqa:EasyVQA", "easy-VQA: questions on small pictures; no download."
+    ),
+    "hateful-memes": ConverterEntry(
         "convkit.converters.hateful_memes:HatefulMemes", "Hateful Memes: picture and text, labelled."
     ),
-    "image-folder": Entry("convkit.converters.image_folder:ImageFolder", "Any folder of images by class."),
-    "nlvr2": Entry("convkit.converters.nlvr2:NLVR2", "NLVR2: is a sentence true of a pair of photographs?"),
-    "ucf101": Entry("convkit.converters.ucf101:UCF101", "UCF-101 action clips: the release, or the subset on the hub."),
-    "video-folder": Entry("convkit.converters.video_folder:VideoFolder", "Any folder of videos by class."),
+    "image-folder": ConverterEntry("convkit.converters.image_folder:ImageFolder", "Any folder of images by class."),
+    "nlvr2": ConverterEntry("convkit.converters.nlvr2:NLVR2", "NLVR2: is a sentence true of a pair of photographs?"),
+    "ucf101": ConverterEntry(
+        "convkit.converters.ucf101:UCF101", "UCF-101 action clips: the release, or the subset on the hub."
+    ),
+    "video-folder": ConverterEntry("convkit.converters.video_folder:VideoFolder", "Any folder of videos by class."),
 }
 
 
-def table() -> dict[str, Entry]:
+def available_converters() -> dict[str, ConverterEntry]:
     """convkit's own converters and those of installed packages, by name; convkit's own win."""
     from importlib.metadata import entry_points
 
     others = {
-        point.name: Entry(point.value, f"from the package {point.dist.name}" if point.dist else "from a package")
+        point.name: ConverterEntry(
+            point.value, f"from the package {point.dist.name}" if point.dist else "from a package"
+        )
         for point in entry_points(group=ENTRY_POINTS)
     }
-    return dict(sorted({**others, **TABLE}.items()))
+    return dict(sorted({**others, **CONVERTERS}.items()))
 
 
-def load(name: str) -> "type[Converter[Any]]":
+def load_converter(name: str) -> "type[Converter[Any]]":
     """The converter of a name.
 
     Raises:
         ConvkitError: there is none, or the package that offers it is broken.
     """
-    entry = TABLE.get(name) or table().get(name)
+    entry = CONVERTERS.get(name) or available_converters().get(name)
     if entry is None:
-        raise ConvkitError(f"there is no converter {name!r}. Known: {', '.join(table())}. See: convkit convert --list")
+        raise ConvkitError(
+            f"there is no converter {name!r}. Known: {', '.join(available_converters())}. See: convkit convert --list"
+        )
     module, _, attribute = entry.target.partition(":")
     try:
         found: type[Converter[Any]] = getattr(import_module(module), attribute)

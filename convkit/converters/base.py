@@ -36,7 +36,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def recorded(self) -> dict[str, Any]:
+    def to_manifest(self) -> dict[str, Any]:
         """What the manifest says of them, and an unfinished conversion is held to.
 
         A file that an option names and that no item tells of belongs here by its digest.
@@ -121,7 +121,7 @@ class Converter(ABC, Generic[I]):
     """Where the data comes from without `--source`: see `convkit.sources`. None: `--source` is required."""
     suffixes: ClassVar[frozenset[str]] = frozenset()
     """Lower-case suffixes of the files that an archive is unpacked for."""
-    lacking: ClassVar[float] = 0.0
+    expected_missing: ClassVar[float] = 0.0
     """The share of its units that an ordinary copy of the source may lack; so much of them ends no run."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Modules that `convert` imports where it needs them; workers start sooner with these loaded."""
@@ -136,7 +136,7 @@ class Converter(ABC, Generic[I]):
         self.options = options
 
     @property
-    def dataset(self) -> str:
+    def dataset_name(self) -> str:
         """The data set's name: `source` of its rows and first part of its file names."""
         return self.name
 
@@ -152,7 +152,7 @@ class Converter(ABC, Generic[I]):
             SourceError: the source is not in a layout that the converter knows; the message names the layouts.
         """
 
-    def listed(self, progress: Progress) -> Iterator[I | Reject | Exclude]:
+    def iter_with_progress(self, progress: Progress) -> Iterator[I | Reject | Exclude]:
         """`items`, for a converter that reads much of the source before the first one and tells how far it is."""
         return self.items()
 

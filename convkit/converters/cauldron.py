@@ -102,7 +102,7 @@ class Cauldron(Converter[Rows]):
         return cls.default_source.replace("CONFIG", options.config)
 
     @property
-    def dataset(self) -> str:
+    def dataset_name(self) -> str:
         """As `--name` says, or `--config`."""
         return self.options.name or self.options.config or self.name
 
@@ -112,9 +112,9 @@ class Cauldron(Converter[Rows]):
 
     def items(self) -> Iterator[Rows | Exclude]:
         """Row groups in the order of file names; those beyond the limit are left out, or cut."""
-        return self.listed(nothing)
+        return self.iter_with_progress(nothing)
 
-    def listed(self, progress: Progress) -> Iterator[Rows | Exclude]:
+    def iter_with_progress(self, progress: Progress) -> Iterator[Rows | Exclude]:
         """The same."""
         parts = list(self._parts())
         groups = [part.group for part in parts if isinstance(part, Rows)]
@@ -202,7 +202,7 @@ class Cauldron(Converter[Rows]):
         ]
         conversation = Row(
             id=f"{split}-{stem}-{number}",
-            source=self.dataset,
+            source=self.dataset_name,
             conversations=_turns(example, [picture.path for picture in stored]),
             group=group,
             **_present(system=example.system, metadata=example.metadata or None),

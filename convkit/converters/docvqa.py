@@ -144,9 +144,9 @@ class DocVQA(AnnotatedPictures[Question]):
 
     def items(self) -> Iterator[Item | Reject | Exclude]:
         """Split by split: what is refused, then the pages in the order in which they are first shown."""
-        return self.listed(nothing)
+        return self.iter_with_progress(nothing)
 
-    def listed(self, progress: Progress) -> Iterator[Item | Reject | Exclude]:
+    def iter_with_progress(self, progress: Progress) -> Iterator[Item | Reject | Exclude]:
         """The same."""
         tables: dict[str, list[str]] = {}
         for table in self._tables():

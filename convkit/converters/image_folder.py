@@ -33,7 +33,7 @@ class ImageFolder(Converter[Classed]):
     options: ImageFolderOptions
 
     @property
-    def dataset(self) -> str:
+    def dataset_name(self) -> str:
         """The name that the user gave."""
         return self.options.name
 
@@ -43,9 +43,9 @@ class ImageFolder(Converter[Classed]):
 
     def items(self) -> Iterator[Classed | Reject | Exclude]:
         """Images in the order train, val, test, then by class and name."""
-        return self.listed(nothing)
+        return self.iter_with_progress(nothing)
 
-    def listed(self, progress: Progress) -> Iterator[Classed | Reject | Exclude]:
+    def iter_with_progress(self, progress: Progress) -> Iterator[Classed | Reject | Exclude]:
         """The same."""
         number = itertools.count(1)
 
@@ -72,5 +72,5 @@ class ImageFolder(Converter[Classed]):
         member = item.member
         picture = pictures.from_file(self.root / member.path, member.name, self.options)
         turn = Turn(images=(picture.path,), user=item.prompt, assistant=member.label)
-        row = Row(id=item.row_id, source=self.dataset, conversations=(turn,), group=self._content_group(member))
+        row = Row(id=item.row_id, source=self.dataset_name, conversations=(turn,), group=self._content_group(member))
         return Record(member.split, (row,), {picture.path: picture.content}, notes=picture.notes)

@@ -70,7 +70,7 @@ class NLVR2(AnnotatedPictures[Statement]):
     version = 2
     Options = NLVR2Options
     suffixes = IMAGE_SUFFIXES | {".json"}
-    lacking = 0.1
+    expected_missing = 0.1
     imports = IMPORTS
     split_names: ClassVar = {"train": "train", "dev": "val", "test1": "test1", "test2": "test2"}
     file_names = ("{split}.json",)

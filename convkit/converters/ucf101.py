@@ -32,15 +32,15 @@ class UCF101Options(VideoOptions):
     )
     fold: int = Field(1, ge=1, le=3, description="Which of the three official splits.")
 
-    def recorded(self) -> dict[str, Any]:
+    def to_manifest(self) -> dict[str, Any]:
         """With the digest of the lists: other lists of the same names make other rows of the same archive."""
         if self.splits is None:
-            return super().recorded()
+            return super().to_manifest()
         digest = hashlib.sha256()
         for _, path in _lists_of(self.splits, self.fold):
             with _reading(path):
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
-        return {**super().recorded(), "splits": digest.hexdigest()}
+        return {**super().to_manifest(), "splits": digest.hexdigest()}
 
 
 class UCF101(VideoFolder):

@@ -52,7 +52,7 @@ class VideoFolder(Converter[Classed]):
     options: VideoOptions
 
     @property
-    def dataset(self) -> str:
+    def dataset_name(self) -> str:
         """The name that the user gave."""
         return self.options.name if isinstance(self.options, VideoFolderOptions) else self.name
 
@@ -81,7 +81,7 @@ class VideoFolder(Converter[Classed]):
         )
         media = {f"{member.name}.{k}.jpg": frame for k, frame in enumerate(frames)}
         turn = Turn(images=tuple(media), user=item.prompt, assistant=member.label)
-        row = Row(id=item.row_id, source=self.dataset, conversations=(turn,), group=self.group(member))
+        row = Row(id=item.row_id, source=self.dataset_name, conversations=(turn,), group=self.group(member))
         return Record(member.split, (row,), media)
 
 

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
 from convkit import __version__
-from convkit.media.images import Image
+from convkit.media.images import ImageInfo
 
-SETTLING_NS = 2_000_000_000
+MIN_FILE_AGE_NS = 2_000_000_000
 """A file that changed less than this ago may change again without a trace: clocks of file systems are coarse."""
 _FORMAT = 1
-_TYPES = tuple(get_type_hints(Image).values())
+_TYPES = tuple(get_type_hints(ImageInfo).values())
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """What changes with the bytes of a file."""
 
     size: int
@@ -33,18 +33,18 @@ class Stamp(NamedTuple):
     inode: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Stamp":
+    def of(cls, status: os.stat_result) -> "FileStamp":
         """Take it from the status of a file."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def stamp_of(path: str) -> Stamp | None:
+def file_stamp(path: str) -> FileStamp | None:
     """The stamp of a regular file; None for links and all else, of which nothing is remembered."""
     try:
         status = os.lstat(path)
     except (OSError, ValueError):
         return None
-    return Stamp.of(status) if stat.S_ISREG(status.st_mode) else None
+    return FileStamp.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
 class MediaCache:
@@ -65,7 +65,7 @@ class MediaCache:
         database.execute("PRAGMA trusted_schema=OFF")
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=OFF")
-        tag = f"{_FORMAT} {__version__} {version('pillow')} {' '.join(Image._fields)}"
+        tag = f"{_FORMAT} {__version__} {version('pillow')} {' '.join(ImageInfo._fields)}"
         database.execute("CREATE TABLE IF NOT EXISTS tag (tag TEXT)")
         if database.execute("SELECT tag FROM tag").fetchall() != [(tag,)]:
             # Another version saw other things, or saw them otherwise.
@@ -77,7 +77,7 @@ class MediaCache:
         )
         return database
 
-    def get(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, Image]]:
+    def get(self, paths: Sequence[str]) -> dict[str, tuple[FileStamp, ImageInfo]]:
         """What is known of some paths, at most 500."""
         if self._database is None:
             return {}
@@ -88,12 +88,12 @@ class MediaCache:
         except (sqlite3.Error, UnicodeError) as error:
             self._give_up(error)
             return {}
-        images = ((path, Stamp(*stamp), _image(seen)) for path, *stamp, seen in rows)
+        images = ((path, FileStamp(*stamp), _image(seen)) for path, *stamp, seen in rows)
         return {path: (stamp, image) for path, stamp, image in images if image is not None}
 
-    def put(self, path: str, stamp: Stamp, image: Image) -> None:
+    def put(self, path: str, stamp: FileStamp, image: ImageInfo) -> None:
         """Keep what was seen of a file that had this stamp before it was opened."""
-        if time.time_ns() - max(stamp.ctime_ns, stamp.mtime_ns) < SETTLING_NS:
+        if time.time_ns() - max(stamp.ctime_ns, stamp.mtime_ns) < MIN_FILE_AGE_NS:
             return
         self._new.append((path, *stamp, json.dumps(image)))
         if len(self._new) >= 1000:
@@ -134,7 +134,7 @@ def _files(path: Path) -> Iterable[Path]:
     return (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
 
 
-def _image(seen: object) -> Image | None:
+def _image(seen: object) -> ImageInfo | None:
     try:
         values = json.loads(str(seen))
     except ValueError:
@@ -142,4 +142,4 @@ def _image(seen: object) -> Image | None:
     if not isinstance(values, list) or len(values) != len(_TYPES):
         return None
     fits = all(isinstance(value, kind) for value, kind in zip(values, _TYPES, strict=True))
-    return Image(*values) if fits else None
+    return ImageInfo(*values) if fits else None

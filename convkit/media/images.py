@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from convkit.errors import ItemError
-from convkit.media import facts
+from convkit.media import image_properties as properties
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -37,7 +37,7 @@ _MAX_REASON = 200
 _TIFF_ROWS = 257
 
 
-class Image(NamedTuple):
+class ImageInfo(NamedTuple):
     """A sound image."""
 
     sha256: str | None
@@ -53,13 +53,13 @@ class Image(NamedTuple):
     animated: bool
     blank: bool = False
     """This and what follows says nothing where `sha256` is None."""
-    pixels: int = 0
-    """As `convkit.media.facts.pixel_digest` has it."""
-    shape: str = ""
-    """As `convkit.media.facts.shape` has it."""
+    pixel_digest: int = 0
+    """As `convkit.media.image_properties.pixel_digest` has it."""
+    difference_hash: str = ""
+    """As `convkit.media.image_properties.difference_hash` has it."""
 
 
-class Job(NamedTuple):
+class ImageJob(NamedTuple):
     """An image for a worker to look at."""
 
     relative: str
@@ -76,7 +76,7 @@ class ImageProblem(NamedTuple):
 
 
 @contextmanager
-def opened(file: BinaryIO) -> "Iterator[PIL.Image.Image]":
+def open_image(file: BinaryIO) -> "Iterator[PIL.Image.Image]":
     """An image whose header has been read and whose size is within bounds; its pixels are for the caller to decode.
 
     Raises:
@@ -114,7 +114,7 @@ def _refuse_missing_rows(image: Any) -> None:
         raise ItemError("undecodable-image", f"has pixels for only {present:,} of its {rows:,} rows")
 
 
-def refuse_size(size: int) -> None:
+def check_file_size(size: int) -> None:
     """Refuse a file by its number of bytes.
 
     Raises:
@@ -126,14 +126,14 @@ def refuse_size(size: int) -> None:
         raise ItemError("undecodable-image", f"has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}")
 
 
-def look(images: Path, decode: bool, job: Job) -> Image | ImageProblem:
+def inspect_image(images: Path, decode: bool, job: ImageJob) -> ImageInfo | ImageProblem:
     """`check`, or `probe` where the file is known; here, so that a worker loads nothing but Pillow to do it."""
     if job.real is None:
-        return check(images, decode, job.relative)
-    return probe(job.real, decode, job.relative)
+        return inspect_dataset_image(images, decode, job.relative)
+    return inspect_file(job.real, decode, job.relative)
 
 
-def check(images: Path, decode: bool, relative: str) -> Image | ImageProblem:
+def inspect_dataset_image(images: Path, decode: bool, relative: str) -> ImageInfo | ImageProblem:
     """Look at one image of a data set; never raises for what the file is or holds.
 
     Args:
@@ -142,18 +142,18 @@ def check(images: Path, decode: bool, relative: str) -> Image | ImageProblem:
         relative: the path as rows spell it; it follows the pattern of the row schema.
     """
     try:
-        path = real_file(images, relative)
+        path = resolve_image_path(images, relative)
     except ItemError as refusal:
         return ImageProblem(refusal.rule, f"{relative!r} {refusal.reason}")
-    return probe(path, decode, relative)
+    return inspect_file(path, decode, relative)
 
 
-def crashed(relative: str) -> ImageProblem:
+def crash_problem(relative: str) -> ImageProblem:
     """The answer for an image that killed the process that decoded it."""
     return ImageProblem("undecodable-image", f"{relative!r} crashed the decoder")
 
 
-def probe(path: str | Path, decode: bool = True, name: str | None = None) -> Image | ImageProblem:
+def inspect_file(path: str | Path, decode: bool = True, name: str | None = None) -> ImageInfo | ImageProblem:
     """Look at one image file; never raises for what the file is or holds.
 
     Of an animation only the first frame is decoded, which is the one that models are shown.
@@ -166,12 +166,12 @@ def probe(path: str | Path, decode: bool = True, name: str | None = None) -> Ima
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ItemError("not-a-file", "is not a regular file")
-        refuse_size(status.st_size)
+        check_file_size(status.st_size)
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest() if decode else None
             if decode:
                 file.seek(0)
-            with opened(file) as image:
+            with open_image(file) as image:
                 return _facts(image, sha256, status.st_size)
     except ItemError as refusal:
         return ImageProblem(refusal.rule, f"{name!r} {refusal.reason}")
@@ -179,16 +179,26 @@ def probe(path: str | Path, decode: bool = True, name: str | None = None) -> Ima
         return ImageProblem("undecodable-image", f"{name!r} cannot be read: {_reason(error)}")
 
 
-def _facts(image: "PIL.Image.Image", sha256: str | None, size: int) -> Image:
-    stored = (*image.size, image.format or "", image.mode, facts.orientation(image), image.has_transparency_data)
+def _facts(image: "PIL.Image.Image", sha256: str | None, size: int) -> ImageInfo:
+    stored = (
+        *image.size,
+        image.format or "",
+        image.mode,
+        properties.orientation(image),
+        image.has_transparency_data,
+    )
     if sha256 is None:
-        return Image(None, size, *stored, facts.has_more_frames(image))
+        return ImageInfo(None, size, *stored, properties.has_more_frames(image))
     image.load()
-    seen = (facts.is_blank(image), facts.pixel_digest(image), facts.shape(image))
-    return Image(sha256, size, *stored, facts.has_more_frames(image), *seen)
+    seen = (
+        properties.is_blank(image),
+        properties.pixel_digest(image),
+        properties.difference_hash(image),
+    )
+    return ImageInfo(sha256, size, *stored, properties.has_more_frames(image), *seen)
 
 
-def real_file(images: Path, relative: str) -> Path:
+def resolve_image_path(images: Path, relative: str) -> Path:
     """Follow symbolic links, which must stay inside images/.
 
     Raises:

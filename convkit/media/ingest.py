@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.errors import ItemError
 from convkit.media import jpeg, metadata
-from convkit.media.facts import has_more_frames, orientation
-from convkit.media.images import opened, refuse_size
+from convkit.media.image_properties import has_more_frames, orientation
+from convkit.media.images import check_file_size, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,7 +57,7 @@ def ingest(data: bytes) -> Stored:
         ItemError: it is no image, is too large, or is not whole.
     """
     try:
-        refuse_size(len(data))
+        check_file_size(len(data))
         return _ingest(data)
     except ItemError as error:
         if stored := _without_metadata(data):
@@ -68,7 +68,7 @@ def ingest(data: bytes) -> Stored:
 def _ingest(data: bytes) -> Stored:
     if jpeg.is_plain(data):
         return Stored(data, ".jpg", ())
-    with opened(io.BytesIO(data)) as image:
+    with open_image(io.BytesIO(data)) as image:
         return _store(image, data)
 
 
@@ -78,7 +78,7 @@ def _without_metadata(data: bytes) -> Stored | None:
     if rest is None:
         return None
     try:
-        with opened(io.BytesIO(rest)) as image:
+        with open_image(io.BytesIO(rest)) as image:
             image.load()  # what failed may have been the pixels
         stored = _ingest(rest)
     except ItemError:

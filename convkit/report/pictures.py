@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convkit.errors import ItemError
-from convkit.media.images import opened, real_file, refuse_size
+from convkit.media.images import check_file_size, open_image, resolve_image_path
 
 MAX_PICTURES, MAX_BYTES = 120, 3 * 2**20
 _SIDE, _QUALITY = 192, 80
@@ -41,7 +41,7 @@ class Budget:
         if not self._pictures or self._bytes <= 0:
             return Picture(relative, None, "not shown: the page has enough pictures")
         try:
-            jpeg, width, height = _thumbnail(real_file(images, relative))
+            jpeg, width, height = _thumbnail(resolve_image_path(images, relative))
         except ItemError as refusal:
             return Picture(relative, None, refusal.reason)
         except OSError as error:
@@ -54,9 +54,9 @@ def _thumbnail(path: Path) -> tuple[bytes, int, int]:
     """JPEG, width and height."""
     if not path.is_file():
         raise ItemError("not-a-file", "is not a regular file")
-    refuse_size(path.stat().st_size)
+    check_file_size(path.stat().st_size)
     found = io.BytesIO()
-    with path.open("rb") as file, opened(file) as image:
+    with path.open("rb") as file, open_image(file) as image:
         image.draft("RGB", (_SIDE, _SIDE))
         small = image.convert("RGB")
         small.thumbnail((_SIDE, _SIDE))

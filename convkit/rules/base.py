@@ -11,7 +11,7 @@ from convkit.schema import Manifest
 from convkit.utils.digests import DigestSet, new_key
 
 if TYPE_CHECKING:
-    from convkit.media.images import Image
+    from convkit.media.images import ImageInfo
     from convkit.utils.digests import Digests
 
 
@@ -160,7 +160,7 @@ class Check:
     def rows(self, facts: RowFacts) -> None:
         """Take in a stretch of rows; stretches come in the order of files and lines."""
 
-    def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
+    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
         """The problems of a sound image: what was seen of it is judged here, so that rules may change and caches stay.
 
         Each comes once, after all rows, in the order in which rows first name them.

@@ -12,7 +12,7 @@ from convkit.schema import Row
 from convkit.utils.digests import Column, contains, digest
 
 if TYPE_CHECKING:
-    from convkit.media.images import Image
+    from convkit.media.images import ImageInfo
     from convkit.utils.digests import Digests
 
 LINE_BITS = 40
@@ -58,11 +58,11 @@ class RepeatedRows(Check):
         self._accepted.append(facts.accepted)
         self._places.append(facts.lines + np.uint64(facts.file << LINE_BITS))
 
-    def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
+    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
         """Keep what an image shows."""
         if image.sha256 is not None:
             self._paths.add(digest(mention.path.encode(), self.corpus.key))
-            self._pixels.add(image.pixels)
+            self._pixels.add(image.pixel_digest)
         return ()
 
     def end(self) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from convkit.rules.lookup import image_paths, sound_rows
 from convkit.utils.digests import digest
 
 if TYPE_CHECKING:
-    from convkit.media.images import Image
+    from convkit.media.images import ImageInfo
 
 MISSING_IMAGE = Rule(
     code="CK201",
@@ -214,7 +214,7 @@ def image_problem(slug: str, message: str, pointer: str) -> Problem:
 class StoredOtherwise(Check):
     """CK208 to CK217: what the header says."""
 
-    def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
+    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
         """Judge how an image is stored."""
         name = repr(mention.path)
         long, short = max(image.width, image.height), min(image.width, image.height)
@@ -236,7 +236,7 @@ class StoredOtherwise(Check):
             yield Problem(TINY_IMAGE, f"{name} has {_size(image)}")
 
 
-def _size(image: "Image") -> str:
+def _size(image: "ImageInfo") -> str:
     return f"{image.width:,} x {image.height:,} pixels"
 
 
@@ -248,7 +248,7 @@ class BlankImages(Check):
         self._blank: set[int] = set()
         self._lines: dict[int, set[int]] = {}
 
-    def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
+    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
         """Keep what is blank."""
         if image.blank:
             self._blank.add(self._digest(mention.path))

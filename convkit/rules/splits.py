@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.findings import Finding
 from convkit.layout import is_training
-from convkit.media.facts import SHAPE_BITS
+from convkit.media.image_properties import HASH_BITS
 from convkit.rules.base import Check, Corpus, Mention, Problem, RowFacts
 from convkit.rules.corpus import LEAKED_IMAGE, NEAR_DUPLICATE, SEPARATED_GROUP, SHARED_IMAGE
 from convkit.rules.lookup import (
@@ -22,7 +22,7 @@ from convkit.schema import Row
 from convkit.utils.digests import DigestSet, digest
 
 if TYPE_CHECKING:
-    from convkit.media.images import Image
+    from convkit.media.images import ImageInfo
     from convkit.rules.lookup import Indices
     from convkit.utils.digests import Digests
 
@@ -31,7 +31,7 @@ MOST_DIFFERENT_BITS = 7
 _BANDS = 8
 _MOST_NEIGHBOURS = 64
 """In a run of shapes that are equal in a band, each is compared with so many others; keeps the time in bounds."""
-_WORDS = SHAPE_BITS // 64
+_WORDS = HASH_BITS // 64
 _MOST_OF_SPLIT = 16
 """Images of one split that are looked at in a set of equal ones."""
 
@@ -74,15 +74,15 @@ class SharedImages(Check):
         """Keep which images a split names."""
         self._named[self._split_of_file[facts.file]].add(facts.images)
 
-    def image(self, mention: Mention, image: "Image") -> Iterable[Problem]:
+    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
         """Keep what an image shows."""
         if len(self._splits) > 1:
             path = digest(mention.path.encode(), self.corpus.key)
             telling = image.sha256 is not None and not image.blank
             self._paths.add(path)
             self._contents.add(digest(str(image.sha256).encode(), self.corpus.key) if telling else path)
-            self._pixels.add(image.pixels if telling else path)
-            shape = image.shape.zfill(SHAPE_BITS // 4)
+            self._pixels.add(image.pixel_digest if telling else path)
+            shape = image.difference_hash.zfill(HASH_BITS // 4)
             self._shapes.add(*(int(shape[place : place + 16], 16) for place in range(0, len(shape), 16)))
         return ()
 

@@ -17,7 +17,7 @@ from convkit.utils.progress import Progress
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedMember:
     """A member of an archive that was not unpacked, though it may have belonged to the data."""
 
     address: str
@@ -36,7 +36,7 @@ class Source:
     """What the manifest calls it: the last part of the path, or the address with its revision or version."""
     bytes: int | None
     """The size of the archive or file; None for a folder."""
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedMember, ...] = ()
 
 
 def open_source(
@@ -59,7 +59,7 @@ def open_source(
     """
     if address is not None:
         path = Path(address).expanduser()
-        return _open_path(path, name_of(path), suffixes, work, progress)
+        return _open_path(path, source_name(path), suffixes, work, progress)
     if default is None:
         raise SourceError(
             "This data cannot be downloaded automatically, so --source is required: "
@@ -72,7 +72,7 @@ def open_source(
     return openers[scheme](rest, suffixes, work, progress)
 
 
-def name_of(path: Path) -> str:
+def source_name(path: Path) -> str:
     """What the manifest calls a source of this path: its last part, bytes that are not UTF-8 as escapes."""
     return printable(os.path.basename(os.path.abspath(path)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convkit.errors import SourceError
-from convkit.sources import Refused
+from convkit.sources import RefusedMember
 from convkit.sources.members import Extraction
 from convkit.sources.tar import is_end_mark, unpack_tar
 from convkit.sources.zip import unpack_zip
@@ -36,7 +36,7 @@ _IMPOSTORS = {
 }
 
 
-def unpack(archive: Path, target: Path, suffixes: frozenset[str], progress: Progress) -> tuple[Refused, ...]:
+def unpack(archive: Path, target: Path, suffixes: frozenset[str], progress: Progress) -> tuple[RefusedMember, ...]:
     """Unpack an archive into the folder `target`; what an earlier run unpacked from it is reused.
 
     The folder appears only when it is complete. Beside it, `refused.json` keeps what was refused and what the folder
@@ -78,7 +78,7 @@ def unpack(archive: Path, target: Path, suffixes: frozenset[str], progress: Prog
 
 def _unpack_into(
     folder: Path, archive: Path, kind: str, suffixes: frozenset[str], progress: Progress
-) -> tuple[Refused, ...]:
+) -> tuple[RefusedMember, ...]:
     extraction = Extraction(archive, folder, suffixes)
     if kind == "zip":
         unpack_zip(extraction, folder, progress)
@@ -149,15 +149,15 @@ def _identity(archive: Path, suffixes: frozenset[str]) -> dict[str, Any]:
     }
 
 
-def _recorded(record: Path, identity: dict[str, Any]) -> tuple[Refused, ...] | None:
+def _recorded(record: Path, identity: dict[str, Any]) -> tuple[RefusedMember, ...] | None:
     """What was refused when the folder was unpacked; None if the record is missing or about something else."""
     try:
         content = json.loads(record.read_text("utf-8"))
-        refused = tuple(Refused(*entry) for entry in content.pop("refused"))
+        refused = tuple(RefusedMember(*entry) for entry in content.pop("refused"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return refused if content == identity else None
 
 
-def _write_record(record: Path, identity: dict[str, Any], refused: tuple[Refused, ...]) -> None:
+def _write_record(record: Path, identity: dict[str, Any], refused: tuple[RefusedMember, ...]) -> None:
     record.write_text(json.dumps({**identity, "refused": [astuple(r) for r in refused]}), "utf-8")

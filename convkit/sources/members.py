@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from convkit.errors import SourceError
-from convkit.sources import Refused
+from convkit.sources import RefusedMember
 
 MEMBERS = 2_000_000
 """The most members of an archive."""
@@ -53,7 +53,7 @@ class Extraction:
         self.archive = archive
         self.files = 0
         self.written = 0
-        self.refused: list[Refused] = []
+        self.refused: list[RefusedMember] = []
         self._folder = folder
         self._suffixes = suffixes
         self._limit = max(TOTAL_BYTES, TOTAL_RATIO * archive.stat().st_size)
@@ -94,7 +94,7 @@ class Extraction:
         Raises:
             SourceError: there are too many.
         """
-        self.refused.append(Refused(f"{self.archive.name}:{shown(name)}", rule, reason))
+        self.refused.append(RefusedMember(f"{self.archive.name}:{shown(name)}", rule, reason))
         if len(self.refused) > REFUSED:
             raise self._beyond(f"has more than {REFUSED:,} members that cannot be unpacked, the last because {reason},")
 

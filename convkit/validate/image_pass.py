@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convkit.media import images
-from convkit.media.cache import MediaCache, Stamp, stamp_of
-from convkit.media.images import Image, ImageProblem, Job
+from convkit.media.cache import FileStamp, MediaCache, file_stamp
+from convkit.media.images import ImageInfo, ImageJob, ImageProblem
 from convkit.rules.base import Mention
 from convkit.utils import pool
 
@@ -21,11 +21,11 @@ _MOST_WAITING = 20_000
 
 class _Waiting(NamedTuple):
     mention: Mention
-    stamp: Stamp | None
-    known: Image | None
+    stamp: FileStamp | None
+    known: ImageInfo | None
 
 
-Take = Callable[[Mention, Image | ImageProblem], None]
+Take = Callable[[Mention, ImageInfo | ImageProblem], None]
 
 
 def look_at_all(
@@ -33,13 +33,15 @@ def look_at_all(
 ) -> None:
     """Look at images, or remember them, and hand what was seen to `take` in the order of the mentions."""
     queue = _Queue(folder, take, decode, cache)
-    for outcome in pool.run(partial(images.look, folder, decode), queue.jobs(iter(mentions)), workers, _crashed):
+    for outcome in pool.run(
+        partial(images.inspect_image, folder, decode), queue.jobs(iter(mentions)), workers, _crashed
+    ):
         queue.looked(outcome)
     queue.settle()
 
 
-def _crashed(job: Job) -> ImageProblem:
-    return images.crashed(job.relative)
+def _crashed(job: ImageJob) -> ImageProblem:
+    return images.crash_problem(job.relative)
 
 
 class _Queue:
@@ -51,12 +53,12 @@ class _Queue:
         self._waiting: deque[_Waiting] = deque()
         self._real_folder = lru_cache(4096)(self._resolve)
 
-    def jobs(self, mentions: Iterator[Mention]) -> Iterator[Job]:
+    def jobs(self, mentions: Iterator[Mention]) -> Iterator[ImageJob]:
         while batch := list(islice(mentions, _BATCH)):
             known = self._cache.get([mention.path for mention in batch])
             for mention in batch:
                 real = self._real(mention.path)
-                stamp = real and stamp_of(real)
+                stamp = real and file_stamp(real)
                 image = self._known(known.get(mention.path), stamp or None)
                 if image and not self._waiting:
                     self._take(mention, image)
@@ -65,19 +67,19 @@ class _Queue:
                     image = None
                 self._waiting.append(_Waiting(mention, stamp or None, image))
                 if image is None:
-                    yield Job(mention.path, real if stamp else None)
+                    yield ImageJob(mention.path, real if stamp else None)
 
-    def _known(self, entry: tuple[Stamp, Image] | None, stamp: Stamp | None) -> Image | None:
+    def _known(self, entry: tuple[FileStamp, ImageInfo] | None, stamp: FileStamp | None) -> ImageInfo | None:
         if entry is None or entry[0] != stamp:
             return None
         return entry[1] if self._decode else entry[1]._replace(sha256=None)
 
-    def looked(self, outcome: Image | ImageProblem) -> None:
+    def looked(self, outcome: ImageInfo | ImageProblem) -> None:
         """Take in the outcome of the first job that has none."""
         self.settle()
         mention, stamp, _ = self._waiting.popleft()
         # To look at a header again costs no more than to keep what it says.
-        if self._decode and stamp and isinstance(outcome, Image):
+        if self._decode and stamp and isinstance(outcome, ImageInfo):
             self._cache.put(mention.path, stamp, outcome)
         self._take(mention, outcome)
         self.settle()

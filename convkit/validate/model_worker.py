@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
-from convkit.media.images import Image
+from convkit.media.images import ImageInfo
 from convkit.profiles import ImageSize, TargetModel
 from convkit.rules.file import without_marks
 from convkit.rules.lookup import Growing, image_paths
@@ -30,7 +30,7 @@ class Sizes:
         self._key = key
         self._paths, self._sizes = Growing(), Growing()
 
-    def add(self, path: str, image: Image) -> None:
+    def add(self, path: str, image: ImageInfo) -> None:
         """Keep one."""
         self._paths.add(digest(path.encode(), self._key))
         self._sizes.add(image.width << _SIDE_BITS | image.height)

@@ -18,7 +18,7 @@ from convkit.dataset import MAX_LINE_BYTES, Dataset
 from convkit.errors import ConvkitError
 from convkit.findings import Report, by_code, report_of
 from convkit.media.cache import MediaCache
-from convkit.media.images import Image, ImageProblem
+from convkit.media.images import ImageInfo, ImageProblem
 from convkit.profiles import TargetModel
 from convkit.rules.base import Mention
 from convkit.rules.lookup import split_names
@@ -181,12 +181,12 @@ def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress:
     done = 0
     for scan in scans:
 
-        def take(mention: Mention, outcome: Image | ImageProblem, scan: Scan = scan) -> None:
+        def take(mention: Mention, outcome: ImageInfo | ImageProblem, scan: Scan = scan) -> None:
             nonlocal done
             done += 1
             progress(done, total)
             scan.take_image(mention, outcome)
-            if keep_sizes and isinstance(outcome, Image):
+            if keep_sizes and isinstance(outcome, ImageInfo):
                 scan.sizes.add(mention.path, outcome)
 
         cache = MediaCache(layout.media_cache(scan.images))

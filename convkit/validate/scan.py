@@ -9,7 +9,7 @@ from weakref import finalize
 from convkit import layout, receipt
 from convkit.dataset import Dataset
 from convkit.findings import Finding
-from convkit.media.images import Image, ImageProblem
+from convkit.media.images import ImageInfo, ImageProblem
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
 from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts, shown
@@ -92,7 +92,7 @@ class Scan:
         if not file.rows and not file.missing:
             self._found(Place(file.name), Problem(file_rules.EMPTY_FILE, "the file holds no row"))
 
-    def take_image(self, mention: Mention, outcome: Image | ImageProblem) -> None:
+    def take_image(self, mention: Mention, outcome: ImageInfo | ImageProblem) -> None:
         """Take in what was seen of an image; called in the order of the mentions."""
         place = Place(self.corpus.files[mention.file].name, mention.line, mention.row_id)
         if isinstance(outcome, ImageProblem):

@@ -218,8 +218,8 @@ def test_no_decoder_is_loaded_for(command: str) -> None:
 
 
 def test_the_registry_names_modules_that_exist() -> None:
-    from convkit.converters import TABLE
+    from convkit.converters import CONVERTERS
 
-    for entry in TABLE.values():
+    for entry in CONVERTERS.values():
         module = entry.target.split(":")[0]
         assert Path(ROOT, *module.split(".")).with_suffix(".py").is_file()

@@ -9,7 +9,7 @@ import pytest
 from pydantic import field_validator
 
 from convkit.cli.convert import _options
-from convkit.converters import load
+from convkit.converters import load_converter
 from convkit.errors import ConvkitError
 from tests.conftest import ROOT
 from tests.fixtures.make_clips import write_clip
@@ -114,7 +114,7 @@ def test_a_default_of_zero_is_shown() -> None:
 
 
 def test_what_a_validator_of_an_option_says_is_said_as_it_is() -> None:
-    converter = load("ucf101")
+    converter = load_converter("ucf101")
 
     class Choosy(converter.Options):  # type: ignore[name-defined, misc]
         @field_validator("prompt")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from convkit.convert.error_budget import Policy
 from convkit.convert.run import convert
-from convkit.converters import load
+from convkit.converters import load_converter
 from convkit.converters.base import Converter
 from convkit.schema import Manifest
 from tests.convert.toy import Lines
@@ -33,7 +33,7 @@ __all__ = [
 
 def run(name: str, source: Path | str | None, out_dir: Path, workers: int = 0, **options: Any) -> Manifest:
     """Convert with the converter of a name."""
-    converter = load(name)
+    converter = load_converter(name)
     address = None if source is None else str(source)
     return convert(converter, address, converter.Options(**options), out_dir, workers=workers)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from jsonschema import Draft202012Validator
 
-from convkit.converters import load
+from convkit.converters import load_converter
 from convkit.dataset import Dataset
 from convkit.errors import DatasetError, SourceError
 from convkit.schema import Manifest
@@ -151,7 +151,7 @@ import os, signal, sys
 from pathlib import Path
 from convkit.convert import names
 from convkit.convert.run import convert
-from convkit.converters import load
+from convkit.converters import load_converter
 
 name, source, out_dir, left = *sys.argv[1:4], int(sys.argv[4])
 move = names.move
@@ -164,7 +164,7 @@ def moved(*paths):
         os.kill(os.getpid(), signal.SIGKILL)
 
 names.move = moved
-convert(load(name), source, load(name).Options(), Path(out_dir), workers=0)
+convert(load_converter(name), source, load_converter(name).Options(), Path(out_dir), workers=0)
 """
 
 
@@ -229,7 +229,7 @@ def test_what_was_read_is_accounted_for(made: Made) -> None:
 
 
 def test_units_are_counted_without_reading_a_picture(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    converter = load(made.case.converter)
+    converter = load_converter(made.case.converter)
     for reads in ("hashlib.sha256", "hashlib.file_digest", "convkit.converters.pictures.digest_of"):
         monkeypatch.setattr(reads, None)
     assert converter(made.source, converter.Options()).count() == made.manifest.accounting.read

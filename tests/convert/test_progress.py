@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from convkit.convert.run import convert
-from convkit.converters import load
+from convkit.converters import load_converter
 from convkit.converters.base import Converter
 from convkit.split import Split
 from convkit.utils.progress import Note, Progress
@@ -45,7 +45,7 @@ def test_reading_before_the_first_item_is_told(
     name: str, make: Callable[[Path], None], unit: str, read: list[tuple[int, int | None]], tmp_path: Path
 ) -> None:
     make(tmp_path / "source")
-    told = _told(load(name), tmp_path / "source", tmp_path / "out")
+    told = _told(load_converter(name), tmp_path / "source", tmp_path / "out")
     assert list(told) == ["unpacking", "reading", "converting"]
     assert told["reading"] == (unit, read)
     done, total = told["converting"][1][-1]

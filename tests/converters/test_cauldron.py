@@ -398,7 +398,7 @@ def test_a_folder_without_parquet(tmp_path: Path) -> None:
 def test_the_hubs_sets() -> None:
     expected = "hub:HuggingFaceM4/the_cauldron/docvqa/*.parquet"
     assert Cauldron.default_source_for(options(config="docvqa")) == expected
-    assert Cauldron(Path(), options(config="docvqa")).dataset == "docvqa"
+    assert Cauldron(Path(), options(config="docvqa")).dataset_name == "docvqa"
     with pytest.raises(ConvkitError, match="--config NAME"):
         Cauldron.default_source_for(options())
     with pytest.raises(ValueError, match="config"):

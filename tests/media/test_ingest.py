@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convkit.errors import ItemError
-from convkit.media.images import MAX_PIXELS, Image, ImageProblem, probe
+from convkit.media.images import MAX_PIXELS, ImageInfo, ImageProblem, inspect_file
 from convkit.media.ingest import Stored, ingest
 
 FOLDERS = ("nasty", "images/skimage", "docvqa/pages")
@@ -431,7 +431,7 @@ def test_what_is_whole_but_does_not_decode_is_left_for_the_validator(tmp_path: P
     assert stored.data == data
     path = tmp_path / f"a{stored.suffix}"
     path.write_bytes(stored.data)
-    problem = probe(path)
+    problem = inspect_file(path)
     assert isinstance(problem, ImageProblem)
     assert problem.rule == "undecodable-image"
 
@@ -443,12 +443,12 @@ def test_rows_that_a_tiff_does_not_hold_are_not_made_up(tmp_path: Path, orientat
     whole = saved(picture(), "TIFF", exif=exif)
     path = tmp_path / "a.tif"
     path.write_bytes(whole)
-    assert isinstance(probe(path), Image)
+    assert isinstance(inspect_file(path), ImageInfo)
     rows = struct.pack("<HHII", 257, 4, 1, 40)
     assert whole.count(rows) == 1
     path.write_bytes(whole.replace(rows, struct.pack("<HHII", 257, 4, 1, 2_000_000)))
     reason = "has pixels for only 40 of its 2,000,000 rows"
-    assert probe(path) == ImageProblem("undecodable-image", f"'a.tif' {reason}")
+    assert inspect_file(path) == ImageProblem("undecodable-image", f"'a.tif' {reason}")
     with pytest.raises(ItemError, match=reason):
         ingest(path.read_bytes())
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convkit.media.images import opened
+from convkit.media.images import open_image
 from convkit.media.ingest import ingest
 from convkit.media.jpeg import END, is_plain
 
@@ -88,7 +88,7 @@ def test_of_changed_headers_pillow_says_the_same(data: bytes, changes: list[tupl
     for place, value in changes:
         changed[int(place * (header - 1))] = value
     if is_plain(bytes(changed)):
-        with opened(io.BytesIO(changed)) as image:
+        with open_image(io.BytesIO(changed)) as image:
             assert image.format == "JPEG"
             assert image.mode == "RGB"
             assert image.getexif().get(0x0112) is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convkit.converters import TABLE
+from convkit.converters import CONVERTERS
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.results import MetricScore, Scores, TurnAddress
@@ -51,7 +51,7 @@ def test_a_data_set_has_its_own_metrics(source: str, metrics: list[str], classes
 
 
 def test_the_table_names_data_sets_as_converters_do() -> None:
-    assert set(METRICS_BY_SOURCE) - {"hateful_memes"} <= set(TABLE)
+    assert set(METRICS_BY_SOURCE) - {"hateful_memes"} <= set(CONVERTERS)
 
 
 def test_metrics_by_name_replace_the_data_sets_own() -> None:

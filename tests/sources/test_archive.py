@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convkit.errors import SourceError
-from convkit.sources import Refused, archive, members
+from convkit.sources import RefusedMember, archive, members
 from convkit.sources.archive import unpack
 
 AVI = frozenset({".avi"})
@@ -69,7 +69,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if not p.is_dir()}
 
 
-def refusals(refused: tuple[Refused, ...]) -> list[tuple[str, str]]:
+def refusals(refused: tuple[RefusedMember, ...]) -> list[tuple[str, str]]:
     return [(r.address, r.rule) for r in refused]
 
 
@@ -265,7 +265,7 @@ def test_an_encrypted_zip_member_is_refused(tmp_path: Path, target: Path) -> Non
         content[content.index(mark) + offset] |= 0x1
     path.write_bytes(content)
     (refused,) = unpack(path, target, AVI, ignore)
-    assert refused == Refused("a.zip:a.avi", "unsafe-member", "it is encrypted")
+    assert refused == RefusedMember("a.zip:a.avi", "unsafe-member", "it is encrypted")
     assert tree(target) == {"b.avi": b"y"}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convkit.media import images
-from convkit.media.images import Image, ImageProblem, check, probe
+from convkit.media.images import ImageInfo, ImageProblem, inspect_dataset_image, inspect_file
 from tests.fixtures.make_datasets import png
 
 NASTY = {
@@ -42,8 +42,8 @@ NASTY = {
 
 @pytest.mark.parametrize(("name", "expected"), NASTY.items())
 def test_pillows_own_test_images(shared_data: Path, name: str, expected: str) -> None:
-    result = check(shared_data / "data" / "nasty", True, name)
-    if isinstance(result, Image):
+    result = inspect_dataset_image(shared_data / "data" / "nasty", True, name)
+    if isinstance(result, ImageInfo):
         assert f"{result.format} {result.width}x{result.height}" == expected
     else:
         assert result.rule == expected
@@ -54,20 +54,20 @@ def test_pillows_own_test_images(shared_data: Path, name: str, expected: str) ->
 def test_what_is_told_of_a_sound_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(3, 2))
-    result = probe(path)
-    assert isinstance(result, Image)
+    result = inspect_file(path)
+    assert isinstance(result, ImageInfo)
     assert (result.bytes, result.width, result.height, result.format) == (path.stat().st_size, 3, 2, "PNG")
     assert (result.mode, result.orientation, result.transparent, result.animated) == ("L", 1, False, False)
-    assert (result.blank, result.pixels != 0, result.shape) == (False, True, "")
+    assert (result.blank, result.pixel_digest != 0, result.difference_hash) == (False, True, "")
     assert result.sha256 == hashlib.sha256(png(3, 2)).hexdigest()
-    assert probe(path, decode=False) == result._replace(sha256=None, pixels=0)
+    assert inspect_file(path, decode=False) == result._replace(sha256=None, pixel_digest=0)
 
 
 @pytest.mark.parametrize("name", ["pipe", "folder", "/dev/zero"])
 def test_nothing_but_regular_files_is_opened(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    assert isinstance(problem := probe(tmp_path / name), ImageProblem)
+    assert isinstance(problem := inspect_file(tmp_path / name), ImageProblem)
     assert problem.rule == "not-a-file"
 
 
@@ -86,7 +86,7 @@ def test_links_must_stay_inside(tmp_path: Path) -> None:
     (tmp_path / "real-too" / "a.png").write_bytes(png())
 
     def rule(relative: str) -> str | None:
-        result = check(tmp_path / "images", True, relative)
+        result = inspect_dataset_image(tmp_path / "images", True, relative)
         return result.rule if isinstance(result, ImageProblem) else None
 
     assert rule("sub/inside.png") is None
@@ -101,7 +101,9 @@ def test_a_file_too_large_to_be_an_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with path.open("wb") as file:
         file.truncate(images.MAX_FILE_BYTES + 1)
-    assert probe(path) == ImageProblem("undecodable-image", "'a.png' has 536,870,913 bytes; the limit is 536,870,912")
+    assert inspect_file(path) == ImageProblem(
+        "undecodable-image", "'a.png' has 536,870,913 bytes; the limit is 536,870,912"
+    )
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep\ndeep"), SystemError("x" * 999), KeyError(1)])
@@ -114,7 +116,7 @@ def test_whatever_a_decoder_raises_is_a_finding(
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", explode)
     path = tmp_path / "a.png"
     path.write_bytes(png())
-    assert isinstance(problem := probe(path), ImageProblem)
+    assert isinstance(problem := inspect_file(path), ImageProblem)
     assert problem.rule == "undecodable-image"
     assert "\n" not in problem.message and len(problem.message) < 300
 
@@ -123,6 +125,6 @@ def test_the_cap_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = tmp_path / "a.png"
     path.write_bytes(png(4, 4))
     monkeypatch.setattr(images, "MAX_PIXELS", 16)
-    assert isinstance(probe(path), Image)
+    assert isinstance(inspect_file(path), ImageInfo)
     monkeypatch.setattr(images, "MAX_PIXELS", 15)
-    assert probe(path) == ImageProblem("pixel-bomb", "'a.png' has 4 x 4 pixels; the limit is 15")
+    assert inspect_file(path) == ImageProblem("pixel-bomb", "'a.png' has 4 x 4 pixels; the limit is 15")

@@ -165,7 +165,7 @@ def test_any_changed_byte_makes_it_stale(
     tmp_path: Path, name: str, reason: str, remembered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if remembered:
-        monkeypatch.setattr("convkit.media.cache.SETTLING_NS", 0)
+        monkeypatch.setattr("convkit.media.cache.MIN_FILE_AGE_NS", 0)
     directory = passed(tmp_path)
     before = (directory / name).stat()
     flip(directory / name)

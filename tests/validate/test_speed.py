@@ -201,15 +201,15 @@ def pictures(tmp_path: Path, count: int = 5) -> Path:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The images that are opened, in an empty cache that takes files as they are."""
-    monkeypatch.setattr("convkit.media.cache.SETTLING_NS", 0)
+    monkeypatch.setattr("convkit.media.cache.MIN_FILE_AGE_NS", 0)
     looked: list[str] = []
-    probe = images.probe
+    inspect_file = images.inspect_file
 
     def watch(path: str, decode: bool = True, name: str | None = None) -> Any:
         looked.append(Path(path).name)
-        return probe(path, decode, name)
+        return inspect_file(path, decode, name)
 
-    monkeypatch.setattr(images, "probe", watch)
+    monkeypatch.setattr(images, "inspect_file", watch)
     return looked
 
 
@@ -253,7 +253,7 @@ def test_a_changed_byte_is_seen_even_where_the_time_is_set_back(tmp_path: Path, 
 
 
 def test_a_file_that_has_just_changed_is_not_remembered(tmp_path: Path, opened: list[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr("convkit.media.cache.SETTLING_NS", 3600 * 10**9)
+    monkeypatch.setattr("convkit.media.cache.MIN_FILE_AGE_NS", 3600 * 10**9)
     path = pictures(tmp_path)
     report_of(path), report_of(path)
     assert len(opened) == 10
@@ -328,7 +328,7 @@ def test_a_worker_that_looks_at_images_loads_little() -> None:
     modules = "sys, convkit.utils.pool, convkit.media.images"
     code = f"import {modules}; print({{'pydantic', 'numpy', 'PIL'}} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
-    assert images.look.__module__ == "convkit.media.images"
+    assert images.inspect_image.__module__ == "convkit.media.images"
 
 
 def test_many_known_images_behind_one_that_is_not(

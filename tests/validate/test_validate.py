@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convkit.errors import ConvkitError, DatasetError
-from convkit.media.images import Job
+from convkit.media.images import ImageJob
 from convkit.reporters.words import by_rule
 from convkit.utils.progress import Note, Progress
 from convkit.validate.run import validate
@@ -106,7 +106,7 @@ def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def run(task: Any, items: Any, workers: int, on_crash: Any, imports: Any = ()) -> Any:
         for item in items:
-            if isinstance(item, Job):
+            if isinstance(item, ImageJob):
                 looked.append(item.relative)
                 yield on_crash(item)
             else:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from convkit.media.images import FORMATS, ImageProblem, check
+from convkit.media.images import FORMATS, ImageProblem, inspect_dataset_image
 from convkit.profiles import ImageSize
 from convkit.schema import Row
 from convkit.train.models.tokenize import RowError
@@ -28,7 +28,7 @@ def load(row: Row, images: Path) -> list[PIL.Image.Image]:
 
 
 def _size(row_id: str, images: Path, path: str) -> ImageSize:
-    header = check(images, False, path)
+    header = inspect_dataset_image(images, False, path)
     if isinstance(header, ImageProblem):
         raise RowError(row_id, f"has an unusable image: {header.message}", _REMEDY)
     return ImageSize(header.width, header.height)

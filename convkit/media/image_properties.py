@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ORIENTATION_TAG = 0x0112
-SHAPE_SIDE = 16
-SHAPE_BITS = SHAPE_SIDE * SHAPE_SIDE
+HASH_SIDE = 16
+HASH_BITS = HASH_SIDE * HASH_SIDE
 _LEAST_STEP = 3
 """Grey levels between two cells that count as a step; compressing an image again moves the mean of a cell by less."""
 _LEAST_STEPS = 40
@@ -69,7 +69,7 @@ def pixel_digest(image: "Image") -> int:
     return digest.intdigest()
 
 
-def shape(image: "Image") -> str:
+def difference_hash(image: "Image") -> str:
     """The steps from dark to bright between neighbours in 16 rows of 17 cells, as 64 hexadecimal digits.
 
     Two sizes or compressions of one picture differ in a few of the 256 bits, different photographs in some 80. Empty
@@ -77,11 +77,11 @@ def shape(image: "Image") -> str:
     """
     import PIL.Image
 
-    small = _as(image, "L").resize((SHAPE_SIDE + 1, SHAPE_SIDE), PIL.Image.Resampling.BILINEAR)
+    small = _as(image, "L").resize((HASH_SIDE + 1, HASH_SIDE), PIL.Image.Resampling.BILINEAR)
     cells = small.tobytes()
-    lines = [cells[start : start + SHAPE_SIDE + 1] for start in range(0, len(cells), SHAPE_SIDE + 1)]
+    lines = [cells[start : start + HASH_SIDE + 1] for start in range(0, len(cells), HASH_SIDE + 1)]
     steps = "".join(["1" if b - a >= _LEAST_STEP else "0" for line in lines for a, b in pairwise(line)])
-    return f"{int(steps, 2):0{SHAPE_BITS // 4}x}" if steps.count("1") >= _LEAST_STEPS else ""
+    return f"{int(steps, 2):0{HASH_BITS // 4}x}" if steps.count("1") >= _LEAST_STEPS else ""
 
 
 def _as(image: "Image", mode: str) -> "Image":

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convkit.media import facts
-from convkit.media.images import Image, ImageProblem, probe
+from convkit.media import image_properties as properties
+from convkit.media.images import ImageInfo, ImageProblem, inspect_file
 from tests.fixtures.media_datasets import apng, cmyk_tiff
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16")
@@ -35,43 +35,45 @@ def bits(one: str, other: str) -> int:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_shape_outlives_compression_and_scaling_and_tells_pictures_apart(seed: int) -> None:
-    shape = facts.shape(picture(seed=seed))
+    shape = properties.difference_hash(picture(seed=seed))
     assert len(shape) == 64
-    assert bits(shape, facts.shape(again(picture(seed=seed), "JPEG", quality=60))) <= 7
-    assert bits(shape, facts.shape(picture(seed=seed).resize((192, 128)))) <= 7
-    assert bits(shape, facts.shape(picture(seed=seed + 5))) > 30
+    assert bits(shape, properties.difference_hash(again(picture(seed=seed), "JPEG", quality=60))) <= 7
+    assert bits(shape, properties.difference_hash(picture(seed=seed).resize((192, 128)))) <= 7
+    assert bits(shape, properties.difference_hash(picture(seed=seed + 5))) > 30
 
 
 def test_what_has_few_steps_has_no_shape() -> None:
     plain = PIL.Image.new("RGB", (64, 64), (200, 210, 220))
     plain.paste((10, 20, 30), (20, 20, 40, 40))
-    assert facts.shape(plain) == ""
+    assert properties.difference_hash(plain) == ""
 
 
 def test_equal_pixels_have_one_digest_whatever_the_format_and_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture()
-    expected = facts.pixel_digest(image)
-    assert facts.pixel_digest(again(image, "BMP")) == expected
-    assert facts.pixel_digest(again(image.convert("L"), "PNG")) == facts.pixel_digest(image.convert("L").convert("RGB"))
-    assert facts.pixel_digest(image.resize((64, 96))) != expected
-    assert facts.pixel_digest(picture(seed=1)) != expected
-    assert facts.pixel_digest(image.transpose(PIL.Image.Transpose.ROTATE_180)) != expected
-    monkeypatch.setattr(facts, "_STRIP_PIXELS", 1000)
-    assert facts.pixel_digest(image) == expected
+    expected = properties.pixel_digest(image)
+    assert properties.pixel_digest(again(image, "BMP")) == expected
+    assert properties.pixel_digest(again(image.convert("L"), "PNG")) == properties.pixel_digest(
+        image.convert("L").convert("RGB")
+    )
+    assert properties.pixel_digest(image.resize((64, 96))) != expected
+    assert properties.pixel_digest(picture(seed=1)) != expected
+    assert properties.pixel_digest(image.transpose(PIL.Image.Transpose.ROTATE_180)) != expected
+    monkeypatch.setattr(properties, "_STRIP_PIXELS", 1000)
+    assert properties.pixel_digest(image) == expected
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_kind_of_pixels_has_its_facts(mode: str) -> None:
     image = PIL.Image.new(mode, (20, 10))
-    assert facts.is_blank(image)
-    assert facts.pixel_digest(image) == facts.pixel_digest(image.copy())
-    assert facts.shape(image) == ""
+    assert properties.is_blank(image)
+    assert properties.pixel_digest(image) == properties.pixel_digest(image.copy())
+    assert properties.difference_hash(image) == ""
 
 
 def test_one_pixel_is_not_blank() -> None:
     image = PIL.Image.new("RGB", (20, 10), (1, 2, 3))
     image.putpixel((19, 9), (1, 2, 4))
-    assert not facts.is_blank(image)
+    assert not properties.is_blank(image)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_frames(tmp_path: Path, kind: str, frames: int, expected: bool) -> None:
     path = tmp_path / "a"
     first.save(path, kind, save_all=True, append_images=others)
     for decode in (True, False):
-        assert isinstance(found := probe(path, decode), Image)
+        assert isinstance(found := inspect_file(path, decode), ImageInfo)
         assert found.animated == expected
 
 
@@ -97,5 +99,5 @@ def test_no_bytes_raise(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     for decode in (True, False):
-        found = probe(path, decode)
+        found = inspect_file(path, decode)
         assert isinstance(found, ImageProblem) or (found.width > 0 and found.orientation in range(1, 9))
