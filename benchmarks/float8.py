@@ -104,7 +104,7 @@ def distances(ours: tuple[float, Tensor], exact: tuple[float, Tensor]) -> dict[s
 def losses(config: Config, steps: int) -> list[float]:
     """Of so many steps."""
     trainer, packs = _parts(config)
-    return [trainer.step(step, map(packs.batch, trainer.plan.packs(step))).loss for step in range(steps)]
+    return [trainer.step(step, map(packs.batch, trainer.schedule.micro_batches(step))).loss for step in range(steps)]
 
 
 if __name__ == "__main__":

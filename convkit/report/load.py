@@ -32,9 +32,9 @@ class Step(BaseModel):
     grad_norm: Finite | None
     rows: int = Field(ge=0)
     tokens: int = Field(ge=0)
-    trained_tokens: int = Field(ge=0)
+    supervised_tokens: int = Field(ge=0)
     seconds: Finite
-    images_a_second: Finite | None = None
+    images_per_second: Finite | None = None
     memory_gib: Finite | None = None
     skipped: bool = False
 

@@ -19,7 +19,7 @@ _CURVES = {
     "loss": ("Loss", True),
     "learning_rate": ("Learning rate", False),
     "grad_norm": ("Gradient norm, before clipping", True),
-    "images_a_second": ("Images a second", True),
+    "images_per_second": ("Images a second", True),
     "memory_gib": ("Memory at most, GiB", False),
 }
 
@@ -144,7 +144,7 @@ def _trained(run: Run) -> Iterator[tuple[str, str]]:
     yield "rows trained on", f"{sum(step.rows for step in run.steps):,}"
     yield "steps done", f"{len(run.steps):,}"
     yield "tokens", f"{sum(step.tokens for step in run.steps):,}"
-    yield "tokens with a loss", f"{sum(step.trained_tokens for step in run.steps):,}"
+    yield "tokens with a loss", f"{sum(step.supervised_tokens for step in run.steps):,}"
     yield "seconds in steps", f"{sum(step.seconds for step in run.steps):,.1f}"
     if skipped := sum(step.skipped for step in run.steps):
         yield "steps skipped, for float16 did not hold the gradients", f"{skipped:,}"

@@ -128,7 +128,7 @@ class Config:
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
     def decisive(self) -> dict[str, Any]:
-        """The options that have a bearing on the weights; data, model and plan are compared by their digests."""
+        """The options that have a bearing on the weights; data, model and schedule are compared by their digests."""
         return {f"--{name}": value for name, value in self.recorded().items() if name not in _INCONSEQUENTIAL}
 
 

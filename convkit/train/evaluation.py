@@ -55,13 +55,13 @@ class Evaluations:
             if self._world.first and (not step or folder.name > _name(step)):
                 shutil.rmtree(folder)
 
-    def __call__(self, step: int, model: Any, asked_to_stop: Callable[[], bool] = bool) -> Scores | None:
+    def __call__(self, step: int, model: Any, stop_requested: Callable[[], bool] = bool) -> Scores | None:
         """Evaluate after a step, 0 being none, if it is time and was not done yet; all processes call it.
 
         Args:
             step: how many were done.
             model: which answers.
-            asked_to_stop: whether this process should end before all is answered.
+            stop_requested: whether this process should end before all is answered.
 
         Returns:
             The scores, on the first process; None where nothing was to be done.
@@ -80,7 +80,7 @@ class Evaluations:
             with torch.autocast(
                 self._world.device.type, computed, enabled=computed is not torch.float32, cache_enabled=False
             ):
-                whole = self._answering(model, folder / PREDICTIONS, 0, self._world, self._bars, asked_to_stop)
+                whole = self._answering(model, folder / PREDICTIONS, 0, self._world, self._bars, stop_requested)
         finally:
             model.train()
         if not whole:

@@ -17,15 +17,15 @@ from convkit.train.checkpoint import store
 from convkit.train.config import Config, defaults
 from convkit.train.data import index
 from convkit.train.data.index import Dropped, Index
-from convkit.train.data.loader import Packs, batches, reading
-from convkit.train.data.schedule import Plan, PlanOptions
+from convkit.train.data.loader import MicroBatches, batches, worker_errors
+from convkit.train.data.schedule import BatchSchedule, ScheduleOptions
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.run import EVALUATION
 from convkit.train.evaluation import Evaluations, curves, summary
 from convkit.train.metrics import trackers
 from convkit.train.metrics.log import Log
-from convkit.train.metrics.throughput import Meter
+from convkit.train.metrics.throughput import Throughput
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import fingerprint
 from convkit.train.optim.sharding import shard
@@ -55,7 +55,7 @@ def train(config: Config, family: ModelFamily, world: World, bars: Bars = silent
     """
     trackers.require(config)
     requirements.require(config)
-    with deterministic(config.deterministic), reading():
+    with deterministic(config.deterministic), worker_errors():
         _train(config, family, world, bars, say)
 
 
@@ -63,33 +63,35 @@ def _train(config: Config, family: ModelFamily, world: World, bars: Bars, say: S
     speak: Say = say if world.first else lambda text: None
     bars = bars if world.first and config.tqdm else silent
     seen, rows = world.from_first(lambda: _look(config, family, bars))
-    plan = Plan(rows.tokens, _plan_options(config, family, len(rows.dropped)))
-    of = _identity(config, seen, plan)
+    schedule = BatchSchedule(rows.tokens, _plan_options(config, family, len(rows.dropped)))
+    of = _identity(config, seen, schedule)
     start = world.from_first(lambda: _open(config, of, rows.dropped))
-    world.from_first(lambda: run_info.write(config.output_dir, _record(config, seen, plan, world)))
+    world.from_first(lambda: run_info.write(config.output_dir, _record(config, seen, schedule, world)))
     if rows.dropped:
         speak(_told(config, rows))
     speak(
-        f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {plan.rows:,} rows planned in "
-        f"{plan.steps:,} steps; plan {plan.digest[:12]}"
+        f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {schedule.rows:,} rows planned in "
+        f"{schedule.steps:,} steps; schedule {schedule.digest[:12]}"
     )
-    evaluations = Evaluations(config, family, world, plan.steps, bars)
+    evaluations = Evaluations(config, family, world, schedule.steps, bars)
     shards = shard(trainable.load(family, config).train(), config, world)
-    trainer = Trainer(shards, plan, rows, config, world)
-    packs = Packs(rows, config.data_dir / layout.IMAGES, family, everywhere=shards.in_step)
-    found = memory.preflight(trainer, packs, family)
+    trainer = Trainer(shards, schedule, rows, config, world)
+    micro_batches = MicroBatches(
+        rows, config.data_dir / layout.IMAGES, family, add_dummy_sample=shards.requires_lockstep
+    )
+    found = memory.preflight(trainer, micro_batches, family)
     for line in memory.lines(found):
         speak(line)
     step, done = _restore(start, trainer, speak) if start else (0, 0)
     if config.check_checkpoint and not start:  # one that was gone on with is proof enough
         speak(trial(trainer, family))
-    meter = Meter(plan, rows, config, world, found.flops_per_token)
-    done = _steps(_Parts(trainer, packs, family, of, meter, evaluations, bars, speak), step, done)
-    if done != plan.rows:
-        raise ConvkitError(f"{plan.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
+    throughput = Throughput(schedule, rows, config, world, found.flops_per_token)
+    done = _steps(_Parts(trainer, micro_batches, family, of, throughput, evaluations, bars, speak), step, done)
+    if done != schedule.rows:
+        raise ConvkitError(f"{schedule.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
     if skipped := shards.scale.skipped:
-        speak(f"{skipped:,} of {plan.steps:,} steps were skipped: their gradients exceeded float16")
-    speak(f"{plan.rows:,} rows planned = {done:,} trained; {_finish(trainer, family)}")
+        speak(f"{skipped:,} of {schedule.steps:,} steps were skipped: their gradients exceeded float16")
+    speak(f"{schedule.rows:,} rows planned = {done:,} trained; {_finish(trainer, family)}")
 
 
 def _look(config: Config, family: ModelFamily, bars: Bars) -> tuple[receipt.Receipt, Index]:
@@ -118,8 +120,8 @@ def _told(config: Config, rows: Index) -> str:
     )
 
 
-def _plan_options(config: Config, family: ModelFamily, dropped: int) -> PlanOptions:
-    return PlanOptions(
+def _plan_options(config: Config, family: ModelFamily, dropped: int) -> ScheduleOptions:
+    return ScheduleOptions(
         epochs=config.num_train_epochs,
         batch_size=config.batch_size,
         max_tokens=config.max_tokens,
@@ -130,7 +132,7 @@ def _plan_options(config: Config, family: ModelFamily, dropped: int) -> PlanOpti
     )
 
 
-def _identity(config: Config, seen: receipt.Receipt, plan: Plan) -> dict[str, Any]:
+def _identity(config: Config, seen: receipt.Receipt, schedule: BatchSchedule) -> dict[str, Any]:
     """All that the weights of a run are a function of, beside the number of its processes."""
     rows = Dataset.open(config.data_dir).path(config.split).name
     return {
@@ -138,20 +140,20 @@ def _identity(config: Config, seen: receipt.Receipt, plan: Plan) -> dict[str, An
         "images": seen.media.digest,
         "model": fingerprint(config.model),
         **config.decisive(),
-        "plan": plan.digest,
+        "schedule": schedule.digest,
     }
 
 
-def _record(config: Config, seen: receipt.Receipt, plan: Plan, world: World) -> Record:
+def _record(config: Config, seen: receipt.Receipt, schedule: BatchSchedule, world: World) -> Record:
     planned = Planned(
         method=config.method,
-        rows=len(plan.lengths),
-        dropped=plan.options.dropped,
+        rows=len(schedule.lengths),
+        dropped=schedule.options.dropped,
         epochs=config.num_train_epochs,
-        steps=plan.steps,
-        packs=plan.count_packs(world.size),
-        tokens=sum(plan.lengths) * config.num_train_epochs,
-        digest=plan.digest,
+        steps=schedule.steps,
+        packs=schedule.count_micro_batches(world.size),
+        tokens=sum(schedule.lengths) * config.num_train_epochs,
+        digest=schedule.digest,
     )
     return Record(
         versions=versions(),
@@ -203,7 +205,7 @@ def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     state = store.read_state(path)
     store.load(path, trainer.sharding)
     trainer.sharding.scale.load(state.get("loss_scale", {}))
-    speak(f"going on after step {state['step']:,} of {trainer.plan.steps:,}")
+    speak(f"going on after step {state['step']:,} of {trainer.schedule.steps:,}")
     before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.sharding.name)
     if before != now:
         told = [f"{processes} processes{sharding and f' with {sharding}'}" for processes, sharding in (before, now)]
@@ -219,10 +221,10 @@ class _Parts:
     """What the steps of a run need."""
 
     trainer: Trainer
-    packs: Packs
+    micro_batches: MicroBatches
     family: ModelFamily
     of: dict[str, Any]
-    meter: Meter
+    throughput: Throughput
     evaluations: Evaluations
     bars: Bars
     speak: Say
@@ -230,26 +232,26 @@ class _Parts:
 
 def _steps(parts: _Parts, first: int, rows: int) -> int:
     """All steps from `first` on; returns how many rows were trained on, `rows` of them before."""
-    trainer, plan = parts.trainer, parts.trainer.plan
+    trainer, schedule = parts.trainer, parts.trainer.schedule
     config, world = trainer.config, trainer.world
-    order = (pack for step in range(first, plan.steps) for pack in trainer.packs(step))
-    with _asked_to_stop() as asked, Log(config, first, parts.meter, world) as log:
+    order = (micro_batch for step in range(first, schedule.steps) for micro_batch in trainer.micro_batches(step))
+    with _asked_to_stop() as asked, Log(config, first, parts.throughput, world) as log:
         parts.evaluations.forget(first)
         _evaluate(parts, log, first, asked)
-        reader = batches(parts.packs, order, config.dataloader_num_workers)
-        with closing(reader) as stream, parts.bars("training", "rows", parts.meter.text) as update:
-            for step in range(first, plan.steps):
+        reader = batches(parts.micro_batches, order, config.dataloader_num_workers)
+        with closing(reader) as stream, parts.bars("training", "rows", parts.throughput.text) as update:
+            for step in range(first, schedule.steps):
                 began = time.monotonic()
                 outcome = trainer.step(step, stream, lambda: bool(asked))
-                log.step(step, plan, trainer.index, outcome, time.monotonic() - began)
+                log.step(step, schedule, trainer.index, outcome, time.monotonic() - began)
                 rows += outcome.rows
-                update(rows, plan.rows)
+                update(rows, schedule.rows)
                 done = step + 1
-                saved = done == plan.steps or done % config.save_steps == 0 or outcome.stopped
+                saved = done == schedule.steps or done % config.save_steps == 0 or outcome.stopped
                 if saved:
                     _save(parts, done, rows)
-                if outcome.stopped and done < plan.steps:
-                    raise Stopped(f"stopped after step {done:,} of {plan.steps:,}. Go on with --resume auto.")
+                if outcome.stopped and done < schedule.steps:
+                    raise Stopped(f"stopped after step {done:,} of {schedule.steps:,}. Go on with --resume auto.")
                 try:
                     _evaluate(parts, log, done, asked)
                 except Stopped:
@@ -276,7 +278,7 @@ def _evaluate(parts: _Parts, log: Log, step: int, asked: list[int]) -> None:
     if found := parts.evaluations(step, parts.trainer.sharding.model, lambda: bool(asked)):
         log.evaluated(step, curves(found))
         for line in summary(found):
-            parts.speak(f"after step {step:,} of {parts.trainer.plan.steps:,}: {line}")
+            parts.speak(f"after step {step:,} of {parts.trainer.schedule.steps:,}: {line}")
 
 
 def _finish(trainer: Trainer, family: ModelFamily) -> Path:

@@ -88,11 +88,11 @@ def step(number: int) -> dict[str, Any]:
         "grad_norm": 1.5 if number % 7 else None,
         "rows": 1,
         "tokens": 300,
-        "trained_tokens": 50,
+        "supervised_tokens": 50,
         "seconds": 0.5,
         "images": 1,
-        "images_a_second": 2.0,
-        "tokens_a_second": 600.0,
+        "images_per_second": 2.0,
+        "tokens_per_second": 600.0,
         "memory_gib": 1.25,
     }
 

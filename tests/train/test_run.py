@@ -131,11 +131,11 @@ def test_two_processes_come_to_the_same(dataset: Path, family: Phi3VFamily, tmp_
 def test_what_comes_of_a_run(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     out = tmp_path / "run"
     said = train(dataset, family, out, num_train_epochs=3, save_steps=2, save_total_limit=2, learning_rate=0.003)
-    assert said[0].startswith("full: 10 rows x 3 epochs = 30 rows planned in 9 steps; plan ")
+    assert said[0].startswith("full: 10 rows x 3 epochs = 30 rows planned in 9 steps; schedule ")
     assert said[-1] == f"30 rows planned = 30 trained; {out / 'final'}"
     towers = {line.split(":")[0]: line for line in said[1:-1]}
     assert list(towers) == [
-        *("heaviest pack", "language", "vision", "head"),
+        *("heaviest micro-batch", "language", "vision", "head"),
         *("estimated time of the whole run", "checkpoint"),
     ]
     assert all(" 0 of " not in line for line in towers.values())
@@ -166,8 +166,8 @@ def test_adapters_are_loaded_by_peft(dataset: Path, family: Phi3VFamily, tmp_pat
 
 def test_preflight_changes_nothing(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     config = runs.config(dataset, family.directory, tmp_path)
-    trainer, packs = runs.parts(config, family)
-    expected = [trainer.step(step, map(packs.batch, trainer.plan.packs(step))).loss for step in range(3)]
+    trainer, micro_batches = runs.parts(config, family)
+    expected = [runs.step(trainer, micro_batches, step).loss for step in range(3)]
     train(dataset, family, tmp_path / "run")
     assert losses(tmp_path / "run") == expected
 
@@ -190,7 +190,7 @@ def test_preflight_reaches_what_sees_though_the_heaviest_pack_is_text(
         config = runs.config(data, checkpoint, tmp_path / "run", batch_size_per_gpu=1)
         found = memory.preflight(*runs.parts(config, family), family)
         assert found.rows == 1
-        assert found.towers["vision"].reached
+        assert found.parts["vision"].with_gradient
         assert with_images[: len(expected)] == expected
         with_images.clear()
 
@@ -217,14 +217,14 @@ def test_the_heaviest_pack_that_does_not_fit_is_named(
         raise torch.OutOfMemoryError("out of memory. Tried to allocate")
 
     monkeypatch.setattr(trainer.Trainer, "forward_backward", full)
-    with pytest.raises(ConvkitError, match=r"heaviest pack, of [\d,]+ tokens \(rows 'r\d'.*Lower --max_tokens"):
+    with pytest.raises(ConvkitError, match=r"heaviest micro-batch, of [\d,]+ tokens \(rows 'r\d'.*Lower --max_tokens"):
         train(dataset, family, tmp_path / "run")
 
 
 CHANGES: dict[str, dict[str, Any]] = {
     "--learning_rate 0.001 there, 0.002 here": {"learning_rate": 0.002},
     "--weight_decay 0.01 there, 0.0 here": {"weight_decay": 0.0},
-    "--batch_size 4 there, 5 here.*; plan '": {"batch_size": 5},
+    "--batch_size 4 there, 5 here.*; schedule '": {"batch_size": 5},
     "--use_lora False there, True here": {"use_lora": True},
 }
 

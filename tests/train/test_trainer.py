@@ -29,10 +29,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gradients(dataset: Path, family: Phi3VFamily, **options: Any) -> tuple[int, float, dict[str, torch.Tensor]]:
-    """Packs, loss and gradients of the first global batch."""
-    trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset, **options), family)
-    chosen = trainer.plan.packs(0)
-    losses = trainer.backward(0, chosen, map(packs.batch, chosen))
+    """Micro-batches, loss and gradients of the first global batch."""
+    trainer, micro_batches = runs.parts(runs.config(dataset, family.directory, dataset, **options), family)
+    chosen = trainer.schedule.micro_batches(0)
+    losses = trainer.backward(0, chosen, map(micro_batches.batch, chosen))
     named = {name: p.grad for name, p in trainer.sharding.model.named_parameters() if p.grad is not None}
     return len(chosen), float(losses.sum()), named
 
@@ -60,9 +60,9 @@ def test_nor_do_they_change_losses_and_weights(dataset: Path, family: Phi3VFamil
     found = []
     for layout in ({}, {"max_tokens": 400}, {"batch_size_per_gpu": 1}):
         config = runs.config(dataset, family.directory, dataset, num_train_epochs=2, **layout, **METHODS[method])
-        trainer, packs = runs.parts(config, family)
-        steps = range(trainer.plan.steps)
-        losses = [trainer.step(step, map(packs.batch, trainer.plan.packs(step))).loss for step in steps]
+        trainer, micro_batches = runs.parts(config, family)
+        steps = range(trainer.schedule.steps)
+        losses = [runs.step(trainer, micro_batches, step).loss for step in steps]
         found.append((losses, dict(trainer.sharding.model.named_parameters())))
     losses, weights = found[0]
     for other_losses, other in found[1:]:
@@ -87,8 +87,8 @@ def test_what_is_trained(dataset: Path, family: Phi3VFamily, method: str) -> Non
 
 def test_the_losses_are_those_of_a_plain_loop(dataset: Path, family: Phi3VFamily) -> None:
     config = runs.config(dataset, family.directory, dataset, batch_size=1, num_train_epochs=2)
-    trainer, packs = runs.parts(config, family)
-    ours = [trainer.step(step, map(packs.batch, trainer.plan.packs(step))).loss for step in range(trainer.plan.steps)]
+    trainer, micro_batches = runs.parts(config, family)
+    ours = [runs.step(trainer, micro_batches, step).loss for step in range(trainer.schedule.steps)]
 
     model = family.load(torch.float32).train()
     decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
@@ -97,7 +97,7 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, family: Phi3VFamily
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=BETAS, eps=EPSILON)
     theirs = []
     for step in range(20):
-        (number,) = trainer.plan.batch(step)
+        (number,) = trainer.schedule.batch(step)
         sample = family.encode(trainer.index.row(number), dataset / "images")
         logits = model(input_ids=sample.input_ids[None], **sample.image_inputs).logits[0]
         loss = F.cross_entropy(logits[:-1], sample.labels[1:])
@@ -115,14 +115,14 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, family: Phi3VFamily
 
 def test_in_bfloat16_what_is_trained_stays_in_float32(dataset: Path, family: Phi3VFamily) -> None:
     config = runs.config(dataset, family.directory, dataset, bf16=True, freeze_vision_model=True)
-    trainer, packs = runs.parts(config, family)
+    trainer, micro_batches = runs.parts(config, family)
     for module in trainer.sharding.model.modules():
         for parameter in module.parameters(recurse=False):
             narrow = isinstance(module, torch.nn.Linear) and not parameter.requires_grad
             assert parameter.dtype is (torch.bfloat16 if narrow else torch.float32)
     plain, _ = runs.parts(runs.config(dataset, family.directory, dataset), family)
-    ours = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
-    exact = plain.step(0, map(packs.batch, plain.plan.packs(0)))
+    ours = runs.step(trainer, micro_batches, 0)
+    exact = runs.step(plain, micro_batches, 0)
     assert ours.loss != exact.loss
     assert ours.loss == pytest.approx(exact.loss, rel=0.02)
 
@@ -131,13 +131,13 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
     dataset: Path, family: Phi3VFamily
 ) -> None:
     config = runs.config(dataset, family.directory, dataset, batch_size_per_gpu=1)
-    trainer, packs = runs.parts(config, family)
+    trainer, micro_batches = runs.parts(config, family)
     before = {name: p.clone() for name, p in trainer.sharding.model.named_parameters()}
-    chosen = trainer.plan.packs(0)
+    chosen = trainer.schedule.micro_batches(0)
     guilty = trainer.index.row(chosen[2][0]).id
 
     def spoilt() -> Any:
-        for number, batch in enumerate(map(packs.batch, chosen)):
+        for number, batch in enumerate(map(micro_batches.batch, chosen)):
             if number == 2:
                 batch["position_ids"] = batch["position_ids"].double() * float("inf")
             yield batch
@@ -150,20 +150,24 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
 @pytest.mark.parametrize(
     ("options", "told", "untold"),
     [
-        ({}, "--optim adamw_bf16, share the model out with --deepspeed zero2 or --fsdp, or train adapters", "all"),
+        ({}, "--optim adamw_bf16, shard the model with --deepspeed zero2 or --fsdp, or train LoRA adapters", "all"),
         (
             {"bf16": True, "optim": "adamw_bf16", "gradient_checkpointing": "auto"},
-            "--gradient_checkpointing all, share",
+            "--gradient_checkpointing all, shard",
             "adamw_bf16",
         ),
         (
             {"gradient_checkpointing": "none"},
-            "let layers compute twice with --gradient_checkpointing auto, keep less",
+            "recompute activations with --gradient_checkpointing auto, keep smaller",
             "all",
         ),
-        ({"use_lora": True}, "Lower --max_tokens or --num_crops, or keep weights in 4 bits with --use_qlora.", "fsdp"),
+        (
+            {"use_lora": True},
+            "Lower --max_tokens or --num_crops, or keep frozen weights in 4 bits with --use_qlora.",
+            "fsdp",
+        ),
         ({"use_qlora": True}, "Lower --max_tokens or --num_crops.", "qlora"),
-        ({"fsdp": True}, "Lower --max_tokens or --num_crops, or train adapters with --use_lora.", "adamw_bf16"),
+        ({"fsdp": True}, "Lower --max_tokens or --num_crops, or train LoRA adapters with --use_lora.", "adamw_bf16"),
     ],
 )
 def test_a_pack_that_is_too_large_is_answered_by_what_is_not_done_yet(
@@ -171,8 +175,8 @@ def test_a_pack_that_is_too_large_is_answered_by_what_is_not_done_yet(
 ) -> None:
     config = runs.config(dataset, family.directory, dataset, **{"gradient_checkpointing": "all", **options})
     plain, _ = runs.parts(runs.config(dataset, family.directory, dataset), family)
-    trainer = Trainer(plain.sharding, plain.plan, plain.index, config, runs.ONE)
-    answer = str(trainer.out_of_memory("Pack 1", (0,), torch.OutOfMemoryError("CUDA out of memory.")))
+    trainer = Trainer(plain.sharding, plain.schedule, plain.index, config, runs.ONE)
+    answer = str(trainer.out_of_memory("Micro-batch 1", (0,), torch.OutOfMemoryError("CUDA out of memory.")))
     assert told in answer and untold not in answer.split("CUDA out of memory.")[1]
 
 

@@ -19,7 +19,7 @@ from convkit.train.bench.data import Data, named_data_set, read
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.bench.synthetic import write
 from convkit.train.bench.workloads import WORKLOADS
-from convkit.train.data.loader import Packs, batches
+from convkit.train.data.loader import MicroBatches, batches
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
 from convkit.train.models import row_images
@@ -129,7 +129,7 @@ def _one_thread() -> Iterator[None]:
 
 def _stages(data: Data, family: Phi3VFamily, numbers: Sequence[int], update: Progress) -> dict[str, float]:
     """Seconds of all rows; what a batch takes beyond its parts is the rest."""
-    packs, watch = Packs(data.index, data.images, family), _Watch()
+    packs, watch = MicroBatches(data.index, data.images, family), _Watch()
     for done, number in enumerate(numbers, 1):
         row = data.index.row(number)
         with watch(REST):
@@ -165,7 +165,7 @@ class _Watch:
 
 def _rate(data: Data, family: Phi3VFamily, numbers: Sequence[int], workers: int) -> float:
     """Images a second, from the first batch on: processes have started by then."""
-    packs = Packs(data.index, data.images, family)
+    packs = MicroBatches(data.index, data.images, family)
     stream = batches(packs, iter([(number,) for number in numbers]), workers)
     next(stream)
     began = time.perf_counter()

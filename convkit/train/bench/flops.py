@@ -39,7 +39,7 @@ def shape(index: Index, number: int, images: Path, num_crops: int) -> Shape:
     """Of a row, from the headers of its images."""
     laid = [hd_size(*size, num_crops) for size in row_images.sizes(index.row(number), images)]
     crops = sum(1 + size.padded[0] // TILE * (size.padded[1] // TILE) for size in laid)
-    return Shape(index.tokens[number], index.trained[number], sum(size.tokens for size in laid), crops)
+    return Shape(index.tokens[number], index.supervised[number], sum(size.tokens for size in laid), crops)
 
 
 _BESIDE = ("vision_embed_tokens", "q_proj", "k_proj", "v_proj")

@@ -15,7 +15,7 @@ from convkit.train.bench.results import Figures, figures
 from convkit.train.bench.run import Run, Steps
 from convkit.train.bench.timeline import Timeline
 from convkit.train.config import Config
-from convkit.train.data.schedule import Plan, PlanOptions
+from convkit.train.data.schedule import BatchSchedule, ScheduleOptions
 from convkit.train.distributed.world import World
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import Sharding
@@ -58,19 +58,19 @@ class Contender:
         seen = Run(trainer, data, self.family, timeline, steps)(bars)
         return figures(seen, steps, plan, data.index, self._costs(model, data, plan, steps), building, peak)
 
-    def _costs(self, model: nn.Module, data: Data, plan: Plan, steps: Steps) -> list[dict[str, int]]:
+    def _costs(self, model: nn.Module, data: Data, plan: BatchSchedule, steps: Steps) -> list[dict[str, int]]:
         """Of each row of the measured steps."""
         work, rows = Flops(model), [row for step in steps.counted for row in plan.batch(step)]
         return [work.row(shape(data.index, row, data.images, self.family.num_crops)) for row in rows]
 
-    def _plan(self, data: Data, steps: Steps) -> Plan:
+    def _plan(self, data: Data, steps: Steps) -> BatchSchedule:
         """All rows, as often as it takes for so many steps."""
         config = self.config
-        options = PlanOptions(
+        options = ScheduleOptions(
             epochs=-(-steps.total // -(-len(data.index) // config.batch_size)),
             batch_size=config.batch_size,
             max_tokens=config.max_tokens,
             max_rows=config.batch_size_per_gpu,
             seed=config.seed,
         )
-        return Plan(data.index.tokens, options)
+        return BatchSchedule(data.index.tokens, options)

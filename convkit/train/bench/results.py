@@ -8,7 +8,7 @@ from convkit.train.bench.flops import PARTS
 from convkit.train.bench.run import Seen, Steps
 from convkit.train.bench.timeline import SECTIONS
 from convkit.train.data.index import Index
-from convkit.train.data.schedule import Plan
+from convkit.train.data.schedule import BatchSchedule
 
 TERA = 1e12
 
@@ -50,7 +50,13 @@ class Figures:
 
 
 def figures(
-    seen: Seen, steps: Steps, plan: Plan, index: Index, costs: list[dict[str, int]], building: float, peak: float
+    seen: Seen,
+    steps: Steps,
+    plan: BatchSchedule,
+    index: Index,
+    costs: list[dict[str, int]],
+    building: float,
+    peak: float,
 ) -> Figures:
     """Make figures.
 
@@ -60,7 +66,7 @@ def figures(
         peak: what matrix products come to, in FLOP/s.
     """
     rows = [row for step in steps.counted for row in plan.batch(step)]
-    packs = [pack for step in steps.counted for pack in plan.packs(step)]
+    packs = [pack for step in steps.counted for pack in plan.micro_batches(step)]
     seconds = [sum(step.values()) / 1000 for step in seen.sections]
     total = sum(seconds)
     flops = sum(sum(parts.values()) for parts in costs)

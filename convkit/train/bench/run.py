@@ -8,9 +8,9 @@ from convkit.train.bench import gpu
 from convkit.train.bench.data import Data
 from convkit.train.bench.instrumented import watched
 from convkit.train.bench.timeline import Timeline
-from convkit.train.data.loader import Batch, Packs, batches
+from convkit.train.data.loader import Batch, MicroBatches, batches
 from convkit.train.metrics.log import Log
-from convkit.train.metrics.throughput import Meter
+from convkit.train.metrics.throughput import Throughput
 from convkit.train.models.family import ModelFamily
 from convkit.train.preflight import memory
 from convkit.train.trainer import Trainer
@@ -64,14 +64,14 @@ class Run:
 
     def __init__(self, trainer: Trainer, data: Data, family: ModelFamily, timeline: Timeline, steps: Steps) -> None:
         self._trainer, self._data, self._timeline, self._steps = trainer, data, timeline, steps
-        self._packs, self._family = Packs(data.index, data.images, family), family
+        self._packs, self._family = MicroBatches(data.index, data.images, family), family
 
     def __call__(self, bars: Bars) -> Seen:
         """Warm up, measure, and profile."""
         trainer, steps, device = self._trainer, self._steps, self._trainer.world.device
         began = time.perf_counter()
         found = memory.preflight(trainer, self._packs, self._family)
-        meter = Meter(trainer.plan, trainer.index, trainer.config, trainer.world, found.flops_per_token)
+        meter = Throughput(trainer.schedule, trainer.index, trainer.config, trainer.world, found.flops_per_token)
         again = steps.again if device.type == "cuda" else range(0)
         stream = self._stream([*range(steps.total), *again])
         with Log(trainer.config, 0, meter, trainer.world) as log, bars("training", "steps", meter.text) as update:
@@ -94,12 +94,12 @@ class Run:
         return Seen(sections, losses, peaks, busy, warming, list(memory.lines(found)))
 
     def _stream(self, steps: Sequence[int]) -> Iterator[Batch]:
-        order = (pack for step in steps for pack in self._trainer.packs(step))
+        order = (pack for step in steps for pack in self._trainer.micro_batches(step))
         return watched(batches(self._packs, order, self._trainer.config.dataloader_num_workers), self._timeline)
 
     def _step(self, step: int, stream: Iterator[Batch], log: Log) -> float:
         self._timeline.begin()
         began = time.monotonic()
         outcome = self._trainer.step(step, stream)
-        log.step(step, self._trainer.plan, self._trainer.index, outcome, time.monotonic() - began)
+        log.step(step, self._trainer.schedule, self._trainer.index, outcome, time.monotonic() - began)
         return outcome.loss

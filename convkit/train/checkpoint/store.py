@@ -3,7 +3,7 @@
     RUN/checkpoints/step-00000500/
         model/ or adapter/     for use: the official layout in the type that is computed in, or PEFT's
         state.safetensors      for going on: what is trained, and the optimizer's moments, in float32
-        state.json             the position in the plan, and of what run it is
+        state.json             the position in the schedule, and of what run it is
 
 There is no state of random numbers and none of the schedule: both follow from the position. Nothing is pickled.
 """

@@ -1,4 +1,4 @@
-"""What must be known of every row before the first step: where it lies, and how long it is. No image is decoded."""
+"""Row index of a split: where each row lies in the file, and how many tokens it has. No image is decoded."""
 
 from array import array
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from convkit.utils.progress import Progress
 
 
 class Dropped(NamedTuple):
-    """A row that was left out because it is too long."""
+    """A row that was left out because it has too many tokens."""
 
     line: int
     id: str
@@ -26,39 +26,40 @@ Measure = Callable[[Row], RowLength]
 
 @dataclass
 class Index:
-    """The rows of a split, in 20 bytes each."""
+    """The rows of a split, stored in 20 bytes each."""
 
     path: Path
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     tokens: "array[int]" = field(default_factory=lambda: array("I"))
-    trained: "array[int]" = field(default_factory=lambda: array("I"))
+    supervised: "array[int]" = field(default_factory=lambda: array("I"))
+    """Supervised tokens of each row: those with a loss."""
     images: "array[int]" = field(default_factory=lambda: array("I"))
     dropped: list[Dropped] = field(default_factory=list)
-    """Rows of the split that are none of these."""
+    """Rows of the split that are not in the index."""
     shortest_with_images: int | None = None
-    """The number of the row with the fewest tokens among those that have images; None if none has."""
+    """Position of the shortest row that has images; None if no row has any."""
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def add(self, row: Row, length: RowLength, offset: int) -> None:
-        """Note a row that begins at a byte of the file."""
+        """Append a row that begins at byte `offset` of the file."""
         self.images.append(sum(len(turn.images) for turn in row.conversations))
         shortest = self.shortest_with_images
         if self.images[-1] and (shortest is None or length.tokens < self.tokens[shortest]):
             self.shortest_with_images = len(self)
         self.offsets.append(offset)
         self.tokens.append(length.tokens)
-        self.trained.append(length.supervised)
+        self.supervised.append(length.supervised)
 
     @property
     def lightest(self) -> int:
-        """The number of the row with the fewest tokens that goes through all of the model: one with images, if any."""
+        """Return the position of the shortest row that uses the whole model: one with images, if there is any."""
         shortest = self.shortest_with_images
         return min(range(len(self)), key=self.tokens.__getitem__) if shortest is None else shortest
 
     def row(self, number: int) -> Row:
-        """Read one row; rows are counted from 0."""
+        """Read one row by its position, counted from 0."""
         with self.path.open("rb") as file:
             file.seek(self.offsets[number])
             return Row.model_validate_json(file.readline(MAX_LINE_BYTES))
@@ -67,23 +68,23 @@ class Index:
 def build(
     dataset: Dataset, split: str, measure: Measure, max_tokens: int, progress: Progress, drop_overlong: bool = False
 ) -> Index:
-    """Read all rows of a split once.
+    """Read all rows of a split once and return their index.
 
     Args:
-        measure: tells a row's length; what it raises names the row.
-        max_tokens: longer rows are refused.
-        progress: called with rows done, and in all.
-        drop_overlong: longer rows are left out and counted instead.
+        measure: returns a row's length; its errors name the row.
+        max_tokens: longer rows are an error.
+        progress: called with the number of rows done and the total.
+        drop_overlong: leave out longer rows and list them in `Index.dropped`.
 
     Raises:
-        DatasetError: there is no such split, or a row is not sound, too long, or without anything to learn.
+        DatasetError: the split does not exist, or a row is invalid, too long, or without supervised tokens.
     """
     path = dataset.path(split)
     index, offset, total = Index(path), 0, dataset.manifest.splits[split].rows
     for done, (line, (_, row)) in enumerate(zip(read_lines(path), dataset.rows(split), strict=True), 1):
         length = measure(row)
         if not length.supervised:
-            raise DatasetError(f"{path}:{line.number}: row {row.id!r} has nothing to train on. Leave it out.")
+            raise DatasetError(f"{path}:{line.number}: row {row.id!r} has no supervised tokens. Leave it out.")
         if length.tokens <= max_tokens:
             index.add(row, length, offset)
         elif drop_overlong:
@@ -91,8 +92,8 @@ def build(
         else:
             raise DatasetError(
                 f"{path}:{line.number}: row {row.id!r} has {length.tokens:,} tokens, more than --max_tokens "
-                f"{max_tokens:,}; nothing is ever cut. Raise --max_tokens, lower --num_crops, leave the row out, or "
-                "leave all such rows out with --drop_overlong."
+                f"{max_tokens:,}; rows are never truncated. Raise --max_tokens, lower --num_crops, leave the row out, "
+                "or leave out all such rows with --drop_overlong."
             )
         offset += len(line.raw) + 1
         progress(done, total)

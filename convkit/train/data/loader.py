@@ -1,4 +1,4 @@
-"""Packs of the plan as batches, read by worker processes ahead of the model."""
+"""Data loading: read the schedule's micro-batches in worker processes, ahead of the model."""
 
 import atexit
 import multiprocessing
@@ -14,42 +14,43 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from convkit.errors import ConvkitError
 from convkit.train.data.index import Index
-from convkit.train.data.schedule import Pack
+from convkit.train.data.schedule import MicroBatch
 from convkit.train.models.collate import Sample
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.tokenize import IGNORE_INDEX
 
 Batch = dict[str, Any]
-_AHEAD = 4
+_PREFETCH = 4
+"""Micro-batches that each worker process reads ahead."""
 
 
-class Packs(Dataset[Any]):
-    """Batches by the numbers of their rows.
+class MicroBatches(Dataset[Any]):
+    """Model inputs by the indices of their rows.
 
     Args:
-        everywhere: whether each must go through all of the model: then one without images gets the lightest row as a
-            companion, of which nothing is learnt. Otherwise processes that share a model would wait for one another.
+        add_dummy_sample: add the lightest row, without labels, to each micro-batch that has no image. Every micro-batch
+            then runs the vision tower, as sharded models need it: a rank that skips modules makes the others wait.
     """
 
-    def __init__(self, index: Index, images: Path, family: ModelFamily, everywhere: bool = False) -> None:
-        self._index, self._images, self._family, self._everywhere = index, images, family, everywhere
+    def __init__(self, index: Index, images: Path, family: ModelFamily, add_dummy_sample: bool = False) -> None:
+        self._index, self._images, self._family, self._add_dummy_sample = index, images, family, add_dummy_sample
 
-    def batch(self, pack: Pack) -> Batch:
-        """Read and decode what a pack needs; an empty one needs `everywhere`.
+    def batch(self, micro_batch: MicroBatch) -> Batch:
+        """Read, decode and collate the rows of a micro-batch; an empty one needs `add_dummy_sample`.
 
         Raises:
-            ConvkitError: a row cannot be read, or is not as long any more as when the run was planned.
+            ConvkitError: a row cannot be read, or its length differs from the one in the schedule.
         """
-        samples = [self._sample(number) for number in pack]
-        if self._everywhere and (not samples or self._lacks_images(samples)):
-            companion = self._sample(self._index.lightest)
-            samples.append(replace(companion, labels=torch.full_like(companion.labels, IGNORE_INDEX)))
+        samples = [self._sample(number) for number in micro_batch]
+        if self._add_dummy_sample and (not samples or self._misses_images(samples)):
+            dummy = self._sample(self._index.lightest)
+            samples.append(replace(dummy, labels=torch.full_like(dummy.labels, IGNORE_INDEX)))
         batch = self._family.collate(samples, packed=self._family.supports_packing)
-        if self._family.supports_packing:  # found here, where looking at labels costs the GPU no time
+        if self._family.supports_packing:  # computed here, where reading labels does not make the GPU wait
             batch["logits_to_keep"] = (batch["labels"][0, 1:] != IGNORE_INDEX).nonzero()[:, 0]
         return batch
 
-    def _lacks_images(self, samples: list[Sample]) -> bool:
+    def _misses_images(self, samples: list[Sample]) -> bool:
         return self._index.shortest_with_images is not None and not any(sample.image_inputs for sample in samples)
 
     def _sample(self, number: int) -> Sample:
@@ -57,43 +58,43 @@ class Packs(Dataset[Any]):
         sample = self._family.encode(row, self._images)
         if len(sample) != self._index.tokens[number]:
             raise ConvkitError(
-                f"Row {row.id!r} has {len(sample):,} tokens now, but had {self._index.tokens[number]:,} when the "
-                "run was planned: its images have changed. Restore them, or validate the data set again."
+                f"Row {row.id!r} has {len(sample):,} tokens now, but had {self._index.tokens[number]:,} when the run "
+                "started: its images have changed. Restore them, or validate the data set again."
             )
         return sample
 
-    def __getitem__(self, pack: Pack) -> Batch | ConvkitError:
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch | ConvkitError:
         try:
-            return self.batch(pack)
-        except ConvkitError as error:  # as a value: a worker's exceptions come back with its traceback in the message
+            return self.batch(micro_batch)
+        except ConvkitError as error:  # returned, because torch puts a worker's traceback into a raised message
             return ConvkitError(str(error))
 
 
-class _Order(Sampler[Pack]):
-    """A stream of packs, as torch asks for it."""
+class _FixedOrder(Sampler[MicroBatch]):
+    """Pass a given order of micro-batches to torch's DataLoader."""
 
-    def __init__(self, packs: Iterator[Pack]) -> None:
-        self._packs = packs
+    def __init__(self, micro_batches: Iterator[MicroBatch]) -> None:
+        self._micro_batches = micro_batches
 
-    def __iter__(self) -> Iterator[Pack]:
-        return self._packs
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return self._micro_batches
 
 
-def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Generator[Batch]:
-    """The batches of packs, in their order whatever the number of workers.
+def batches(dataset: Dataset[Any], order: Iterator[MicroBatch], workers: int) -> Generator[Batch]:
+    """Yield the batches of micro-batches in the given order, whatever the number of worker processes.
 
     Raises:
-        ConvkitError: see `Packs.batch`.
+        ConvkitError: see `MicroBatches.batch`.
     """
     loader: DataLoader[Any] = DataLoader(
-        packs,
+        dataset,
         batch_size=None,
-        sampler=_Order(order),
+        sampler=_FixedOrder(order),
         num_workers=workers,
-        prefetch_factor=_AHEAD if workers else None,
-        collate_fn=_as_is,
+        prefetch_factor=_PREFETCH if workers else None,
+        collate_fn=_unchanged,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_ignore_sigterm,
     )
     for outcome in loader:
         if isinstance(outcome, ConvkitError):
@@ -102,11 +103,11 @@ def batches(packs: Dataset[Any], order: Iterator[Pack], workers: int) -> Generat
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Around whatever goes on while `batches` reads: torch raises in the midst of it where a worker process was killed.
+def worker_errors() -> Iterator[None]:
+    """Explain torch's error about a data-loading process that was killed; torch raises it at any point.
 
     Raises:
-        ConvkitError: one was.
+        ConvkitError: a data-loading process was killed.
     """
     try:
         yield
@@ -114,26 +115,26 @@ def reading() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise ConvkitError(
-            f"A process that reads images has died, mostly for want of memory: {str(error).splitlines()[0]} Have fewer "
-            "with --dataloader_num_workers, or give the machine or container more memory, or room in /dev/shm. Then "
-            "run the same again; a training run goes on with --resume auto."
+            "A data-loading process was killed, most often because memory ran out: "
+            f"{str(error).splitlines()[0]} Lower --dataloader_num_workers, or give the machine or container more "
+            "memory or a larger /dev/shm. Then run the same command again; a training run continues with --resume auto."
         ) from None
 
 
-def _as_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals(worker: int) -> None:
-    """A scheduler signals all processes of a job at once; the first process must still get its batches, and saves."""
+def _ignore_sigterm(worker: int) -> None:
+    """Ignore SIGTERM, which a scheduler sends to all processes: the main process needs its batches until it saves."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @atexit.register
-def _end_workers() -> None:
-    """Those that an unforeseen error has left: asked by SIGTERM alone, they would be waited for without end.
+def _kill_workers() -> None:
+    """Kill workers left by an unexpected error: they ignore SIGTERM, so Python would wait for them forever.
 
-    Only daemons, which torch's workers are: whoever started others waits for them.
+    Only daemon processes are killed, as torch's workers are; other processes belong to whoever started them.
     """
     workers = [worker for worker in multiprocessing.active_children() if worker.daemon]
     if workers:

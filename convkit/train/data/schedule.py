@@ -1,8 +1,8 @@
-"""The whole run, laid out before its first step: which rows are trained on when, where, and with which others.
+"""Batch schedule of a run: which rows each rank trains on in each step, and how they are packed into micro-batches.
 
-A plan is a function of the rows' lengths and a few options: it needs no image, no model and no state, so that any
-step of it can be asked for at once. Digests of 64 bits order the rows, which are the same on every machine and in
-every version of Python.
+The schedule depends only on the rows' lengths and a few options. It needs no image, model or state, so any step can
+be computed directly; this is what makes resuming exact. Rows are shuffled by 64-bit hashes, which are the same on every
+machine and in every Python version.
 """
 
 import hashlib
@@ -17,41 +17,41 @@ from xxhash import xxh3_64_intdigest
 from convkit.errors import ConvkitError
 
 VERSION = 1
-"""Raised whenever the same lengths and options give another plan."""
+"""Increase this whenever the same lengths and options give another schedule."""
 
-Pack = tuple[int, ...]
-"""Numbers of the rows that go through the model together."""
+MicroBatch = tuple[int, ...]
+"""Indices of the rows that go through the model together."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions:
-    """What a plan depends on beside the rows."""
+class ScheduleOptions:
+    """The options that a schedule depends on, besides the rows' lengths."""
 
     epochs: int
     batch_size: int
-    """Rows of a global batch; the last one of an epoch has those that are left."""
+    """Rows per global batch; the last batch of an epoch has the remaining rows."""
     max_tokens: int
-    """Of a pack."""
+    """Token limit per micro-batch."""
     max_rows: int | None = None
-    """Of a pack; no limit if not given."""
+    """Row limit per micro-batch; None means no limit."""
     seed: int = 0
     padded: bool = False
-    """Rows of a pack are filled up to its longest, instead of laid end to end; the filling counts as tokens."""
+    """Pad the rows of a micro-batch to its longest row instead of packing them; padding counts as tokens."""
     dropped: int = 0
-    """Rows that were left out because no pack may be so long; they are not among the lengths."""
+    """Number of rows left out because they exceed `max_tokens`; their lengths are not in the schedule."""
 
 
-class Plan:
-    """Steps are counted from 0 through all epochs.
+class BatchSchedule:
+    """All steps of a run, counted from 0 through all epochs.
 
     Args:
         lengths: tokens of each row.
 
     Raises:
-        ConvkitError: there are no rows, or one is longer than a pack may be.
+        ConvkitError: there are no rows, or a row exceeds `max_tokens`.
     """
 
-    def __init__(self, lengths: Sequence[int], options: PlanOptions) -> None:
+    def __init__(self, lengths: Sequence[int], options: ScheduleOptions) -> None:
         if not lengths:
             raise ConvkitError("There is no row to train on. Name a split that has rows with --split.")
         longest = max(range(len(lengths)), key=lengths.__getitem__)
@@ -65,62 +65,64 @@ class Plan:
         self.steps_per_epoch = -(-len(lengths) // options.batch_size)
         self.steps = self.steps_per_epoch * options.epochs
         self.rows = len(lengths) * options.epochs
-        """Rows of the whole run, each counted once an epoch."""
-        self._order = lru_cache(2)(self._ordered)
-        self._bins = lru_cache(2)(self._binned)
+        """Rows of the whole run; a row counts once per epoch."""
+        self._shuffled = lru_cache(2)(self._shuffle)
+        self._packed = lru_cache(2)(self._pack)
 
     @property
     def digest(self) -> str:
-        """Of all that the plan is a function of: equal digests are equal plans."""
+        """SHA-256 of everything the schedule depends on: equal digests mean equal schedules."""
         total = hashlib.sha256(f"{VERSION} {self.options}\n".encode())
         for length in self.lengths:
             total.update(struct.pack("<Q", length))
         return total.hexdigest()
 
-    def batch(self, step: int) -> Pack:
-        """The rows of the global batch of a step, the same for any number of ranks."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+    def batch(self, step: int) -> MicroBatch:
+        """Return the rows of a step's global batch, which is the same for any number of ranks."""
+        epoch, position = divmod(step, self.steps_per_epoch)
         size = self.options.batch_size
-        return self._order(epoch)[place * size : (place + 1) * size]
+        return self._shuffled(epoch)[position * size : (position + 1) * size]
 
-    def packs(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[Pack, ...]:
-        """What a rank trains on in a step, the heaviest pack first; empty where there are fewer rows than ranks."""
-        bins = self._bins(step, ranks)
-        # There and back again: the rank that had the heavier pack of one round has the lighter one of the next.
+    def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> tuple[MicroBatch, ...]:
+        """Return a rank's micro-batches of a step, heaviest first; none if the step has fewer rows than ranks."""
+        # Dealt out back and forth: the rank with the heavier micro-batch of one round has the lighter one of the next.
         return tuple(
-            pack for place, pack in enumerate(bins) if rank == min(place % (2 * ranks), -(place + 1) % (2 * ranks))
+            micro_batch
+            for position, micro_batch in enumerate(self._packed(step, ranks))
+            if rank == min(position % (2 * ranks), -(position + 1) % (2 * ranks))
         )
 
     def rounds(self, step: int, ranks: int) -> int:
-        """Packs of the rank that has most of them in a step."""
-        return max(len(self.packs(step, rank, ranks)) for rank in range(ranks))
+        """Return the largest number of micro-batches that a rank has in a step."""
+        return max(len(self.micro_batches(step, rank, ranks)) for rank in range(ranks))
 
-    def heaviest(self, ranks: int = 1) -> Pack:
-        """The pack with the most tokens of the whole run, filling included."""
-        return max((self.packs(step, 0, ranks)[0] for step in range(self.steps)), key=self._weight)
+    def heaviest(self, ranks: int = 1) -> MicroBatch:
+        """Return the micro-batch with the most tokens of the whole run, padding included."""
+        return max((self.micro_batches(step, 0, ranks)[0] for step in range(self.steps)), key=self._weight)
 
-    def count_packs(self, ranks: int) -> int:
-        """Packs of the whole run, on all ranks together."""
-        return sum(len(self._bins(step, ranks)) for step in range(self.steps))
+    def count_micro_batches(self, ranks: int) -> int:
+        """Return the number of micro-batches of the whole run, on all ranks together."""
+        return sum(len(self._packed(step, ranks)) for step in range(self.steps))
 
-    def tokens(self, pack: Pack) -> int:
-        """Of all rows of a pack."""
-        return sum(self.lengths[row] for row in pack)
+    def tokens(self, rows: Sequence[int]) -> int:
+        """Return the total tokens of rows, without padding."""
+        return sum(self.lengths[row] for row in rows)
 
-    def _weight(self, pack: Pack) -> int:
-        return _weight([self.lengths[row] for row in pack], self.options.padded)
+    def _weight(self, micro_batch: MicroBatch) -> int:
+        lengths = [self.lengths[row] for row in micro_batch]
+        return len(lengths) * max(lengths) if self.options.padded else sum(lengths)
 
-    def _binned(self, step: int, ranks: int) -> list[Pack]:
+    def _pack(self, step: int, ranks: int) -> list[MicroBatch]:
         return _balanced(self.batch(step), self.lengths, self.options, ranks)
 
-    def _ordered(self, epoch: int) -> Pack:
+    def _shuffle(self, epoch: int) -> MicroBatch:
         seed = self.options.seed
         keys = [xxh3_64_intdigest(struct.pack("<QQ", epoch, row), seed) for row in range(len(self.lengths))]
         return tuple(sorted(range(len(keys)), key=keys.__getitem__))
 
 
-def _balanced(rows: Pack, lengths: Sequence[int], options: PlanOptions, ranks: int) -> list[Pack]:
-    """Rows in as few packs as their limits allow, as many for each rank, of like weights; the heaviest first."""
+def _balanced(rows: MicroBatch, lengths: Sequence[int], options: ScheduleOptions, ranks: int) -> list[MicroBatch]:
+    """Pack rows into as few micro-batches as the limits allow, balanced and equally many per rank, heaviest first."""
     ordered = sorted(rows, key=lambda row: (-lengths[row], row))
     most_rows = options.max_rows or len(rows)
     count = max(-(-sum(lengths[row] for row in rows) // options.max_tokens), -(-len(rows) // most_rows))
@@ -131,27 +133,23 @@ def _balanced(rows: Pack, lengths: Sequence[int], options: PlanOptions, ranks: i
 
 
 def _fill(
-    ordered: Sequence[int], lengths: Sequence[int], count: int, options: PlanOptions, rows: int
-) -> list[Pack] | None:
-    """The longest row first, each into the lightest of `count` packs; None where one does not fit."""
-    packs: list[list[int]] = [[] for _ in range(count)]
+    ordered: Sequence[int], lengths: Sequence[int], count: int, options: ScheduleOptions, most_rows: int
+) -> list[MicroBatch] | None:
+    """Put each row, longest first, into the lightest of `count` micro-batches; return None if a row does not fit."""
+    micro_batches: list[list[int]] = [[] for _ in range(count)]
     weights = [0] * count
-    open_packs = [(0, number) for number in range(count)]
-    heapify(open_packs)
+    not_full = [(0, number) for number in range(count)]
+    heapify(not_full)
     for row in ordered:
-        if not open_packs:
+        if not not_full:
             return None
-        weight, number = heappop(open_packs)
-        pack = packs[number]
-        pack.append(row)
-        weights[number] = len(pack) * lengths[pack[0]] if options.padded else weight + lengths[row]
+        weight, number = heappop(not_full)
+        micro_batch = micro_batches[number]
+        micro_batch.append(row)
+        weights[number] = len(micro_batch) * lengths[micro_batch[0]] if options.padded else weight + lengths[row]
         if weights[number] > options.max_tokens:
             return None
-        if len(pack) < rows:
-            heappush(open_packs, (weights[number], number))
-    heaviest = sorted(range(count), key=lambda number: (-weights[number], number))
-    return [tuple(packs[number]) for number in heaviest]
-
-
-def _weight(lengths: Sequence[int], padded: bool) -> int:
-    return len(lengths) * max(lengths) if padded else sum(lengths)
+        if len(micro_batch) < most_rows:
+            heappush(not_full, (weights[number], number))
+    heaviest_first = sorted(range(count), key=lambda number: (-weights[number], number))
+    return [tuple(micro_batches[number]) for number in heaviest_first]

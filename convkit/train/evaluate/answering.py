@@ -15,7 +15,7 @@ from convkit.dataset import Dataset, first_problem
 from convkit.errors import ConvkitError
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.score import DEFAULT_POSITIVE
-from convkit.train.data.loader import batches, reading
+from convkit.train.data.loader import batches, worker_errors
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.generate import Generator, Prompts, first_token_id
 from convkit.train.evaluate.options import AnsweringOptions
@@ -41,7 +41,7 @@ class Answering:
             source: [first_token_id(family, answer) for answer in pair] for source, pair in self._pairs.items()
         }
 
-    @reading()
+    @worker_errors()
     def __call__(
         self,
         model: Any,

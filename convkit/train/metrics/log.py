@@ -12,11 +12,11 @@ from pydantic_core import from_json
 from convkit.errors import ConvkitError
 from convkit.train.config import Config
 from convkit.train.data.index import Index
-from convkit.train.data.schedule import Plan
+from convkit.train.data.schedule import BatchSchedule
 from convkit.train.distributed.world import World
-from convkit.train.metrics.throughput import Meter
+from convkit.train.metrics.throughput import Throughput
 from convkit.train.metrics.trackers import reporters
-from convkit.train.trainer import Outcome
+from convkit.train.trainer import StepResult
 from convkit.utils.files import write_atomic
 
 METRICS = "metrics.jsonl"
@@ -29,9 +29,9 @@ class Log:
         first: the step that comes next; lines of later ones, of a run that was killed, are removed.
     """
 
-    def __init__(self, config: Config, first: int, meter: Meter, world: World) -> None:
+    def __init__(self, config: Config, first: int, throughput: Throughput, world: World) -> None:
         self._path, self._first, self._writes = config.output_dir / METRICS, first, world.first
-        self._config, self._meter = config, meter
+        self._config, self._meter = config, throughput
 
     def __enter__(self) -> Self:
         if self._writes:
@@ -42,20 +42,20 @@ class Log:
             self._file = self._path.open("a")
         return self
 
-    def step(self, step: int, plan: Plan, index: Index, outcome: Outcome, seconds: float) -> None:
+    def step(self, step: int, schedule: BatchSchedule, index: Index, outcome: StepResult, seconds: float) -> None:
         """Add a line; steps are counted from 1 in it."""
         if not self._writes:
             return
-        rows = plan.batch(step)
+        rows = schedule.batch(step)
         record = {
             "step": step + 1,
-            "epoch": round((step + 1) / plan.steps_per_epoch, 4),
+            "epoch": round((step + 1) / schedule.steps_per_epoch, 4),
             "loss": outcome.loss,
             "learning_rate": outcome.learning_rate,
             "grad_norm": outcome.grad_norm if math.isfinite(outcome.grad_norm) else None,
             "rows": len(rows),
-            "tokens": plan.tokens(rows),
-            "trained_tokens": sum(index.trained[row] for row in rows),
+            "tokens": schedule.tokens(rows),
+            "supervised_tokens": sum(index.supervised[row] for row in rows),
             "seconds": round(seconds, 4),
             **self._meter.step(step, outcome.loss, seconds),
             **({"skipped": True} if outcome.skipped else {}),

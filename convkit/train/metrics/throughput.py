@@ -8,7 +8,7 @@ import torch
 
 from convkit.train.config import Config
 from convkit.train.data.index import Index
-from convkit.train.data.schedule import Plan
+from convkit.train.data.schedule import BatchSchedule
 from convkit.train.distributed.world import World
 
 GIB = 2**30
@@ -36,34 +36,36 @@ def peak_flops(config: Config, device: torch.device) -> float | None:
     return next((peak * 1e12 for known, peak in PEAKS.items() if known in name), None)
 
 
-class Meter:
+class Throughput:
     """Makes figures of steps.
 
     Args:
         flops_per_token: of forward and backward.
     """
 
-    def __init__(self, plan: Plan, index: Index, config: Config, world: World, flops_per_token: int) -> None:
-        self._plan, self._index, self._world = plan, index, world
+    def __init__(
+        self, schedule: BatchSchedule, index: Index, config: Config, world: World, flops_per_token: int
+    ) -> None:
+        self._schedule, self._index, self._world = schedule, index, world
         peak = peak_flops(config, world.device)
         self._share = flops_per_token / (peak * world.size) if peak else None
         self._text = ""
 
     def step(self, step: int, loss: float, seconds: float) -> dict[str, Any]:
         """Figures of a step, all processes together; memory is this one's."""
-        rows = self._plan.batch(step)
+        rows = self._schedule.batch(step)
         images = sum(self._index.images[row] for row in rows)
-        tokens_a_second = self._plan.tokens(rows) / seconds
+        tokens_per_second = self._schedule.tokens(rows) / seconds
         figures: dict[str, Any] = {
             "images": images,
-            "images_a_second": round(images / seconds, 3),
-            "tokens_a_second": round(tokens_a_second, 1),
+            "images_per_second": round(images / seconds, 3),
+            "tokens_per_second": round(tokens_per_second, 1),
             "memory_gib": round(peak_memory(self._world.device) / GIB, 3),
         }
         if self._share is not None:
-            figures["mfu"] = round(tokens_a_second * self._share, 4)
+            figures["mfu"] = round(tokens_per_second * self._share, 4)
         self._text = (
-            f"loss {loss:.3f} · {images / seconds:.2f} img/s · {tokens_a_second:,.0f} tokens/s · "
+            f"loss {loss:.3f} · {images / seconds:.2f} img/s · {tokens_per_second:,.0f} tokens/s · "
             f"{figures['memory_gib']:.1f} GiB" + (f" · MFU {figures['mfu']:.0%}" if "mfu" in figures else "")
         )
         return figures

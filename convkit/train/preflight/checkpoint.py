@@ -37,7 +37,7 @@ def trial(trainer: Trainer, family: ModelFamily) -> str:
         if world.first:
             shutil.rmtree(folder)
     seconds = time.monotonic() - began
-    free = world.from_first(lambda: _require_room(config, size, trainer.plan.steps))
+    free = world.from_first(lambda: _require_room(config, size, trainer.schedule.steps))
     return f"checkpoint: {size / GB:.2f} GB, saved and reloaded in {seconds:.1f} s; {free / GB:,.0f} GB are free"
 
 

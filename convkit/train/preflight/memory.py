@@ -1,4 +1,4 @@
-"""Before the first step: the heaviest pack goes through, and everything that is to be trained gets a gradient."""
+"""Preflight: run the heaviest micro-batch once, and check that every trainable tensor gets a gradient."""
 
 import time
 from collections import defaultdict
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from convkit.errors import ConvkitError
 from convkit.train.checkpoint.shapes import numel
-from convkit.train.data.loader import Packs
-from convkit.train.data.schedule import Pack
+from convkit.train.data.loader import MicroBatches
+from convkit.train.data.schedule import MicroBatch
 from convkit.train.metrics.throughput import GIB, peak_memory
 from convkit.train.models.family import ModelFamily
 from convkit.train.setup import activation_checkpointing
@@ -24,125 +24,127 @@ from convkit.train.trainer import Trainer
 
 
 @dataclass
-class Tower:
-    """A part of the model, in numbers."""
+class ModelPart:
+    """Parameter and gradient counts of one part of the model."""
 
     parameters: int = 0
-    trained: int = 0
+    trainable: int = 0
+    """Parameters that are trained."""
     tensors: int = 0
-    """Those that are trained."""
-    reached: int = 0
-    """Those of them that got a gradient which is not zero throughout."""
-    unconnected: int = 0
-    """Those of them that got none at all: the model does not use them."""
+    """Tensors that are trained."""
+    with_gradient: int = 0
+    """Trainable tensors whose gradient is not zero everywhere."""
+    without_gradient: int = 0
+    """Trainable tensors without any gradient: the model does not use them."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was seen."""
+    """The results of the preflight."""
 
     rows: int
     tokens: int
-    """Of the heaviest pack."""
+    """Tokens of the heaviest micro-batch."""
     peak_bytes: int
-    """On the GPU; without one, of the whole process."""
-    towers: dict[str, Tower]
+    """Peak memory of the GPU, or of the whole process without a GPU."""
+    parts: dict[str, ModelPart]
+    """The vision tower, the language model and its head, by name."""
     seconds: float
-    """What the whole run would take at the speed of this pack, without checkpoints."""
-    checkpointing: str = ""
-    """What was found out about memory, in words; empty where that was not asked."""
+    """Estimated time of the whole run at the speed of this micro-batch, without checkpoints."""
+    activation_checkpointing: str = ""
+    """Description of the measured memory; empty if it was not measured."""
 
     @property
     def flops_per_token(self) -> int:
-        """What a token costs in the language model and its head, roughly.
+        """Approximate FLOPs per token in the language model and its head.
 
-        Two operations for each weight forward, two for the gradient of what goes in, and two for that of each weight
-        that is trained, as if something were learnt from each token. Attention, images and what is computed twice are
-        left out.
+        Two operations per weight in the forward pass, two for the gradient of its input, and two for the gradient of
+        each trainable weight, as if every token were supervised. Attention, images and recomputation are left out.
         """
-        parts = [tower for name, tower in self.towers.items() if name != "vision"]
-        return sum(4 * tower.parameters + 2 * tower.trained for tower in parts)
+        parts = [part for name, part in self.parts.items() if name != "vision"]
+        return sum(4 * part.parameters + 2 * part.trainable for part in parts)
 
 
-def preflight(trainer: Trainer, packs: Packs, family: ModelFamily) -> Preflight:
-    """Forward, backward and optimizer step on the heaviest pack; the model is afterwards as it was before.
+def preflight(trainer: Trainer, micro_batches: MicroBatches, family: ModelFamily) -> Preflight:
+    """Run forward, backward and optimizer step on the heaviest micro-batch; the model is unchanged afterwards.
 
     Raises:
-        ConvkitError: it does not fit into memory, its loss is not a number, or a part that should be trained gets no
+        ConvkitError: it does not fit into memory, its loss is not finite, or a trainable part of the model gets no
             gradient.
     """
-    pack = trainer.plan.heaviest(trainer.world.size)
+    heaviest = trainer.schedule.heaviest(trainer.world.size)
     try:
-        told = _fit(trainer, packs, pack)
-        with _watched(trainer) as reached:
-            _update(trainer, packs, pack)
-            seconds = _update(trainer, packs, pack)  # warm, and with all that the optimizer keeps
+        memory = _fit_to_memory(trainer, micro_batches, heaviest)
+        with _gradients_seen(trainer) as seen:
+            _update(trainer, micro_batches, heaviest)
+            seconds = _update(trainer, micro_batches, heaviest)  # warm, and with the optimizer's states in memory
     except torch.OutOfMemoryError as error:
-        raise trainer.out_of_memory("The heaviest pack", pack, error) from None
+        raise trainer.out_of_memory("The heaviest micro-batch", heaviest, error) from None
     peak = peak_memory(trainer.world.device)
-    towers = _towers(trainer.sharding.model, family, reached)
-    # With a learning rate of 0 weights stayed as they are; moments did not.
+    parts = _parts(trainer.sharding.model, family, seen)
+    # The learning rate of 0 left the weights unchanged, but not the moments.
     trainer.sharding.forget()
     trainer.sharding.scale.skipped = 0
-    _refuse_unreached(towers, trainer.index.shortest_with_images is not None)
-    tokens = trainer.plan.tokens(pack)
-    total = sum(trainer.plan.lengths) * trainer.config.num_train_epochs / trainer.world.size
-    return Preflight(len(pack), tokens, peak, towers, seconds / tokens * total, told)
+    _require_gradients(parts, trainer.index.shortest_with_images is not None)
+    tokens = trainer.schedule.tokens(heaviest)
+    total = sum(trainer.schedule.lengths) * trainer.config.num_train_epochs / trainer.world.size
+    return Preflight(len(heaviest), tokens, peak, parts, seconds / tokens * total, memory)
 
 
-def _fit(trainer: Trainer, packs: Packs, pack: Pack) -> str:
-    """Let layers keep activations, where memory can be measured and is this process's own; in words."""
+def _fit_to_memory(trainer: Trainer, micro_batches: MicroBatches, heaviest: MicroBatch) -> str:
+    """Keep as many activations as memory allows, where it can be measured; return a description of the result."""
     config, device = trainer.config, trainer.world.device
-    if config.gradient_checkpointing != "auto" or device.type != "cuda" or trainer.sharding.in_step:
+    if config.gradient_checkpointing != "auto" or device.type != "cuda" or trainer.sharding.requires_lockstep:
         return ""
-    batch = packs.batch(pack)
-    told = activation_checkpointing.fit(
+    batch = micro_batches.batch(heaviest)
+    described = activation_checkpointing.fit(
         trainer.sharding.model,
         device,
         config.memory_limit,
         forward=lambda: trainer.forward(batch, 1),
-        step=lambda: _update(trainer, packs, pack),
+        step=lambda: _update(trainer, micro_batches, heaviest),
         agreed=lambda here: not trainer.world.any(not here),
     )
     torch.cuda.reset_peak_memory_stats(device)
-    return told
+    return described
 
 
-def _update(trainer: Trainer, packs: Packs, pack: Pack) -> float:
-    """Steps until the scale of float16 is low enough for an update; returns the seconds of the last one."""
+def _update(trainer: Trainer, micro_batches: MicroBatches, heaviest: MicroBatch) -> float:
+    """Repeat the step until the float16 loss scale is low enough for an update; return the last step's seconds."""
     skipped = True
     while skipped:
-        skipped, seconds = _step(trainer, packs, pack)
+        skipped, seconds = _step(trainer, micro_batches, heaviest)
     return seconds
 
 
-def _step(trainer: Trainer, packs: Packs, pack: Pack) -> tuple[bool, float]:
-    """Returns whether the update was skipped, and the seconds of forward and backward."""
-    trained, batch = sum(trainer.index.trained[row] for row in pack), packs.batch(pack)
+def _step(trainer: Trainer, micro_batches: MicroBatches, heaviest: MicroBatch) -> tuple[bool, float]:
+    """Return whether the update was skipped, and the seconds of forward and backward."""
+    supervised = sum(trainer.index.supervised[row] for row in heaviest)
+    batch = micro_batches.batch(heaviest)
     with_images, images = trainer.index.shortest_with_images, trainer.index.images
-    more = [(with_images,)] if with_images is not None and not any(images[row] for row in pack) else []
-    _wait(trainer.world.device)
+    more = [(with_images,)] if with_images is not None and not any(images[row] for row in heaviest) else []
+    _synchronize(trainer.world.device)
     began = time.monotonic()
-    losses = [trainer.forward_backward(batch, trained, last=not more)]
-    _wait(trainer.world.device)
+    losses = [trainer.forward_backward(batch, supervised, last=not more)]
+    _synchronize(trainer.world.device)
     seconds = time.monotonic() - began
-    losses += [trainer.forward_backward(packs.batch(other), trained, last=True) for other in more]
+    losses += [trainer.forward_backward(micro_batches.batch(other), supervised, last=True) for other in more]
     if not all(torch.isfinite(loss) for loss in losses):
-        ids = ", ".join(repr(trainer.index.row(row).id) for row in pack)
+        ids = ", ".join(repr(trainer.index.row(row).id) for row in heaviest)
         raise ConvkitError(f"The loss is not a number before any training, on rows {ids}. Check the checkpoint.")
     trainer.sharding.clip(trainer.config.max_grad_norm)
     return trainer.sharding.update(0.0), seconds
 
 
-def _wait(device: torch.device) -> None:
-    """Until the GPU has done what it was told to."""
+def _synchronize(device: torch.device) -> None:
+    """Wait until the GPU has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
-def _watched(trainer: Trainer) -> Iterator[dict[str, bool]]:
-    """Names of the parameters that get a gradient, on any process, and whether it is not zero throughout."""
+def _gradients_seen(trainer: Trainer) -> Iterator[dict[str, bool]]:
+    """Collect the parameters that get a gradient on any rank, and whether it is not zero everywhere."""
     seen: dict[str, bool] = {}
     named = {name: p for name, p in trainer.sharding.model.named_parameters() if p.requires_grad}
 
@@ -154,53 +156,57 @@ def _watched(trainer: Trainer) -> Iterator[dict[str, bool]]:
     for hook in hooks:
         hook.remove()
     flags = torch.tensor([[name in seen, seen.get(name, False)] for name in named], device=trainer.world.device).int()
-    together = trainer.world.sum(flags).bool().tolist()
+    anywhere = trainer.world.sum(flags).bool().tolist()
     seen.clear()
-    seen.update({name: reached for name, (connected, reached) in zip(named, together, strict=True) if connected})
+    seen.update({name: nonzero for name, (exists, nonzero) in zip(named, anywhere, strict=True) if exists})
 
 
-def _towers(model: Any, family: ModelFamily, reached: dict[str, bool]) -> dict[str, Tower]:
-    towers: dict[str, Tower] = defaultdict(Tower)
+def _parts(model: Any, family: ModelFamily, seen: dict[str, bool]) -> dict[str, ModelPart]:
+    parts: dict[str, ModelPart] = defaultdict(ModelPart)
     for name, parameter in model.named_parameters():
         if is_replaced(name):
             continue
-        tower = towers[tower_of(own_name(name), family)]
-        tower.parameters += numel(parameter)
+        part = parts[part_of(own_name(name), family)]
+        part.parameters += numel(parameter)
         if parameter.requires_grad:
-            tower.trained += numel(parameter)
-            tower.tensors += 1
-            tower.unconnected += name not in reached
-            tower.reached += reached.get(name, False)
-    return dict(towers)
+            part.trainable += numel(parameter)
+            part.tensors += 1
+            part.without_gradient += name not in seen
+            part.with_gradient += seen.get(name, False)
+    return dict(parts)
 
 
-def tower_of(name: str, family: ModelFamily) -> str:
-    """The part of the model that a parameter belongs to."""
+def part_of(name: str, family: ModelFamily) -> str:
+    """Return the part of the model that a parameter belongs to: vision, language or head."""
     if name.startswith(family.vision_modules):
         return "vision"
     return "head" if name.startswith("lm_head") else "language"
 
 
-def _refuse_unreached(towers: dict[str, Tower], images: bool) -> None:
-    """Single zeros may be right: of an adapter's two matrices the first has none until the second is not zero."""
-    for name, tower in towers.items():
-        unreached = tower.tensors and not tower.reached and (images or name != "vision")
-        if tower.unconnected or unreached:
+def _require_gradients(parts: dict[str, ModelPart], images: bool) -> None:
+    """Raise an error for a trainable part without gradients.
+
+    Single zero gradients may be right: a LoRA adapter's first matrix has none until its second is not zero.
+    """
+    for name, part in parts.items():
+        all_zero = part.tensors and not part.with_gradient and (images or name != "vision")
+        if part.without_gradient or all_zero:
             raise ConvkitError(
-                f"{tower.unconnected or tower.tensors} of {tower.tensors} tensors of the {name} part that should be "
-                "trained got no gradient. This is a fault of the model or of its adapter; please report it with the "
-                "model's config.json."
+                f"{part.without_gradient or part.tensors} of {part.tensors} trainable tensors of the {name} part got "
+                "no gradient. This is a bug in the model or in its convkit family; please report it with the model's "
+                "config.json."
             )
 
 
-def lines(seen: Preflight) -> Iterator[str]:
-    """What was seen, for people."""
-    yield f"heaviest pack: {seen.rows:,} rows, {seen.tokens:,} tokens; {seen.peak_bytes / GIB:.2f} GiB at most"
-    if seen.checkpointing:
-        yield seen.checkpointing
-    for name, tower in seen.towers.items():
+def lines(found: Preflight) -> Iterator[str]:
+    """Yield the results as lines of text."""
+    peak = found.peak_bytes / GIB
+    yield f"heaviest micro-batch: {found.rows:,} rows, {found.tokens:,} tokens; peak memory {peak:.2f} GiB"
+    if found.activation_checkpointing:
+        yield found.activation_checkpointing
+    for name, part in found.parts.items():
         yield (
-            f"{name}: {tower.parameters:,} parameters, {tower.trained:,} trained; "
-            f"{tower.reached} of {tower.tensors} tensors got a gradient"
+            f"{name}: {part.parameters:,} parameters, {part.trainable:,} trainable; "
+            f"{part.with_gradient} of {part.tensors} tensors got a gradient"
         )
-    yield f"estimated time of the whole run: {timedelta(seconds=round(seen.seconds))}"
+    yield f"estimated time of the whole run: {timedelta(seconds=round(found.seconds))}"

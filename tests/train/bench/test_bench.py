@@ -21,8 +21,8 @@ from convkit.train.bench.synthetic import write
 from convkit.train.bench.timeline import DATA, LANGUAGE, SECTIONS, Timeline
 from convkit.train.bench.workloads import WORKLOADS, RowShape, Workload
 from convkit.train.config import Config
-from convkit.train.data.loader import Packs
-from convkit.train.data.schedule import Plan, PlanOptions
+from convkit.train.data.loader import MicroBatches
+from convkit.train.data.schedule import BatchSchedule, ScheduleOptions
 from convkit.train.distributed.world import World
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
@@ -61,12 +61,12 @@ def test_work_is_counted_as_torch_counts_it(name: str, family: RandomPhi3V, data
     """All products with weights; attention, which torch counts in full, by hand."""
     config = configured(tmp_path, gradient_checkpointing="none", **METHODS[name])
     model = trainable.load(family, config).train()
-    batch = Packs(data.index, data.images, family).batch((0,))
+    batch = MicroBatches(data.index, data.images, family).batch((0,))
     with FlopCounterMode(display=False) as counted:
         model(**batch, num_items_in_batch=1).loss.backward()
     operations = counted.get_flop_counts()["Global"]
     seen = sum(count for name, count in operations.items() if "attention" not in str(name))
-    tokens, trained = data.index.tokens[0], data.index.trained[0]
+    tokens, trained = data.index.tokens[0], data.index.supervised[0]
     work = Flops(model).row(shape(data.index, 0, data.images, 2))
     needless = work["head"] // trained * (len(batch.get("logits_to_keep", batch["labels"][0])) - trained)
     assert sum(work.values()) - attention(model, tokens, name) + needless == seen
@@ -130,13 +130,13 @@ def test_the_recipe_learns_the_same_by_more_work(family: RandomPhi3V, data: Data
         model = trainable.load(way, settings).train()
         tower = model.model.vision_embed_tokens.img_processor.vision_model
         tower.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-        plan = Plan(
+        plan = BatchSchedule(
             data.index.tokens,
-            PlanOptions(epochs=1, batch_size=2, max_tokens=2000, max_rows=settings.batch_size_per_gpu),
+            ScheduleOptions(epochs=1, batch_size=2, max_tokens=2000, max_rows=settings.batch_size_per_gpu),
         )
         trainer = Trainer(take(model, settings, world), plan, data.index, settings, world)
-        packs = Packs(data.index, data.images, way)
-        outcomes.append(trainer.step(0, (packs.batch(pack) for pack in trainer.packs(0))))
+        packs = MicroBatches(data.index, data.images, way)
+        outcomes.append(trainer.step(0, (packs.batch(pack) for pack in trainer.micro_batches(0))))
     assert outcomes[0].loss == pytest.approx(outcomes[1].loss, rel=1e-5)
     assert outcomes[0].grad_norm == pytest.approx(outcomes[1].grad_norm, rel=1e-4)
     assert seen == [4, 3, 3]

@@ -10,7 +10,7 @@ from itertools import repeat
 import pytest
 
 from convkit.errors import ConvkitError
-from convkit.train.data.loader import batches, reading
+from convkit.train.data.loader import batches, worker_errors
 
 UNFORESEEN = """
 from itertools import repeat
@@ -34,7 +34,10 @@ def test_an_unforeseen_error_ends_the_process() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch, of the same worker again
 def test_a_worker_that_is_killed_is_named() -> None:
-    with pytest.raises(ConvkitError, match=r"DataLoader worker .* --dataloader_num_workers.* /dev/shm"), reading():
+    with (
+        pytest.raises(ConvkitError, match=r"DataLoader worker .* --dataloader_num_workers.* /dev/shm"),
+        worker_errors(),
+    ):
         stream = batches(["batch"], repeat(0), 1)  # type: ignore[arg-type]
         next(stream)
         os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)

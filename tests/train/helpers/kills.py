@@ -62,7 +62,7 @@ def fork() -> int:
 
 
 def count_events(counter: Path, kill_at: int, after: int = 0, kill: Callable[[], None] | None = None) -> None:
-    """Note packs trained on, batches answered, files synced and renamed; die before the one of a number.
+    """Note micro-batches trained on, batches answered, files synced and renamed; die before the one of a number.
 
     Args:
         kill_at: that number, -1 for none.

@@ -12,14 +12,14 @@ from convkit.dataset import Dataset
 from convkit.profiles import TargetModel
 from convkit.train.config import Config, resolve
 from convkit.train.data.index import Index, build
-from convkit.train.data.loader import Packs
-from convkit.train.data.schedule import Plan, PlanOptions
+from convkit.train.data.loader import MicroBatches
+from convkit.train.data.schedule import BatchSchedule, ScheduleOptions
 from convkit.train.distributed.world import World
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import shard
 from convkit.train.setup.trainable import load
-from convkit.train.trainer import Outcome, Trainer
+from convkit.train.trainer import StepResult, Trainer
 from convkit.validate.run import validate
 from tests.fixtures.make_datasets import lines, manifest, png
 from tests.train.conftest import TEXTS
@@ -72,8 +72,8 @@ def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config
     return resolve({**usual, **paths, "lora_rank": 4, "gradient_checkpointing": "none", "tqdm": False, **options})
 
 
-def plan_of(index: Index, config: Config, padded: bool = False) -> Plan:
-    options = PlanOptions(
+def schedule_of(index: Index, config: Config, padded: bool = False) -> BatchSchedule:
+    options = ScheduleOptions(
         epochs=config.num_train_epochs,
         batch_size=config.batch_size,
         max_tokens=config.max_tokens,
@@ -81,22 +81,27 @@ def plan_of(index: Index, config: Config, padded: bool = False) -> Plan:
         seed=config.seed,
         padded=padded,
     )
-    return Plan(index.tokens, options)
+    return BatchSchedule(index.tokens, options)
 
 
-def parts(config: Config, family: ModelFamily) -> tuple[Trainer, Packs]:
+def parts(config: Config, family: ModelFamily) -> tuple[Trainer, MicroBatches]:
     images = config.data_dir / "images"
     dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
     index = build(dataset, "train", lambda row: family.length(row, images), config.max_tokens, silent)
     model = load(family, config).train()
-    plan = plan_of(index, config, padded=not family.supports_packing)
-    trainer = Trainer(shard(model, config, ONE), plan, index, config, ONE)
-    return trainer, Packs(index, images, family)
+    schedule = schedule_of(index, config, padded=not family.supports_packing)
+    trainer = Trainer(shard(model, config, ONE), schedule, index, config, ONE)
+    return trainer, MicroBatches(index, images, family)
 
 
-def first_step(dataset: Path, family: Phi3VFamily, **options: Any) -> tuple[Trainer, Outcome]:
-    trainer, packs = parts(config(dataset, family.directory, dataset, **options), family)
-    return trainer, trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+def first_step(dataset: Path, family: Phi3VFamily, **options: Any) -> tuple[Trainer, StepResult]:
+    trainer, micro_batches = parts(config(dataset, family.directory, dataset, **options), family)
+    return trainer, step(trainer, micro_batches, 0)
+
+
+def step(trainer: Trainer, micro_batches: MicroBatches, number: int) -> StepResult:
+    """Train on the micro-batches of one step."""
+    return trainer.step(number, map(micro_batches.batch, trainer.schedule.micro_batches(number)))
 
 
 def gradients(trainer: Any, batch: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:

@@ -39,8 +39,8 @@ def test_each_step_says_how_fast_it_was(dataset: Path, family: Phi3VFamily, tmp_
     lines = train(dataset, family, tmp_path / "run")
     assert sum(line["images"] for line in lines) == 4  # every third of ten rows has one
     for line in lines:
-        assert line["images_a_second"] == pytest.approx(line["images"] / line["seconds"], rel=0.01, abs=0.001)
-        assert line["tokens_a_second"] == pytest.approx(line["tokens"] / line["seconds"], rel=0.01)
+        assert line["images_per_second"] == pytest.approx(line["images"] / line["seconds"], rel=0.01, abs=0.001)
+        assert line["tokens_per_second"] == pytest.approx(line["tokens"] / line["seconds"], rel=0.01)
         assert 0.1 < line["memory_gib"] < 64
         assert "mfu" not in line
 
@@ -56,8 +56,10 @@ def test_the_share_of_what_the_card_could_do(
     assert [throughput.peak_flops(config, card) for card in cards] == [989e12, 756e12, 125e12, None]
     assert throughput.peak_flops(runs.config(dataset, dataset, dataset), cards[0]) is None
     trainer, _ = runs.parts(config, family)
-    tokens = trainer.plan.tokens(trainer.plan.batch(0))
-    of_four = throughput.Meter(trainer.plan, trainer.index, config, World(0, 4, cards[0]), flops_per_token=10**12)
+    tokens = trainer.schedule.tokens(trainer.schedule.batch(0))
+    of_four = throughput.Throughput(
+        trainer.schedule, trainer.index, config, World(0, 4, cards[0]), flops_per_token=10**12
+    )
     seen = of_four.step(0, 1.5, 2.0)
     assert seen["mfu"] == pytest.approx(tokens / 2 / (4 * 989), abs=1e-4)
     assert of_four.text().startswith("loss 1.500 · ")
@@ -65,12 +67,12 @@ def test_the_share_of_what_the_card_could_do(
 
 
 def test_what_a_token_costs_follows_what_is_trained() -> None:
-    towers = {
-        "language": memory.Tower(parameters=100, trained=10),
-        "head": memory.Tower(parameters=20),
-        "vision": memory.Tower(parameters=1000, trained=1000),
+    parts = {
+        "language": memory.ModelPart(parameters=100, trainable=10),
+        "head": memory.ModelPart(parameters=20),
+        "vision": memory.ModelPart(parameters=1000, trainable=1000),
     }
-    assert memory.Preflight(1, 1, 1, towers, 1.0).flops_per_token == 4 * 120 + 2 * 10
+    assert memory.Preflight(1, 1, 1, parts, 1.0).flops_per_token == 4 * 120 + 2 * 10
 
 
 def test_the_bar_shows_the_last_step(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:

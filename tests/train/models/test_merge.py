@@ -37,7 +37,7 @@ def logits(model: torch.nn.Module, family: Phi3VFamily, folder: Path) -> Tensor:
     config = runs.config(folder / "pets", family.directory, folder)
     trainer, packs = runs.parts(config, family)
     with torch.no_grad():
-        batch = packs.batch(trainer.plan.packs(0)[0])
+        batch = packs.batch(trainer.schedule.micro_batches(0)[0])
         del batch["logits_to_keep"]  # of all
         outcome: Tensor = model.eval()(**batch, use_cache=False).logits
     return outcome

@@ -20,7 +20,7 @@ from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.helpers import runs
 from tests.train.helpers.forks import Forks
 
-# Of three rows and of one: a process has fewer packs than the other, or none; and most packs have no image.
+# With batches of three rows and of one, a rank has fewer micro-batches than the other or none; most have no image.
 OPTIONS: dict[str, Any] = {"num_train_epochs": 2, "batch_size": 3, "batch_size_per_gpu": 1, "save_steps": 3}
 STEPS = 8
 EVALUATED = {"eval_split": "train", "eval_batch_size": 2, "eval_max_new_tokens": 4}
@@ -188,7 +188,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "number": ({"deepspeed": "zero2"}, r"The loss of step 3 is not a number; its rows: 'r\d'(, 'r\d')?\. Nothing"),
     "memory": (
         {"fsdp": True},
-        r"Pack 1 of step 3, of [\d,]+ tokens \(rows 'r\d'\), does not fit .* Lower --max_tokens",
+        r"Micro-batch 1 of step 3, of [\d,]+ tokens \(rows 'r\d'\), does not fit .* Lower --max_tokens",
     ),
     # Which of both depends on whether it was just being opened.
     "image": ({}, r"Row 'r\d' has an unusable image: '\d\.png' (is not in images/|cannot be read)"),

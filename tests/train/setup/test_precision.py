@@ -44,7 +44,7 @@ def test_a_step_whose_gradients_exceed_float16_is_skipped(dataset: Path, family:
     before = {name: p.clone() for name, p in trainer.sharding.model.named_parameters()}
     usual = trainer.sharding.scale.state()
     trainer.sharding.scale.load({**usual, "scale": 2.0**40})
-    outcome = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+    outcome = trainer.step(0, map(packs.batch, trainer.schedule.micro_batches(0)))
     assert outcome.skipped
     assert trainer.sharding.scale.state() == {**usual, "scale": 2.0**39, "skipped": 1}
     assert all(torch.equal(p, before[name]) for name, p in trainer.sharding.model.named_parameters())
@@ -69,7 +69,7 @@ def test_gradients_that_fit_at_no_scale_end_it(dataset: Path, family: Phi3VFamil
         lambda gradient: gradient * float("inf")
     )
     with pytest.raises(ConvkitError, match=r"do not fit float16 at any scale\. Nothing was updated\..*--bf16"):
-        trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+        trainer.step(0, map(packs.batch, trainer.schedule.micro_batches(0)))
 
 
 def test_skipped_steps_are_said_and_kept_through_a_resumption(

@@ -20,7 +20,7 @@ class Sharding(Protocol):
     """What goes through forward; its parameters have the names of the official checkpoint."""
     name: str
     """The option that asked for it; empty where nothing is shared."""
-    in_step: bool
+    requires_lockstep: bool
     """Whether all processes must go through the model equally often, each time through all that is trained."""
     scale: LossScale
     """Of the losses; it does something in float16 alone, where nothing is shared out."""

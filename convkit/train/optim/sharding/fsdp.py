@@ -21,7 +21,7 @@ class Fsdp:
     """The pieces are those of the modules that the model itself says not to split."""
 
     name = "--fsdp"
-    in_step = True
+    requires_lockstep = True
 
     def __init__(self, model: Any, config: Config, world: World) -> None:
         self._world = world

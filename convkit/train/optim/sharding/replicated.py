@@ -17,7 +17,7 @@ class Plain:
     """For one process, and for adapters."""
 
     name = ""
-    in_step = False
+    requires_lockstep = False
 
     def __init__(self, model: Any, config: Config, world: World) -> None:
         self.model = model.to(world.device)

@@ -19,7 +19,7 @@ class Zero:
     """DeepSpeed's engine, which updates where the loop says and not where it counts itself."""
 
     name = "--deepspeed zero2"
-    in_step = True
+    requires_lockstep = True
     stage = 2
 
     def __init__(self, model: Any, config: Config, world: World) -> None:

@@ -57,7 +57,7 @@ def _config(dataset: Path, family: Any, run: Path, **options: Any) -> Any:
 
 def _gradients(dataset: Path, family: ModelFamily, **options: Any) -> tuple[list[int], float, dict[str, torch.Tensor]]:
     trainer, packs = runs.parts(_config(dataset, family, dataset, **options), family)
-    chosen = trainer.plan.packs(0)
+    chosen = trainer.schedule.micro_batches(0)
     losses = trainer.backward(0, chosen, map(packs.batch, chosen))
     named = {name: p.grad for name, p in trainer.sharding.model.named_parameters() if p.grad is not None}
     return [len(pack) for pack in chosen], float(losses.sum()), named
@@ -143,9 +143,9 @@ def test_in_bfloat16_throughout_frequencies_of_positions_stay_exact(dataset: Pat
     model = trainer.sharding.model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} == {torch.float32}
-    ours = trainer.step(0, map(packs.batch, trainer.plan.packs(0)))
+    ours = trainer.step(0, map(packs.batch, trainer.schedule.micro_batches(0)))
     plain, _ = runs.parts(_config(dataset, smolvlm, dataset), smolvlm)
-    exact = plain.step(0, map(packs.batch, plain.plan.packs(0)))
+    exact = plain.step(0, map(packs.batch, plain.schedule.micro_batches(0)))
     assert ours.loss == pytest.approx(exact.loss, rel=0.01)
     assert ours.grad_norm == pytest.approx(exact.grad_norm, rel=0.05)
 

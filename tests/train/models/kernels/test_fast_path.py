@@ -733,6 +733,6 @@ def test_learns_in_bfloat16_throughout(dataset: Path, family: Phi3VFamily) -> No
     compact, packs = runs.parts(runs.config(dataset, family.directory, dataset, optim="adamw_bf16", **options), family)
     plain, _ = runs.parts(runs.config(dataset, family.directory, dataset, **options), family)
     assert {p.dtype for p in compact.sharding.model.parameters()} == {torch.bfloat16}
-    for step in range(compact.plan.steps):
-        ours, theirs = (t.step(step, map(packs.batch, t.plan.packs(step))) for t in (compact, plain))
+    for step in range(compact.schedule.steps):
+        ours, theirs = (t.step(step, map(packs.batch, t.schedule.micro_batches(step))) for t in (compact, plain))
         assert ours.loss == pytest.approx(theirs.loss, rel=0.02)
