@@ -150,7 +150,11 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
 @pytest.mark.parametrize(
     ("options", "told", "untold"),
     [
-        ({}, "--optim adamw_bf16, shard the model with --deepspeed zero2 or --fsdp, or train LoRA adapters", "all"),
+        (
+            {},
+            "--optim adamw_bf16, shard the model with --deepspeed zero2 or --fsdp, or train LoRA adapters",
+            "checkpointing all",
+        ),
         (
             {"bf16": True, "optim": "adamw_bf16", "gradient_checkpointing": "auto"},
             "--gradient_checkpointing all, shard",
@@ -159,7 +163,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
         (
             {"gradient_checkpointing": "none"},
             "recompute activations with --gradient_checkpointing auto, keep smaller",
-            "all",
+            "checkpointing all",
         ),
         (
             {"use_lora": True},
