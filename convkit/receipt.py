@@ -137,7 +137,7 @@ def read(directory: Path, profile: str | None = None) -> Receipt:
     return receipt
 
 
-def vouches_for_other_media(directory: Path, new: Receipt) -> bool:
+def has_other_media(directory: Path, new: Receipt) -> bool:
     """Whether the receipt that is there is of the same manifest and rows, but not of the same images.
 
     Sound images that change places are all sound: nothing else tells.

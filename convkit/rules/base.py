@@ -1,7 +1,7 @@
-"""What a rule is, and what a check sees: the two things that the families are made of."""
+"""The types that rules are made of: `Rule`, `Problem`, and `Check` with the data it receives."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,26 +28,36 @@ class Rule:
     why: str
     """What goes wrong later where it is not mended."""
     fix: str
-    """How to mend it; the hint of its findings."""
+    """How to fix it; the hint of its findings."""
+
+    def __reduce__(self) -> "tuple[Callable[[str], Rule], tuple[str]]":
+        """Pickle the rule as its code: worker processes know all rules, and a problem stays small on its way."""
+        return _rule_of, (self.code,)
+
+
+def _rule_of(code: str) -> Rule:
+    from convkit.rules.registry import RULES
+
+    return RULES[code]
 
 
 class Problem(NamedTuple):
-    """What a rule found, before it is known where: the reader adds file, line and row."""
+    """A violation of a rule. `Location.finding` adds where it is."""
 
     rule: Rule
     message: str
     pointer: str | None = None
 
 
-class Place(NamedTuple):
-    """Where a problem is: in a file, on a line of it, in a row."""
+class Location(NamedTuple):
+    """The file, line and row in which a problem is."""
 
     file: str
     line: int | None = None
     row_id: str | None = None
 
     def finding(self, problem: Problem) -> Finding:
-        """Put the two together."""
+        """Return the finding for a problem at this location."""
         rule = problem.rule
         return Finding(
             code=rule.code,
@@ -89,30 +99,32 @@ class RowFile:
 
 
 @dataclass
-class Corpus:
-    """The row files that make up one data set, together with what is known of them."""
+class DatasetFiles:
+    """The row files of one data set, its manifest, and what is collected while they are read."""
 
     directory: Path
     files: list[RowFile]
     manifest: Manifest | None = None
+    """None if no dataset directory was given, or it has no manifest."""
+    manifest_sha256: str = ""
     whole: bool = False
     """The directory was given, not files of it: what is missing or left over counts, too."""
     media: bool = True
     """The files in images/ are looked at."""
     key: int = field(default_factory=new_key)
     """Of all digests of the data set in this run."""
-    mentioned: DigestSet = field(default_factory=DigestSet)
+    image_digests: DigestSet = field(default_factory=DigestSet)
     """Digests of the image paths of all sound rows; empty where media are not looked at."""
 
 
 class RowFacts(NamedTuple):
     """What is kept of the sound rows of a stretch of a row file: one number for each row, in the order of the file.
 
-    Strings are digests under `Corpus.key`; 0 stands for absent.
+    Strings are digests under `DatasetFiles.key`; 0 stands for absent.
     """
 
     file: int
-    """Index into `Corpus.files`."""
+    """Index into `DatasetFiles.files`."""
     lines: "Digests"
     """Line numbers, from 1."""
     ids: "Digests"
@@ -127,13 +139,13 @@ class RowFacts(NamedTuple):
     """Paths that the stretch names, each once (so not one for each row); empty where media are not looked at."""
 
 
-class Mention(NamedTuple):
-    """The first place where a data set names an image."""
+class ImageRef(NamedTuple):
+    """The first reference to an image in a data set."""
 
     path: str
     """As rows spell it."""
     file: int
-    """Index into `Corpus.files`."""
+    """Index into `DatasetFiles.files`."""
     line: int
     row_id: str
     turn: int
@@ -154,13 +166,13 @@ class Check:
     `convkit.rules.texts`.
     """
 
-    def __init__(self, corpus: Corpus) -> None:
-        self.corpus = corpus
+    def __init__(self, dataset: DatasetFiles) -> None:
+        self.dataset = dataset
 
     def rows(self, facts: RowFacts) -> None:
         """Take in a stretch of rows; stretches come in the order of files and lines."""
 
-    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
+    def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
         """The problems of a sound image: what was seen of it is judged here, so that rules may change and caches stay.
 
         Each comes once, after all rows, in the order in which rows first name them.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from convkit import layout
 from convkit.findings import Finding, Severity
-from convkit.rules.base import Check, Corpus, Place, Problem, RowFacts, RowFile, Rule, shown
+from convkit.rules.base import Check, DatasetFiles, Location, Problem, RowFacts, RowFile, Rule, shown
 from convkit.rules.lookup import sound_rows
 from convkit.schema import Split
 from convkit.utils.digests import Column, contains, digest, from_bytes
@@ -134,8 +134,8 @@ _LINE_BITS = 40
 class DuplicateIds(Check):
     """CK301. Keeps 16 bytes a row; only rows whose digests are equal are read again, and compared by their ids."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus)
+    def __init__(self, dataset: DatasetFiles) -> None:
+        super().__init__(dataset)
         self._ids, self._places = Column(), Column()
 
     def rows(self, facts: RowFacts) -> None:
@@ -149,12 +149,12 @@ class DuplicateIds(Check):
         """Name the first row where an id comes again."""
         first: dict[str, str] = {}
         for number, lines in sorted(self._suspects().items()):
-            file = self.corpus.files[number]
+            file = self.dataset.files[number]
             for line, row in sound_rows(file, lines):
                 place = first.setdefault(row.id, f"{file.name}:{line}")
                 if place != f"{file.name}:{line}":
                     message = f"the id {row.id!r} is that of {place}"
-                    yield Place(file.name, line, row.id).finding(Problem(DUPLICATE_ID, message, "/id"))
+                    yield Location(file.name, line, row.id).finding(Problem(DUPLICATE_ID, message, "/id"))
 
     def _suspects(self) -> dict[int, set[int]]:
         """The lines, by file, whose ids have a digest that is not theirs alone."""
@@ -172,14 +172,14 @@ class ManifestMismatch(Check):
 
     def end(self) -> Iterator[Finding]:
         """Compare what was counted with what is written."""
-        manifest = self.corpus.manifest
-        if manifest is None or not self.corpus.whole:
+        manifest = self.dataset.manifest
+        if manifest is None or not self.dataset.whole:
             return
-        place = Place(shown(self.corpus.directory / layout.MANIFEST))
-        files = {file.path.name: file for file in self.corpus.files}
+        location = Location(shown(self.dataset.directory / layout.MANIFEST))
+        files = {file.path.name: file for file in self.dataset.files}
         for name, split in manifest.splits.items():
             for key, message in _differences(split, files[split.file]):
-                yield place.finding(Problem(MANIFEST_MISMATCH, f"split {name}: {message}", _pointer(name, key)))
+                yield location.finding(Problem(MANIFEST_MISMATCH, f"split {name}: {message}", _pointer(name, key)))
 
 
 def _differences(split: Split, file: RowFile) -> Iterator[tuple[str, str]]:
@@ -205,20 +205,19 @@ class OrphanImages(Check):
 
     def end(self) -> Iterator[Finding]:
         """Walk through images/."""
-        corpus = self.corpus
-        if not (corpus.whole and corpus.media) or any(file.bad_rows or file.missing for file in corpus.files):
+        dataset = self.dataset
+        if not (dataset.whole and dataset.media) or any(file.bad_rows or file.missing for file in dataset.files):
             return
-        images = corpus.directory / layout.IMAGES
+        images = dataset.directory / layout.IMAGES
         for folder, folders, names in os.walk(images):
             folders.sort()
             prefix = (os.path.relpath(folder, images).replace(os.sep, "/") + "/").removeprefix("./")
             names.sort()
-            digests = array("Q", [digest(os.fsencode(prefix + name), corpus.key) for name in names])
-            known_names = corpus.mentioned.contains(from_bytes(digests.tobytes())).tolist()
+            digests = array("Q", [digest(os.fsencode(prefix + name), dataset.key) for name in names])
+            known_names = dataset.image_digests.contains(from_bytes(digests.tobytes())).tolist()
             for name, known in zip(names, known_names, strict=True):
                 if not known:
-                    place = Place(shown(Path(folder, name)))
-                    yield place.finding(Problem(ORPHAN_IMAGE, "no row names this file"))
+                    yield Location(shown(Path(folder, name))).finding(Problem(ORPHAN_IMAGE, "no row names this file"))
 
 
 class ForeignRows(Check):
@@ -226,13 +225,13 @@ class ForeignRows(Check):
 
     def end(self) -> Iterator[Finding]:
         """Look beside the manifest."""
-        manifest = self.corpus.manifest
-        if manifest is None or not self.corpus.whole:
+        manifest = self.dataset.manifest
+        if manifest is None or not self.dataset.whole:
             return
         listed = {split.file for split in manifest.splits.values()}
-        for path in layout.row_files(self.corpus.directory):
+        for path in layout.row_files(self.dataset.directory):
             if path.name not in listed:
-                yield Place(shown(path)).finding(
+                yield Location(shown(path)).finding(
                     Problem(FOREIGN_ROWS, f"{layout.MANIFEST} lists no split with this file")
                 )
 

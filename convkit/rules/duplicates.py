@@ -5,7 +5,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.findings import Finding
-from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts
+from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, RowFacts
 from convkit.rules.corpus import CONFLICTING_ANSWERS, DUPLICATE_ROW
 from convkit.rules.lookup import MOST_LISTED, Growing, image_paths, not_listed, quoted, runs, sound_rows
 from convkit.schema import Row
@@ -23,7 +23,7 @@ _MOST_TRIED = 10
 class _Seen(NamedTuple):
     """What is kept of a row that is looked at again."""
 
-    place: Place
+    location: Location
     asks: bytes
     answer: str | None
     says: bytes
@@ -31,7 +31,7 @@ class _Seen(NamedTuple):
     """What it says, and all else that it counts as right."""
 
     def __str__(self) -> str:
-        return f"{self.place.file}:{self.place.line}"
+        return f"{self.location.file}:{self.location.line}"
 
     def contradicts(self, other: "_Seen") -> bool:
         """They ask the same, and one does not accept the other's answer."""
@@ -44,8 +44,8 @@ class RepeatedRows(Check):
     Images are the same where their pixels are, whatever their names.
     """
 
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus)
+    def __init__(self, dataset: DatasetFiles) -> None:
+        super().__init__(dataset)
         self._inputs, self._answers, self._accepted, self._places = Column(), Column(), Column(), Column()
         self._paths, self._pixels = Growing(), Growing()
 
@@ -58,10 +58,10 @@ class RepeatedRows(Check):
         self._accepted.append(facts.accepted)
         self._places.append(facts.lines + np.uint64(facts.file << LINE_BITS))
 
-    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
+    def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
         """Keep what an image shows."""
         if image.sha256 is not None:
-            self._paths.add(digest(mention.path.encode(), self.corpus.key))
+            self._paths.add(digest(image_ref.path.encode(), self.dataset.key))
             self._pixels.add(image.pixel_digest)
         return ()
 
@@ -81,9 +81,9 @@ class RepeatedRows(Check):
         if not copies:
             return self._inputs
         places, keys = Growing(), Growing()
-        for number, file in enumerate(self.corpus.files):
+        for number, file in enumerate(self.dataset.files):
             for line, row in sound_rows(file):
-                shown = [digest(path.encode(), self.corpus.key) for path, _ in image_paths(row)]
+                shown = [digest(path.encode(), self.dataset.key) for path, _ in image_paths(row)]
                 if any(path in copies for path in shown):
                     places.add(number << LINE_BITS | line)
                     keys.add(self._key(row, [copies.get(path, path) for path in shown]))
@@ -109,7 +109,7 @@ class RepeatedRows(Check):
         return dict(zip(paths[chosen].tolist(), pixels[chosen].tolist(), strict=True))
 
     def _key(self, row: Row, shown: Sequence[int]) -> int:
-        texts = (digest(text.encode(), self.corpus.key) for text in _asked(row))
+        texts = (digest(text.encode(), self.dataset.key) for text in _asked(row))
         return hash((*shown, *texts)) & _MASK
 
     def _suspects(self, repeated: "Digests", inputs: Column, answers: Column) -> "tuple[Digests, Digests, Digests]":
@@ -135,10 +135,10 @@ class RepeatedRows(Check):
         for (first, *others), size in self._look_at(clusters):
             same = (other for other in others if (other.asks, other.says) == (first.asks, first.says))
             # Where the ids are equal as well, that is another rule's business.
-            if other := next((other for other in same if other.place.row_id != first.place.row_id), None):
+            if other := next((other for other in same if other.location.row_id != first.location.row_id), None):
                 more = f", as in {size - 2:,} more rows" if size > 2 else ""
-                yield other.place.finding(Problem(DUPLICATE_ROW, f"all but the id is as in {first}{more}"))
-        yield from not_listed(self.corpus, DUPLICATE_ROW, len(clusters))
+                yield other.location.finding(Problem(DUPLICATE_ROW, f"all but the id is as in {first}{more}"))
+        yield from not_listed(self.dataset, DUPLICATE_ROW, len(clusters))
 
     def _conflicts(self, keys: "Digests", accepted: "Digests", places: "Digests") -> Iterator[Finding]:
         import numpy as np
@@ -157,8 +157,8 @@ class RepeatedRows(Check):
             if other := next(filter(one.contradicts, others), None):
                 more = f"; {size} different answers in all" if size > 2 else ""
                 message = f"the answer {quoted(other.answer or '')} is {quoted(one.answer or '')} in {one}{more}"
-                yield other.place.finding(Problem(CONFLICTING_ANSWERS, message))
-        yield from not_listed(self.corpus, CONFLICTING_ANSWERS, len(clusters))
+                yield other.location.finding(Problem(CONFLICTING_ANSWERS, message))
+        yield from not_listed(self.dataset, CONFLICTING_ANSWERS, len(clusters))
 
     def _look_at(self, clusters: Sequence[tuple[list[int], int]]) -> Iterator[tuple[list[_Seen], int]]:
         """The rows of the first clusters, with the clusters' sizes."""
@@ -173,9 +173,9 @@ class RepeatedRows(Check):
             lines.setdefault(place >> LINE_BITS, set()).add(place & (1 << LINE_BITS) - 1)
         seen = {}
         for number, wanted in sorted(lines.items()):
-            file = self.corpus.files[number]
+            file = self.dataset.files[number]
             for line, row in sound_rows(file, wanted):
-                at, last = Place(file.name, line, row.id), row.conversations[-1]
+                at, last = Location(file.name, line, row.id), row.conversations[-1]
                 shown = None if last.assistant is None else last.assistant[:100]
                 asks, says = _hash(_asked(row)), _hash([repr(last.assistant)])
                 accepts = frozenset((says, *(_hash([repr(answer)]) for answer in last.answers or ())))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.findings import Finding
 from convkit.layout import is_training
-from convkit.rules.base import Check, Corpus, Problem, RowFacts
+from convkit.rules.base import Check, DatasetFiles, Problem, RowFacts
 from convkit.rules.corpus import LABEL_IMBALANCE, UNSEEN_CLASS
 from convkit.rules.lookup import MOST_LISTED, Key, first_places, not_listed, quoted, split_names
 from convkit.schema import Row
@@ -42,9 +42,9 @@ class Labels(Check):
     Nothing is said of splits with rows of several turns: the last of several answers is no label.
     """
 
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus)
-        self._splits = split_names(corpus)
+    def __init__(self, dataset: DatasetFiles) -> None:
+        super().__init__(dataset)
+        self._splits = split_names(dataset)
         self._columns: dict[str, Column] = {}
 
     def rows(self, facts: RowFacts) -> None:
@@ -53,7 +53,7 @@ class Labels(Check):
 
     def end(self) -> Iterator[Finding]:
         """Count them."""
-        files = zip(self.corpus.files, self._splits, strict=True)
+        files = zip(self.dataset.files, self._splits, strict=True)
         several = {split for file, split in files if file.turns > file.rows - file.bad_rows}
         answers = {split: _count(column) for split, column in self._columns.items() if split not in several}
         yield from self._imbalance(answers)
@@ -65,10 +65,10 @@ class Labels(Check):
             rows = int(counts.sum())
             if rows >= MIN_ROWS and counts.max() >= MOST_COMMON_SHARE * rows:
                 wanted[split, int(values[counts.argmax()])] = (int(counts.max()), rows)
-        for key, found in first_places(self.corpus, wanted, _answer).items():
+        for key, found in first_places(self.dataset, wanted, _answer).items():
             most, rows = wanted[key]
             message = f"{most:,} of {rows:,} rows of the split {key[0]} have the answer {quoted(found.text)}"
-            yield found.place.finding(Problem(LABEL_IMBALANCE, message, found.pointer))
+            yield found.location.finding(Problem(LABEL_IMBALANCE, message, found.pointer))
 
     def _unseen(self, answers: dict[str, _Answers]) -> Iterator[Finding]:
         import numpy as np
@@ -83,11 +83,11 @@ class Labels(Check):
                 new = ~np.isin(values, known)
                 wanted |= {(split, key): n for key, n in zip(values[new].tolist(), counts[new].tolist(), strict=True)}
         listed = dict(list(wanted.items())[:MOST_LISTED])
-        for key, found in first_places(self.corpus, listed, _answer).items():
+        for key, found in first_places(self.dataset, listed, _answer).items():
             rows = f"{listed[key]:,} rows" if listed[key] > 1 else "one row"
             message = f"the answer {quoted(found.text)}, of {rows} of the split {key[0]}, never occurs in training"
-            yield found.place.finding(Problem(UNSEEN_CLASS, message, found.pointer))
-        yield from not_listed(self.corpus, UNSEEN_CLASS, len(wanted))
+            yield found.location.finding(Problem(UNSEEN_CLASS, message, found.pointer))
+        yield from not_listed(self.dataset, UNSEEN_CLASS, len(wanted))
 
 
 def _count(column: Column) -> _Answers:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from convkit import layout
 from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.findings import Finding
-from convkit.rules.base import Corpus, Place, Problem, RowFile, Rule
+from convkit.rules.base import DatasetFiles, Location, Problem, RowFile, Rule
 from convkit.rules.file import without_marks
 from convkit.schema import Row
 from convkit.utils.digests import Column, digest, from_bytes
@@ -28,11 +28,11 @@ _MOST_SHOWN = 80
 _BUFFERED = 8192
 
 
-def split_names(corpus: Corpus) -> list[str]:
+def split_names(dataset: DatasetFiles) -> list[str]:
     """The split of each row file: the manifest's name, or that in the file's name."""
-    stated = {split.file: name for name, split in (corpus.manifest.splits if corpus.manifest else {}).items()}
-    guessed = layout.split_names([file.path for file in corpus.files])
-    return [stated.get(file.path.name, name) for file, name in zip(corpus.files, guessed, strict=True)]
+    stated = {split.file: name for name, split in (dataset.manifest.splits if dataset.manifest else {}).items()}
+    guessed = layout.split_names([file.path for file in dataset.files])
+    return [stated.get(file.path.name, name) for file, name in zip(dataset.files, guessed, strict=True)]
 
 
 def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[tuple[int, Row]]:
@@ -64,12 +64,12 @@ def quoted(text: str) -> str:
 class Found(NamedTuple):
     """The first place of a text in a split."""
 
-    place: Place
+    location: Location
     pointer: str
     text: str
 
     def __str__(self) -> str:
-        return f"{self.place.file}:{self.place.line}"
+        return f"{self.location.file}:{self.location.line}"
 
 
 Key = tuple[str, int]
@@ -77,7 +77,7 @@ Key = tuple[str, int]
 
 
 def first_places(
-    corpus: Corpus, wanted: Iterable[Key], texts: Callable[[Row], Iterable[tuple[str, str]]]
+    dataset: DatasetFiles, wanted: Iterable[Key], texts: Callable[[Row], Iterable[tuple[str, str]]]
 ) -> dict[Key, Found]:
     """Where texts stand first in splits; reads the files of these splits until all are found.
 
@@ -88,24 +88,24 @@ def first_places(
     for split, key in wanted:
         missing.setdefault(split, set()).add(key)
     found: dict[Key, Found] = {}
-    for file, split in zip(corpus.files, split_names(corpus), strict=True):
+    for file, split in zip(dataset.files, split_names(dataset), strict=True):
         looked_for = missing.get(split, set())
         for line, row in sound_rows(file) if looked_for else ():
             for text, pointer in texts(row):
-                if (key := digest(text.encode(), corpus.key)) in looked_for:
+                if (key := digest(text.encode(), dataset.key)) in looked_for:
                     looked_for.remove(key)
-                    found[split, key] = Found(Place(file.name, line, row.id), pointer, text)
+                    found[split, key] = Found(Location(file.name, line, row.id), pointer, text)
             if not looked_for:
                 break
     return found
 
 
-def not_listed(corpus: Corpus, rule: Rule, count: int, most: int | None = None) -> Iterator[Finding]:
+def not_listed(dataset: DatasetFiles, rule: Rule, count: int, most: int | None = None) -> Iterator[Finding]:
     """A last finding that counts what is not listed, if anything is not; `MOST_LISTED` are if not given."""
     most = MOST_LISTED if most is None else most
     if count > most:
         problem = Problem(rule, f"{count - most:,} more findings of this rule are not listed")
-        yield Place(corpus.files[0].name).finding(problem).model_copy(update={"count": count - most})
+        yield Location(dataset.files[0].name).finding(problem).model_copy(update={"count": count - most})
 
 
 def runs(*columns: "Digests") -> "tuple[Indices, Indices]":

@@ -5,7 +5,7 @@ from posixpath import splitext
 from typing import TYPE_CHECKING
 
 from convkit.findings import Finding, Severity
-from convkit.rules.base import Check, Corpus, Mention, Place, Problem, Rule
+from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, Rule
 from convkit.rules.lookup import image_paths, sound_rows
 from convkit.utils.digests import digest
 
@@ -214,9 +214,9 @@ def image_problem(slug: str, message: str, pointer: str) -> Problem:
 class StoredOtherwise(Check):
     """CK208 to CK217: what the header says."""
 
-    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
+    def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
         """Judge how an image is stored."""
-        name = repr(mention.path)
+        name = repr(image_ref.path)
         long, short = max(image.width, image.height), min(image.width, image.height)
         if image.orientation != 1:
             yield Problem(ORIENTATION_PENDING, f"{name} has the EXIF orientation {image.orientation}, upright is 1")
@@ -227,7 +227,7 @@ class StoredOtherwise(Check):
             yield Problem(TRANSPARENT_IMAGE, f"{name} has transparency")
         if image.animated:
             yield Problem(ANIMATED_IMAGE, f"{name} is a {image.format} of several frames")
-        stated = _EXTENSIONS.get(splitext(mention.path)[1].lower())
+        stated = _EXTENSIONS.get(splitext(image_ref.path)[1].lower())
         if stated and stated != _SAME_FORMAT.get(image.format, image.format):
             yield Problem(WRONG_EXTENSION, f"{name} is a {image.format}")
         if long > MAX_ASPECT_RATIO * short:
@@ -243,31 +243,31 @@ def _size(image: "ImageInfo") -> str:
 class BlankImages(Check):
     """CK218. A dark frame of a clip is no mistake: the row that first names the image is read again."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus)
+    def __init__(self, dataset: DatasetFiles) -> None:
+        super().__init__(dataset)
         self._blank: set[int] = set()
         self._lines: dict[int, set[int]] = {}
 
-    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
+    def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
         """Keep what is blank."""
         if image.blank:
-            self._blank.add(self._digest(mention.path))
-            self._lines.setdefault(mention.file, set()).add(mention.line)
+            self._blank.add(self._digest(image_ref.path))
+            self._lines.setdefault(image_ref.file, set()).add(image_ref.line)
         return ()
 
     def end(self) -> Iterator[Finding]:
         """Name the rows that show nothing else."""
         for number, lines in sorted(self._lines.items()):
-            file = self.corpus.files[number]
+            file = self.dataset.files[number]
             for line, row in sound_rows(file, lines):
                 named = list(image_paths(row))
                 if all(self._digest(path) in self._blank for path, _ in named):
                     path, pointer = named[0]
                     problem = Problem(BLANK_IMAGE, f"all pixels of {path!r} are equal", pointer)
-                    yield Place(file.name, line, row.id).finding(problem)
+                    yield Location(file.name, line, row.id).finding(problem)
 
     def _digest(self, path: str) -> int:
-        return digest(path.encode(), self.corpus.key)
+        return digest(path.encode(), self.dataset.key)
 
 
 CHECKS: tuple[type[Check], ...] = (StoredOtherwise, BlankImages)

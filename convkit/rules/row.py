@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails, from_json
 
 from convkit.findings import Finding, Severity
 from convkit.rules import file, media
-from convkit.rules.base import Check, Corpus, Place, Problem, RowFacts, Rule
+from convkit.rules.base import Check, DatasetFiles, Location, Problem, RowFacts, Rule
 from convkit.schema import IMAGE_MARKER, Row, Turn
 
 SCHEMA_VIOLATION = Rule(
@@ -257,8 +257,8 @@ def _assistant_missing(document: Any) -> Iterator[Problem]:
 class UnlabelledRows(Check):
     """CK108: one finding a file, at the first row without an answer; a file without any answer has none."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus)
+    def __init__(self, dataset: DatasetFiles) -> None:
+        super().__init__(dataset)
         self._first: dict[int, int] = {}
         self._missing: Counter[int] = Counter()
         self._rows: Counter[int] = Counter()
@@ -277,7 +277,7 @@ class UnlabelledRows(Check):
             missing, rows = self._missing[number], self._rows[number]
             if missing < rows:
                 message = f"{missing:,} of {rows:,} rows have no answer; this is the first"
-                yield Place(self.corpus.files[number].name, line).finding(Problem(UNLABELLED_ROW, message))
+                yield Location(self.dataset.files[number].name, line).finding(Problem(UNLABELLED_ROW, message))
 
 
 CHECKS: tuple[type[Check], ...] = (UnlabelledRows,)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from convkit.findings import Finding
 from convkit.layout import is_training
 from convkit.media.image_properties import HASH_BITS
-from convkit.rules.base import Check, Corpus, Mention, Problem, RowFacts
+from convkit.rules.base import Check, DatasetFiles, ImageRef, Problem, RowFacts
 from convkit.rules.corpus import LEAKED_IMAGE, NEAR_DUPLICATE, SEPARATED_GROUP, SHARED_IMAGE
 from convkit.rules.lookup import (
     MOST_LISTED,
@@ -63,9 +63,9 @@ class SharedImages(Check):
     A blank image gives nothing away: it counts only where both splits name the same file.
     """
 
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus)
-        self._split_of_file = split_names(corpus)
+    def __init__(self, dataset: DatasetFiles) -> None:
+        super().__init__(dataset)
+        self._split_of_file = split_names(dataset)
         self._splits = sorted(dict.fromkeys(self._split_of_file), key=lambda split: not is_training(split))
         self._named = {split: DigestSet() for split in self._splits}
         self._paths, self._contents, self._pixels, self._shapes = (Growing() for _ in range(4))
@@ -74,13 +74,13 @@ class SharedImages(Check):
         """Keep which images a split names."""
         self._named[self._split_of_file[facts.file]].add(facts.images)
 
-    def image(self, mention: Mention, image: "ImageInfo") -> Iterable[Problem]:
+    def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
         """Keep what an image shows."""
         if len(self._splits) > 1:
-            path = digest(mention.path.encode(), self.corpus.key)
+            path = digest(image_ref.path.encode(), self.dataset.key)
             telling = image.sha256 is not None and not image.blank
             self._paths.add(path)
-            self._contents.add(digest(str(image.sha256).encode(), self.corpus.key) if telling else path)
+            self._contents.add(digest(str(image.sha256).encode(), self.dataset.key) if telling else path)
             self._pixels.add(image.pixel_digest if telling else path)
             shape = image.difference_hash.zfill(HASH_BITS // 4)
             self._shapes.add(*(int(shape[place : place + 16], 16) for place in range(0, len(shape), 16)))
@@ -119,7 +119,7 @@ class SharedImages(Check):
             return self._splits[int(images.splits[index])], int(images.paths[index])
 
         listed = pairs[:MOST_LISTED]
-        found = first_places(self.corpus, {key(index) for pair in listed for index in pair}, image_paths)
+        found = first_places(self.dataset, {key(index) for pair in listed for index in pair}, image_paths)
         rule = NEAR_DUPLICATE
         for pair in listed:
             one, other = found.get(key(pair.one)), found.get(key(pair.other))
@@ -129,8 +129,8 @@ class SharedImages(Check):
                     rule = LEAKED_IMAGE if is_training(key(pair.one)[0]) else SHARED_IMAGE
                 at = f"{quoted(one.text)} of {one} in the split {key(pair.one)[0]}"
                 message = f"{quoted(other.text)} {how or 'looks the same as'} {at}"
-                yield other.place.finding(Problem(rule, message, other.pointer))
-        yield from not_listed(self.corpus, rule, len(pairs))
+                yield other.location.finding(Problem(rule, message, other.pointer))
+        yield from not_listed(self.dataset, rule, len(pairs))
 
 
 def _how(images: _Images, pair: _Pair) -> str:
@@ -212,9 +212,9 @@ def _near_pairs(images: _Images, items: "Indices", shapes: "Digests", a: "Indice
 class SeparatedGroups(Check):
     """CK310, one finding for each group and split but the first. Keeps eight bytes a group."""
 
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus)
-        self._split_of_file = split_names(corpus)
+    def __init__(self, dataset: DatasetFiles) -> None:
+        super().__init__(dataset)
+        self._split_of_file = split_names(dataset)
         self._groups = {split: DigestSet() for split in dict.fromkeys(self._split_of_file)}
         self._separated: dict[tuple[str, int], str] = {}
         self._count = 0
@@ -239,13 +239,13 @@ class SeparatedGroups(Check):
     def end(self) -> Iterator[Finding]:
         """Name both places."""
         others = [(other, group) for (_, group), other in self._separated.items()]
-        found = first_places(self.corpus, [*self._separated, *others], _group)
+        found = first_places(self.dataset, [*self._separated, *others], _group)
         for (split, group), other in self._separated.items():
             here, there = found.get((split, group)), found.get((other, group))
             if here and there:
                 message = f"the group {quoted(here.text)} is also that of {there} in the split {other}"
-                yield here.place.finding(Problem(SEPARATED_GROUP, message, here.pointer))
-        yield from not_listed(self.corpus, SEPARATED_GROUP, self._count)
+                yield here.location.finding(Problem(SEPARATED_GROUP, message, here.pointer))
+        yield from not_listed(self.dataset, SEPARATED_GROUP, self._count)
 
 
 def _group(row: Row) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Looking at the images that rows name: each once, in worker processes, and only where the cache does not know it."""
+"""Read the images that rows reference: each file once, in worker processes, unless the cache has its result."""
 
 import os
 from collections import deque
@@ -11,33 +11,31 @@ from typing import NamedTuple
 from convkit.media import images
 from convkit.media.cache import FileStamp, MediaCache, file_stamp
 from convkit.media.images import ImageInfo, ImageJob, ImageProblem
-from convkit.rules.base import Mention
+from convkit.rules.base import ImageRef
 from convkit.utils import pool
 
 _BATCH = 500
-_MOST_WAITING = 20_000
-"""Images that are known may wait for this many places behind one that is being looked at."""
+_MAX_PENDING = 20_000
+"""Maximum number of cached results that wait for an image before them that a worker reads."""
 
 
-class _Waiting(NamedTuple):
-    mention: Mention
+class _Pending(NamedTuple):
+    ref: ImageRef
     stamp: FileStamp | None
-    known: ImageInfo | None
+    cached: ImageInfo | None
 
 
-Take = Callable[[Mention, ImageInfo | ImageProblem], None]
+OnImage = Callable[[ImageRef, ImageInfo | ImageProblem], None]
 
 
-def look_at_all(
-    folder: Path, mentions: Iterable[Mention], take: Take, *, decode: bool, workers: int, cache: MediaCache
+def read_images(
+    folder: Path, refs: Iterable[ImageRef], on_image: OnImage, *, decode: bool, workers: int, cache: MediaCache
 ) -> None:
-    """Look at images, or remember them, and hand what was seen to `take` in the order of the mentions."""
-    queue = _Queue(folder, take, decode, cache)
-    for outcome in pool.run(
-        partial(images.inspect_image, folder, decode), queue.jobs(iter(mentions)), workers, _crashed
-    ):
-        queue.looked(outcome)
-    queue.settle()
+    """Read images, or take their results from the cache, and call `on_image` in the order of the references."""
+    queue = _Queue(folder, on_image, decode, cache)
+    for outcome in pool.run(partial(images.inspect_image, folder, decode), queue.jobs(iter(refs)), workers, _crashed):
+        queue.add_result(outcome)
+    queue.flush()
 
 
 def _crashed(job: ImageJob) -> ImageProblem:
@@ -45,49 +43,49 @@ def _crashed(job: ImageJob) -> ImageProblem:
 
 
 class _Queue:
-    """Keeps images in order, those that are known and those that workers look at; bounded in memory."""
+    """Keeps cached results and results of workers in the order of the references, in bounded memory."""
 
-    def __init__(self, folder: Path, take: Take, decode: bool, cache: MediaCache) -> None:
-        self._take, self._decode, self._cache = take, decode, cache
+    def __init__(self, folder: Path, on_image: OnImage, decode: bool, cache: MediaCache) -> None:
+        self._on_image, self._decode, self._cache = on_image, decode, cache
         self._root = os.path.realpath(folder)
-        self._waiting: deque[_Waiting] = deque()
+        self._pending: deque[_Pending] = deque()
         self._real_folder = lru_cache(4096)(self._resolve)
 
-    def jobs(self, mentions: Iterator[Mention]) -> Iterator[ImageJob]:
-        while batch := list(islice(mentions, _BATCH)):
-            known = self._cache.get([mention.path for mention in batch])
-            for mention in batch:
-                real = self._real(mention.path)
+    def jobs(self, refs: Iterator[ImageRef]) -> Iterator[ImageJob]:
+        while batch := list(islice(refs, _BATCH)):
+            cached = self._cache.get([ref.path for ref in batch])
+            for ref in batch:
+                real = self._real(ref.path)
                 stamp = real and file_stamp(real)
-                image = self._known(known.get(mention.path), stamp or None)
-                if image and not self._waiting:
-                    self._take(mention, image)
+                image = self._if_unchanged(cached.get(ref.path), stamp or None)
+                if image and not self._pending:
+                    self._on_image(ref, image)
                     continue
-                if len(self._waiting) >= _MOST_WAITING:
+                if len(self._pending) >= _MAX_PENDING:
                     image = None
-                self._waiting.append(_Waiting(mention, stamp or None, image))
+                self._pending.append(_Pending(ref, stamp or None, image))
                 if image is None:
-                    yield ImageJob(mention.path, real if stamp else None)
+                    yield ImageJob(ref.path, real if stamp else None)
 
-    def _known(self, entry: tuple[FileStamp, ImageInfo] | None, stamp: FileStamp | None) -> ImageInfo | None:
+    def _if_unchanged(self, entry: tuple[FileStamp, ImageInfo] | None, stamp: FileStamp | None) -> ImageInfo | None:
         if entry is None or entry[0] != stamp:
             return None
         return entry[1] if self._decode else entry[1]._replace(sha256=None)
 
-    def looked(self, outcome: ImageInfo | ImageProblem) -> None:
-        """Take in the outcome of the first job that has none."""
-        self.settle()
-        mention, stamp, _ = self._waiting.popleft()
-        # To look at a header again costs no more than to keep what it says.
+    def add_result(self, outcome: ImageInfo | ImageProblem) -> None:
+        """Add the result of the oldest job."""
+        self.flush()
+        ref, stamp, _ = self._pending.popleft()
+        # Headers are not cached: reading one again costs no more than the cache.
         if self._decode and stamp and isinstance(outcome, ImageInfo):
-            self._cache.put(mention.path, stamp, outcome)
-        self._take(mention, outcome)
-        self.settle()
+            self._cache.put(ref.path, stamp, outcome)
+        self._on_image(ref, outcome)
+        self.flush()
 
-    def settle(self) -> None:
-        """Hand on the images that are known and wait for none before them."""
-        while self._waiting and (known := self._waiting[0].known):
-            self._take(self._waiting.popleft().mention, known)
+    def flush(self) -> None:
+        """Report the cached images at the head of the queue."""
+        while self._pending and (image := self._pending[0].cached):
+            self._on_image(self._pending.popleft().ref, image)
 
     def _real(self, relative: str) -> str | None:
         folder, _, name = relative.rpartition("/")
@@ -95,7 +93,7 @@ class _Queue:
         return f"{real}/{name}" if real else None
 
     def _resolve(self, folder: str) -> str | None:
-        """The real path of a folder inside images/; None where it leads out."""
+        """Return the real path of a folder inside images/, or None if it leads outside."""
         try:
             real = os.path.realpath(os.path.join(self._root, folder))
         except (OSError, ValueError):

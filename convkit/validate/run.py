@@ -1,8 +1,8 @@
-"""Proves data sets sound: reads their rows, looks at their media, and collects what the rules find.
+"""Validate data sets: read rows and images in worker processes, run all rules, and write validation receipts.
 
-Never prints. Two passes, in worker processes: pieces of row files first, then the images that rows name;
-and, where a model is named, a third one over the rows. Memory is
-taken by findings, by some 16 bytes for each row and 8 for each image; beyond some hundred megabytes these lie on disk.
+Prints nothing. Two passes: chunks of row files, then the images that rows reference. With a model, a third pass over
+the rows counts tokens. Memory holds the findings, some 16 bytes per row and 8 per image; above a few hundred
+megabytes, rows and images are kept on disk.
 """
 
 from collections import deque
@@ -14,38 +14,37 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from convkit import layout, receipt
-from convkit.dataset import MAX_LINE_BYTES, Dataset
+from convkit.dataset import MAX_LINE_BYTES
 from convkit.errors import ConvkitError
 from convkit.findings import Report, by_code, report_of
 from convkit.media.cache import MediaCache
 from convkit.media.images import ImageInfo, ImageProblem
 from convkit.profiles import TargetModel
-from convkit.rules.base import Mention
+from convkit.rules.base import ImageRef
 from convkit.rules.lookup import split_names
 from convkit.rules.registry import codes
 from convkit.utils import pool
 from convkit.utils.progress import Bars, Progress, silent
-from convkit.validate import image_pass as media_pass
-from convkit.validate import model_worker
-from convkit.validate.chunks import PIECE_BYTES, Piece, cut
-from convkit.validate.inputs import data_sets
-from convkit.validate.row_worker import Job, parse
-from convkit.validate.scan import Scan
-from convkit.validate.settings import EVERYTHING, Selection, told
+from convkit.validate import image_pass, model_worker
+from convkit.validate.chunks import CHUNK_BYTES, RowChunk, read_chunks
+from convkit.validate.inputs import open_datasets
+from convkit.validate.row_worker import RowJob, parse_rows
+from convkit.validate.scan import DatasetScan
+from convkit.validate.settings import DEFAULT_SELECTION, Selection, describe_hidden_errors
 
 Media = Literal["decode", "header", "none"]
-"""How far image files are read: to the last pixel, their header, or not at all."""
+"""How much of an image file is read: all pixels, the header, or nothing."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a validation."""
+    """The result of a validation: the report, and the receipts that were written."""
 
     report: Report
     receipts: tuple[Path, ...] = ()
-    """Written for the dataset directories that passed."""
+    """One per dataset directory that passed."""
     notes: tuple[str, ...] = ()
-    """What else happened to receipts: removed because the data set no longer passes, or not written, and why."""
+    """Receipts that were removed or not written, with the reason."""
 
 
 def validate(
@@ -55,180 +54,196 @@ def validate(
     target: TargetModel | None = None,
     workers: int | None = None,
     bars: Bars = silent,
-    selection: Selection = EVERYTHING,
+    selection: Selection = DEFAULT_SELECTION,
 ) -> Result:
-    """Run all rules over data sets.
+    """Run all rules over data sets, and write or remove their validation receipts.
 
     Args:
-        paths: row files, plain or compressed, whose images are in the folder images/ beside them; dataset
-            directories; directories with row files but without a manifest; `-` for rows on standard input. Files of
-            one directory are one data set.
-        media: how far image files are read; each is read once, however many rows name it, and not at all where it
-            has not changed since the last run.
-        target: the model that the rows are meant for; without one, rules about models are not asked.
-        workers: processes; 0 does all work in this one. As many as there are processors if not given.
+        paths: row files, plain or compressed, with an images/ folder beside them; dataset directories; directories
+            with row files but without a manifest; `-` for rows on standard input. Files of one directory are one
+            data set.
+        media: how much of each image file is read. Each file is read once, and not again until it changes.
+        target: the model that the rows are for; rules CK4xx run only with one.
+        workers: number of worker processes; 0 runs in-process. Default: CPU count.
         bars: makes a progress bar for each pass.
-        selection: which findings are reported, and as what; a receipt asks for all errors to be mended.
+        selection: which findings are reported, with which severity. It cannot make a receipt out of errors.
 
     Raises:
-        ConvkitError: a path is missing, has no rows or cannot be read, or there are too many workers; then no receipt
-            was written or removed.
+        ConvkitError: a path is missing, has no rows or cannot be read, or there are too many workers. No receipt was
+            written or removed then.
     """
     count = pool.default_workers() if workers is None else workers
     pool.check_workers(count)
-    with data_sets(paths) as targets:
-        for corpus, _ in targets:
-            corpus.media = media != "none"
-        scans = [Scan(corpus, dataset) for corpus, dataset in targets]
+    with open_datasets(paths) as datasets:
+        for dataset in datasets:
+            dataset.media = media != "none"
+        scans = [DatasetScan(dataset) for dataset in datasets]
         with bars("reading rows", "B") as update:
             _read_rows(scans, count, update)
         if media != "none":
-            with bars("looking at images", "images") as update:
-                _look_at_images(scans, media == "decode", count, update, keep_sizes=target is not None)
+            with bars("reading images", "images") as update:
+                _read_images(scans, media == "decode", count, update, keep_sizes=target is not None)
         if target:
             with bars(f"counting tokens for {target.spec}", "rows") as update, TemporaryDirectory() as scratch:
                 _count_tokens(scans, target, count, update, Path(scratch))
         for scan in scans:
-            scan.end()
+            scan.finish()
     return _result(scans, media, target, selection)
 
 
-Source = tuple[Scan, int]
-"""A data set and the number of one of its row files."""
+Source = tuple[DatasetScan, int]
+"""A data set and the index of one of its row files."""
 
 
-def _read_rows(scans: Sequence[Scan], workers: int, progress: Progress) -> None:
-    sources = [(scan, number) for scan in scans for number, _ in enumerate(scan.corpus.files)]
-    total, plain = _size(sources)
-    waiting: deque[Source] = deque()
+def _read_rows(scans: Sequence[DatasetScan], workers: int, progress: Progress) -> None:
+    sources = _sources(scans)
+    total, plain = _total_bytes(sources)
+    pending: deque[Source] = deque()
     done = 0
 
-    def watch(count: int) -> None:
+    def on_block(count: int) -> None:
         nonlocal done
         done += count
         progress(done, total if plain else None)
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[RowJob]:
         for scan, number in sources:
-            # There is nothing else that the digest is compared with, or bound to.
-            for piece in _pieces(scan, number, watch, with_digest=scan.corpus.manifest is not None):
-                waiting.append((scan, number))
-                yield piece, scan.corpus.key
+            # Only the manifest and the receipt use the digest.
+            for chunk in _chunks(scan, number, on_block, with_digest=scan.dataset.manifest is not None):
+                pending.append((scan, number))
+                yield RowJob(chunk, scan.dataset.key, number)
 
-    task = partial(parse, max_line=MAX_LINE_BYTES, mentions=any(scan.corpus.media for scan in scans))
-    for parsed in pool.run(task, jobs(), _worth(workers, total), lambda job: _crashed(job[0]), [parse.__module__]):
-        scan, number = waiting.popleft()
-        scan.take_rows(number, parsed)
+    task = partial(parse_rows, max_line=MAX_LINE_BYTES, image_refs=any(scan.dataset.media for scan in scans))
+    count, imports = _useful_workers(workers, total), [parse_rows.__module__]
+    for parsed in pool.run(task, jobs(), count, lambda job: _raise_crash(job.chunk), imports):
+        scan, number = pending.popleft()
+        scan.add_rows(number, parsed)
     for scan, number in sources:
-        scan.file_ends(number)
+        scan.end_file(number)
 
 
-def _count_tokens(scans: Sequence[Scan], target: TargetModel, workers: int, progress: Progress, scratch: Path) -> None:
-    sources = [(scan, number) for scan in scans for number, _ in enumerate(scan.corpus.files)]
-    total = sum(file.rows - file.bad_rows for scan in scans for file in scan.corpus.files)
-    waiting: deque[Source] = deque()
+def _count_tokens(
+    scans: Sequence[DatasetScan], target: TargetModel, workers: int, progress: Progress, scratch: Path
+) -> None:
+    total = sum(file.rows - file.bad_rows for scan in scans for file in scan.dataset.files)
+    pending: deque[Source] = deque()
     done = 0
 
-    def jobs() -> Iterator[model_worker.Job]:
+    def jobs() -> Iterator[model_worker.ModelJob]:
         for index, scan in enumerate(scans):
             sizes = scratch / f"{index}.npy"
             scan.sizes.save(sizes)
-            for number, split in enumerate(split_names(scan.corpus)):
-                for piece in _pieces(scan, number, lambda count: None):
-                    waiting.append((scan, number))
-                    yield model_worker.Job(piece, scan.corpus.key, layout.is_training(split), str(sizes))
+            for number, split in enumerate(split_names(scan.dataset)):
+                for chunk in _chunks(scan, number, lambda count: None):
+                    pending.append((scan, number))
+                    yield model_worker.ModelJob(chunk, scan.dataset.key, layout.is_training(split), str(sizes))
 
-    task = partial(model_worker.judge, target=target, max_line=MAX_LINE_BYTES)
-    count = _worth(workers, _size(sources)[0])
-    for judged in pool.run(task, jobs(), count, lambda job: _crashed(job.piece), [model_worker.__name__]):
-        scan, number = waiting.popleft()
-        scan.take_judged(number, judged)
-        done += judged.rows
+    task = partial(model_worker.check_rows, target=target, max_line=MAX_LINE_BYTES)
+    count = _useful_workers(workers, _total_bytes(_sources(scans))[0])
+    for found in pool.run(task, jobs(), count, lambda job: _raise_crash(job.chunk), [model_worker.__name__]):
+        scan, number = pending.popleft()
+        scan.add_model_findings(number, found)
+        done += found.rows
         progress(done, total)
 
 
-def _worth(workers: int, size: int) -> int:
-    """What is read in a moment is not worth the start of a process."""
-    return workers if size > 2 * PIECE_BYTES else 0
+def _useful_workers(workers: int, size: int) -> int:
+    """Return 0 for input so small that starting a process takes longer than reading it."""
+    return workers if size > 2 * CHUNK_BYTES else 0
 
 
-def _crashed(piece: Piece) -> Any:
+def _raise_crash(chunk: RowChunk) -> Any:
     raise ConvkitError(
-        f"The process that read {piece.path} from line {piece.first_line} on died, probably for lack of memory."
+        f"The worker process that read {chunk.path} from line {chunk.first_line} on died, probably out of memory."
     )
 
 
-def _size(sources: Sequence[Source]) -> tuple[int, bool]:
-    """Bytes of all row files, and whether they are those that will be read."""
-    files = [scan.corpus.files[number].path for scan, number in sources]
+def _sources(scans: Sequence[DatasetScan]) -> list[Source]:
+    return [(scan, number) for scan in scans for number, _ in enumerate(scan.dataset.files)]
+
+
+def _total_bytes(sources: Sequence[Source]) -> tuple[int, bool]:
+    """Return the size of all row files, and whether they are uncompressed, so that it is what will be read."""
+    files = [scan.dataset.files[number].path for scan, number in sources]
     files = [path for path in files if path.is_file()]
     return sum(path.stat().st_size for path in files), all(path.suffix not in layout.COMPRESSED for path in files)
 
 
-def _pieces(scan: Scan, number: int, watch: Callable[[int], None], *, with_digest: bool = False) -> Iterator[Piece]:
-    file = scan.corpus.files[number]
+def _chunks(
+    scan: DatasetScan, number: int, on_block: Callable[[int], None], *, with_digest: bool = False
+) -> Iterator[RowChunk]:
+    file = scan.dataset.files[number]
     if not file.path.is_file():
         file.missing = True
         return
     try:
-        yield from cut(file, MAX_LINE_BYTES, watch, with_digest=with_digest)
+        yield from read_chunks(file, MAX_LINE_BYTES, on_block, with_digest=with_digest)
     except OSError as error:
         raise ConvkitError(f"{file.path} cannot be read: {error.strerror}. Check its permissions.") from None
 
 
-def _look_at_images(scans: Sequence[Scan], decode: bool, workers: int, progress: Progress, *, keep_sizes: bool) -> None:
-    total = sum(len(scan.mentions) for scan in scans)
+def _read_images(
+    scans: Sequence[DatasetScan], decode: bool, workers: int, progress: Progress, *, keep_sizes: bool
+) -> None:
+    total = sum(len(scan.image_refs) for scan in scans)
     done = 0
     for scan in scans:
 
-        def take(mention: Mention, outcome: ImageInfo | ImageProblem, scan: Scan = scan) -> None:
+        def add(ref: ImageRef, outcome: ImageInfo | ImageProblem, scan: DatasetScan = scan) -> None:
             nonlocal done
             done += 1
             progress(done, total)
-            scan.take_image(mention, outcome)
+            scan.add_image(ref, outcome)
             if keep_sizes and isinstance(outcome, ImageInfo):
-                scan.sizes.add(mention.path, outcome)
+                scan.sizes.add(ref.path, outcome)
 
         cache = MediaCache(layout.media_cache(scan.images))
         try:
-            media_pass.look_at_all(scan.images, scan.mentions, take, decode=decode, workers=workers, cache=cache)
+            image_pass.read_images(scan.images, scan.image_refs, add, decode=decode, workers=workers, cache=cache)
         finally:
             cache.close()
 
 
-def _result(scans: Sequence[Scan], media: Media, target: TargetModel | None, selection: Selection) -> Result:
-    receipts, notes = [], []
+def _result(scans: Sequence[DatasetScan], media: Media, target: TargetModel | None, selection: Selection) -> Result:
+    receipts: list[Path] = []
+    notes: list[str] = []
     for scan in scans:
-        if scan.dataset is None:
+        if scan.dataset.manifest is None:
             continue
-        path = scan.corpus.directory / layout.RECEIPT
         try:
             if selection.refuses(scan.findings):
-                if path.exists():
-                    path.unlink()
-                    notes.append(f"receipt removed: {path}: the data set does not pass any more")
-                if hidden := selection.hidden_errors(scan.findings):
-                    notes.append(f"receipt not written: {path}: {told(hidden)}")
+                notes += _remove_receipt(scan, selection)
             elif media == "decode":
-                new = _receipt(scan, scan.dataset, target)
-                if receipt.vouches_for_other_media(scan.corpus.directory, new):
-                    notes.append(f"other images than at the last validation, in the same rows: {scan.images}")
-                receipts.append(receipt.write(scan.corpus.directory, new))
+                new = _receipt(scan, target)
+                if receipt.has_other_media(scan.dataset.directory, new):
+                    notes.append(f"images changed since the last validation, in the same rows: {scan.images}")
+                receipts.append(receipt.write(scan.dataset.directory, new))
         except OSError as error:
+            path = scan.dataset.directory / layout.RECEIPT
             notes.append(f"receipt not written or removed: {path}: {error.strerror}")
     findings = selection.apply(finding for scan in scans for finding in scan.findings)
-    rows = sum(file.rows for scan in scans for file in scan.corpus.files)
+    rows = sum(file.rows for scan in scans for file in scan.dataset.files)
     return Result(report_of(rows, findings), tuple(receipts), tuple(notes))
 
 
-def _receipt(scan: Scan, dataset: Dataset, target: TargetModel | None) -> receipt.Receipt:
-    warnings = by_code(scan.findings)
+def _remove_receipt(scan: DatasetScan, selection: Selection) -> Iterator[str]:
+    """Remove the receipt of a data set that has errors, and yield notes about it."""
+    path = scan.dataset.directory / layout.RECEIPT
+    if path.exists():
+        path.unlink()
+        yield f"receipt removed: {path}: the data set does not pass any more"
+    if hidden := selection.hidden_errors(scan.findings):
+        yield f"receipt not written: {path}: {describe_hidden_errors(hidden)}"
+
+
+def _receipt(scan: DatasetScan, target: TargetModel | None) -> receipt.Receipt:
+    files = scan.dataset.files
     return receipt.Receipt(
-        manifest=dataset.manifest_sha256,
-        rows={file.path.name: receipt.RowsReceipt(rows=file.rows, sha256=file.sha256) for file in scan.corpus.files},
+        manifest=scan.dataset.manifest_sha256,
+        rows={file.path.name: receipt.RowsReceipt(rows=file.rows, sha256=file.sha256) for file in files},
         media=scan.digest.receipt(),
         rules=codes(with_model=target is not None),
         profile=target.spec if target else None,
         options={"media": "decode", **(target.options() if target else {})},
-        warnings=dict(sorted(warnings.items())),
+        warnings=dict(sorted(by_code(scan.findings).items())),
     )

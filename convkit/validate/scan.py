@@ -1,4 +1,4 @@
-"""One data set on its way through the rules: what workers send is put together here, in order."""
+"""Collect the findings of one data set: results of the workers go through the checks, in order."""
 
 import json
 from collections import Counter
@@ -7,121 +7,117 @@ from tempfile import SpooledTemporaryFile
 from weakref import finalize
 
 from convkit import layout, receipt
-from convkit.dataset import Dataset
 from convkit.findings import Finding
 from convkit.media.images import ImageInfo, ImageProblem
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
-from convkit.rules.base import Check, Corpus, Mention, Place, Problem, RowFacts, shown
+from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, RowFacts, shown
 from convkit.rules.lookup import not_listed
 from convkit.rules.registry import CHECKS, RULES
 from convkit.utils.digests import from_bytes
-from convkit.validate.model_worker import Judged, Sizes
-from convkit.validate.row_worker import FirstMention, Found, Parsed
+from convkit.validate.model_worker import ModelFindings, Sizes
+from convkit.validate.row_worker import ParsedChunk, RowProblem
 
-MOST_KEPT = 100_000
-"""Findings of one rule; the rest is counted. Each takes more than a kilobyte, and nobody mends a million one by one."""
-_MENTIONS_IN_MEMORY = 16 * 2**20
+MAX_KEPT = 100_000
+"""Findings kept per rule; further ones are only counted. Each takes more than 1 kB of memory."""
+_REFS_IN_MEMORY = 16 * 2**20
 
 
-class Mentions:
-    """The first mention of each image, in order; beyond 16 MiB on disk."""
+class ImageRefs:
+    """The first reference to each image, in order; on disk beyond 16 MiB."""
 
     def __init__(self) -> None:
-        self._file = SpooledTemporaryFile(_MENTIONS_IN_MEMORY, "w+b")  # noqa: SIM115 it lives as long as this
+        self._file = SpooledTemporaryFile(_REFS_IN_MEMORY, "w+b")  # noqa: SIM115 closed by finalize
         finalize(self, self._file.close)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, file: int, first: FirstMention) -> None:
-        """Keep one."""
-        mention = Mention(first.path, file, *first[1:])
-        self._file.write(json.dumps(mention).encode() + b"\n")
+    def add(self, ref: ImageRef) -> None:
+        """Append a reference to the file."""
+        self._file.write(json.dumps(ref).encode() + b"\n")
         self._count += 1
 
-    def __iter__(self) -> Iterator[Mention]:
+    def __iter__(self) -> Iterator[ImageRef]:
         self._file.seek(0)
         for line in self._file:
-            yield Mention(*json.loads(line))
+            yield ImageRef(*json.loads(line))
 
 
-class Scan:
-    """A data set, what was found in it so far, and what its receipt will hold."""
+class DatasetScan:
+    """A data set with its findings so far, and the digests for its validation receipt."""
 
-    def __init__(self, corpus: Corpus, dataset: Dataset | None) -> None:
-        self.corpus = corpus
+    def __init__(self, dataset: DatasetFiles) -> None:
         self.dataset = dataset
-        self.images = corpus.directory / layout.IMAGES
+        self.images = dataset.directory / layout.IMAGES
         self.findings: list[Finding] = []
-        self.mentions = Mentions()
-        self.sizes = Sizes(corpus.key)
+        self.image_refs = ImageRefs()
+        self.sizes = Sizes(dataset.key)
         self.digest = receipt.MediaDigest()
-        self._checks = [check(corpus) for check in CHECKS]
+        self._checks = [check(dataset) for check in CHECKS]
         self._counts: Counter[str] = Counter()
         self._image_checks = [check for check in self._checks if type(check).image is not Check.image]
 
-    def take_rows(self, number: int, parsed: Parsed) -> None:
-        """Take in a piece of the file of this number; pieces come in order."""
-        file = self.corpus.files[number]
-        file.rows += parsed.lines - parsed.blank
-        file.bad_rows += parsed.bad_rows
-        file.turns += parsed.turns
-        file.images += parsed.images
-        self._found_in_rows(file.name, parsed.found)
-        columns = (parsed.at, parsed.ids, parsed.groups, parsed.inputs, parsed.answers, parsed.accepted, parsed.paths)
+    def add_rows(self, number: int, chunk: ParsedChunk) -> None:
+        """Add the parsed rows of a chunk of file `number`; call it in the order of the chunks."""
+        file = self.dataset.files[number]
+        file.rows += chunk.lines - chunk.blank
+        file.bad_rows += chunk.bad_rows
+        file.turns += chunk.turns
+        file.images += chunk.images
+        self._add_row_problems(file.name, chunk.problems)
+        columns = (chunk.row_lines, chunk.ids, chunk.groups, chunk.inputs, chunk.answers, chunk.accepted, chunk.paths)
         facts = RowFacts(number, *map(from_bytes, columns))
         for check in self._checks:
             check.rows(facts)
-        for first, new in zip(parsed.mentions, self.corpus.mentioned.add(facts.images), strict=True):
+        for ref, new in zip(chunk.image_refs, self.dataset.image_digests.add(facts.images), strict=True):
             if new:
-                self.mentions.add(number, first)
+                self.image_refs.add(ref)
 
-    def take_judged(self, number: int, judged: Judged) -> None:
-        """Take in what a model makes of a piece of the file of this number."""
-        self._found_in_rows(self.corpus.files[number].name, judged.found)
+    def add_model_findings(self, number: int, found: ModelFindings) -> None:
+        """Add the problems that a model has with rows of file `number`."""
+        self._add_row_problems(self.dataset.files[number].name, found.problems)
 
-    def _found_in_rows(self, file: str, several: Iterable[Found]) -> None:
-        for line, row_id, code, message, pointer in several:
-            self._found(Place(file, line, row_id), Problem(RULES[code], message, pointer))
+    def _add_row_problems(self, file: str, problems: Iterable[RowProblem]) -> None:
+        for line, row_id, problem in problems:
+            self._add_problem(Location(file, line, row_id), problem)
 
-    def file_ends(self, number: int) -> None:
-        """Say what is to say of a file whose rows were all read."""
-        file = self.corpus.files[number]
+    def end_file(self, number: int) -> None:
+        """Report file `number` if it is empty; call it once all its rows were added."""
+        file = self.dataset.files[number]
         if not file.rows and not file.missing:
-            self._found(Place(file.name), Problem(file_rules.EMPTY_FILE, "the file holds no row"))
+            self._add_problem(Location(file.name), Problem(file_rules.EMPTY_FILE, "the file holds no row"))
 
-    def take_image(self, mention: Mention, outcome: ImageInfo | ImageProblem) -> None:
-        """Take in what was seen of an image; called in the order of the mentions."""
-        place = Place(self.corpus.files[mention.file].name, mention.line, mention.row_id)
+    def add_image(self, ref: ImageRef, outcome: ImageInfo | ImageProblem) -> None:
+        """Add the result of reading an image; call it in the order of the references."""
+        location = Location(self.dataset.files[ref.file].name, ref.line, ref.row_id)
         if isinstance(outcome, ImageProblem):
-            self._found(place, media_rules.image_problem(outcome.rule, outcome.message, mention.pointer))
+            self._add_problem(location, media_rules.image_problem(outcome.rule, outcome.message, ref.pointer))
             return
         if outcome.sha256 is not None:
-            self.digest.add(mention.path, outcome.bytes, outcome.sha256)
+            self.digest.add(ref.path, outcome.bytes, outcome.sha256)
         for check in self._image_checks:
-            for problem in check.image(mention, outcome):
-                self._found(place, problem._replace(pointer=problem.pointer or mention.pointer))
+            for problem in check.image(ref, outcome):
+                self._add_problem(location, problem._replace(pointer=problem.pointer or ref.pointer))
 
-    def _found(self, place: Place, problem: Problem) -> None:
+    def _add_problem(self, location: Location, problem: Problem) -> None:
         self._counts[problem.rule.code] += 1
-        if self._counts[problem.rule.code] <= MOST_KEPT:
-            self.findings.append(place.finding(problem))
+        if self._counts[problem.rule.code] <= MAX_KEPT:
+            self.findings.append(location.finding(problem))
 
-    def add(self, findings: Iterable[Finding]) -> None:
-        """Take in what was found elsewhere."""
+    def _add_findings(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
             self._counts[finding.code] += 1
-            if self._counts[finding.code] <= MOST_KEPT:
+            if self._counts[finding.code] <= MAX_KEPT:
                 self.findings.append(finding)
 
-    def end(self) -> None:
-        """Ask what is asked at the end, and put the findings in order: the manifest, row files, other files."""
+    def finish(self) -> None:
+        """Run the checks that need the whole data set, and sort: the manifest, row files, other files."""
         for check in self._checks:
-            self.add(check.end())
+            self._add_findings(check.end())
         for code, count in self._counts.items():
-            self.findings.extend(not_listed(self.corpus, RULES[code], count, MOST_KEPT))
-        names = [shown(self.corpus.directory / layout.MANIFEST), *(file.name for file in self.corpus.files)]
+            self.findings.extend(not_listed(self.dataset, RULES[code], count, MAX_KEPT))
+        names = [shown(self.dataset.directory / layout.MANIFEST), *(file.name for file in self.dataset.files)]
         ranks = {name: rank for rank, name in enumerate(names)}
         self.findings.sort(key=lambda f: (ranks.get(f.file, len(names)), f.file, f.line or 0, f.code))

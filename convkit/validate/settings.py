@@ -72,7 +72,7 @@ class Selection:
         return self.severity[max(fitting, key=lambda name: _fit(name, finding.code))] if fitting else finding.severity
 
 
-def told(hidden: Mapping[str, int]) -> str:
+def describe_hidden_errors(hidden: Mapping[str, int]) -> str:
     """Why there is no receipt where `Selection.hidden_errors` says so."""
     counts = ", ".join(f"{count:,} of {code} {RULES[code].slug}" for code, count in sorted(hidden.items()))
     return f"errors that are ignored or made warnings still count for it ({counts}); mend them"
@@ -89,7 +89,7 @@ def _best(names: Iterable[str], code: str) -> int:
     return max((_fit(name, code) for name in names), default=0)
 
 
-EVERYTHING = Selection()
+DEFAULT_SELECTION = Selection()
 
 
 class Settings(BaseModel):

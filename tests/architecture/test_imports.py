@@ -177,10 +177,10 @@ def test_nothing_slow_is_loaded_for(arguments: tuple[str, ...]) -> None:
 
 WORKER = """
 import json, sys
-from convkit.validate.row_worker import parse
-from convkit.validate.chunks import Piece
+from convkit.validate.row_worker import RowJob, parse_rows
+from convkit.validate.chunks import RowChunk
 line = b'{"id":"1","source":"s","conversations":[{"images":[],"user":"Hi","assistant":"Hello"}]}\\n'
-assert parse((Piece("", 0, len(line), 1, line, 6), 0), max_line=1000, mentions=True).lines == 1
+assert parse_rows(RowJob(RowChunk("", 0, len(line), 1, line, 6), 0, 0), max_line=1000, image_refs=True).lines == 1
 print(json.dumps(sorted(sys.modules)))
 """
 

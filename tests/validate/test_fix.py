@@ -64,7 +64,7 @@ def test_metadata_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_more_than_are_listed_are_mended_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkit.validate.scan.MOST_KEPT", 3)
+    monkeypatch.setattr("convkit.validate.scan.MAX_KEPT", 3)
     path = write_rows(tmp_path, b"\n" * 10 + lines(row("1")))
     result = CliRunner().invoke(app, ["validate", str(path), "--fix", "--workers", "0"])
     assert (result.exit_code, path.read_bytes()) == (0, lines(row("1")))

@@ -153,7 +153,7 @@ def test_any_number_of_processes_counts_the_same(tmp_path: Path, suffix: str, mo
     written = b"{\n" + lines(*content)
     path.write_bytes(gzip.compress(written) if suffix else written)
     for module in ("convkit.validate.chunks", "convkit.validate.run"):
-        monkeypatch.setattr(f"{module}.PIECE_BYTES", 2048)
+        monkeypatch.setattr(f"{module}.CHUNK_BYTES", 2048)
     target = TargetModel.from_options("phi-3.5-vision", tokenizer(tmp_path / "tokenizer.json"), max_length=760)
     reports = [validate([path], workers=workers, target=target).report for workers in (0, 2)]
     assert reports[0] == reports[1]

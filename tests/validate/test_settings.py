@@ -10,7 +10,7 @@ from convkit.errors import ConvkitError
 from convkit.findings import Severity
 from convkit.rules.registry import RULES
 from convkit.validate.run import validate
-from convkit.validate.settings import EVERYTHING, Selection, Settings, load
+from convkit.validate.settings import DEFAULT_SELECTION, Selection, Settings, load
 from tests.reporters.test_reporters import finding
 from tests.validate.helpers import codes, copy_of, write_rows
 
@@ -149,4 +149,4 @@ def test_a_warning_that_is_ignored_is_still_in_the_receipt_and_one_made_an_error
 
 def test_everything_changes_nothing() -> None:
     found = [finding(code=code) for code in RULES]
-    assert EVERYTHING.apply(found) == found
+    assert DEFAULT_SELECTION.apply(found) == found

@@ -30,8 +30,8 @@ from convkit.rules.base import RowFile
 from convkit.schema import IMAGE_MARKER, Row
 from convkit.utils import digests
 from convkit.utils.digests import Column, DigestSet
-from convkit.validate.chunks import Piece, cut
-from convkit.validate.fast_schema import keys_of, read_row
+from convkit.validate.chunks import RowChunk, read_chunks
+from convkit.validate.fast_schema import count_keys, read_row
 from convkit.validate.run import validate
 from tests.fixtures.make_datasets import DIRECTORY, line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
@@ -42,7 +42,7 @@ INVALID = sorted(path.name for path in (DIRECTORY / "invalid").iterdir())
 
 def small_pieces(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     for module in ("convkit.validate.chunks", "convkit.validate.run"):
-        monkeypatch.setattr(f"{module}.PIECE_BYTES", size)
+        monkeypatch.setattr(f"{module}.CHUNK_BYTES", size)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
@@ -78,7 +78,7 @@ def test_pieces_are_whole_lines_in_order(
     with pytest.MonkeyPatch.context() as monkeypatch:
         small_pieces(monkeypatch, size)
         seen: list[int] = []
-        pieces = list(cut(RowFile(path), max_line, seen.append))
+        pieces = list(read_chunks(RowFile(path), max_line, seen.append))
     raws = content.split(b"\n")
     raws = raws if raws[-1] else raws[:-1]
     found: dict[int, bytes | None] = {}
@@ -98,8 +98,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     def meddle(_: int) -> None:
         os.truncate(path, 3)
 
-    with pytest.raises(ConvkitError, match=r"x_train\.jsonl has changed while it was read"):
-        list(cut(RowFile(path), 100, meddle))
+    with pytest.raises(ConvkitError, match=r"x_train\.jsonl changed while it was read"):
+        list(read_chunks(RowFile(path), 100, meddle))
 
 
 def is_sound(raw: bytes) -> bool:
@@ -136,7 +136,7 @@ def test_the_plain_schema_is_the_schema_of_rows(document: Any) -> None:
         assert json.loads(Row.model_validate_json(raw).to_line()) == json.loads(raw)
 
 
-def test_the_plain_schema_has_the_keys_of_the_model() -> None:
+def test_the_plain_schema_has_the_count_keys_the_model() -> None:
     from convkit.schema import Turn
     from convkit.validate.fast_schema import PlainRow, PlainTurn
 
@@ -158,7 +158,7 @@ json_values = st.recursive(
 def test_no_key_is_missed_by_the_count(metadata: Any, spaced: bool) -> None:
     content = row("1", metadata=metadata)
     raw = json.dumps(content, separators=(",", " \t:") if spaced else None).encode()
-    assert file_rules.most_keys(raw) >= keys_of(read_row(raw))
+    assert file_rules.most_keys(raw) >= count_keys(read_row(raw))
     assert file_rules.duplicate_key(raw, 1) is None
 
 
@@ -334,7 +334,7 @@ def test_a_worker_that_looks_at_images_loads_little() -> None:
 def test_many_known_images_behind_one_that_is_not(
     tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convkit.validate.image_pass._MOST_WAITING", 3)
+    monkeypatch.setattr("convkit.validate.image_pass._MAX_PENDING", 3)
     path = pictures(tmp_path, 40)
     first = report_of(path)
     (tmp_path / "images" / "0.png").write_bytes(png(17, 17))
@@ -401,7 +401,7 @@ def test_rows_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_standard_input_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convkit.validate.inputs.MAX_STDIN_BYTES", 10)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n" * 11)))
-    with pytest.raises(ConvkitError, match=r"more than 10 bytes\. Write the rows into a file"):
+    with pytest.raises(ConvkitError, match=r"more than 10 bytes\. Write the rows to a file"):
         validate([Path("-")], workers=0)
 
 
@@ -429,10 +429,10 @@ def test_blocks_do_not_depend_on_how_digests_were_added(one: list[int], other: l
 
 
 def test_a_worker_that_dies_over_rows_ends_the_run(tmp_path: Path) -> None:
-    from convkit.validate.run import _crashed
+    from convkit.validate.run import _raise_crash
 
     with pytest.raises(ConvkitError, match=r"x\.jsonl from line 7 on died"):
-        _crashed(Piece("x.jsonl", 0, 0, 7, b"", 0))
+        _raise_crash(RowChunk("x.jsonl", 0, 0, 7, b"", 0))
 
 
 def test_a_full_cache_object_survives_closing_twice(tmp_path: Path) -> None:

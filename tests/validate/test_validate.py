@@ -163,7 +163,7 @@ def test_progress_tells_the_bytes_of_all_files(tmp_path: Path) -> None:
 def test_progress_tells_the_images_once_their_number_is_known(tmp_path: Path) -> None:
     path = write_rows(tmp_path, lines(row("1", ["a.png", "b.png", "a.png"]), row("2", ["c.png"])))
     validate([path], workers=0, bars=(seen := Bars()))
-    assert seen.calls["looking at images", "images"] == [(1, 3), (2, 3), (3, 3)]
+    assert seen.calls["reading images", "images"] == [(1, 3), (2, 3), (3, 3)]
 
 
 class Bars:
@@ -299,7 +299,7 @@ def test_an_id_that_comes_again_behind_byte_order_marks_is_found(tmp_path: Path)
 
 
 def test_findings_beyond_what_memory_should_hold_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkit.validate.scan.MOST_KEPT", 3)
+    monkeypatch.setattr("convkit.validate.scan.MAX_KEPT", 3)
     path = write_rows(tmp_path, b"x\n" * 5 + b"\n" * 3)
     report = report_of(path)
     findings = report.findings
