@@ -21,7 +21,7 @@ from convkit.converters.base import Converter, Exclude, Item, Options, Record, R
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError, ItemError, SourceError
 from convkit.schema import Row
-from convkit.utils.progress import Progress, nothing
+from convkit.utils.progress import Progress, ignore_progress
 from convkit.utils.union_find import UnionFind
 
 TOLERANCE = 1e-9
@@ -126,7 +126,7 @@ class Split(Converter[RowItem]):
         Raises:
             SourceError: the source is not sound, or too much of it belongs together for these ratios.
         """
-        return self.iter_with_progress(nothing)
+        return self.iter_with_progress(ignore_progress)
 
     def iter_with_progress(self, progress: Progress) -> Iterator[RowItem | Reject | Exclude]:
         """The same."""

@@ -56,7 +56,7 @@ def _train(
 
     from convkit.errors import MissingExtra
     from convkit.train.config import resolve
-    from convkit.utils.progress import progress_bar, silent
+    from convkit.utils.progress import no_progress_bar, progress_bar
 
     try:
         from convkit.train.bench import render
@@ -87,7 +87,7 @@ def _train(
             json_file.write_text(json.dumps(result.recorded(), indent=2) + "\n")
 
     with world() as joined:
-        result = bench(chosen, what, joined, progress_bar if chosen.tqdm else silent, keep)
+        result = bench(chosen, what, joined, progress_bar if chosen.tqdm else no_progress_bar, keep)
     Console(soft_wrap=True).print(*render.render(result), sep="\n")
     if result.failure:
         raise ConvkitError(result.failure)

@@ -27,7 +27,7 @@ from convkit.errors import ConvkitError, DatasetError, SourceError
 from convkit.schema import Manifest
 from convkit.sources import Source, open_source
 from convkit.utils import pool
-from convkit.utils.progress import Bars, Progress, silent
+from convkit.utils.progress import Progress, ProgressBars, no_progress_bar
 
 SCRATCH = "scratch"
 
@@ -40,7 +40,7 @@ def convert(
     *,
     workers: int | None = None,
     policy: Policy = Policy(),
-    bars: Bars = silent,
+    bars: ProgressBars = no_progress_bar,
 ) -> Manifest:
     """Convert, or go on with a conversion that was interrupted.
 
@@ -95,7 +95,7 @@ class _Run:
         self._first: dict[str, Reject] = {}
         self._read = 0
 
-    def fill_journal(self, workers: int, bars: Bars) -> None:
+    def fill_journal(self, workers: int, bars: ProgressBars) -> None:
         """Run every entry that the journal does not hold yet."""
         self._scratch.mkdir(exist_ok=True)
         total = self.converter.count()

@@ -21,7 +21,7 @@ from convkit.converters.pictures import Picture, PictureOptions, from_file
 from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.errors import ItemError, SourceError
 from convkit.schema import Row
-from convkit.utils.files import printable
+from convkit.utils.files import display_path
 
 BAD_ANNOTATION = "bad-annotation"
 _BOM = b"\xef\xbb\xbf"
@@ -42,7 +42,7 @@ def annotation_files(root: Path, splits: Iterable[str], names: Sequence[str], ot
         found.get(PurePosixPath(path).name, []).append(path)
     for name, paths in found.items():
         if len(paths) > 1:
-            listed = ", ".join(map(printable, paths[:4]))
+            listed = ", ".join(map(display_path, paths[:4]))
             raise SourceError(f"{root} holds {len(paths)} files {name}: {listed}. Point --source at the folder of one.")
     if not any(found.values()):
         raise SourceError(
@@ -70,7 +70,7 @@ def json_lines(root: Path, path: str, fields: type[F]) -> Iterator[tuple[str, F]
     """
     try:
         for line in read_lines(root / path):
-            address = f"{printable(path)}:{line.number}"
+            address = f"{display_path(path)}:{line.number}"
             raw = line.raw.removeprefix(_BOM) if line.number == 1 else line.raw
             if line.overlong:
                 yield Reject(address, BAD_ANNOTATION, f"the line is longer than {MAX_LINE_BYTES:,} bytes")
@@ -90,7 +90,7 @@ def checked(address: str, read: Callable[[], F]) -> tuple[str, F] | Reject:
 
 def unreadable(path: Path, error: OSError) -> SourceError:
     """The error of an annotation file."""
-    return SourceError(f"{printable(os.fspath(path))} cannot be read ({error.strerror}). Check its permissions.")
+    return SourceError(f"{display_path(os.fspath(path))} cannot be read ({error.strerror}). Check its permissions.")
 
 
 def fill(template: str, **values: str) -> str:
@@ -305,5 +305,5 @@ class _Desk:
         stem = f"{self._split}/{stem_of(image)}"
         taken = self._paths.setdefault(stem, path)
         if taken != path:
-            raise ItemError("duplicate-name", f"{image} would be stored under the name of {printable(taken)}")
+            raise ItemError("duplicate-name", f"{image} would be stored under the name of {display_path(taken)}")
         return Located(path, self._index.size(path), stem)

@@ -26,7 +26,7 @@ from convkit.converters.parquet import RowGroup
 from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
 from convkit.errors import ConvkitError, ItemError, SourceError
 from convkit.schema import Row, Turn
-from convkit.utils.progress import Progress, nothing
+from convkit.utils.progress import Progress, ignore_progress
 from convkit.utils.union_find import UnionFind
 
 
@@ -112,7 +112,7 @@ class Cauldron(Converter[Rows]):
 
     def items(self) -> Iterator[Rows | Exclude]:
         """Row groups in the order of file names; those beyond the limit are left out, or cut."""
-        return self.iter_with_progress(nothing)
+        return self.iter_with_progress(ignore_progress)
 
     def iter_with_progress(self, progress: Progress) -> Iterator[Rows | Exclude]:
         """The same."""

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from convkit.converters.base import Exclude, Item, Options, Reject
 from convkit.errors import SourceError
-from convkit.utils.files import printable
+from convkit.utils.files import display_path
 
 SPLITS = ("train", "val", "test")
 SPLIT_FOLDERS = {
@@ -151,11 +151,11 @@ def _class_members(
         if entry.is_dir():
             continue
         if suffix.lower() not in suffixes:
-            yield Exclude(f"no {kind} by its suffix: {printable(suffix or entry.name)}")
+            yield Exclude(f"no {kind} by its suffix: {display_path(suffix or entry.name)}")
         elif not _is_utf8(path):
             found = True
             yield unusable(
-                printable(path), "bad-name", "the file name is not UTF-8 and cannot stand in a row; rename it"
+                display_path(path), "bad-name", "the file name is not UTF-8 and cannot stand in a row; rename it"
             )
         elif not entry.is_file():
             found = True
@@ -167,7 +167,7 @@ def _class_members(
             stems.add(stem)
             yield Member(path, split, folder.name, stem, entry.stat().st_size)
     if not found:
-        yield unusable(f"{printable(place)}/", "empty-class", f"the class folder holds no {kind}", units=0)
+        yield unusable(f"{display_path(place)}/", "empty-class", f"the class folder holds no {kind}", units=0)
 
 
 def _misplaced(root: Path, classes: set[Path], suffixes: frozenset[str], kind: str) -> Iterator[Reject]:
@@ -175,7 +175,7 @@ def _misplaced(root: Path, classes: set[Path], suffixes: frozenset[str], kind: s
     for folder in _walk(root, 2 * MAX_DEPTH):
         for entry in _entries(folder) if folder not in classes else ():
             if os.path.splitext(entry.name)[1].lower() in suffixes and not entry.is_dir():
-                address = printable(Path(entry.path).relative_to(root).as_posix())
+                address = display_path(Path(entry.path).relative_to(root).as_posix())
                 yield Reject(address, "misplaced", f"the {kind} stands in no class folder of a split; move it into one")
 
 
@@ -242,7 +242,7 @@ def _holds(folder: Path, suffixes: frozenset[str]) -> bool:
 
 
 def _is_utf8(text: str) -> bool:
-    return printable(text) == text
+    return display_path(text) == text
 
 
 Entry = Member | Unusable | Reject | Exclude

@@ -35,8 +35,8 @@ from convkit.converters.picture_index import files_below, stem_of
 from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.errors import ItemError, SourceError
 from convkit.schema import Row, Turn
-from convkit.utils.files import printable
-from convkit.utils.progress import Progress, nothing
+from convkit.utils.files import display_path
+from convkit.utils.progress import Progress, ignore_progress
 
 UNLABELLED = "test"
 """The split whose answers are kept back."""
@@ -133,7 +133,7 @@ class DocVQA(AnnotatedPictures[Question]):
     def annotations(self, official: str, path: str) -> Iterator[Question | Reject]:
         """An entry of `data` each."""
         for index, datum in enumerate(_data(self.root / path)):
-            read = checked(f"{printable(path)}:data[{index}]", partial(_Datum.model_validate, datum))
+            read = checked(f"{display_path(path)}:data[{index}]", partial(_Datum.model_validate, datum))
             yield read if isinstance(read, Reject) else _labelled(official, _question(*read))
 
     def count(self) -> int:
@@ -144,7 +144,7 @@ class DocVQA(AnnotatedPictures[Question]):
 
     def items(self) -> Iterator[Item | Reject | Exclude]:
         """Split by split: what is refused, then the pages in the order in which they are first shown."""
-        return self.iter_with_progress(nothing)
+        return self.iter_with_progress(ignore_progress)
 
     def iter_with_progress(self, progress: Progress) -> Iterator[Item | Reject | Exclude]:
         """The same."""
@@ -167,8 +167,8 @@ class DocVQA(AnnotatedPictures[Question]):
             official = {name.format(split=split) for split in self.split_names for name in self.file_names}
             if both := next((path for path in files_below(self.root) if Path(path).name in official), None):
                 raise SourceError(
-                    f"{self.root} holds {printable(both)} as well as {printable(tables[0])}, which may be the same "
-                    "questions twice. Point --source at one of them."
+                    f"{self.root} holds {display_path(both)} as well as {display_path(tables[0])}, which may be the "
+                    "same questions twice. Point --source at one of them."
                 )
         return tables
 
@@ -262,11 +262,11 @@ def _data(path: Path) -> list[Any]:
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{printable(str(path))} is not JSON: {error}. Download it again.") from error
+        raise SourceError(f"{display_path(str(path))} is not JSON: {error}. Download it again.") from error
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
         raise SourceError(
-            f"{printable(str(path))} is not an annotation file of DocVQA: looked for one object whose `data` is a list "
-            "of questions. Download it again."
+            f"{display_path(str(path))} is not an annotation file of DocVQA: looked for one object whose `data` is a "
+            "list of questions. Download it again."
         )
     data: list[Any] = content["data"]
     return data

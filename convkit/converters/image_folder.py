@@ -8,7 +8,7 @@ from convkit.converters.base import Converter, Exclude, Record, Reject
 from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, Entry, Member
 from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
 from convkit.schema import Row, Turn
-from convkit.utils.progress import Progress, nothing
+from convkit.utils.progress import Progress, ignore_progress
 
 
 class ImageFolderOptions(PictureOptions, ClassOptions):
@@ -43,7 +43,7 @@ class ImageFolder(Converter[Classed]):
 
     def items(self) -> Iterator[Classed | Reject | Exclude]:
         """Images in the order train, val, test, then by class and name."""
-        return self.iter_with_progress(nothing)
+        return self.iter_with_progress(ignore_progress)
 
     def iter_with_progress(self, progress: Progress) -> Iterator[Classed | Reject | Exclude]:
         """The same."""

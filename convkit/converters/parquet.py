@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from convkit.converters.base import Item
 from convkit.errors import ItemError, MissingExtra, SourceError
-from convkit.utils.files import printable
+from convkit.utils.files import display_path
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 16
@@ -102,7 +102,7 @@ def files(root: Path) -> list[str]:
     paths = [path.relative_to(root) for path in root.rglob(f"*{SUFFIX}") if path.is_file()]
     found = sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
     for file in found:
-        if (shown := printable(file)) != file:
+        if (shown := display_path(file)) != file:
             raise SourceError(f"The name of the file {shown} in {root} is not UTF-8. Rename it.")
     return found
 

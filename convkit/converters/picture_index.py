@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.errors import SourceError
-from convkit.utils.files import printable
+from convkit.utils.files import display_path
 
 
 class PictureIndex:
@@ -83,11 +83,11 @@ def files_below(root: Path) -> Iterator[str]:
         SourceError: a folder cannot be read, or the root is a file.
     """
     if root.is_file():
-        raise SourceError(f"{printable(str(root))} is a single file. Pass the folder that holds it and the images.")
+        raise SourceError(f"{display_path(str(root))} is a single file. Pass the folder that holds it and the images.")
     try:
         yield from _walk(os.fspath(root), "", ())
     except OSError as error:
-        name = printable(error.filename or os.fspath(root))
+        name = display_path(error.filename or os.fspath(root))
         raise SourceError(f"{name} cannot be read ({error.strerror}). Check the path and its permissions.") from error
 
 

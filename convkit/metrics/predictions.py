@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, Validation
 from convkit.dataset import MAX_LINE_BYTES, Line, first_problem, read_lines
 from convkit.errors import ConvkitError
 from convkit.schema import SCHEMA_ID, OptionalGroup, Row, absent
-from convkit.utils.files import printable
+from convkit.utils.files import display_path
 
 MAX_TEXT = 100_000
 """Characters of a prediction or an answer: the time to compare two of them grows with the product of their lengths."""
@@ -104,7 +104,7 @@ def read_predictions(path: Path) -> list[Prediction]:
         OSError: the file cannot be read.
         ConvkitError: a line is no prediction, or one of a turn that an earlier line has; or there is none.
     """
-    shown = printable(path)
+    shown = display_path(path)
     lines: dict[tuple[str, str, int], int] = {}
     predictions = []
     for number, prediction in _parse(path, shown):

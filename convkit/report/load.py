@@ -13,7 +13,7 @@ from convkit.dataset import first_problem, read_lines
 from convkit.errors import ConvkitError
 from convkit.metrics.results import Scores
 from convkit.run_info import Record
-from convkit.utils.files import printable
+from convkit.utils.files import display_path
 
 MAX_FILE_BYTES = 64 * 2**20
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -161,7 +161,7 @@ def _parsed(path: Path, kind: TypeAdapter[T]) -> T:
 
 
 def _name(path: Path) -> str:
-    return printable(path.absolute().name) or "run"
+    return display_path(path.absolute().name) or "run"
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convkit.errors import SourceError
-from convkit.utils.files import printable
+from convkit.utils.files import display_path
 from convkit.utils.progress import Progress
 
 
@@ -74,7 +74,7 @@ def open_source(
 
 def source_name(path: Path) -> str:
     """What the manifest calls a source of this path: its last part, bytes that are not UTF-8 as escapes."""
-    return printable(os.path.basename(os.path.abspath(path)))
+    return display_path(os.path.basename(os.path.abspath(path)))
 
 
 def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
@@ -107,7 +107,7 @@ def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, prog
 
 def _refuse_undecodable(path: Path) -> None:
     """Decoders take names as text, and some of them end the process over one that is none."""
-    shown = printable(path.absolute())
+    shown = display_path(path.absolute())
     if shown != str(path.absolute()):
         raise SourceError(f"The path of the source, {shown}, is not UTF-8. Rename the folder and pass it to --source.")
 

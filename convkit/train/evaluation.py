@@ -16,7 +16,7 @@ from convkit.train.evaluate.run import PREDICTIONS, SCORES, scores
 from convkit.train.models.family import ModelFamily
 from convkit.train.setup.precision import dtype
 from convkit.train.trainer import Stopped
-from convkit.utils.progress import Bars
+from convkit.utils.progress import ProgressBars
 
 EVALUATIONS = "evaluations"
 """Of a run: a folder for each step that was evaluated after, with predictions.jsonl and scores.json."""
@@ -32,7 +32,7 @@ class Evaluations:
         ConvkitError: the data set has no such split.
     """
 
-    def __init__(self, config: Config, family: ModelFamily, world: World, steps: int, bars: Bars) -> None:
+    def __init__(self, config: Config, family: ModelFamily, world: World, steps: int, bars: ProgressBars) -> None:
         self._config, self._world, self._steps, self._bars = config, world, steps, bars
         self._answering: Answering | None = None
         if config.eval_split is not None:

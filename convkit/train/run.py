@@ -36,14 +36,16 @@ from convkit.train.setup.determinism import deterministic
 from convkit.train.setup.precision import dtype
 from convkit.train.trainer import Stopped, Trainer
 from convkit.utils.files import write_atomic
-from convkit.utils.progress import Bars, silent
+from convkit.utils.progress import ProgressBars, no_progress_bar
 
 CONFIG, DROPPED = "config.json", "dropped.jsonl"
 _NAMED = 3
 Say = Callable[[str], None]
 
 
-def train(config: Config, family: ModelFamily, world: World, bars: Bars = silent, say: Say = print) -> None:
+def train(
+    config: Config, family: ModelFamily, world: World, bars: ProgressBars = no_progress_bar, say: Say = print
+) -> None:
     """Train as configured, from the start or from the last checkpoint.
 
     Args:
@@ -59,9 +61,9 @@ def train(config: Config, family: ModelFamily, world: World, bars: Bars = silent
         _train(config, family, world, bars, say)
 
 
-def _train(config: Config, family: ModelFamily, world: World, bars: Bars, say: Say) -> None:
+def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars, say: Say) -> None:
     speak: Say = say if world.first else lambda text: None
-    bars = bars if world.first and config.tqdm else silent
+    bars = bars if world.first and config.tqdm else no_progress_bar
     seen, rows = world.from_first(lambda: _look(config, family, bars))
     schedule = BatchSchedule(rows.tokens, _plan_options(config, family, len(rows.dropped)))
     of = _identity(config, seen, schedule)
@@ -94,7 +96,7 @@ def _train(config: Config, family: ModelFamily, world: World, bars: Bars, say: S
     speak(f"{schedule.rows:,} rows planned = {done:,} trained; {_finish(trainer, family)}")
 
 
-def _look(config: Config, family: ModelFamily, bars: Bars) -> tuple[receipt.Receipt, Index]:
+def _look(config: Config, family: ModelFamily, bars: ProgressBars) -> tuple[receipt.Receipt, Index]:
     """The gate, and then every row once."""
     seen = receipt.require(config.data_dir, family.profile)
     dataset, images = Dataset.open(config.data_dir), config.data_dir / layout.IMAGES
@@ -226,7 +228,7 @@ class _Parts:
     of: dict[str, Any]
     throughput: Throughput
     evaluations: Evaluations
-    bars: Bars
+    bars: ProgressBars
     speak: Say
 
 

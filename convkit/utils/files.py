@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 
-def printable(path: str | os.PathLike[str]) -> str:
+def display_path(path: str | os.PathLike[str]) -> str:
     """A path as text that can be written: bytes that are not UTF-8 become escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 

@@ -13,7 +13,7 @@ Note = Callable[[], str]
 """Gives what else is to be shown, whenever the bar is drawn."""
 
 
-class Bars(Protocol):
+class ProgressBars(Protocol):
     """Makes a progress bar from a description, the unit of what is counted, and what else is shown."""
 
     def __call__(self, description: str, unit: str, note: Note = str) -> AbstractContextManager[Progress]:
@@ -25,14 +25,14 @@ _OTHERS = 52
 """Columns of the terminal that all but the note takes, with a short bar."""
 
 
-def nothing(done: int, total: int | None) -> None:
+def ignore_progress(done: int, total: int | None) -> None:
     """Tells nobody."""
 
 
 @contextmanager
-def silent(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
+def no_progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
     """No progress bar."""
-    yield nothing
+    yield ignore_progress
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
         note: stands at the end.
     """
     if not sys.stderr.isatty():
-        yield nothing
+        yield ignore_progress
         return
     from rich.console import Console
     from rich.progress import (

@@ -24,7 +24,7 @@ from convkit.rules.base import ImageRef
 from convkit.rules.lookup import split_names
 from convkit.rules.registry import codes
 from convkit.utils import pool
-from convkit.utils.progress import Bars, Progress, silent
+from convkit.utils.progress import Progress, ProgressBars, no_progress_bar
 from convkit.validate import image_pass, model_worker
 from convkit.validate.chunks import CHUNK_BYTES, RowChunk, read_chunks
 from convkit.validate.inputs import open_datasets
@@ -53,7 +53,7 @@ def validate(
     media: Media = "decode",
     target: TargetModel | None = None,
     workers: int | None = None,
-    bars: Bars = silent,
+    bars: ProgressBars = no_progress_bar,
     selection: Selection = DEFAULT_SELECTION,
 ) -> Result:
     """Run all rules over data sets, and write or remove their validation receipts.

@@ -8,7 +8,7 @@ from convkit.dataset import Dataset
 from convkit.train.data import index
 from convkit.train.data.index import Index
 from convkit.train.models.family import ModelFamily
-from convkit.utils.progress import Bars
+from convkit.utils.progress import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ def named_data_set(directory: Path) -> str:
     return f"data set {Dataset.open(directory).manifest.name}"
 
 
-def read(directory: Path, split: str, family: ModelFamily, max_tokens: int, drop_overlong: bool, bars: Bars) -> Data:
+def read(
+    directory: Path, split: str, family: ModelFamily, max_tokens: int, drop_overlong: bool, bars: ProgressBars
+) -> Data:
     """A split of a dataset directory, which needs no receipt here.
 
     Raises:

@@ -25,7 +25,7 @@ from convkit.train.distributed.world import World
 from convkit.train.models import row_images
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.image_processing import cut_tiles, hd_size, resize
-from convkit.utils.progress import Bars, Progress
+from convkit.utils.progress import Progress, ProgressBars
 
 ENCODE, DECODE, SCALE, TILES, REST = STAGES = ("headers, tokens", "decode", "scale", "tiles", "tensors, batch")
 
@@ -72,7 +72,7 @@ class Source:
     """Those of the workload if not given."""
 
 
-def feed(source: Source, rows: int, workers: Sequence[int], needs: Sequence[float], bars: Bars) -> Feeding:
+def feed(source: Source, rows: int, workers: Sequence[int], needs: Sequence[float], bars: ProgressBars) -> Feeding:
     """Measure.
 
     Args:
@@ -104,7 +104,7 @@ def _measured(
     rows: int,
     workers: Sequence[int],
     needs: Sequence[float],
-    bars: Bars,
+    bars: ProgressBars,
 ) -> Feeding:
     numbers = list(islice(cycle(range(len(data.index))), rows))
     images = sum(data.index.images[number] for number in numbers)

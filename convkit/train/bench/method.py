@@ -21,7 +21,7 @@ from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import Sharding
 from convkit.train.setup import trainable
 from convkit.train.trainer import Trainer
-from convkit.utils.progress import Bars
+from convkit.utils.progress import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Contender:
     shard: Callable[[Any, Config, World], Sharding]
     """Takes the model to where it is trained."""
 
-    def measure(self, data: Data, world: World, steps: Steps, peak: float, bars: Bars) -> Figures:
+    def measure(self, data: Data, world: World, steps: Steps, peak: float, bars: ProgressBars) -> Figures:
         """Build the model, warm up, measure; afterwards nothing of it is left on the device.
 
         Args:
@@ -47,7 +47,7 @@ class Contender:
         finally:
             gpu.release(world.device)
 
-    def _measure(self, data: Data, world: World, steps: Steps, peak: float, bars: Bars) -> Figures:
+    def _measure(self, data: Data, world: World, steps: Steps, peak: float, bars: ProgressBars) -> Figures:
         began = time.perf_counter()
         plan, timeline = self._plan(data, steps), Timeline(world.device)
         model = trainable.load(self.family, self.config).train()

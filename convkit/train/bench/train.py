@@ -21,7 +21,7 @@ from convkit.train.distributed.world import World
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import shard
 from convkit.train.setup.precision import dtype
-from convkit.utils.progress import Bars, silent
+from convkit.utils.progress import ProgressBars, no_progress_bar
 
 OURS, RECIPE = "convkit", "recipe"
 
@@ -74,7 +74,7 @@ def bench(
     config: Config,
     what: Bench,
     world: World,
-    bars: Bars = silent,
+    bars: ProgressBars = no_progress_bar,
     seen: Callable[[Result], None] = lambda result: None,
 ) -> Result:
     """Measure.
@@ -114,7 +114,7 @@ def _contender(
     return Contender(replace(config, output_dir=run), made, take)
 
 
-def _data(config: Config, what: Bench, family: Phi3VFamily, folder: Path, bars: Bars) -> Data:
+def _data(config: Config, what: Bench, family: Phi3VFamily, folder: Path, bars: ProgressBars) -> Data:
     if not what.workload:
         return read(config.data_dir, config.split, family, config.max_tokens, config.drop_overlong, bars)
     most = max(what.steps.total, what.baseline.total if what.baseline else 0)

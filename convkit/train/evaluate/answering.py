@@ -21,7 +21,7 @@ from convkit.train.evaluate.generate import Generator, Prompts, first_token_id
 from convkit.train.evaluate.options import AnsweringOptions
 from convkit.train.evaluate.questions import Question, binary_answers, questions
 from convkit.train.models.family import ModelFamily
-from convkit.utils.progress import Bars, silent
+from convkit.utils.progress import ProgressBars, no_progress_bar
 
 
 class Answering:
@@ -48,7 +48,7 @@ class Answering:
         file: Path,
         done: int,
         world: World,
-        bars: Bars = silent,
+        bars: ProgressBars = no_progress_bar,
         stop_requested: Callable[[], bool] = bool,
     ) -> bool:
         """Answer the remaining questions. All ranks call this; rank 0 writes the file.
@@ -71,7 +71,7 @@ class Answering:
         mine = (order[first + world.rank] for first in rounds if first + world.rank < len(order))
         stream = batches(self._prompts, mine, self._options.dataloader_num_workers)
         generator = Generator(model, self._family, self._options.max_new_tokens)
-        progress = bars if world.first else silent
+        progress = bars if world.first else no_progress_bar
         with progress("answering", "questions") as update, _open_for_append(file, world) as lines:
             for first in rounds:
                 own = order[first + world.rank] if first + world.rank < len(order) else ()

@@ -23,14 +23,14 @@ from convkit.train.evaluate.options import Options
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import fingerprint
 from convkit.utils.files import write_atomic
-from convkit.utils.progress import Bars, silent
+from convkit.utils.progress import ProgressBars, no_progress_bar
 
 PREDICTIONS, SCORES, EVALUATION = "predictions.jsonl", "scores.json", "evaluation.json"
 _UNFINISHED = "predictions.part.jsonl"
 _TRAINING_RUN_OR_MODEL = "config.json"
 
 
-def evaluate(options: Options, world: World, bars: Bars = silent) -> Path:
+def evaluate(options: Options, world: World, bars: ProgressBars = no_progress_bar) -> Path:
     """Answer every turn of a split, and return the predictions file, in the order of rows and turns.
 
     Resumes an interrupted evaluation in `options.output_dir`. A finished evaluation is not repeated.
