@@ -199,7 +199,15 @@ def test_every_orientation_is_applied_once(kind: str, orientation: int) -> None:
         assert image.size == ((40, 60) if orientation > 4 else (60, 40))
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "PA"])
+YCBCR = pytest.param(
+    "YCbCr",
+    marks=pytest.mark.skipif(
+        int(PIL.__version__.split(".")[0]) < 13, reason="Pillow before 13 cannot read the YCbCr TIFF that it writes"
+    ),
+)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", YCBCR, "LAB", "PA"])
 def test_every_mode_of_a_tiff_becomes_rgb(mode: str) -> None:
     data = saved(picture(mode if mode != "PA" else "P").convert(mode), "TIFF")
     stored = ingest(data)
