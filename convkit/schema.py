@@ -6,10 +6,10 @@ spelling of every row, so null is never accepted for absent. Validate bytes with
 """
 
 from math import isfinite
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetPydanticSchema, JsonValue, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 FORMAT_VERSION = 1
 IMAGE_MARKER = "<image>"
@@ -38,6 +38,19 @@ def _only_finite(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return metadata
 
 
+def _require_item(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not items:
+        raise PydanticKnownError("too_short", {"field_type": "Tuple", "min_length": 1, "actual_length": 0})
+    return items
+
+
+T = TypeVar("T")
+# min_length of a tuple counts valid items only: it would report a list whose only item is invalid as empty, too.
+NonEmptyTuple = Annotated[
+    tuple[T, ...], Field(strict=False), AfterValidator(_require_item), Field(json_schema_extra={"minItems": 1})
+]
+
+
 def _drop_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
@@ -52,7 +65,7 @@ OptionalGroup = Annotated[
 ]
 OptionalAnswers = Annotated[
     tuple[str, ...] | None,
-    GetPydanticSchema(lambda _source, handler: handler(Annotated[tuple[str, ...], Field(strict=False, min_length=1)])),
+    GetPydanticSchema(lambda _source, handler: handler(NonEmptyTuple[str])),
 ]
 OptionalMetadata = Annotated[
     dict[str, JsonValue] | None,
@@ -101,9 +114,7 @@ class Row(BaseModel):
 
     id: str = Field(min_length=1, max_length=512, description="Unique in the data set.")
     source: str = Field(min_length=1, description="The data set that the row comes from.")
-    conversations: Annotated[tuple[Turn, ...], Field(strict=False, min_length=1)] = Field(
-        description="The turns, in order."
-    )
+    conversations: NonEmptyTuple[Turn] = Field(description="The turns, in order.")
     system: OptionalStr = absent("The system prompt.")
     group: OptionalGroup = absent("Rows of one group may not be separated by a split.")
     metadata: OptionalMetadata = absent("Provenance and anything else that is not shown to the model.")

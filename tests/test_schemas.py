@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ValidationError
 
 from convkit import schemas
+from convkit.metrics.predictions import Prediction
 from convkit.receipt import Receipt
 from convkit.schema import Manifest, Row, Turn
 from convkit.utils import generated
@@ -35,12 +36,7 @@ def pydantic_accepts(document: Any, model: type[BaseModel] = Row) -> bool:
     try:
         model.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        # The list of turns is called too short when a turn fails; that is no error of its own.
-        own = [
-            d for d in details if not (d["type"] == "too_short" and any(len(e["loc"]) > len(d["loc"]) for e in details))
-        ]
-        return all(detail["type"] in BEYOND for detail in own)
+        return all(detail["type"] in BEYOND for detail in error.errors(include_url=False))
     return True
 
 
@@ -97,6 +93,32 @@ def test_sound_rows_are_sound_to_both(name: str) -> None:
 def test_bad_rows_are_bad_to_both(document: Any) -> None:
     assert not pydantic_accepts(document)
     assert not ROW.is_valid(document)
+
+
+@pytest.mark.parametrize(
+    ("document", "errors"),
+    [
+        (row(conversations=[turn("<image><image>", images=["a"])]), [("marker_count", "conversations.0")]),
+        (row(conversations=[turn("<image><image>", images=["a"])], extra=1), [("marker_count", "conversations.0")]),
+        (row(conversations=[turn(images=[1])]), [("string_type", "conversations.0.images.0")]),
+        (row(conversations=[turn(answers=[1])]), [("string_type", "conversations.0.answers.0")]),
+        (row(conversations=[1]), [("model_type", "conversations.0")]),
+        (row(conversations=[turn(), turn(user=1)]), [("string_type", "conversations.1.user")]),
+        (row(conversations=[]), [("too_short", "conversations")]),
+        (row(conversations=[turn(answers=[])]), [("too_short", "conversations.0.answers")]),
+    ],
+)
+def test_an_invalid_item_does_not_make_its_list_empty(document: Any, errors: list[tuple[str, str]]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Row.model_validate_json(json.dumps(document))
+    found = [(error["type"], ".".join(map(str, error["loc"]))) for error in caught.value.errors()]
+    assert [error for error in found if error != ("extra_forbidden", "extra")] == errors
+
+
+def test_an_invalid_answer_of_a_prediction_does_not_make_its_list_empty() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Prediction.model_validate({"id": "1", "source": "s", "turn": 0, "prediction": "a", "answers": [1]})
+    assert [error["loc"] for error in caught.value.errors()] == [("answers", 0)]
 
 
 @pytest.mark.parametrize(

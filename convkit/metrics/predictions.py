@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, Validation
 
 from convkit.dataset import MAX_LINE_BYTES, Line, first_problem, read_lines
 from convkit.errors import ConvkitError
-from convkit.schema import SCHEMA_ID, OptionalGroup, Row, absent
+from convkit.schema import SCHEMA_ID, NonEmptyTuple, OptionalGroup, Row, absent
 from convkit.utils.files import display_path
 
 MAX_TEXT = 100_000
@@ -24,7 +24,7 @@ def _never_null(type_: Any) -> GetPydanticSchema:
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
-Texts = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+Texts = NonEmptyTuple[Text]
 Score = Annotated[float, Field(allow_inf_nan=False)]
 
 

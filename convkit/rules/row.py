@@ -177,12 +177,8 @@ def _row_id(document: Any) -> str | None:
 
 
 def _schema_problems(error: ValidationError) -> Iterator[Problem]:
-    details = error.errors(include_url=False)
-    parents = {loc[:depth] for loc in (detail["loc"] for detail in details) for depth in range(len(loc))}
-    for detail in details:
-        # A list whose items fail is then called empty as well: an echo, not an error.
-        echo = detail["type"] == "too_short" and detail["loc"] in parents
-        if not echo and detail["type"] not in _FOUND_HERE:
+    for detail in error.errors(include_url=False):
+        if detail["type"] not in _FOUND_HERE:
             yield _schema_problem(detail)
 
 
