@@ -103,7 +103,7 @@ def test_bad_rows_are_bad_to_both(document: Any) -> None:
         (row(conversations=[turn(images=[1])]), [("string_type", "conversations.0.images.0")]),
         (row(conversations=[turn(answers=[1])]), [("string_type", "conversations.0.answers.0")]),
         (row(conversations=[1]), [("model_type", "conversations.0")]),
-        (row(conversations=[turn(), turn(user=1)]), [("string_type", "conversations.1.user")]),
+        (row(conversations=[turn(), {**turn(), "user": 1}]), [("string_type", "conversations.1.user")]),
         (row(conversations=[]), [("too_short", "conversations")]),
         (row(conversations=[turn(answers=[])]), [("too_short", "conversations.0.answers")]),
     ],
