@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export CONVKIT_CACHE := $(CURDIR)/$(VENV)/cache
 
-.PHONY: demo test test-slow test-oldest search check wheel schemas bench clean
+.PHONY: demo test test-slow test-oldest search check wheel generate bench clean
 
 # What is finished is not done again, and what was interrupted goes on; `rm -rf demo` begins anew. The commands can be
 # typed by hand just as they are shown.
@@ -53,8 +53,7 @@ check: $(VENV)/dev ## style, types, generated files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m convkit.schemas --check
-	$(BIN)/python -m convkit.reporters.rule_page --check
+	$(BIN)/python -m scripts.generate --check
 
 wheel: $(VENV)/wheel ## build sdist and wheel into dist/, and try the wheel in an environment of its own
 	rm -rf dist
@@ -65,9 +64,8 @@ wheel: $(VENV)/wheel ## build sdist and wheel into dist/, and try the wheel in a
 	cd $(VENV)/try && bin/convkit convert easy-vqa --out_dir data && bin/convkit validate data
 	rm -rf $(VENV)/try
 
-schemas: $(VENV)/test ## write schemas/ from the pydantic models, and docs/rules/ from the rules
-	$(BIN)/python -m convkit.schemas
-	$(BIN)/python -m convkit.reporters.rule_page
+generate: $(VENV)/test ## write schemas/, docs/rules/ and docs/mutations.md from the code
+	$(BIN)/python -m scripts.generate
 
 bench: $(VENV)/bench ## measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks

@@ -44,6 +44,7 @@ class Finding(BaseModel):
         ge=1,
         description="How many findings this stands for: more than 1 where a rule has too many to list them all.",
     )
+    fixable: bool = Field(default=False, description="`convkit validate --fix` can fix it.")
 
     def content(self) -> str:
         """A digest of what is wrong, without where: it stays when rows are put before this one, or files elsewhere."""

@@ -16,12 +16,12 @@ from convkit import schemas
 from convkit.metrics.predictions import Prediction
 from convkit.receipt import Receipt
 from convkit.schema import Manifest, Row, Turn
-from convkit.utils import generated
+from scripts.generate import SCHEMAS
 from tests.fixtures.make_datasets import DIRECTORY, lines, manifest, row, turn, valid
 
 
 def validator(name: str) -> Draft202012Validator:
-    schema = json.loads((schemas.DIRECTORY / name).read_text(encoding="utf-8"))
+    schema = json.loads((SCHEMAS / name).read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
 
@@ -40,13 +40,9 @@ def pydantic_accepts(document: Any, model: type[BaseModel] = Row) -> bool:
     return True
 
 
-def test_the_files_are_what_the_models_say() -> None:
-    assert generated.stale(schemas.files()) == []
-
-
 @pytest.mark.parametrize("name", schemas.MODELS)
 def test_a_schema_says_what_it_is(name: str) -> None:
-    text = (schemas.DIRECTORY / name).read_text(encoding="utf-8")
+    text = (SCHEMAS / name).read_text(encoding="utf-8")
     schema = json.loads(text)
     assert list(schema)[:4] == ["$schema", "$id", "title", "description"]
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -76,8 +76,8 @@ def test_rows_that_have_no_length_are_told(tmp_path: Path) -> None:
     assert split.unreadable == 1
     output = run(path, "--model", "qwen2-vl")
     assert output.exit_code == 1
-    assert "1 mentions of images that cannot be read" in output.output
-    assert "1 rows have an image of a shape" in output.output
+    assert "1 image references cannot be read" in output.output
+    assert "1 rows have an image shape that the model does not support" in output.output
 
 
 def test_unsound_lines_are_counted_and_end_with_one(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_unsound_lines_are_counted_and_end_with_one(tmp_path: Path) -> None:
     split = only(compute_stats(path))
     assert (split.rows, split.unsound) == (1, 3)
     assert run(path).exit_code == 1
-    assert "3 lines are no sound rows" in run(path).output
+    assert "3 invalid lines are not counted" in run(path).output
 
 
 def test_a_dataset_directory_has_one_part_a_split(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def validate(
 
 
 def _say(text: str) -> None:
-    from convkit.reporters.words import printable
+    from convkit.reporters.formatting import printable
 
     typer.echo(printable(text), err=True)
 
@@ -130,7 +130,7 @@ def _names(options: Codes) -> list[str]:
 
 def _fixed(result: "Result", again: Callable[[], "Result"]) -> "Result":
     """Mend and say what, until nothing is left to mend: not all findings may have been listed."""
-    from convkit.reporters.words import counted
+    from convkit.reporters.formatting import pluralize
     from convkit.validate.fix import fix
 
     while True:
@@ -141,7 +141,7 @@ def _fixed(result: "Result", again: Callable[[], "Result"]) -> "Result":
             return result
         for change in changes:
             _say(str(change))
-        _say(f"{counted(len(changes), 'line')} mended")
+        _say(f"{pluralize(len(changes), 'line')} mended")
         result = again()
 
 

@@ -14,7 +14,7 @@ from convkit.report import curves, views
 from convkit.report.curves import Chart
 from convkit.report.load import Run
 from convkit.report.samples import samples
-from convkit.reporters.words import printable
+from convkit.reporters.formatting import printable
 
 _POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
 

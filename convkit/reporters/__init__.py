@@ -1,4 +1,4 @@
-"""Reporters turn a report into text. A name is looked up only when it is used, so none costs an import."""
+"""Reporters render a validation report as text; each module is imported only when its format is requested."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -21,14 +21,17 @@ REPORTERS = {
     "markdown": "convkit.reporters.markdown:render",
 }
 TERMINAL = {"text": "convkit.reporters.text:render_coloured"}
-"""What a terminal gets instead."""
+"""Reporters that replace those above when the output is a terminal."""
 
 
 def get_reporter(name: str, *, terminal: bool = False) -> Reporter:
-    """The reporter of a name.
+    """Return the reporter for a format name.
+
+    Args:
+        terminal: the output is a terminal, so colours are allowed.
 
     Raises:
-        ConvkitError: there is none; the message lists the known names.
+        ConvkitError: the format is unknown; the message lists the known ones.
     """
     if name not in REPORTERS:
         raise ConvkitError(f"There is no report format {name!r}. Choose one of: {', '.join(REPORTERS)}.")

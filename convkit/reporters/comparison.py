@@ -1,17 +1,17 @@
-"""Comparisons as tables, for people."""
+"""Render the comparison of two prediction files as text tables."""
 
 from collections.abc import Iterator
 
 from convkit.metrics.results import Comparison, MetricDifference, ScoredItem, SourceComparison
+from convkit.reporters.formatting import printable
 from convkit.reporters.table import table
-from convkit.reporters.words import printable
 
-_MAX_NAMED = 10
+_MAX_LISTED = 10
 _TESTS = {"sign": "exact sign test", "bootstrap": "paired bootstrap", None: "-"}
 
 
 def render(comparison: Comparison) -> str:
-    """The text, with a line end."""
+    """Render a comparison as text that ends with a newline."""
     lines = (line for source in comparison.sources for line in _source(source, comparison.confidence))
     return "".join(printable(line) + "\n" for line in lines)
 
@@ -19,7 +19,7 @@ def render(comparison: Comparison) -> str:
 def _source(source: SourceComparison, confidence: float) -> Iterator[str]:
     yield f"{source.source}: {source.rows:,} rows, {source.turns:,} turns in both files"
     if source.unlabelled:
-        yield f"  not compared, for they have no gold answer: {source.unlabelled:,}"
+        yield f"  not compared, because they have no gold answer: {source.unlabelled:,}"
     yield ""
     interval = f"{confidence:.0%} interval"
     head = ("metric", "baseline", "value", "difference", interval, "won", "lost", "of", "p", "test")
@@ -27,9 +27,9 @@ def _source(source: SourceComparison, confidence: float) -> Iterator[str]:
     yield from (f"  {metric.name}: {metric.reason}" for metric in source.metrics if metric.reason)
     yield ""
     for metric in source.metrics:
-        for what, items in (("won", metric.won), ("lost", metric.lost)):
+        for outcome, items in (("won", metric.won), ("lost", metric.lost)):
             if items:
-                yield f"  {metric.name} {what}: {_named(items)}"
+                yield f"  {metric.name} {outcome}: {_listed(items)}"
     yield ""
 
 
@@ -46,7 +46,7 @@ def _p(value: float | None) -> str:
     return "-" if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def _named(items: list[ScoredItem]) -> str:
-    names = [item.id if item.turn is None else f"{item.id} (turn {item.turn})" for item in items[:_MAX_NAMED]]
-    more = f" and {len(items) - _MAX_NAMED:,} more" if len(items) > _MAX_NAMED else ""
+def _listed(items: list[ScoredItem]) -> str:
+    names = [item.id if item.turn is None else f"{item.id} (turn {item.turn})" for item in items[:_MAX_LISTED]]
+    more = f" and {len(items) - _MAX_LISTED:,} more" if len(items) > _MAX_LISTED else ""
     return ", ".join(names) + more

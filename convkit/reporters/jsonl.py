@@ -1,8 +1,8 @@
-"""One finding a line as JSON, for programs that read a stream: each is a Finding of schemas/report.json."""
+"""Render a report as JSON Lines: each line is a `Finding` of the report schema."""
 
 from convkit.findings import Report
 
 
 def render(report: Report) -> str:
-    """The lines; nothing where there is no finding."""
+    """Render one line per finding; an empty string if there are none."""
     return "".join(finding.model_dump_json() + "\n" for finding in report.findings)

@@ -1,18 +1,18 @@
-"""JUnit XML, which CI servers show as test results: a suite for each file, a case for each finding."""
+"""Render a report as JUnit XML for CI servers: one test suite per file, one test case per finding."""
 
 from itertools import groupby
 from xml.etree import ElementTree
 
 from convkit.findings import Finding, Report, Severity
-from convkit.reporters.words import name, place, statement, totals
+from convkit.reporters.formatting import full_message, location, rule_name, totals
 
 
 def render(report: Report) -> str:
-    """The document. A clean report has one case that passes, as servers take a file without any for a fault."""
+    """Render the XML document; a clean report has one passing case, because CI servers reject a file without cases."""
     summary = report.summary
     cases = len(report.findings) or 1
     root = ElementTree.Element("testsuites", _counts("convkit", cases, summary.errors))
-    # Findings of one file stand together, and files that have no lines, such as images, are one suite.
+    # Findings are sorted by file. Files without lines, such as images, share one suite.
     for file, group in groupby(report.findings, lambda finding: finding.file if finding.line else "files"):
         findings = list(group)
         failures = sum(finding.severity is Severity.ERROR for finding in findings)
@@ -31,18 +31,18 @@ def _counts(suite: str, tests: int, failures: int) -> dict[str, str]:
 
 
 def _case(suite: ElementTree.Element, finding: Finding) -> None:
-    attributes = {"name": _legal(f"{name(finding)} {place(finding)}"), "classname": _legal(finding.file)}
+    attributes = {"name": _legal(f"{rule_name(finding)} {location(finding)}"), "classname": _legal(finding.file)}
     case = ElementTree.SubElement(suite, "testcase", attributes)
-    text = _legal(f"{place(finding)}: {statement(finding)}\n{finding.hint}")
+    text = _legal(f"{location(finding)}: {full_message(finding)}\n{finding.hint}")
     if finding.severity is Severity.ERROR:
         failure = ElementTree.SubElement(case, "failure", {"message": _legal(finding.message), "type": finding.code})
         failure.text = text
-    else:  # JUnit knows no warnings: the case passes and says something
+    else:  # JUnit has no warnings: the case passes and prints the finding
         ElementTree.SubElement(case, "system-out").text = f"warning: {text}"
 
 
 def _legal(text: str) -> str:
-    """Escape the characters that XML 1.0 cannot hold in any form, and carriage returns, which parsers change."""
+    """Escape characters that XML 1.0 forbids, and carriage returns, which parsers normalise."""
     return "".join(c if _is_legal(c) else c.encode("unicode_escape").decode() for c in text)
 
 

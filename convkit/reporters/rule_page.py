@@ -1,94 +1,52 @@
-"""Generate docs/rules/ and the examples of `convkit rule`: `python -m convkit.reporters.rule_page [--check]`.
-
-A page is made of a `Rule` and of the first finding that its fixture expects; nothing here knows any rule by name. The
-examples are kept beside the rules, because an installed package has no fixtures.
-"""
+"""Render the documentation page of a rule, as in docs/rules/ and in `convkit rule CODE`."""
 
 import json
-import sys
 from collections.abc import Callable
 from importlib import resources
-from pathlib import Path
+from typing import NotRequired, TypedDict
 
-from convkit.reporters.words import markdown, printable
 from convkit.rules.base import Rule
-from convkit.rules.registry import RULES
-from convkit.utils import generated
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = "examples.json"
-_EXAMPLES_FILE = ROOT / "convkit" / "rules" / EXAMPLES
-_DOCS = ROOT / "docs" / "rules"
-_FIXTURES = ROOT / "tests" / "fixtures" / "datasets" / "invalid"
-_MAX_SHOWN = 240
+"""File beside the rules; an installed package has no test fixtures to take examples from."""
+FIXABLE = "Fixable with `convkit validate --fix`."
 
 
-def page(rule: Rule, example: str | None, words: Callable[[str], str] = str) -> str:
-    """A rule's page in Markdown, or with its words as they are to be read as plain text."""
-    parts = [
-        f"# {rule.code} {rule.slug}",
-        f"Severity: {rule.severity}.",
-        words(rule.summary),
-        f"## Why\n\n{words(rule.why)}",
-        f"## How to mend it\n\n{words(rule.fix)}",
-    ]
-    if example:
-        indented = "\n".join(f"    {line}" for line in example.splitlines())
-        parts.append(f"## Example\n\n{indented}")
-    return "\n\n".join(parts) + "\n"
+class Example(TypedDict):
+    """The first finding of a rule's test fixture."""
+
+    location: str
+    line: NotRequired[str]
+    """Text of the line, for findings in a row file."""
 
 
-def examples() -> dict[str, str]:
-    """The example of each rule that has one, by code, as the package holds them."""
-    loaded: dict[str, str] = json.loads(resources.files("convkit.rules").joinpath(EXAMPLES).read_text("utf-8"))
+def examples() -> dict[str, Example]:
+    """Return the packaged examples by rule code."""
+    loaded: dict[str, Example] = json.loads(resources.files("convkit.rules").joinpath(EXAMPLES).read_text("utf-8"))
     return loaded
 
 
-def stem(rule: Rule) -> str:
-    """The name of a rule's fixture and page, such as CK201_missing_image."""
-    return f"{rule.code}_{rule.slug.replace('-', '_')}"
+def page(rule: Rule, example: Example | None, escape: Callable[[str], str] = str) -> str:
+    """Render a rule's page.
+
+    Args:
+        escape: applied to the rule's sentences; pass `formatting.markdown` for Markdown, nothing for a terminal.
+    """
+    parts = [
+        f"# {rule.code} {rule.slug}",
+        f"Severity: {rule.severity}.",
+        f"## What it does\n\nChecks for {escape(rule.summary)}.",
+        f"## Why is this bad?\n\n{escape(rule.why)}",
+        f"## How to fix\n\n{escape(rule.fix)}",
+    ]
+    if example:
+        parts.append(f"## Example\n\n{_indented(example['location'], example.get('line', ''))}")
+    if rule.instead:
+        parts.append(f"Use instead:\n\n{_indented(rule.instead)}")
+    if rule.fixable:
+        parts.append(f"## Fix availability\n\n{FIXABLE}")
+    return "\n\n".join(parts) + "\n"
 
 
-def files() -> dict[Path, str]:
-    """All generated files and their texts."""
-    found = {code: text for code, rule in RULES.items() if (text := _example(_FIXTURES / stem(rule)))}
-    pages = {_DOCS / f"{stem(rule)}.md": page(rule, found.get(code), markdown) for code, rule in RULES.items()}
-    return {
-        _EXAMPLES_FILE: json.dumps(found, indent=2, ensure_ascii=False) + "\n",
-        _DOCS / "README.md": _index(),
-        **pages,
-    }
-
-
-def extra() -> list[Path]:
-    """Pages of rules that are no more."""
-    return sorted(set(_DOCS.glob("*.md")) - set(files()))
-
-
-def _index() -> str:
-    rows = "".join(
-        f"| [{rule.code}]({stem(rule)}.md) | {rule.slug} | {rule.severity} | {markdown(rule.summary)} |\n"
-        for rule in RULES.values()
-    )
-    head = "| code | slug | severity | what it finds |\n| --- | --- | --- | --- |\n"
-    made = "Made by `python -m convkit.reporters.rule_page`; `convkit rule CODE` prints a page."
-    return f"# Rules\n\n{made}\n\n{head}{rows}"
-
-
-def _example(fixture: Path) -> str | None:
-    """The address that the fixture expects a finding at, and the line that is there."""
-    expected = fixture / "expected.txt"
-    if not expected.is_file() or not (lines := expected.read_text(encoding="utf-8").splitlines()):
-        return None
-    _, address, *pointer = lines[0].split(" ", 2)
-    shown = [" ".join([address, *pointer])]
-    file, _, number = address.rpartition(":")
-    if number.isdigit():
-        raw = (fixture / file).read_bytes().split(b"\n")[int(number) - 1]
-        text = printable(raw.decode(errors="backslashreplace"))
-        shown.append(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")
-    return "\n".join(shown).rstrip()
-
-
-if __name__ == "__main__":
-    sys.exit(generated.run("convkit.reporters.rule_page", sys.argv[1:], files(), extra()))
+def _indented(*lines: str) -> str:
+    return "\n".join(f"    {line}" for line in lines if line)

@@ -1,4 +1,4 @@
-"""SARIF 2.1.0, the interchange format of static analysis: code scanning services and editors read it."""
+"""Render a report as SARIF 2.1.0, which code scanning services and editors read."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from convkit import __version__
 from convkit.findings import Finding, Report
-from convkit.reporters.words import statement
+from convkit.reporters.formatting import full_message
 from convkit.rules.base import Rule
 from convkit.rules.registry import RULES
 
@@ -18,7 +18,7 @@ _INDEX = {code: index for index, code in enumerate(RULES)}
 
 
 def render(report: Report) -> str:
-    """One run with all rules and all findings, indented, with a line end."""
+    """Render one run with all rules and all findings as indented JSON that ends with a newline."""
     driver = {"name": "convkit", "version": __version__, "rules": [_rule(rule) for rule in RULES.values()]}
     seen: Counter[tuple[str, str]] = Counter()
     run = {
@@ -34,11 +34,11 @@ def _rule(rule: Rule) -> dict[str, Any]:
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.slug.split("-")),
-        "shortDescription": {"text": _message(rule.summary)},
+        "shortDescription": {"text": _message(f"Checks for {rule.summary}.")},
         "fullDescription": {"text": _message(rule.why)},
         "help": {
             "text": _message(f"{rule.why} {rule.fix}"),
-            "markdown": f"{rule.why}\n\n**How to mend it:** {rule.fix}",
+            "markdown": f"{rule.why}\n\n**How to fix:** {rule.fix}",
         },
         "defaultConfiguration": {"level": rule.severity.value},
     }
@@ -56,16 +56,16 @@ def _result(finding: Finding, seen: Counter[tuple[str, str]]) -> dict[str, Any]:
         "ruleId": finding.code,
         "ruleIndex": _INDEX[finding.code],
         "level": finding.severity.value,
-        "message": {"text": _message(statement(finding))},
+        "message": {"text": _message(full_message(finding))},
         "locations": [location],
         "occurrenceCount": finding.count,
-        # Equal findings of a file are told apart by their order.
+        # The counter distinguishes equal findings of a file.
         "partialFingerprints": {FINGERPRINT: f"{content}:{seen[finding.file, content]}"},
     }
 
 
 def _artifact(file: str) -> dict[str, str]:
-    """A URI reference; relative ones count from where convkit ran, which in a checkout is its root."""
+    """Return a file's URI; relative paths refer to the folder that convkit ran in, usually the repository root."""
     if PurePosixPath(file).is_absolute():
         return {"uri": "file://" + quote(file)}
     return {"uri": quote(file), "uriBaseId": "%SRCROOT%"}
@@ -77,5 +77,5 @@ def _logical(finding: Finding) -> dict[str, str]:
 
 
 def _message(text: str) -> str:
-    """A plain text message: braces would be placeholders in it, and brackets before a parenthesis a link."""
+    """Escape a SARIF message: braces are placeholders, and `[text](target)` is a link."""
     return text.replace("{", "{{").replace("}", "}}").replace("](", "\\](")

@@ -1,23 +1,23 @@
-"""Scores as tables, for people."""
+"""Render evaluation scores as text tables."""
 
 from collections.abc import Iterator, Sequence
 
 from convkit.metrics.classes import ClassScore, confusions
 from convkit.metrics.results import MetricScore, Scores, SourceScores
+from convkit.reporters.formatting import printable
 from convkit.reporters.table import table
-from convkit.reporters.words import printable
 
-_MAX_NAMED = 10
+_MAX_LISTED = 10
 _MAX_NAME = 40
 _MAX_CLASSES = 200
 _MAX_MATRIX = 12
-"""Classes of which the confusion matrix fits a terminal; of more, the most frequent confusions are listed."""
+"""Maximum number of classes for a confusion matrix; beyond it the most frequent confusions are listed."""
 _MAX_CONFUSIONS = 20
 _NO_CLASS = "(no class)"
 
 
 def render(scores: Scores) -> str:
-    """The text, with a line end."""
+    """Render scores as text that ends with a newline."""
     lines = (line for source in scores.sources for line in _source(source, scores.confidence))
     return "".join(printable(line) + "\n" for line in lines)
 
@@ -25,8 +25,8 @@ def render(scores: Scores) -> str:
 def _source(source: SourceScores, confidence: float) -> Iterator[str]:
     yield f"{source.source}: {source.rows:,} rows, {source.turns:,} turns"
     unlabelled = [f"{turn.id} (turn {turn.turn})" for turn in source.unlabelled]
-    yield from _named("not scored, for they have no gold answer", unlabelled)
-    yield from _named("rows that lack an earlier turn than their last one", source.incomplete)
+    yield from _listed("not scored, because they have no gold answer", unlabelled)
+    yield from _listed("rows with a missing turn before their last one", source.incomplete)
     yield ""
     if source.metrics:
         yield from _lines(("metric", "value", f"{confidence:.0%} interval", "of"), list(map(_measure, source.metrics)))
@@ -36,10 +36,10 @@ def _source(source: SourceScores, confidence: float) -> Iterator[str]:
         yield from _classes(source.classes)
 
 
-def _named(what: str, names: Sequence[str]) -> Iterator[str]:
+def _listed(label: str, names: Sequence[str]) -> Iterator[str]:
     if names:
-        more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
-        yield f"  {what}: {len(names):,} ({', '.join(names[:_MAX_NAMED])}{more})"
+        more = f" and {len(names) - _MAX_LISTED:,} more" if len(names) > _MAX_LISTED else ""
+        yield f"  {label}: {len(names):,} ({', '.join(names[:_MAX_LISTED])}{more})"
 
 
 def _measure(measure: MetricScore) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def _classes(classes: list[ClassScore]) -> Iterator[str]:
     ]
     yield from _lines(("class", "gold", "predicted", "precision", "recall", "F1"), rows)
     if len(classes) > _MAX_CLASSES:
-        yield f"... and {len(classes) - _MAX_CLASSES:,} more classes; --format json has them all"
+        yield f"... and {len(classes) - _MAX_CLASSES:,} more classes; use --format json for all of them"
     yield ""
     yield from _matrix(classes) if len(classes) <= _MAX_MATRIX else _confusions(classes)
 

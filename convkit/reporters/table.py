@@ -1,10 +1,10 @@
-"""A plain text table."""
+"""Render a plain text table with aligned columns."""
 
 from collections.abc import Sequence
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell: the first one to the left, the others, numbers, to the right."""
+    """Render a table: the first column is left-aligned, the others (numbers) right-aligned."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The report as plain text, for people: findings by file, each rule's remedy once, and what there is most of."""
+"""Render a report as plain text: findings by file, then each rule's hint and count, then the totals."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,17 +7,25 @@ from itertools import groupby
 import typer
 
 from convkit.findings import Finding, Report
+from convkit.reporters.formatting import (
+    by_rule,
+    first_of_each_rule,
+    full_message,
+    location,
+    printable,
+    rule_name,
+    totals,
+)
 from convkit.reporters.table import table
-from convkit.reporters.words import by_rule, first_of_each_rule, name, place, printable, statement, totals
 
 MAX_PER_RULE = 50
-"""Findings shown of each rule: nobody reads the ten-thousandth missing image."""
+"""Maximum number of findings shown per rule; the rest is counted."""
 
 Style = Callable[[str, str], str]
-"""Makes text look like what it is: place, error, warning or ok."""
+"""Styles a text for its role: location, error, warning or ok."""
 
 _STYLES = {
-    "place": partial(typer.style, bold=True),
+    "location": partial(typer.style, bold=True),
     "error": partial(typer.style, fg="red", bold=True),
     "warning": partial(typer.style, fg="yellow", bold=True),
     "ok": partial(typer.style, fg="green", bold=True),
@@ -25,13 +33,13 @@ _STYLES = {
 
 
 def render(report: Report) -> str:
-    """The text, with a line end."""
-    return _render(report, lambda text, _kind: text)
+    """Render the report as text that ends with a newline."""
+    return _render(report, lambda text, _role: text)
 
 
 def render_coloured(report: Report) -> str:
-    """The text for a terminal."""
-    return _render(report, lambda text, kind: _STYLES[kind](text))
+    """Render the report with colours for a terminal."""
+    return _render(report, lambda text, role: _STYLES[role](text))
 
 
 def _render(report: Report, style: Style) -> str:
@@ -39,7 +47,7 @@ def _render(report: Report, style: Style) -> str:
 
 
 def _lines(report: Report, style: Style) -> Iterator[str]:
-    # What is said of whole files, such as a thousand images that no row names, stands together.
+    # Findings about whole files, such as a thousand unused images, form one group.
     shown = first_of_each_rule(report, MAX_PER_RULE)
     for _, findings in groupby(shown, lambda finding: finding.line and finding.file):
         for finding in findings:
@@ -52,18 +60,21 @@ def _lines(report: Report, style: Style) -> Iterator[str]:
     if hidden:
         yield ""
     for finding, _ in rules:
-        yield f"{style(name(finding), finding.severity)}: {printable(finding.hint)}"
+        yield f"{style(rule_name(finding), finding.severity)}: {printable(finding.hint)}"
     if rules:
         yield ""
-        yield table(["rule", "findings"], [(name(finding), f"{count:,}") for finding, count in rules])
+        yield table(["rule", "findings"], [(rule_name(finding), f"{count:,}") for finding, count in rules])
         yield ""
     yield style(totals(report), _worst(report))
 
 
 def _line(finding: Finding, style: Style) -> str:
     severity = "" if finding.severity == "error" else f"{finding.severity}: "
-    where = style(printable(place(finding)), "place")
-    return f"{where}: {severity}{style(name(finding), finding.severity)}: {printable(statement(finding))}"
+    fixable = " [*]" if finding.fixable else ""
+    where = style(printable(location(finding)), "location")
+    return (
+        f"{where}: {severity}{style(rule_name(finding), finding.severity)}{fixable}: {printable(full_message(finding))}"
+    )
 
 
 def _worst(report: Report) -> str:

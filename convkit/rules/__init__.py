@@ -1,1 +1,1 @@
-"""What data sets are judged by: one family of rules a file; `registry` has them all."""
+"""The validation rules, one module per family; `registry` lists them all."""

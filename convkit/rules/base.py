@@ -29,6 +29,10 @@ class Rule:
     """What goes wrong later where it is not mended."""
     fix: str
     """How to fix it; the hint of its findings."""
+    instead: str = ""
+    """A corrected version of the example line on the rule's page, where there is one."""
+    fixable: bool = False
+    """`convkit validate --fix` can fix its findings; see `convkit.validate.fix`."""
 
     def __reduce__(self) -> "tuple[Callable[[str], Rule], tuple[str]]":
         """Pickle the rule as its code: worker processes know all rules, and a problem stays small on its way."""

@@ -1,12 +1,11 @@
-"""CK305 and CK306: rows that say the same, or that contradict each other. The rules are in `convkit.rules.corpus`."""
+"""CK305 and CK306: rows that say the same, or that contradict each other. The rules are in `convkit.rules.dataset`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.findings import Finding
-from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, RowFacts
-from convkit.rules.corpus import CONFLICTING_ANSWERS, DUPLICATE_ROW
+from convkit.findings import Finding, Severity
+from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, RowFacts, Rule
 from convkit.rules.lookup import MOST_LISTED, Growing, image_paths, not_listed, quoted, runs, sound_rows
 from convkit.schema import Row
 from convkit.utils.digests import Column, contains, digest
@@ -15,6 +14,23 @@ if TYPE_CHECKING:
     from convkit.media.images import ImageInfo
     from convkit.utils.digests import Digests
 
+DUPLICATE_ROW = Rule(
+    code="CK305",
+    slug="duplicate-row",
+    severity=Severity.WARNING,
+    summary="duplicate rows, with the same images and texts but different ids",
+    why="The row counts twice in training. If one copy is held out later, the model is evaluated on training data.",
+    fix="Remove the duplicates.",
+)
+CONFLICTING_ANSWERS = Rule(
+    code="CK306",
+    slug="conflicting-answers",
+    severity=Severity.WARNING,
+    summary="rows with the same images and prompt but different answers",
+    why="The model can learn at most one of the answers, and usually one is a wrong label. Different captions of one "
+    "image are fine.",
+    fix="Correct the wrong label, or list all correct answers in `answers` of one row.",
+)
 LINE_BITS = 40
 _MASK = 2**64 - 1
 _MOST_TRIED = 10
@@ -197,4 +213,5 @@ def _hash(texts: Iterable[str]) -> bytes:
     return blake2b(b"".join(digests), digest_size=16).digest()
 
 
+RULES = (DUPLICATE_ROW, CONFLICTING_ANSWERS)
 CHECKS: tuple[type[Check], ...] = (RepeatedRows,)

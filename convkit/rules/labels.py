@@ -1,12 +1,11 @@
-"""CK311 and CK312: how answers are spread over rows and splits. The rules are in `convkit.rules.corpus`."""
+"""CK311 and CK312: how answers are spread over rows and splits. The rules are in `convkit.rules.dataset`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.findings import Finding
+from convkit.findings import Finding, Severity
 from convkit.layout import is_training
-from convkit.rules.base import Check, DatasetFiles, Problem, RowFacts
-from convkit.rules.corpus import LABEL_IMBALANCE, UNSEEN_CLASS
+from convkit.rules.base import Check, DatasetFiles, Problem, RowFacts, Rule
 from convkit.rules.lookup import MOST_LISTED, Key, first_places, not_listed, quoted, split_names
 from convkit.schema import Row
 from convkit.utils.digests import Column
@@ -14,6 +13,22 @@ from convkit.utils.digests import Column
 if TYPE_CHECKING:
     from convkit.utils.digests import Digests
 
+LABEL_IMBALANCE = Rule(
+    code="CK311",
+    slug="label-imbalance",
+    severity=Severity.WARNING,
+    summary="splits in which one answer makes up 90 % of the rows or more",
+    why="Always giving this answer scores 90 % or more. Neither loss nor accuracy shows if the model uses the images.",
+    fix="Balance the split, weight the rows, or report metrics per class.",
+)
+UNSEEN_CLASS = Rule(
+    code="CK312",
+    slug="unseen-class",
+    severity=Severity.WARNING,
+    summary="answers that never occur in the training split, although its answers are a few classes",
+    why="The model never learns to give this answer. Usually it is one class in two spellings.",
+    fix="Use the spelling of the training split, or add rows of this class to it.",
+)
 MIN_ROWS = 100
 """In a split with fewer rows, nine in ten may be chance."""
 MOST_COMMON_SHARE = 0.9
@@ -103,4 +118,5 @@ def _answer(row: Row) -> Iterator[tuple[str, str]]:
         yield answer, f"/conversations/{last}/assistant"
 
 
+RULES = (LABEL_IMBALANCE, UNSEEN_CLASS)
 CHECKS: tuple[type[Check], ...] = (Labels,)

@@ -1,4 +1,4 @@
-"""CK2xx: the files that rows name."""
+"""CK2xx: the image files that rows reference."""
 
 from collections.abc import Iterable, Iterator
 from posixpath import splitext
@@ -16,173 +16,157 @@ MISSING_IMAGE = Rule(
     code="CK201",
     slug="missing-image",
     severity=Severity.ERROR,
-    summary="A row names an image that does not exist.",
-    why="Training stops at this row, which may be hours in, or trains on a row whose picture is not there.",
-    fix="Restore the file under images/, or convert the source again.",
+    summary="image paths that do not exist",
+    why="Training stops at this row, possibly hours into a run, or uses the row without its image.",
+    fix="Restore the file in images/, or convert the source again.",
 )
 UNSAFE_PATH = Rule(
     code="CK202",
     slug="unsafe-path",
     severity=Severity.ERROR,
-    summary="An image path is absolute, leaves images/, is a URL, or is not written the portable way.",
-    why="A data set from somebody else could name any file of the machine that reads it, and a path with a backslash "
-    "or a drive letter exists on one system only.",
-    fix="Copy the file into images/ and write its path relative to that folder, with / between the parts.",
+    summary="image paths that are absolute, leave images/, are URLs or are not portable",
+    why="A dataset from an untrusted source could read any file on your machine. Paths with backslashes or drive "
+    "letters work on one operating system only.",
+    fix="Copy the file into images/ and write its path relative to that folder, with `/` as separator.",
 )
 OUTSIDE_IMAGES = Rule(
     code="CK203",
     slug="outside-images",
     severity=Severity.ERROR,
-    summary="An image is a symbolic link that leaves images/.",
-    why="The data set is not complete in itself: copied or uploaded, it lacks the file; and a link in a data set from "
-    "somebody else could point to any file of the machine that reads it.",
-    fix="Replace the link by a copy of the file.",
+    summary="images that are symbolic links to files outside images/",
+    why="The image is lost when the dataset is copied or uploaded. A link in an untrusted dataset could point to any "
+    "file on your machine.",
+    fix="Replace the link with a copy of the file.",
 )
 UNDECODABLE_IMAGE = Rule(
     code="CK204",
     slug="undecodable-image",
     severity=Severity.ERROR,
-    summary="An image cannot be decoded to its end.",
-    why="Training stops when it comes to this image. Truncated files are the common case: their header is sound, so "
-    "only a full decode finds them.",
-    fix="Restore the file from its source; accepted are JPEG, PNG, WebP, GIF, BMP and TIFF.",
+    summary="images that cannot be decoded completely",
+    why="Training stops at this image. Most are truncated files: their header is valid, so only a full decode finds "
+    "them.",
+    fix="Restore the file from its source. Supported formats are JPEG, PNG, WebP, GIF, BMP and TIFF.",
 )
 PIXEL_BOMB = Rule(
     code="CK205",
     slug="pixel-bomb",
     severity=Severity.ERROR,
-    summary="An image has more than 178,956,970 pixels by its header.",
-    why="A file of a few bytes can ask for more memory than the machine has; one such row ends a run on all its GPUs.",
-    fix="Scale the image down.",
+    summary="images that declare more than 178,956,970 pixels (decompression bombs)",
+    why="A file of a few bytes can ask for more memory than the machine has. One such row ends a run on all GPUs.",
+    fix="Downscale the image.",
 )
 EMPTY_IMAGE = Rule(
     code="CK206",
     slug="empty-image",
     severity=Severity.ERROR,
-    summary="An image file has no bytes.",
-    why="It is what a download or a copy leaves behind that failed; training stops when it comes to it.",
+    summary="image files of zero bytes",
+    why="An interrupted download or copy leaves such files. Training stops at this image.",
     fix="Restore the file from its source.",
 )
 NOT_A_FILE = Rule(
     code="CK207",
     slug="not-a-file",
     severity=Severity.ERROR,
-    summary="An image path leads to a folder, a device or a pipe.",
+    summary="image paths that lead to a folder, a device or a pipe",
     why="It cannot be decoded, and reading from a pipe or a device may never end.",
-    fix="Name the image file itself.",
+    fix="Use the path of the image file itself.",
 )
+
+
+def unsafe_path(quoted: str) -> str:
+    """Return the message of CK202."""
+    return f"{quoted} is not a portable path relative to images/"
+
+
+def image_problem(slug: str, message: str, pointer: str) -> Problem:
+    """Convert a problem from `convkit.media.images`, which knows rules by slug only."""
+    return Problem(_BY_SLUG[slug], message, pointer)
+
+
 ORIENTATION_PENDING = Rule(
     code="CK208",
     slug="orientation-pending",
     severity=Severity.WARNING,
-    summary="An image is stored on its side or mirrored, and its EXIF data say how to turn it.",
-    why="Some loaders turn it and others do not, so the model may see it lying in training and upright later.",
-    fix="Turn the pixels and drop the tag: `convkit convert` does, or PIL.ImageOps.exif_transpose.",
+    summary="images with an EXIF orientation other than upright",
+    why="Some loaders apply the orientation and others do not. The model may see the image rotated in training, but "
+    "upright later.",
+    fix="Rotate the pixels and remove the tag, as `convkit convert` and `PIL.ImageOps.exif_transpose` do.",
 )
 CMYK_IMAGE = Rule(
     code="CK209",
     slug="cmyk-image",
     severity=Severity.WARNING,
-    summary="An image is stored in the four inks of print.",
-    why="Its colours in RGB depend on an ink profile that loaders pass over, so they are not those that people see; "
-    "a loader that does not convert hands on four channels, and the processor stops.",
+    summary="images in CMYK colour",
+    why="The RGB colours depend on an ICC profile that most loaders ignore, so the model sees wrong colours. Without "
+    "a conversion the image processor gets four channels and fails.",
     fix="Convert the image to RGB.",
 )
 WIDE_IMAGE = Rule(
     code="CK210",
     slug="wide-image",
     severity=Severity.ERROR,
-    summary="The grey levels of an image are 16-bit, 32-bit or floats.",
-    why="Converting it to RGB cuts off all above 255 instead of scaling: mostly the model is shown a white picture, "
-    "and nobody is told.",
-    fix="Scale the image to 8 bits: `convkit convert` does.",
+    summary="greyscale images with 16-bit, 32-bit or float pixels",
+    why="Conversion to RGB clips values above 255 instead of scaling them. Usually the model silently gets a white "
+    "image.",
+    fix="Scale the image to 8 bits, as `convkit convert` does.",
 )
 TRANSPARENT_IMAGE = Rule(
     code="CK211",
     slug="transparent-image",
     severity=Severity.WARNING,
-    summary="An image has transparent parts, or a channel for them.",
-    why="Converting it to RGB drops the transparency and shows whatever colour lies below, often black under black "
-    "text.",
-    fix="Flatten the image on a ground of your choice: `convkit convert` takes white.",
+    summary="images with transparency or an alpha channel",
+    why="Conversion to RGB drops the alpha channel and shows the hidden colours, often black text on black.",
+    fix="Flatten the image onto a background of your choice; `convkit convert` uses white.",
 )
 PALETTE_IMAGE = Rule(
     code="CK212",
     slug="palette-image",
     severity=Severity.WARNING,
-    summary="The pixels of an image are numbers in a table of colours.",
-    why="A loader that does not convert to RGB takes these numbers for grey levels.",
+    summary="images with a colour palette",
+    why="Without a conversion to RGB, a loader treats palette indices as grey levels.",
     fix="Convert the image to RGB.",
 )
 UNUSUAL_MODE = Rule(
     code="CK213",
     slug="unusual-mode",
     severity=Severity.WARNING,
-    summary="The pixels of an image are neither RGB nor grey, such as black and white in one bit, or LAB.",
-    why="A loader that does not convert to RGB hands on values that mean something else: 0 and 1 are both black.",
+    summary="images in an unusual pixel mode, such as 1-bit or LAB",
+    why="Without a conversion to RGB, a loader misreads the values. In a 1-bit image, both 0 and 1 look black.",
     fix="Convert the image to RGB.",
 )
 ANIMATED_IMAGE = Rule(
     code="CK214",
     slug="animated-image",
     severity=Severity.WARNING,
-    summary="An image file holds more than one frame or page.",
-    why="Models are shown the first one only. What is asked about the others cannot be answered.",
-    fix="Store the frame that is meant; or each as an image of its own, all named by the row.",
+    summary="image files with more than one frame or page",
+    why="Models see only the first frame. Questions about the others cannot be answered.",
+    fix="Store the intended frame only, or store each frame as a separate image of the row.",
 )
 WRONG_EXTENSION = Rule(
     code="CK215",
     slug="wrong-extension",
     severity=Severity.WARNING,
-    summary="The ending of an image's name is that of another format than the file has.",
-    why="Loaders and viewers that go by the name fail; and the file may not be the one that was meant.",
-    fix="Rename the file, here and in its rows.",
+    summary="image files whose extension does not match their format",
+    why="Loaders and viewers that trust the extension fail. It may also be the wrong file.",
+    fix="Rename the file, and update its path in all rows.",
 )
 EXTREME_ASPECT_RATIO = Rule(
     code="CK216",
     slug="extreme-aspect-ratio",
     severity=Severity.WARNING,
-    summary="An image is more than 20 times as long as it is wide, or the other way round.",
-    why="Squeezed into a square it is unreadable; cut into tiles it takes more tokens than it shows; and some "
-    "processors refuse it in the middle of a run.",
-    fix="Cut the image into pieces, or remove it; mostly it is a ruler or a separator of a web page.",
+    summary="images with an aspect ratio above 20:1",
+    why="Resized to a square, the image is unreadable; split into tiles, it takes many tokens for little content. "
+    "Some image processors reject it in the middle of a run.",
+    fix="Crop the image into pieces, or remove it. Usually it is a ruler or a separator from a web page.",
 )
 TINY_IMAGE = Rule(
     code="CK217",
     slug="tiny-image",
     severity=Severity.WARNING,
-    summary="A side of an image has fewer than 8 pixels.",
-    why="It is less than one patch of a vision model, so there is nothing to see; some processors refuse it, and one "
-    "with a side of 1 or 3 pixels is taken for channels.",
-    fix="Remove the image; mostly it is a tracking pixel, or the remains of a picture that was cut out wrongly.",
-)
-BLANK_IMAGE = Rule(
-    code="CK218",
-    slug="blank-image",
-    severity=Severity.WARNING,
-    summary="All pixels of an image are equal, and the row shows nothing else.",
-    why="There is nothing to see: the model is trained to answer from the text alone. Mostly the picture was lost.",
-    fix="Restore the picture, or remove the row.",
-)
-RULES = (
-    MISSING_IMAGE,
-    UNSAFE_PATH,
-    OUTSIDE_IMAGES,
-    UNDECODABLE_IMAGE,
-    PIXEL_BOMB,
-    EMPTY_IMAGE,
-    NOT_A_FILE,
-    ORIENTATION_PENDING,
-    CMYK_IMAGE,
-    WIDE_IMAGE,
-    TRANSPARENT_IMAGE,
-    PALETTE_IMAGE,
-    UNUSUAL_MODE,
-    ANIMATED_IMAGE,
-    WRONG_EXTENSION,
-    EXTREME_ASPECT_RATIO,
-    TINY_IMAGE,
-    BLANK_IMAGE,
+    summary="images with a side shorter than 8 pixels",
+    why="The image is smaller than one patch of a vision encoder. Some image processors reject it, or mistake a side "
+    "of 1 or 3 pixels for the colour channels.",
+    fix="Remove the image. Usually it is a tracking pixel or the result of a bad crop.",
 )
 MAX_ASPECT_RATIO = 20
 MIN_SIDE = 8
@@ -198,17 +182,6 @@ _EXTENSIONS = {
 }
 _SAME_FORMAT = {"MPO": "JPEG"}
 """A camera's MPO is a JPEG with previews behind it."""
-_BY_SLUG = {rule.slug: rule for rule in RULES}
-
-
-def unsafe_path(quoted: str) -> str:
-    """The message of CK202."""
-    return f"{quoted} is not a plain path relative to images/"
-
-
-def image_problem(slug: str, message: str, pointer: str) -> Problem:
-    """The problem that `convkit.media.images` found, which knows rules by their slugs only."""
-    return Problem(_BY_SLUG[slug], message, pointer)
 
 
 class StoredOtherwise(Check):
@@ -238,6 +211,17 @@ class StoredOtherwise(Check):
 
 def _size(image: "ImageInfo") -> str:
     return f"{image.width:,} x {image.height:,} pixels"
+
+
+BLANK_IMAGE = Rule(
+    code="CK218",
+    slug="blank-image",
+    severity=Severity.WARNING,
+    summary="rows whose images are all blank (a single colour)",
+    why="The images contain no information, so the model is trained to answer from the text alone. Usually the "
+    "original image was lost.",
+    fix="Restore the image, or remove the row.",
+)
 
 
 class BlankImages(Check):
@@ -270,4 +254,25 @@ class BlankImages(Check):
         return digest(path.encode(), self.dataset.key)
 
 
+RULES = (
+    MISSING_IMAGE,
+    UNSAFE_PATH,
+    OUTSIDE_IMAGES,
+    UNDECODABLE_IMAGE,
+    PIXEL_BOMB,
+    EMPTY_IMAGE,
+    NOT_A_FILE,
+    ORIENTATION_PENDING,
+    CMYK_IMAGE,
+    WIDE_IMAGE,
+    TRANSPARENT_IMAGE,
+    PALETTE_IMAGE,
+    UNUSUAL_MODE,
+    ANIMATED_IMAGE,
+    WRONG_EXTENSION,
+    EXTREME_ASPECT_RATIO,
+    TINY_IMAGE,
+    BLANK_IMAGE,
+)
+_BY_SLUG = {rule.slug: rule for rule in RULES}
 CHECKS: tuple[type[Check], ...] = (StoredOtherwise, BlankImages)

@@ -1,4 +1,7 @@
-"""CK4xx: what a model makes of a row. Asked only where a model is named; needs neither its weights nor torch."""
+"""CK4xx: rows and a model: token counts, control tokens and image shapes.
+
+These rules run only if a model is named. They need neither its weights nor torch.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,49 +9,6 @@ from convkit.findings import Severity
 from convkit.profiles import ImageSize, TargetModel, UnsupportedShape
 from convkit.rules.base import Problem, Rule
 from convkit.schema import IMAGE_MARKER, Row
-
-TOO_LONG = Rule(
-    code="CK401",
-    slug="too-long",
-    severity=Severity.ERROR,
-    summary="A row has more tokens than --max_length.",
-    why="Trainers cut such a row, and with it the answer or a part of an image, or leave it out without a word.",
-    fix="Raise --max_length, show fewer or smaller images, choose fewer tiles an image, or shorten the text.",
-)
-MAYBE_TOO_LONG = Rule(
-    code="CK402",
-    slug="maybe-too-long",
-    severity=Severity.WARNING,
-    summary="A row may have more tokens than --max_length: its text was estimated.",
-    why="Text without the model's tokenizer is known within bounds only, and the upper one is over the limit.",
-    fix="Give the model's tokenizer.json with --tokenizer for the exact number.",
-)
-CONTROL_TOKEN = Rule(
-    code="CK403",
-    slug="control-token",
-    severity=Severity.ERROR,
-    summary="A text holds a control token of the model.",
-    why="The tokenizer makes the token of it, not the letters: turns end in the middle, images are counted that are "
-    "not there, and text from a web page can speak as the system.",
-    fix="Remove it from the text. The model's template adds the control tokens; images are marked with <image>.",
-)
-REFUSED_SHAPE = Rule(
-    code="CK404",
-    slug="refused-shape",
-    severity=Severity.ERROR,
-    summary="The model's processor fails on an image of this shape.",
-    why="Training stops when it comes to this image.",
-    fix="Crop or pad the image to a less extreme ratio, or leave the row out.",
-)
-NOTHING_TO_TRAIN_ON = Rule(
-    code="CK405",
-    slug="nothing-to-train-on",
-    severity=Severity.ERROR,
-    summary="A row of the train split has no answer.",
-    why="Only answers are trained on: the row costs as much as any other and its loss is not a number or nothing.",
-    fix="Add the answer, or move the row to a split without labels.",
-)
-RULES = (TOO_LONG, MAYBE_TOO_LONG, CONTROL_TOKEN, REFUSED_SHAPE, NOTHING_TO_TRAIN_ON)
 
 
 def problems(row: Row, sizes: Sequence[ImageSize | None], target: TargetModel, train: bool) -> Iterator[Problem]:
@@ -68,6 +28,48 @@ def problems(row: Row, sizes: Sequence[ImageSize | None], target: TargetModel, t
         yield Problem(NOTHING_TO_TRAIN_ON, "no turn of the row has an answer", "/conversations")
 
 
+TOO_LONG = Rule(
+    code="CK401",
+    slug="too-long",
+    severity=Severity.ERROR,
+    summary="rows with more tokens than `--max_length`",
+    why="Trainers truncate such a row, which loses the answer or a part of an image, or skip it silently.",
+    fix="Raise `--max_length`, use fewer or smaller images, use fewer tiles per image, or shorten the text.",
+)
+MAYBE_TOO_LONG = Rule(
+    code="CK402",
+    slug="maybe-too-long",
+    severity=Severity.WARNING,
+    summary="rows that may have more tokens than `--max_length`, by an estimate",
+    why="Without the model's tokenizer, text length is only known within bounds, and the upper bound exceeds the "
+    "limit.",
+    fix="Pass the model's tokenizer.json with `--tokenizer` for an exact count.",
+)
+
+
+def _length(row: Row, sizes: Sequence[ImageSize], target: TargetModel, max_length: int) -> Iterator[Problem]:
+    count = target.count(row, sizes)
+    if count.low > max_length:
+        number = f"{count.low:,}" if count.exact else f"at least {count.low:,} (estimated)"
+        yield Problem(TOO_LONG, f"the row has {number} tokens, more than {max_length:,}")
+    elif count.high > max_length:
+        message = f"the row has {count.low:,} to {count.high:,} tokens (estimated), {max_length:,} are allowed"
+        yield Problem(MAYBE_TOO_LONG, message)
+
+
+CONTROL_TOKEN = Rule(
+    code="CK403",
+    slug="control-token",
+    severity=Severity.ERROR,
+    summary="text that contains a control token of the model",
+    why="The tokenizer turns it into the control token. Turns end early, images are miscounted, and untrusted text "
+    "can pose as the system prompt.",
+    fix="Remove it from the text. The chat template adds the control tokens; images are marked with `<image>`.",
+    instead='{"id":"1","source":"pets","conversations":[{"images":[],"user":"What is 1?","assistant":"A '
+    'cat."}],"system":"Be kind."}',
+)
+
+
 def _control_tokens(row: Row, target: TargetModel) -> Iterator[Problem]:
     for pointer, text in _texts(row):
         if found := target.profile.control_tokens.search(text):
@@ -84,6 +86,16 @@ def _texts(row: Row) -> Iterator[tuple[str, str]]:
             yield f"/conversations/{index}/assistant", turn.assistant
 
 
+REFUSED_SHAPE = Rule(
+    code="CK404",
+    slug="refused-shape",
+    severity=Severity.ERROR,
+    summary="images of a shape that the model's image processor rejects",
+    why="Training stops at this image.",
+    fix="Crop or pad the image to a less extreme aspect ratio, or remove the row.",
+)
+
+
 def _refused_shapes(row: Row, sizes: Sequence[ImageSize | None], target: TargetModel) -> Iterator[Problem]:
     pointers = (
         f"/conversations/{turn}/images/{image}"
@@ -98,11 +110,13 @@ def _refused_shapes(row: Row, sizes: Sequence[ImageSize | None], target: TargetM
             yield Problem(REFUSED_SHAPE, str(refusal), pointer)
 
 
-def _length(row: Row, sizes: Sequence[ImageSize], target: TargetModel, max_length: int) -> Iterator[Problem]:
-    count = target.count(row, sizes)
-    if count.low > max_length:
-        number = f"{count.low:,}" if count.exact else f"at least {count.low:,} (estimated)"
-        yield Problem(TOO_LONG, f"the row has {number} tokens, more than {max_length:,}")
-    elif count.high > max_length:
-        message = f"the row has {count.low:,} to {count.high:,} tokens (estimated), {max_length:,} are allowed"
-        yield Problem(MAYBE_TOO_LONG, message)
+NOTHING_TO_TRAIN_ON = Rule(
+    code="CK405",
+    slug="nothing-to-train-on",
+    severity=Severity.ERROR,
+    summary="rows of the training split without an answer",
+    why="Only answers are trained on. The row costs as much as any other, but its loss is zero or NaN.",
+    fix="Add the answer, or move the row to an unlabelled split.",
+    instead='{"id":"1","source":"pets","conversations":[{"images":[],"user":"What is it?","assistant":"A cat."}]}',
+)
+RULES = (TOO_LONG, MAYBE_TOO_LONG, CONTROL_TOKEN, REFUSED_SHAPE, NOTHING_TO_TRAIN_ON)

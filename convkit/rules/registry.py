@@ -1,48 +1,52 @@
-"""The rules, one family a file.
+"""The table of all rules and checks.
 
-A new rule is written into its family's file: a `Rule` in its `RULES`, and what finds it (for sound rows, a `Check`
-in its `CHECKS`); and a fixture in tests/fixtures/datasets/invalid/ that carries its code.
+To add a rule, write a `Rule` and its check in the module of its family and list both in the module's `RULES` and
+`CHECKS`. Add a fixture that breaks it to tests/fixtures, then run `make generate`.
 """
 
 from difflib import get_close_matches
 
 from convkit.errors import ConvkitError
-from convkit.rules import corpus, duplicates, file, labels, media, model, row, splits
+from convkit.rules import dataset, duplicates, file, labels, media, model, row, splits, texts
 from convkit.rules.base import Check, Rule
 
-RULES: dict[str, Rule] = {rule.code: rule for family in (file, row, media, corpus, model) for rule in family.RULES}
-"""All rules by code, in the order of their codes."""
+_FAMILIES = (file, row, texts, media, dataset, duplicates, splits, labels, model)
+
+RULES: dict[str, Rule] = {
+    rule.code: rule for rule in sorted((r for family in _FAMILIES for r in family.RULES), key=lambda rule: rule.code)
+}
+"""All rules by code, sorted by code."""
 
 CHECKS: tuple[type[Check], ...] = tuple(
-    check for part in (row, media, corpus, duplicates, splits, labels) for check in part.CHECKS
+    check for family in (row, media, dataset, duplicates, splits, labels) for check in family.CHECKS
 )
-"""What is asked of sound rows and whole data sets."""
+"""Checks of whole datasets; the other rules are functions that run per row in workers."""
 
 
 def codes(*, with_model: bool) -> tuple[str, ...]:
-    """The rules of a run; those about a model are asked only where one is named."""
+    """Return the codes of the rules that a run checks; those about models only if a model is named."""
     return tuple(code for code, rule in RULES.items() if with_model or rule not in model.RULES)
 
 
 def get_rule(name: str) -> Rule:
-    """The rule with a code or a slug, in capitals or not.
+    """Return the rule with this code or slug, ignoring case.
 
     Raises:
-        ConvkitError: there is none; the message lists those that are meant perhaps.
+        ConvkitError: there is no such rule; the message suggests similar ones.
     """
     wanted = name.lower()
     for rule in RULES.values():
         if wanted in (rule.code.lower(), rule.slug):
             return rule
-    raise ConvkitError(f"There is no rule {name!r}. {meant(name)}")
+    raise ConvkitError(f"There is no rule {name!r}. {suggest(name)}")
 
 
-def meant(name: str) -> str:
-    """What somebody meant perhaps who asked for a rule that there is not: a sentence."""
+def suggest(name: str) -> str:
+    """Return a sentence that suggests rules with a code or slug similar to an unknown name."""
     wanted = name.strip().lower()
     names = {key: rule for rule in RULES.values() for key in (rule.code.lower(), rule.slug)}
     near = [rule for key, rule in names.items() if wanted and (key.startswith(wanted) or wanted in rule.slug)]
     near = list(dict.fromkeys(near or [names[key] for key in get_close_matches(wanted, names, 3, 0.75)]))
     if not near:
-        return "Run `convkit rule` to see all rules."
+        return "Run `convkit rule` to list all rules."
     return f"Did you mean {' or '.join(f'{rule.code} {rule.slug}' for rule in near)}?"

@@ -1,13 +1,12 @@
-"""CK307 to CK310: what is in two splits. The rules are in `convkit.rules.corpus`."""
+"""CK307 to CK310: what is in two splits. The rules are in `convkit.rules.dataset`."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from convkit.findings import Finding
+from convkit.findings import Finding, Severity
 from convkit.layout import is_training
 from convkit.media.image_properties import HASH_BITS
-from convkit.rules.base import Check, DatasetFiles, ImageRef, Problem, RowFacts
-from convkit.rules.corpus import LEAKED_IMAGE, NEAR_DUPLICATE, SEPARATED_GROUP, SHARED_IMAGE
+from convkit.rules.base import Check, DatasetFiles, ImageRef, Problem, RowFacts, Rule
 from convkit.rules.lookup import (
     MOST_LISTED,
     Growing,
@@ -26,6 +25,30 @@ if TYPE_CHECKING:
     from convkit.rules.lookup import Indices
     from convkit.utils.digests import Digests
 
+LEAKED_IMAGE = Rule(
+    code="CK307",
+    slug="leaked-image",
+    severity=Severity.ERROR,
+    summary="images of the training split that are also in another split, by bytes or pixels (data leakage)",
+    why="The model is evaluated on images that it was trained on, so the score measures memorisation.",
+    fix="Keep the rows in one split, or split again with `convkit split`, which keeps identical images together.",
+)
+SHARED_IMAGE = Rule(
+    code="CK308",
+    slug="shared-image",
+    severity=Severity.WARNING,
+    summary="images that are in two splits, neither of which is the training split",
+    why="If one of the splits is used to choose a model, the score on the other is biased.",
+    fix="Keep the rows in one split, or split again with `convkit split`, which keeps identical images together.",
+)
+NEAR_DUPLICATE = Rule(
+    code="CK309",
+    slug="near-duplicate",
+    severity=Severity.WARNING,
+    summary="near-duplicate images in two splits, such as resized or recompressed copies",
+    why="A recompressed copy is the same image to a model, so it inflates the score like an exact duplicate.",
+    fix="Compare the two images. If they show the same picture, keep it in one split only.",
+)
 MOST_DIFFERENT_BITS = 7
 """Of the 256 of a shape. One less than there are bands, so that two near shapes are equal in one band at least."""
 _BANDS = 8
@@ -209,6 +232,17 @@ def _near_pairs(images: _Images, items: "Indices", shapes: "Digests", a: "Indice
         yield _Pair(*sorted(pair, key=lambda index: images.splits[index]))
 
 
+SEPARATED_GROUP = Rule(
+    code="CK310",
+    slug="separated-group",
+    severity=Severity.ERROR,
+    summary="groups with rows in different splits",
+    why="Rows of a group come from one video, document or patient and must stay together. Otherwise the model is "
+    "evaluated on what it saw in training.",
+    fix="Split again with `convkit split`, which keeps groups together, or correct the group.",
+)
+
+
 class SeparatedGroups(Check):
     """CK310, one finding for each group and split but the first. Keeps eight bytes a group."""
 
@@ -253,4 +287,5 @@ def _group(row: Row) -> Iterator[tuple[str, str]]:
         yield row.group, "/group"
 
 
+RULES = (LEAKED_IMAGE, SHARED_IMAGE, NEAR_DUPLICATE, SEPARATED_GROUP)
 CHECKS: tuple[type[Check], ...] = (SharedImages, SeparatedGroups)

@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple, cast
@@ -21,7 +22,7 @@ from convkit import layout
 from convkit.dataset import MAX_LINE_BYTES, open_rows
 from convkit.findings import Finding
 from convkit.rules import file as file_rules
-from convkit.rules import row as row_rules
+from convkit.rules import texts as text_rules
 from convkit.rules.base import Rule
 from convkit.schema import Row
 from convkit.utils.files import AtomicFile
@@ -81,7 +82,7 @@ FIXERS = {
         Fixer(file_rules.BYTE_ORDER_MARK_RULE, "byte order mark removed", _without_marks),
         Fixer(file_rules.BLANK_LINE, "line removed", _without_blank),
         Fixer(file_rules.NO_LAST_LINE_END, "line feed added", _with_end),
-        Fixer(row_rules.PADDED_ANSWER, "answer stripped", _with_stripped_answers),
+        Fixer(text_rules.PADDED_ANSWER, "answer stripped", _with_stripped_answers),
     )
 }
 """By code. A rule that is not here has findings that ask for a decision."""
@@ -130,6 +131,21 @@ def fix(findings: Iterable[Finding]) -> Fixed:
             _rewrite(path, lines)
             fixed.changes.extend(changes)
     return fixed
+
+
+def mark_fixable(findings: Iterable[Finding]) -> list[Finding]:
+    """Set `fixable` on the findings that `fix` can fix."""
+
+    @cache
+    def is_fixable(file: str) -> bool:
+        return Path(file).is_file() and not _refusal(Path(file))
+
+    return [
+        finding.model_copy(update={"fixable": True})
+        if finding.line and finding.code in FIXERS and is_fixable(finding.file)
+        else finding
+        for finding in findings
+    ]
 
 
 def _refusal(path: Path) -> str | None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from convkit.errors import ConvkitError
 from convkit.findings import Finding, Severity, by_code
-from convkit.rules.registry import RULES, meant
+from convkit.rules.registry import RULES, suggest
 
 FILE = "convkit.toml"
 PYPROJECT = "pyproject.toml"
@@ -41,7 +41,7 @@ class Selection:
         for name in (*self.select, *self.ignore, *self.severity):
             if not any(_fit(name, code) for code in RULES):
                 raise ConvkitError(
-                    f"{name!r} is neither a rule nor the beginning of rules' codes, such as CK2. {meant(name)}"
+                    f"{name!r} is neither a rule nor the beginning of rules' codes, such as CK2. {suggest(name)}"
                 )
 
     def selects(self, code: str) -> bool:

@@ -132,7 +132,7 @@ def test_findings_come_as_text_or_json(tmp_path: Path) -> None:
     text = convkit("validate", rows)
     assert text.returncode == 1
     assert f"{rows}:1: CK201 missing-image" in text.stdout
-    assert "2 rows, 2 errors, 0 warnings" in text.stdout
+    assert "Checked 2 rows. Found 2 errors, 0 warnings." in text.stdout
     report = json.loads(convkit("validate", rows, "--format", "json").stdout)
     assert report["summary"] == {"rows": 2, "errors": 2, "warnings": 0}
     assert [(f["code"], f["line"]) for f in report["findings"]] == [("CK201", 1), ("CK002", 2)]

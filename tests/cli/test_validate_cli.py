@@ -30,7 +30,7 @@ def convkit(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[s
 def test_clean(tmp_path: Path) -> None:
     copy_of("valid/with_manifest", tmp_path)
     done = convkit("with_manifest", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "3 rows, 0 errors, 0 warnings\n")
+    assert (done.returncode, done.stdout) == (0, "Checked 3 rows. Found 0 errors, 0 warnings.\n")
     assert done.stderr == f"receipt written: {Path('with_manifest/receipt.json')}\n"
 
 
@@ -78,9 +78,12 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_selection_and_a_severity(data: Path) -> None:
     run = partial(convkit, data.name, "--workers", "0", cwd=data.parent)
-    assert run("--ignore", "CK0,missing-image").stdout == "1 row, 0 errors, 0 warnings\n"
+    assert run("--ignore", "CK0,missing-image").stdout == "Checked 1 row. Found 0 errors, 0 warnings.\n"
     done = run("--select", "CK004", "--warn", "CK004")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 row, 0 errors, 2 warnings")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        0,
+        "Checked 1 row. Found 0 errors, 2 warnings. 2 fixable with --fix.",
+    )
     (data.parent / "convkit.toml").write_text('select = ["CK201"]\nseverity = {CK201 = "warning"}\n')
     assert (run().returncode, run("--error", "CK201").returncode, run("--select", "CK").returncode) == (0, 1, 1)
     for arguments, message in [(("--ignore", "CK7"), "'CK7' is neither"), (("--config", "no"), "no cannot be read")]:
@@ -109,7 +112,7 @@ def test_a_baseline_is_written_kept_to_and_gets_stale(data: Path) -> None:
 
 def test_fix_mends_says_what_and_validates_again(data: Path) -> None:
     done = convkit(data.name, "--fix", "--workers", "0", cwd=data.parent)
-    assert done.returncode == 1 and done.stdout.endswith("1 row, 1 error, 0 warnings\n")
+    assert done.returncode == 1 and done.stdout.endswith("Checked 1 row. Found 1 error, 0 warnings.\n")
     assert done.stderr.splitlines() == [
         "x.jsonl:1: CK004 blank-line: line removed",
         "x.jsonl:3: CK004 blank-line: line removed",
@@ -155,7 +158,10 @@ def test_a_rule_explains_itself(tmp_path: Path) -> None:
     assert [text.split()[:2] for text in listed] == [[rule.code, rule.slug] for rule in RULES.values()]
     by_code, by_slug = run([*command, "CK102"], text=True), run([*command, "marker-count"], text=True)
     assert by_code.stdout == by_slug.stdout
-    assert by_code.stdout.startswith("# CK102 marker-count\n") and "A turn's <image> markers" in by_code.stdout
+    assert (
+        by_code.stdout.startswith("# CK102 marker-count\n")
+        and "Checks for turns with more or fewer `<image>` markers" in by_code.stdout
+    )
     assert run([*command, "ck102"], text=True).stdout == by_code.stdout
     near = run([*command, "CK20"], text=True)
     assert near.returncode == 2 and "CK201 missing-image" in near.stderr and "CK211" not in near.stderr

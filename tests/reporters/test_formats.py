@@ -1,4 +1,4 @@
-"""Each published format is read by what is not ours, whatever the data set holds."""
+"""Independent parsers accept each report format, whatever text the dataset contains."""
 
 import json
 import re
@@ -18,10 +18,10 @@ from markdown_it import MarkdownIt
 
 from convkit.findings import Finding, Report, Severity, report_of
 from convkit.reporters import get_reporter
+from convkit.reporters.formatting import full_message, location, printable
 from convkit.reporters.sarif import FINGERPRINT
-from convkit.reporters.words import place, printable, statement
 from convkit.rules.registry import RULES
-from convkit.schemas import DIRECTORY as SCHEMAS
+from scripts.generate import SCHEMAS
 from tests.fixtures.make_datasets import DIRECTORY
 from tests.validate.helpers import copy_of
 from tests.validate.helpers import report_of as validated
@@ -87,7 +87,7 @@ def sarif(report: Report) -> dict[str, Any]:
     return run
 
 
-def test_the_sarif_schema_refuses_what_is_no_sarif() -> None:
+def test_the_sarif_schema_rejects_an_invalid_document() -> None:
     document = json.loads(get_reporter("sarif")(report_of(0, [])))
     assert sarif_schema().is_valid(document)
     document["runs"][0]["results"] = [{"message": {}}]
@@ -103,7 +103,7 @@ def plain(message: str) -> str:
 
 @given(reports)
 @whatever
-def test_sarif_follows_its_schema_and_says_everything(report: Report) -> None:
+def test_sarif_matches_its_schema_and_contains_every_finding(report: Report) -> None:
     run = sarif(report)
     rules = run["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in rules] == list(RULES)
@@ -111,7 +111,7 @@ def test_sarif_follows_its_schema_and_says_everything(report: Report) -> None:
     for result, finding in zip(run["results"], report.findings, strict=True):
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"] == finding.code
         assert result["level"] == finding.severity
-        assert plain(result["message"]["text"]) == statement(finding)
+        assert plain(result["message"]["text"]) == full_message(finding)
         physical = result["locations"][0]["physicalLocation"]
         assert unquote(physical["artifactLocation"]["uri"]) == finding.file
         assert physical.get("region", {}).get("startLine") == finding.line
@@ -121,7 +121,7 @@ def test_sarif_follows_its_schema_and_says_everything(report: Report) -> None:
     assert len(set(prints)) == len(prints)
 
 
-def test_sarif_rules_have_help_and_absolute_files_are_uris() -> None:
+def test_sarif_rules_have_help_and_absolute_paths_become_uris() -> None:
     found = validated(DIRECTORY / "invalid" / "CK002_invalid_json")
     run = sarif(found)
     for rule in run["tool"]["driver"]["rules"]:
@@ -130,7 +130,7 @@ def test_sarif_rules_have_help_and_absolute_files_are_uris() -> None:
     assert uri == {"uri": Path(found.findings[0].file).as_uri()}
 
 
-def test_a_fingerprint_stays_when_rows_are_put_before(tmp_path: Path) -> None:
+def test_sarif_fingerprints_do_not_change_when_rows_are_inserted_before(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK002_invalid_json", tmp_path)
     path = directory / "pets_train.jsonl"
 
@@ -145,7 +145,7 @@ def test_a_fingerprint_stays_when_rows_are_put_before(tmp_path: Path) -> None:
 
 @given(reports)
 @whatever
-def test_jsonl_is_one_finding_a_line_by_the_schema(report: Report) -> None:
+def test_jsonl_has_one_finding_per_line_that_matches_the_schema(report: Report) -> None:
     schema = json.loads((SCHEMAS / "report.json").read_text(encoding="utf-8"))
     check = Draft202012Validator({**schema, **schema["$defs"]["Finding"], "$id": "urn:finding"})
     lines = get_reporter("jsonl")(report).split("\n")
@@ -177,19 +177,19 @@ def annotations(text: str) -> list[tuple[str, dict[str, str], str]]:
 
 @given(reports)
 @whatever
-def test_github_commands_keep_to_the_grammar(report: Report) -> None:
+def test_github_commands_follow_the_grammar(report: Report) -> None:
     found = annotations(get_reporter("github")(report))
     assert len(found) == len(report.findings)
     for (command, properties, message), finding in zip(found, report.findings, strict=True):
         assert command == finding.severity
         assert properties.pop("line", None) == (str(finding.line) if finding.line else None)
         assert properties == {"file": finding.file, "title": f"{finding.code} {finding.slug}"}
-        assert message == f"{statement(finding)}. {finding.hint}"
+        assert message == f"{full_message(finding)}. {finding.hint}"
 
 
 @given(reports)
 @whatever
-def test_junit_is_read_by_junitparser(report: Report) -> None:
+def test_junitparser_reads_every_finding(report: Report) -> None:
     document = JUnitXml.fromstring(get_reporter("junit")(report).encode())
     suites = [suite for suite in document if isinstance(suite, TestSuite)]
     cases = [case for suite in suites for case in suite]
@@ -205,25 +205,25 @@ def test_junit_is_read_by_junitparser(report: Report) -> None:
             assert case.system_out.startswith("warning: ")
 
 
-def test_junit_of_a_clean_data_set_has_a_case_that_passes() -> None:
+def test_junit_of_a_clean_dataset_has_one_passing_case() -> None:
     (suite,) = JUnitXml.fromstring(get_reporter("junit")(report_of(3, [])).encode())
     (case,) = suite
-    assert (case.name, case.result) == ("3 rows, 0 errors, 0 warnings", [])
+    assert (case.name, case.result) == ("Checked 3 rows. Found 0 errors, 0 warnings.", [])
 
 
 @given(reports)
 @whatever
-def test_markdown_holds_what_data_says_in_code_spans_alone(report: Report) -> None:
+def test_markdown_shows_dataset_text_only_in_code_spans(report: Report) -> None:
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(get_reporter("markdown")(report))
     assert not {token.type for token in tokens} & {"html_block", "fence", "code_block", "hr"}
     inline = [child for token in tokens for child in token.children or ()]
     assert not {child.type for child in inline} & {"html_inline", "link_open", "image"}
-    expected = [printable(text) for f in report.findings for text in (place(f), statement(f))]
+    expected = [printable(text) for f in report.findings for text in (location(f), full_message(f))]
     spans = [child.content for child in inline if child.type == "code_inline" and child.content.strip()]
     assert sorted(spans) == sorted(text for text in expected if text.strip())
 
 
-def test_markdown_counts_and_caps() -> None:
+def test_markdown_counts_all_findings_and_lists_ten_per_rule() -> None:
     found = [
         Finding(
             code=code, slug=RULES[code].slug, severity=RULES[code].severity, file="a", line=n, message="m", hint="h."
@@ -238,7 +238,7 @@ def test_markdown_counts_and_caps() -> None:
 
 
 @pytest.mark.parametrize("name", ["invalid/CK101_schema_violation", "invalid/CK303_orphan_image", "valid/crlf"])
-def test_all_formats_of_a_real_report(name: str, tmp_path: Path) -> None:
+def test_every_format_contains_all_findings_of_a_real_report(name: str, tmp_path: Path) -> None:
     report = validated(copy_of(name, tmp_path))
     assert len(sarif(report)["results"]) == len(report.findings)
     assert len(annotations(get_reporter("github")(report))) == len(report.findings)

@@ -1,4 +1,4 @@
-"""What people and programs read."""
+"""The text and JSON reporters, and the lookup of reporters by name."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from convkit.errors import ConvkitError
 from convkit.findings import Finding, Report, Severity, Summary
 from convkit.reporters import REPORTERS, get_reporter
-from convkit.schemas import DIRECTORY as SCHEMAS
+from scripts.generate import SCHEMAS
 from tests.fixtures.make_datasets import DIRECTORY
 from tests.validate.helpers import copy_of, report_of
 
@@ -30,11 +30,11 @@ def finding(file: str = "a.jsonl", line: int | None = 1, code: str = "CK201", po
         line=line,
         pointer=pointer,
         message="It is bad.",
-        hint=f"Mend {code}.",
+        hint=f"Fix {code}.",
     )
 
 
-def test_text() -> None:
+def test_text_lists_findings_hints_counts_and_totals() -> None:
     text = get_reporter("text")(
         report(
             finding(pointer="/id"),
@@ -54,9 +54,9 @@ def test_text() -> None:
         "images/a: warning: CK303 slug-303: It is bad.\n"
         "images/b: warning: CK303 slug-303: It is bad.\n"
         "\n"
-        "CK201 slug-201: Mend CK201.\n"
-        "CK303 slug-303: Mend CK303.\n"
-        "CK202 slug-202: Mend CK202.\n"
+        "CK201 slug-201: Fix CK201.\n"
+        "CK303 slug-303: Fix CK303.\n"
+        "CK202 slug-202: Fix CK202.\n"
         "\n"
         "rule            findings\n"
         "--------------  --------\n"
@@ -64,15 +64,22 @@ def test_text() -> None:
         "CK303 slug-303         2\n"
         "CK202 slug-202         1\n"
         "\n"
-        "12,345 rows, 3 errors, 2 warnings\n"
+        "Checked 12,345 rows. Found 3 errors, 2 warnings.\n"
     )
 
 
-def test_text_without_findings_is_the_summary() -> None:
-    assert get_reporter("text")(report()) == "1 row, 0 errors, 0 warnings\n"
+def test_text_without_findings_is_the_totals() -> None:
+    assert get_reporter("text")(report()) == "Checked 1 row. Found 0 errors, 0 warnings.\n"
 
 
-def test_text_shows_the_first_fifty_of_a_rule() -> None:
+def test_text_marks_and_counts_fixable_findings() -> None:
+    fixable = finding(line=2, code="CK004").model_copy(update={"fixable": True})
+    text = get_reporter("text")(report(finding(), fixable))
+    assert "a.jsonl:1: CK201 slug-201: It is bad.\na.jsonl:2: CK004 slug-004 [*]: It is bad.\n" in text
+    assert text.endswith("\n\nChecked 1 row. Found 2 errors, 0 warnings. 1 fixable with --fix.\n")
+
+
+def test_text_shows_the_first_fifty_findings_of_a_rule() -> None:
     findings = [finding(line=line) for line in range(1, 1201)] + [finding(line=1201, code="CK101")]
     lines = get_reporter("text")(report(*findings)).splitlines()
     assert sum(line.startswith("a.jsonl:") for line in lines) == 51
@@ -80,7 +87,7 @@ def test_text_shows_the_first_fifty_of_a_rule() -> None:
     assert not any("more of CK101" in line for line in lines)
 
 
-def test_text_for_a_terminal_is_the_same_in_colour() -> None:
+def test_text_for_a_terminal_has_the_same_content_in_colour() -> None:
     found = report(finding("a\x1b[31m.jsonl", pointer="/id"), finding(code="CK303"))
     plain, coloured = get_reporter("text")(found), get_reporter("text", terminal=True)(found)
     assert "\x1b" not in plain
@@ -88,14 +95,14 @@ def test_text_for_a_terminal_is_the_same_in_colour() -> None:
     assert get_reporter("json", terminal=True)(found) == get_reporter("json")(found)
 
 
-def test_text_keeps_control_characters_from_the_terminal() -> None:
+def test_text_escapes_control_characters() -> None:
     text = get_reporter("text")(report(finding("a\x1b[31m\n.jsonl", pointer="/\u202eé\x07")))
     assert r"a\x1b[31m\n.jsonl:1: CK201" in text
     assert r"(/\u202eé\x07)" in text
 
 
 @pytest.mark.parametrize("name", sorted(str(path.relative_to(DIRECTORY)) for path in DIRECTORY.glob("*/*")))
-def test_json_follows_its_schema(name: str, tmp_path: Path) -> None:
+def test_json_matches_its_schema(name: str, tmp_path: Path) -> None:
     found = report_of(copy_of(name, tmp_path))
     text = get_reporter("json")(found)
     schema = json.loads((SCHEMAS / "report.json").read_text(encoding="utf-8"))
@@ -104,7 +111,7 @@ def test_json_follows_its_schema(name: str, tmp_path: Path) -> None:
     assert text.startswith('{\n  "report_version": 1,') and text.endswith("}\n")
 
 
-def test_every_reporter_can_be_loaded_and_an_unknown_one_lists_them() -> None:
+def test_every_reporter_can_be_loaded_and_an_unknown_name_lists_them() -> None:
     for name in REPORTERS:
         assert get_reporter(name)(report(finding())).endswith("\n")
     with pytest.raises(ConvkitError, match=r"no report format 'xml'\. Choose one of: text, json"):

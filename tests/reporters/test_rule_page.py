@@ -1,53 +1,71 @@
-"""Pages are what the rules say, and no rule is without one."""
+"""A rule's page shows everything that the rule and its example contain, also after rendering as Markdown."""
 
-from pathlib import Path
+import json
 
 import pytest
+from markdown_it import MarkdownIt
 
-from convkit.findings import Severity
-from convkit.reporters import rule_page
+from convkit.reporters.formatting import markdown
+from convkit.reporters.rule_page import FIXABLE, examples, page
 from convkit.rules.base import Rule
 from convkit.rules.registry import RULES
-from convkit.utils import generated
+from convkit.validate.fix import FIXERS
+from scripts.generate import PAGES, stem
+
+ALL = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
-def test_the_pages_are_what_the_rules_say() -> None:
-    assert [*generated.stale(rule_page.files()), *rule_page.extra()] == []
+def rendered(text: str) -> list[str]:
+    """Return the text of each heading, paragraph and code block; code spans keep their backticks, nothing else does."""
+    blocks = []
+    for token in MarkdownIt("commonmark").parse(text):
+        if token.type == "code_block":
+            blocks.append(token.content.rstrip("\n"))
+        elif token.children is not None:
+            assert {child.type for child in token.children} <= {"text", "text_special", "code_inline"}
+            blocks.append("".join(f"`{c.content}`" if c.markup == "`" else c.content for c in token.children))
+    return blocks
 
 
-def test_every_rule_has_a_page_with_all_there_is_to_say_and_an_example() -> None:
-    examples = rule_page.examples()
-    for code, rule in RULES.items():
-        text = rule_page.page(rule, examples[code])
-        for part in (code, rule.slug, rule.severity, rule.summary, rule.why, rule.fix, *examples[code].splitlines()):
-            assert part in text
-        assert (rule_page.ROOT / "docs" / "rules" / f"{rule_page.stem(rule)}.md").is_file()
-    assert examples["CK303"] == "images/b.png"
-    assert examples["CK002"] == 'pets_train.jsonl:1\n{"id": x}'
+@ALL
+def test_the_rendered_page_reads_like_the_rule(rule: Rule) -> None:
+    example = examples()[rule.code]
+    expected = [
+        f"{rule.code} {rule.slug}",
+        f"Severity: {rule.severity}.",
+        *("What it does", f"Checks for {rule.summary}."),
+        *("Why is this bad?", rule.why),
+        *("How to fix", rule.fix),
+        *("Example", "\n".join(filter(None, (example["location"], example.get("line"))))),
+        *(("Use instead:", rule.instead) if rule.instead else ()),
+        *(("Fix availability", FIXABLE) if rule.fixable else ()),
+    ]
+    assert rendered((PAGES / f"{stem(rule)}.md").read_text(encoding="utf-8")) == expected
 
 
-def test_a_new_rule_gets_its_page_without_a_change_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    rule = Rule("CK399", "new-rule", Severity.ERROR, "It finds <image>.", "It is bad.", "Mend it.")
-    monkeypatch.setitem(RULES, rule.code, rule)
-    files = rule_page.files()
-    page = files[rule_page.ROOT / "docs" / "rules" / "CK399_new_rule.md"]
-    assert page.startswith("# CK399 new-rule\n\nSeverity: error.\n\nIt finds \\<image>.\n")
-    assert "[CK399](CK399_new_rule.md)" in files[rule_page.ROOT / "docs" / "rules" / "README.md"]
-    # Not delitem, whose undoing would put the rule at the end for the tests that follow.
-    fewer = {code: rule for code, rule in RULES.items() if code != "CK201"}
-    monkeypatch.setattr(rule_page, "RULES", fewer)
-    assert [path.name for path in rule_page.extra()] == ["CK201_missing_image.md"]
+@ALL
+def test_the_page_for_the_terminal_contains_the_same_without_escapes(rule: Rule) -> None:
+    example = examples()[rule.code]
+    text = page(rule, example)
+    for part in (rule.code, rule.slug, rule.severity, rule.summary, rule.why, rule.fix, *example.values()):
+        assert str(part) in text
 
 
-def test_generated_files_are_written_compared_and_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files, old = {tmp_path / "a" / "x": "1\n", tmp_path / "y": "2\n"}, tmp_path / "old"
-    old.write_text("")
-    assert generated.run("m", ["--check"], files, [old]) == 1
-    assert capsys.readouterr().err.count("is stale. Run: python -m m\n") == 3
-    assert generated.run("m", [], files, [old]) == 0
-    assert not old.exists()
-    assert generated.run("m", ["--check"], files, []) == 0
-    (tmp_path / "y").write_text("3\n")
-    assert generated.stale(files) == [tmp_path / "y"]
-    assert generated.run("m", ["--chek"], files, []) == 2
-    assert "usage" in capsys.readouterr().err
+def test_markdown_escapes_markup_outside_of_code_spans() -> None:
+    text = "Use `a_b <c>` for <image>, not *x* or [y] or `` or a\\b: `d`"
+    assert markdown(text) == "Use `a_b <c>` for \\<image>, not \\*x\\* or \\[y] or \\`\\` or a\\\\b: `d`"
+    assert rendered(markdown(text)) == [text]
+
+
+def test_rules_marked_fixable_are_those_with_a_fixer() -> None:
+    assert {code for code, rule in RULES.items() if rule.fixable} == set(FIXERS)
+
+
+def test_corrected_examples_are_single_lines_of_json() -> None:
+    for rule in RULES.values():
+        assert not rule.instead or json.loads(rule.instead)
+
+
+def test_examples_are_taken_from_the_fixtures() -> None:
+    assert examples()["CK303"] == {"location": "images/b.png"}
+    assert examples()["CK002"] == {"location": "pets_train.jsonl:1", "line": '{"id": x}'}

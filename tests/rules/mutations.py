@@ -13,11 +13,9 @@ from typing import Any
 
 import PIL.Image
 
-from tests.conftest import ROOT
 from tests.fixtures.corpus_datasets import photo
 from tests.fixtures.make_datasets import line, lines, manifest, png, png_of, row, turn
 
-PAGE = ROOT / "docs" / "mutations.md"
 MANIFEST = "dataset.json"
 NOT_THERE = "no manifest"
 SOUND = "sound"
@@ -249,7 +247,3 @@ can tell by looking at it.
 |---|---|---|
 {table}
 """
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

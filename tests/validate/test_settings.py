@@ -60,7 +60,7 @@ def test_an_unknown_rule_tells_what_was_meant(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "xyz"])
 def test_a_rule_like_none_leads_to_the_list(name: str) -> None:
-    with pytest.raises(ConvkitError, match=r"Run `convkit rule` to see all rules\."):
+    with pytest.raises(ConvkitError, match=r"Run `convkit rule` to list all rules\."):
         Selection(ignore=(name,))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from convkit.errors import ConvkitError, DatasetError
 from convkit.media.images import ImageJob
-from convkit.reporters.words import by_rule
+from convkit.reporters.formatting import by_rule
 from convkit.utils.progress import Note, Progress
 from convkit.validate.run import validate
 from tests.fixtures.make_datasets import line, lines, png, row, turn
@@ -187,13 +187,13 @@ def test_the_row_id_is_told_wherever_it_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b'{"id":\n', "not JSON at line 2, column 6: EOF while parsing a value"),
+        (b'{"id":\n', "invalid JSON at line 2, column 6: EOF while parsing a value"),
         (b'{"id":', "the file ends in the middle of a row, at line 2, column 6"),
         (b'{"id": "\xc3', "the file ends in the middle of a character"),
-        ('{"é": x}'.encode(), "not JSON at line 2, column 7: expected value"),
-        (b'{"id": "a", "n": -Infinity}\n', "not JSON at line 2, column 18: -Infinity is not a JSON number"),
-        (b'{"metadata": {"NaN \\" NaN": [NaN]}}\n', "not JSON at line 2, column 30: NaN is not a JSON number"),
-        (b'{"id": "\xff"}\n', "byte 9 of the line, 0xff, is not UTF-8"),
+        ('{"é": x}'.encode(), "invalid JSON at line 2, column 7: expected value"),
+        (b'{"id": "a", "n": -Infinity}\n', "invalid JSON at line 2, column 18: -Infinity is not a JSON number"),
+        (b'{"metadata": {"NaN \\" NaN": [NaN]}}\n', "invalid JSON at line 2, column 30: NaN is not a JSON number"),
+        (b'{"id": "\xff"}\n', "byte 9 of the line, 0xff, is not valid UTF-8"),
     ],
 )
 def test_what_is_no_json(tmp_path: Path, raw: bytes, message: str) -> None:
@@ -210,7 +210,7 @@ def test_what_is_no_json(tmp_path: Path, raw: bytes, message: str) -> None:
 )
 def test_limits_of_the_parser_are_findings(tmp_path: Path, raw: bytes, reason: str) -> None:
     (message,) = messages(write_rows(tmp_path, raw))
-    assert message.startswith("not JSON at line 1, column ") and message.endswith(reason)
+    assert message.startswith("invalid JSON at line 1, column ") and message.endswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -218,14 +218,14 @@ def test_limits_of_the_parser_are_findings(tmp_path: Path, raw: bytes, reason: s
     [
         ({"asistant": 1}, "unknown key 'asistant'; did you mean 'assistant'?"),
         ({"Images": []}, "unknown key 'Images'; did you mean 'images'?"),
-        ({"x" * 100: 1}, f"unknown key '{'x' * 80}…'; known are images, user, assistant, answers"),
-        ({"assistant": None}, "assistant must be a string, but is null; leave out a key that is not used"),
-        ({"user": True}, "user must be a string, but is a boolean"),
-        ({"user": 10**4000}, "user must be a string, but is a number"),
-        ({"images": {}}, "images must be a list, but is an object"),
-        ({"images": [1.5]}, "an item of images must be a string, but is a number"),
-        ({"images": ["x" * 1025]}, "an item of images has 1,025 characters, more than 1,024"),
-        ({"images": ["../" + "y" * 100]}, f"'../{'y' * 77}…' is not a plain path relative to images/"),
+        ({"x" * 100: 1}, f"unknown key '{'x' * 80}…'; known keys: images, user, assistant, answers"),
+        ({"assistant": None}, "assistant must be a string, not null; leave out keys that are not used"),
+        ({"user": True}, "user must be a string, not a boolean"),
+        ({"user": 10**4000}, "user must be a string, not a number"),
+        ({"images": {}}, "images must be a list, not an object"),
+        ({"images": [1.5]}, "an item of images must be a string, not a number"),
+        ({"images": ["x" * 1025]}, "an item of images has 1,025 characters, the limit is 1,024"),
+        ({"images": ["../" + "y" * 100]}, f"'../{'y' * 77}…' is not a portable path relative to images/"),
         ({"answers": []}, "answers is empty"),
     ],
 )

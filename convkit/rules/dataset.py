@@ -1,4 +1,4 @@
-"""CK3xx: the data set as a whole, its rows against each other and against the manifest."""
+"""CK301 to CK304: the dataset as a whole: row ids, the manifest and unused files."""
 
 import os
 from array import array
@@ -16,118 +16,11 @@ DUPLICATE_ID = Rule(
     code="CK301",
     slug="duplicate-id",
     severity=Severity.ERROR,
-    summary="Two rows of the data set have the same id.",
-    why="Results are joined to rows by id, so one row's score overwrites the other's; and a row that is in two splits "
-    "is tested on what it was trained on.",
-    fix="Remove the row if it is a copy, or give it an id of its own.",
+    summary="rows with the same id",
+    why="Results are joined to rows by id, so one score overwrites another. The same id in two splits suggests data "
+    "leakage.",
+    fix="Remove the row if it is a copy, or give it a unique id.",
 )
-MANIFEST_MISMATCH = Rule(
-    code="CK302",
-    slug="manifest-mismatch",
-    severity=Severity.ERROR,
-    summary="A row file is missing, or is not the one that the manifest describes.",
-    why="The manifest says how the rows came about. Where the file is another one, that account is of other rows, and "
-    "a result cannot be traced back or made again.",
-    fix="Restore the file or convert the source again; rows are changed by converting, not by editing.",
-)
-ORPHAN_IMAGE = Rule(
-    code="CK303",
-    slug="orphan-image",
-    severity=Severity.WARNING,
-    summary="A file in images/ is named by no row.",
-    why="It takes space in every copy and says nothing; or a row that should be there is missing.",
-    fix="Remove the file, or find out which row was lost.",
-)
-FOREIGN_ROWS = Rule(
-    code="CK304",
-    slug="foreign-rows",
-    severity=Severity.WARNING,
-    summary="A row file lies beside the manifest that does not list it.",
-    why="It looks like a split, but is neither checked nor trained on with the data set; or the manifest is of an "
-    "earlier conversion.",
-    fix="Move the file elsewhere, or convert the source again with its split.",
-)
-DUPLICATE_ROW = Rule(
-    code="CK305",
-    slug="duplicate-row",
-    severity=Severity.WARNING,
-    summary="Rows with different ids show the same images and say the same.",
-    why="The row counts twice in training; where one copy is held out later, it is tested on what was trained on.",
-    fix="Remove the copies.",
-)
-CONFLICTING_ANSWERS = Rule(
-    code="CK306",
-    slug="conflicting-answers",
-    severity=Severity.WARNING,
-    summary="Rows ask the same of the same images and have different answers.",
-    why="At most one of them can be learned; mostly one is a wrong label. Several captions of one image are fine.",
-    fix="Correct the wrong label, or put all that is right into the answers of one row.",
-)
-LEAKED_IMAGE = Rule(
-    code="CK307",
-    slug="leaked-image",
-    severity=Severity.ERROR,
-    summary="An image of the training split is in another split as well, with the same bytes or the same pixels.",
-    why="The model is tested on what it was trained on: the score says how well it remembers, and flatters it.",
-    fix="Keep the rows in one of the splits, or split anew with `convkit split`, which keeps equal images together.",
-)
-SHARED_IMAGE = Rule(
-    code="CK308",
-    slug="shared-image",
-    severity=Severity.WARNING,
-    summary="An image is in two splits, neither of which is the training split.",
-    why="A model that is chosen by one split is not new to the other: the choice flatters its score there.",
-    fix="Keep the rows in one of the splits, or split anew with `convkit split`, which keeps equal images together.",
-)
-NEAR_DUPLICATE = Rule(
-    code="CK309",
-    slug="near-duplicate",
-    severity=Severity.WARNING,
-    summary="Two splits have images that look the same: another size or compression of one picture.",
-    why="A picture that was saved again is the same to a model, so the score flatters it as that of an equal one does.",
-    fix="Look at the two; if they are one picture, keep it in one split only.",
-)
-SEPARATED_GROUP = Rule(
-    code="CK310",
-    slug="separated-group",
-    severity=Severity.ERROR,
-    summary="Rows of one group are in different splits.",
-    why="A group says that its rows may not be separated: they are cut from one video, document or patient, so the "
-    "model is tested on what it has seen in training.",
-    fix="Split anew with `convkit split`, which keeps groups together, or mend the group.",
-)
-LABEL_IMBALANCE = Rule(
-    code="CK311",
-    slug="label-imbalance",
-    severity=Severity.WARNING,
-    summary="One answer is that of at least nine in ten rows of a split.",
-    why="Whoever always gives this answer scores 90 % or more, so neither the loss nor the score says whether the "
-    "images are looked at.",
-    fix="Balance the split, weight the rows, or measure each class by itself.",
-)
-UNSEEN_CLASS = Rule(
-    code="CK312",
-    slug="unseen-class",
-    severity=Severity.WARNING,
-    summary="An answer of another split never occurs in the training split, though its answers are a few classes.",
-    why="The model never learned to give this answer. Mostly it is one class in two spellings.",
-    fix="Spell the class as in the training split, or add rows of it there.",
-)
-RULES = (
-    DUPLICATE_ID,
-    MANIFEST_MISMATCH,
-    ORPHAN_IMAGE,
-    FOREIGN_ROWS,
-    DUPLICATE_ROW,
-    CONFLICTING_ANSWERS,
-    LEAKED_IMAGE,
-    SHARED_IMAGE,
-    NEAR_DUPLICATE,
-    SEPARATED_GROUP,
-    LABEL_IMBALANCE,
-    UNSEEN_CLASS,
-)
-
 _LINE_BITS = 40
 
 
@@ -167,6 +60,16 @@ class DuplicateIds(Check):
         return suspects
 
 
+MANIFEST_MISMATCH = Rule(
+    code="CK302",
+    slug="manifest-mismatch",
+    severity=Severity.ERROR,
+    summary="row files that are missing or differ from the manifest",
+    why="The manifest records how the rows were made. If the file differs, results cannot be traced or reproduced.",
+    fix="Restore the file, or convert the source again. Change rows by converting, not by editing.",
+)
+
+
 class ManifestMismatch(Check):
     """CK302, each number that differs by itself."""
 
@@ -200,6 +103,16 @@ def _pointer(split: str, key: str) -> str:
     return f"/splits/{split.replace('~', '~0').replace('/', '~1')}/{key}"
 
 
+ORPHAN_IMAGE = Rule(
+    code="CK303",
+    slug="orphan-image",
+    severity=Severity.WARNING,
+    summary="files in images/ that no row uses",
+    why="They take space in every copy of the dataset, or a row that should use them is missing.",
+    fix="Remove the file, or find the missing row.",
+)
+
+
 class OrphanImages(Check):
     """CK303. Says nothing where a row is bad or a file missing: it may be the one that names the image."""
 
@@ -220,6 +133,17 @@ class OrphanImages(Check):
                     yield Location(shown(Path(folder, name))).finding(Problem(ORPHAN_IMAGE, "no row names this file"))
 
 
+FOREIGN_ROWS = Rule(
+    code="CK304",
+    slug="foreign-rows",
+    severity=Severity.WARNING,
+    summary="row files that the manifest beside them does not list",
+    why="The file looks like a split, but convkit does not check it or train on it. The manifest may also belong to "
+    "an earlier conversion.",
+    fix="Move the file elsewhere, or convert the source again with this split.",
+)
+
+
 class ForeignRows(Check):
     """CK304."""
 
@@ -236,4 +160,5 @@ class ForeignRows(Check):
                 )
 
 
+RULES = (DUPLICATE_ID, MANIFEST_MISMATCH, ORPHAN_IMAGE, FOREIGN_ROWS)
 CHECKS: tuple[type[Check], ...] = (DuplicateIds, ManifestMismatch, OrphanImages, ForeignRows)
