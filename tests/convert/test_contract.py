@@ -196,7 +196,7 @@ def test_rows_are_sound_by_the_models(made: Made) -> None:
 def test_rows_are_sound_by_the_json_schema(made: Made) -> None:
     path = ROOT / "schemas/row.json"
     if not path.exists():
-        pytest.skip(f"no {path}; write it with: make schemas")
+        pytest.skip(f"no {path}; write it with: make generate")
     validator = Draft202012Validator(json.loads(path.read_bytes()))
     assert [error.message for row in rows(made.out_dir) for error in validator.iter_errors(row)] == []
 
