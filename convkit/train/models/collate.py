@@ -1,6 +1,6 @@
-"""Samples to batches: padded side by side, or laid end to end without padding.
+"""Collate samples into batches: padded, or packed into one sequence.
 
-Shape letters: B samples, T tokens (of the longest sample; in a pack of all samples together), N images.
+Shape letters: B samples, T tokens (of the longest sample; in a packed sequence of all samples together), N images.
 """
 
 from collections.abc import Sequence
@@ -16,30 +16,30 @@ from convkit.train.models.tokenize import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Sample:
-    """One row as tensors."""
+    """A row as tensors."""
 
     input_ids: Tensor
-    """(T) int64."""
+    """Token ids, (T) int64."""
     labels: Tensor
-    """(T) int64, unshifted, -100 where nothing is learnt."""
+    """Labels, (T) int64, unshifted, -100 at tokens without loss."""
     image_inputs: dict[str, Tensor]
-    """What the model takes for images, such as `pixel_values` and `image_sizes`; empty without images. Tensors of
-    several samples are joined along their first dimension."""
+    """The model's image inputs, such as `pixel_values` and `image_sizes`; empty without images. Batches concatenate
+    them along the first dimension."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
 
 def pad(samples: Sequence[Sample], pad_token_id: int) -> dict[str, Any]:
-    """B samples side by side: `input_ids`, `labels`, `attention_mask` (B, T), and the media.
+    """Pad B samples: return `input_ids`, `labels`, `attention_mask` (B, T), and the image inputs.
 
-    Rows to learn from are padded on the right; prompts, in which there is nothing to learn, on the left, so that all
-    of them end where generation begins.
+    Padding is on the right for training. It is on the left for prompts (no labels in any sample), so that all of them
+    end where generation begins.
     """
-    learnt = any(bool((sample.labels != IGNORE_INDEX).any()) for sample in samples)
+    supervised = any(bool((sample.labels != IGNORE_INDEX).any()) for sample in samples)
 
     def stack(rows: list[Tensor], value: int) -> Tensor:
-        side = "right" if learnt else "left"
+        side = "right" if supervised else "left"
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
     return {
@@ -51,12 +51,12 @@ def pad(samples: Sequence[Sample], pad_token_id: int) -> dict[str, Any]:
 
 
 def pack(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Samples end to end in one sequence, each with positions from 0 and blind to the others.
+    """Pack samples into one sequence; positions restart at 0 in each, and attention stays within it.
 
     Returns:
-        `input_ids`, `labels`, `position_ids` (1, T); `cu_seq_lens_q` and `cu_seq_lens_k` (B + 1) int32, where samples
-        begin, and the end; `max_length_q` and `max_length_k`, the longest sample; the media. No first token of a
-        sample is learnt: the token before it is another's.
+        `input_ids`, `labels`, `position_ids` (1, T); `cu_seq_lens_q` and `cu_seq_lens_k` (B + 1) int32, the cumulative
+        lengths; `max_length_q` and `max_length_k`, the longest sample; the image inputs. The first token of each sample
+        has no label, because the token before it belongs to another sample.
     """
     lengths = [len(sample) for sample in samples]
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
@@ -80,7 +80,7 @@ def _image_inputs(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def _join(parts: list[Tensor]) -> Tensor:
-    """Along the first dimension; where others differ, such as tiles an image, they are filled up with zeros."""
+    """Concatenate along the first dimension; pad the others, such as tiles per image, with zeros."""
     if len({part.shape[1:] for part in parts}) == 1:
         return torch.cat(parts)
     shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]

@@ -1,4 +1,4 @@
-"""What the trainer must know of a model family, and nothing more."""
+"""The interface between the trainer and a model family."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,54 +12,67 @@ from convkit.train.models.collate import Sample
 
 
 class RowLength(NamedTuple):
-    """A row in tokens."""
+    """The number of tokens in a row."""
 
     tokens: int
     supervised: int
-    """Those that a loss is taken of: what is learnt, but for the first token of the row."""
+    """The number of tokens that contribute to the loss: labelled ones, except the row's first token."""
 
 
 class ModelFamily(Protocol):
-    """One model family; made from a checkpoint's directory, without loading its weights."""
+    """A model family, created from a checkpoint directory without loading the weights."""
 
     vision_modules: tuple[str, ...]
-    """Names of the modules that see, as prefixes of parameter names: what is frozen to leave the vision tower be."""
+    """Parameter name prefixes of the vision tower and projector, frozen by `--freeze_vision_model`."""
     lora_targets: tuple[str, ...]
-    """The linear layers that LoRA adapts, as the ends of module names."""
+    """The language model's linear layers that LoRA adapts, as module name suffixes."""
     vision_lora_targets: tuple[str, ...]
-    """Likewise, those in the modules that see: adapted unless these are frozen."""
+    """The linear layers in `vision_modules` that LoRA adapts unless they are frozen, as module name suffixes."""
     stop_token_ids: tuple[int, ...]
-    """Where generation ends."""
+    """The token ids that end generation."""
     tokenizer: Any
-    """Of transformers, a fast one."""
+    """A fast tokenizer of transformers."""
     image_token_ids: tuple[int, ...]
-    """What stands for images, separators of their rows included."""
+    """The token ids that stand for images, including row separators."""
     compiled_layers: tuple[str, ...]
-    """Classes of layers that are known to gain by being compiled, and to compute the same."""
+    """The class names of layers that run faster when compiled, with unchanged results."""
     supports_packing: bool
-    """Whether samples may be laid end to end; if not, they are padded."""
+    """Samples can be packed into one sequence; otherwise they are padded."""
 
     @property
     def profile(self) -> str:
-        """The model as `convkit validate --model` calls it, with its options: what a receipt must be for."""
+        """The token profile with its options, as for `convkit validate --model`; the receipt must match it."""
 
     def load(self, dtype: torch.dtype, attention: str) -> Any:
-        """The model with its weights, on the CPU."""
+        """Load the model with its weights on the CPU."""
 
     def encode(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
-        """A row for training, its images read from `images`; raises `RowError`."""
+        """Encode a row for training.
+
+        Args:
+            row: a row with all its answers.
+            images: the directory that the row's image paths are relative to.
+            max_length: the maximum number of tokens.
+
+        Raises:
+            RowError: the row cannot become model input.
+        """
 
     def length(self, row: Row, images: Path) -> RowLength:
-        """What `sample` would have in tokens, from the headers of the images alone; raises `RowError`."""
+        """Return the number of tokens that `encode` would make, reading image headers only.
+
+        Raises:
+            RowError: the row cannot become model input.
+        """
 
     def encode_prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
-        """What stands before a row's last answer."""
+        """Encode the prompt of a row's last answer, for generation; see `encode`."""
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
-        """A batch as the model's forward takes it; padded, rows are filled up on the right, prompts on the left."""
+        """Collate samples into the model's inputs; padding is on the right for training, on the left for prompts."""
 
     def tiles(self, sample: Sample) -> list[Tensor]:
-        """What the model sees of a sample's images, as pictures: (3, H, W) uint8, in the order of the model's input."""
+        """Return the image tiles that the model receives, (3, H, W) uint8, in input order."""
 
     def save_processor(self, directory: Path) -> None:
-        """Write what a checkpoint needs beside its weights, with the options that were trained with."""
+        """Write the checkpoint files other than weights and config.json, with the options used in training."""

@@ -1,4 +1,4 @@
-"""What a checkpoint is known by; and which one an adapter belongs to."""
+"""Identify a checkpoint by its files, and record which checkpoint a LoRA adapter was trained on."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ from xxhash import xxh3_128
 from convkit.errors import ConvkitError
 
 BASE = "base.json"
-"""Beside an adapter: the directory and the fingerprint of the checkpoint that it was trained on."""
+"""The file next to an adapter with the directory and fingerprint of its base model."""
 
 
 def fingerprint(directory: Path) -> str:
-    """A digest of the names and bytes of all files of a directory, weights included.
+    """Return a digest of the names and bytes of all files in a directory, weights included.
 
-    Not of folders in it. It tells checkpoints apart that were mistaken for one another, not forged ones.
+    Subdirectories are left out. The digest detects mistaken checkpoints, not forged ones.
     """
     total = xxh3_128()
     for path in sorted(path for path in directory.iterdir() if path.is_file()):
@@ -28,32 +28,32 @@ def fingerprint(directory: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _digest(path: Path, size: int, changed_ns: int) -> str:
-    """Kept: each of a run's checkpoints names its base, whose weights are gigabytes to read."""
+    """Return a file's digest. It is cached because each checkpoint of a run records its base, gigabytes of weights."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 
 def write_base_model(model: Path, adapter: Path) -> None:
-    """Leave word of an adapter's base beside it."""
+    """Record an adapter's base model in a file next to it."""
     (adapter / BASE).write_text(json.dumps({"model": str(model), "fingerprint": fingerprint(model)}, indent=2) + "\n")
 
 
 def check_base_model(model: Path, adapter: Path) -> None:
-    """Refuse a checkpoint that an adapter was not trained on; of an adapter made elsewhere nothing is known.
+    """Check that an adapter was trained on this model; adapters without a record, made elsewhere, pass.
 
     Raises:
-        ConvkitError: it is another one, or what stands beside the adapter cannot be read.
+        ConvkitError: the adapter was trained on another model, or its record cannot be read.
     """
     path = adapter / BASE
     if not path.exists():
         return
     try:
         base: dict[str, Any] = json.loads(path.read_bytes())
-        name, wanted = str(base["model"]), base["fingerprint"]
+        name, expected = str(base["model"]), base["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConvkitError(f"{path} cannot be read: {error!r}. Take the adapter from its run again.") from None
-    if fingerprint(model) != wanted:
+        raise ConvkitError(f"{path} cannot be read: {error!r}. Copy the adapter from its run again.") from None
+    if fingerprint(model) != expected:
         raise ConvkitError(
-            f"{adapter} was trained on {name}, and {model} is another checkpoint, or was changed since. Name the one "
-            f"that it was trained on with --model; if you know better, remove {path}."
+            f"{adapter} was trained on {name}, but {model} is a different checkpoint or has changed since. Pass the "
+            f"original one with --model; to skip this check, remove {path}."
         )

@@ -1,4 +1,4 @@
-"""A SmolVLM to start from: a trained language model with a fresh vision tower, or a tiny one that knows nothing yet."""
+"""Create a SmolVLM to start training from: a trained language model with a new vision tower, or a new tiny model."""
 
 from pathlib import Path
 from typing import Any
@@ -50,17 +50,17 @@ VISION_PRESETS = {
         hidden_size=768,
     ),
 }
-"""By the names of --vision; the size of a language model in them is that of one made from scratch."""
+"""The model size for each value of --vision; language model sizes apply to `from_scratch` only."""
 
 
 def from_scratch(data_dir: Path, target: Path, vision: str, seed: int) -> str:
-    """Write a model with random weights whose tokenizer knows the words of a data set's first split.
+    """Write a model with random weights whose tokenizer is trained on a dataset's first split.
 
     Returns:
-        What was made, in words.
+        A description of the model, and the next command.
 
     Raises:
-        ConvkitError: `target` holds something, or `data_dir` is no dataset directory.
+        ConvkitError: `target` is not empty, or `data_dir` is not a dataset directory.
     """
     save.require_empty(target, "--output_dir")
     dataset = Dataset.open(data_dir)
@@ -74,58 +74,63 @@ def from_scratch(data_dir: Path, target: Path, vision: str, seed: int) -> str:
     }
     with save.atomic_directory(target) as folder:
         tiny.smolvlm(folder, sorted(texts), VISION_PRESETS[vision], seed)
-    return f"a SmolVLM with random weights, for the words of {split}{_to_validate(target, data_dir)}"
+    return f"a SmolVLM with random weights, tokenizer trained on {split}{_next_command(target, data_dir)}"
 
 
 def from_language_model(source: Path, target: Path, vision: str, seed: int) -> str:
-    """Write a language model with a fresh vision tower; what it makes of text alone is what it made of it before.
+    """Write a language model with a new vision tower; its logits for text without images stay the same.
 
     Args:
-        source: a Hugging Face folder or a .gguf file of a model of Llama's kind; data, none of its code is run.
+        source: a Hugging Face directory or .gguf file of a model with `model_type` llama; none of its code is run.
+        target: an output directory that is empty or does not exist.
+        vision: a key of `VISION_PRESETS`.
+        seed: the seed of the new weights.
 
     Returns:
-        What was made, in words.
+        A description of the model, and the next command.
 
     Raises:
-        ConvkitError: `target` holds something, or `source` is no such model.
+        ConvkitError: `target` is not empty, or `source` is not such a model.
     """
     save.require_empty(target, "--output_dir")
-    language, tokenizer = _language(source)
-    ends = tokenizer.eos_token_id
+    language, tokenizer = _load_language_model(source)
+    original_eos = tokenizer.eos_token_id
     _add_tokens(tokenizer)
-    model = _with_tower(language, tokenizer, ends, VISION_PRESETS[vision], seed)
+    model = _with_tower(language, tokenizer, original_eos, VISION_PRESETS[vision], seed)
     with save.atomic_directory(target) as folder:
         model.save_pretrained(folder)
         save_processor("SmolVLM", folder, tokenizer, VISION_PRESETS[vision])
-    return f"{source} with a fresh vision tower, {model.num_parameters():,} parameters{_to_validate(target)}"
+    return f"{source} with a new vision tower, {model.num_parameters():,} parameters{_next_command(target)}"
 
 
-def _language(source: Path) -> tuple[Any, Any]:
-    """Model and tokenizer, from this disk alone."""
-    where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+def _load_language_model(source: Path) -> tuple[Any, Any]:
+    """Load model and tokenizer from local files only."""
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     folder = source
     if source.suffix == ".gguf":
-        folder, where["gguf_file"] = source.parent, source.name
+        folder, options["gguf_file"] = source.parent, source.name
         _require_gguf()
     if not source.exists():
-        raise ConvkitError(f"{source} is not there. Name a folder with config.json and safetensors, or a .gguf file.")
-    try:
-        config = AutoConfig.from_pretrained(folder, **where)
-        kind = config.model_type
-        if kind == "llama":
-            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-            where.pop("trust_remote_code")  # a class of transformers' own has no use for it
-            safe = {} if "gguf_file" in where else {"use_safetensors": True}
-            return LlamaForCausalLM.from_pretrained(
-                folder, dtype=config.dtype or torch.float32, **where, **safe
-            ), tokenizer
-    except Exception as error:  # readers of model files raise whatever their parts do
-        why = " ".join(str(error).split())[:300].rstrip(".")
         raise ConvkitError(
-            f"{source} cannot be read as a language model: {why}. Name a folder with config.json, tokenizer.json and "
-            "safetensors, or a .gguf file."
+            f"{source} does not exist. Pass a directory with config.json and safetensors, or a .gguf file."
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+        model_type = config.model_type
+        if model_type == "llama":
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            options.pop("trust_remote_code")  # LlamaForCausalLM does not accept it
+            safe = {} if "gguf_file" in options else {"use_safetensors": True}
+            return LlamaForCausalLM.from_pretrained(
+                folder, dtype=config.dtype or torch.float32, **options, **safe
+            ), tokenizer
+    except Exception as error:  # readers of model files raise errors of any type
+        message = " ".join(str(error).split())[:300].rstrip(".")
+        raise ConvkitError(
+            f"{source} cannot be read as a language model: {message}. Pass a directory with config.json, "
+            "tokenizer.json and safetensors, or a .gguf file."
         ) from error
-    raise ConvkitError(f"{source} is a model of the kind {kind!r}; only those of Llama's kind can be joined.")
+    raise ConvkitError(f"{source} has model_type {model_type!r}. Pass a model with model_type 'llama'.")
 
 
 def _require_gguf() -> None:
@@ -136,7 +141,7 @@ def _require_gguf() -> None:
 
 
 def _add_tokens(tokenizer: Any) -> None:
-    """What stands for images and for the end of an utterance, behind the tokens that are there."""
+    """Append the tokens for images and for the end of an utterance to the vocabulary."""
     if tokenizer.bos_token is None:
         tokenizer.add_special_tokens({"bos_token": CONTROLS[1]})
     tokenizer.add_tokens(
@@ -147,13 +152,13 @@ def _add_tokens(tokenizer: Any) -> None:
     tokenizer.chat_template = TEMPLATE.replace(CONTROLS[1], tokenizer.bos_token)
 
 
-def _with_tower(language: Any, tokenizer: Any, ends: int | None, size: ModelSize, seed: int) -> Any:
+def _with_tower(language: Any, tokenizer: Any, original_eos: int | None, size: ModelSize, seed: int) -> Any:
     names = ("<end_of_utterance>", tokenizer.bos_token, tokenizer.pad_token)
     end, bos, pad = map(tokenizer.convert_tokens_to_ids, names)
     special = {"eos_token_id": end, "bos_token_id": bos, "pad_token_id": pad}
     text = {key: value for key, value in language.config.to_dict().items() if key != "quantization_config"}
     rows = max(text["vocab_size"], len(tokenizer))
-    # A head of its own, as SmolVLM's have: one that shares its weights could not take an adapter and be merged.
+    # Untied embeddings, as in SmolVLM: an adapter of a tied head could not be merged.
     config = SmolVLMConfig(
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=size.scale_factor,
@@ -166,21 +171,26 @@ def _with_tower(language: Any, tokenizer: Any, ends: int | None, size: ModelSize
         torch.manual_seed(seed)
         model = SmolVLMForConditionalGeneration(config)
     weights = language.model.state_dict()
-    weights["embed_tokens.weight"] = _grown(weights["embed_tokens.weight"], rows, end, ends)
+    weights["embed_tokens.weight"] = _resize_embedding(weights["embed_tokens.weight"], rows, end, original_eos)
     model.model.text_model.load_state_dict(weights)
-    model.lm_head.load_state_dict({"weight": _grown(language.lm_head.weight.detach(), rows, end, ends)})
+    model.lm_head.load_state_dict(
+        {"weight": _resize_embedding(language.lm_head.weight.detach(), rows, end, original_eos)}
+    )
     model.generation_config.eos_token_id = end
     return model.to(language.dtype)
 
 
-def _grown(weight: Tensor, rows: int, end: int, ends: int | None) -> Tensor:
-    """(V, D) to (rows, D): new tokens are the mean of all, and the end of an utterance is what ended texts before."""
-    grown = torch.cat([weight, weight.float().mean(0).to(weight.dtype).expand(rows - len(weight), -1)])
-    if ends is not None and end >= len(weight):
-        grown[end] = weight[ends]
-    return grown
+def _resize_embedding(weight: Tensor, rows: int, end: int, original_eos: int | None) -> Tensor:
+    """Resize (V, D) to (rows, D).
+
+    New tokens get the mean embedding; the end of an utterance gets the embedding of the original EOS.
+    """
+    resized = torch.cat([weight, weight.float().mean(0).to(weight.dtype).expand(rows - len(weight), -1)])
+    if original_eos is not None and end >= len(weight):
+        resized[end] = weight[original_eos]
+    return resized
 
 
-def _to_validate(target: Path, data_dir: Path | None = None) -> str:
-    """The next command."""
+def _next_command(target: Path, data_dir: Path | None = None) -> str:
+    """Return the `convkit validate` command for the new model."""
     return f"; next: convkit validate {data_dir or 'DATA'} --model {model_family(target).profile}"

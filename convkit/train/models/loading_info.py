@@ -1,35 +1,37 @@
-"""What a checkpoint's weights may not lack, and may not hold beside the model's."""
+"""Check that a checkpoint has exactly the tensors of its model."""
 
 from typing import Any
 
 from convkit.errors import ConvkitError
 
-_AMISS = {
+_PROBLEMS = {
     "missing_keys": "missing",
-    "unexpected_keys": "not of this model",
-    "mismatched_keys": "of another shape",
+    "unexpected_keys": "not part of this model",
+    "mismatched_keys": "with a different shape",
 }
-_SHOWN = 5
+_MAX_NAMES = 5
 
 
 def check_loading_info(name: Any, info: dict[str, Any]) -> None:
-    """Raise where a load left parameters at random values, or tensors unused.
+    """Raise if loading left parameters at random values or tensors unused.
 
     Args:
-        name: of the checkpoint, for the message.
-        info: transformers' loading info; shapes are in it only where the load ignored mismatched sizes.
+        name: the checkpoint, for the message.
+        info: transformers' loading info. It has mismatched shapes only if loading used `ignore_mismatched_sizes`.
 
     Raises:
         ConvkitError: names the tensors.
     """
-    problems = [f"{len(info[kind])} {what}: {_names(info[kind])}" for kind, what in _AMISS.items() if info.get(kind)]
+    problems = [f"{len(info[key])} {what}: {_names(info[key])}" for key, what in _PROBLEMS.items() if info.get(key)]
     if problems:
         raise ConvkitError(
-            f"{name} is not a whole checkpoint of its model. Tensors: {'; '.join(problems)}. Download it again, "
-            "or name the checkpoint that it was made from."
+            f"{name} is not a complete checkpoint of its model. Tensors: {'; '.join(problems)}. Download it again, "
+            "or pass the checkpoint that it was made from."
         )
 
 
 def _names(tensors: Any) -> str:
     names = sorted(str(tensor[0] if isinstance(tensor, tuple) else tensor) for tensor in tensors)
-    return ", ".join(names if len(names) <= _SHOWN else [*names[:_SHOWN], f"and {len(names) - _SHOWN} more"])
+    return ", ".join(
+        names if len(names) <= _MAX_NAMES else [*names[:_MAX_NAMES], f"and {len(names) - _MAX_NAMES} more"]
+    )

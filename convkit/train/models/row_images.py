@@ -1,4 +1,4 @@
-"""The images of a row, as every adapter reads them: sizes from headers, pixels only once the row is known to fit."""
+"""Read the images of a row: sizes from headers, pixels only once the row is known to fit."""
 
 from pathlib import Path
 
@@ -9,21 +9,21 @@ from convkit.profiles import ImageSize
 from convkit.schema import Row
 from convkit.train.models.tokenize import RowError
 
-_REMEDY = "Validate the data set, see CK2xx."
+_REMEDY = "Run convkit validate on the dataset, see CK2xx."
 
 
 def paths(row: Row) -> list[str]:
-    """Relative to the data set's images, over all turns in order."""
+    """Return the image paths of all turns in order, relative to the dataset's images directory."""
     return [path for turn in row.conversations for path in turn.images]
 
 
 def sizes(row: Row, images: Path) -> list[ImageSize]:
-    """Width and height of each image, from its header; raises RowError."""
+    """Return the size of each image, from its header; raises RowError for an unusable one."""
     return [_size(row.id, images, path) for path in paths(row)]
 
 
 def load(row: Row, images: Path) -> list[PIL.Image.Image]:
-    """The images of a row in RGB; raises RowError."""
+    """Load the images of a row in RGB; raises RowError for an unusable one."""
     return [_open(row.id, images, path) for path in paths(row)]
 
 
@@ -39,6 +39,6 @@ def _open(row_id: str, images: Path, path: str) -> PIL.Image.Image:
         with PIL.Image.open(images / path, formats=FORMATS) as image:
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
-    except Exception as error:  # whatever a decoder makes of hostile bytes
-        _size(row_id, images, path)  # one that was removed since its header was read is named as missing
+    except Exception as error:  # decoders raise any exception on corrupt bytes
+        _size(row_id, images, path)  # reports a file removed since its header was read as missing
         raise RowError(row_id, f"has an image that does not decode: {path!r}: {error}", _REMEDY) from error

@@ -20,17 +20,17 @@ UNFINISHED, DELETING = ".unfinished-", ".deleting-"
 
 
 def save_model(target: Path, model: Any, family: ModelFamily, dtype: torch.dtype) -> None:
-    """Write a whole model in the official layout, which appears as a directory when it is complete."""
+    """Write a model atomically, in the layout of the official checkpoints."""
     with atomic_directory(target) as scratch:
         write_model(model, model.state_dict(), family, scratch, dtype)
 
 
 @contextmanager
 def atomic_directory(target: Path) -> Iterator[Path]:
-    """A directory to write into that becomes `target` when it is complete; after a failure nothing stays.
+    """Yield a directory to write into; rename it to `target` on success, remove it on failure.
 
     Raises:
-        ConvkitError: tensors cannot be written; safetensors has no OSError for that.
+        ConvkitError: safetensors cannot write a file, mostly because the disk is full.
     """
     scratch = _scratch(target)
     try:
@@ -40,38 +40,38 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         if not isinstance(error, SafetensorError):
             raise
         raise ConvkitError(
-            f"{target} cannot be written: {error}. Make room, and run the same command again; a training run goes on "
-            "with --resume auto."
+            f"{target} cannot be written: {error}. Free disk space, and run the same command again; a training run "
+            "continues with --resume auto."
         ) from None
     _commit(scratch, target)
 
 
 def require_empty(target: Path, option: str) -> None:
-    """Refuse to write where something is; raises ConvkitError."""
+    """Raise ConvkitError unless `target` is an empty directory or does not exist."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConvkitError(f"{target} is there already and not empty. Choose another {option}.")
+        raise ConvkitError(f"{target} already exists and is not empty. Choose another {option}.")
 
 
 def write_model(
     model: Any, weights: dict[str, Tensor], family: ModelFamily, directory: Path, dtype: torch.dtype
 ) -> None:
-    """Write a model's weights, config and processor into an existing directory, weights as `dtype`."""
+    """Write a model's weights as `dtype`, its config and its processor into an existing directory."""
     tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}
     model.save_pretrained(directory, state_dict=tensors)
-    usual, model.config.dtype = model.config.dtype, dtype
+    original, model.config.dtype = model.config.dtype, dtype
     try:
-        model.config.save_pretrained(directory)  # again: transformers wrote the type that is trained in
+        model.config.save_pretrained(directory)  # again: save_pretrained wrote the training dtype
     finally:
-        model.config.dtype = usual
+        model.config.dtype = original
     family.save_processor(directory)
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a checkpoint; killed in between, nothing that looks like one is left."""
-    doomed = directory.with_name(f"{DELETING}{directory.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    directory.rename(doomed)
-    shutil.rmtree(doomed)
+    """Remove a checkpoint; if the process is killed meanwhile, no partial checkpoint remains."""
+    renamed = directory.with_name(f"{DELETING}{directory.name}")
+    shutil.rmtree(renamed, ignore_errors=True)
+    directory.rename(renamed)
+    shutil.rmtree(renamed)
 
 
 def _scratch(target: Path) -> Path:
@@ -82,9 +82,9 @@ def _scratch(target: Path) -> Path:
 
 
 def _commit(scratch: Path, target: Path) -> None:
-    """Sync every file, then rename the directory into place.
+    """Sync all files to disk, then rename the directory to its final name.
 
-    Files get the permissions of the folder: safetensors makes its own for the owner alone.
+    Files get the permissions of the directory, because safetensors makes files that only the owner can read.
     """
     readable = stat.S_IMODE(scratch.stat().st_mode) & 0o666
     for folder, _, names in os.walk(scratch):

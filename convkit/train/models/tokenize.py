@@ -1,8 +1,7 @@
-"""A row to token ids and labels: the whole conversation once, through the tokenizer's chat template.
+"""Tokenize rows through a chat template: what the tokenizers of all model families share.
 
-The template is rendered with stand-ins for the row's texts, so that it alone decides where control tokens stand.
-Whatever the row says is then encoded without any knowledge of control tokens: `<|end|>` in a user's text is six
-letters and some signs, never an end.
+The template is rendered with sentinels in place of the row's texts, so the template alone places the control tokens.
+The texts themselves are encoded without control tokens: `<|end|>` in a user's text stays plain text.
 """
 
 import json
@@ -17,7 +16,7 @@ from convkit.errors import ConvkitError
 from convkit.schema import IMAGE_MARKER, Row, Turn
 
 IGNORE_INDEX = -100
-"""The label of what is not trained on."""
+"""The label of tokens without loss."""
 SENTINEL = "\ue000{}\ue001"
 SENTINEL_PATTERN = re.compile("\ue000(\\d+)\ue001")
 
@@ -31,40 +30,40 @@ class RowError(ConvkitError):
 
 
 class RowTooLong(RowError):
-    """A row has more tokens than allowed; nothing is ever cut."""
+    """A row has more tokens than allowed; rows are never truncated."""
 
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """A row as the model reads it."""
+    """The token ids and labels of a row."""
 
     input_ids: list[int]
-    """With the placeholder once for every token of an image."""
+    """Token ids; an image is its placeholder repeated once per image token."""
     labels: list[int]
-    """Of the same length, unshifted: the token where it is learnt, else -100."""
+    """Labels of the same length, unshifted: the token id if it is supervised, else -100."""
 
 
 def render_template(tokenizer: Any, messages: Sequence[Any], prompt: bool, template: str | None = None) -> str:
-    """Messages as a chat template writes them; the tokenizer's own if none is given.
+    """Render messages through a chat template; through the tokenizer's own by default.
 
     Raises:
-        ConvkitError: the template refuses them, or fails.
+        ConvkitError: the template rejects the messages, or fails.
     """
     try:
         rendered: str = tokenizer.apply_chat_template(
             list(messages), chat_template=template, tokenize=False, add_generation_prompt=prompt
         )
-    except Exception as error:  # a template refuses in whatever words it has
-        said = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # templates raise errors of any type
+        message = " ".join(str(error).split()) or type(error).__name__
         raise ConvkitError(
-            f"The chat template does not write such a conversation: {said}. Leave out rows of this kind, or take a "
-            "template that does."
+            f"The chat template cannot render this conversation: {message}. Leave out such rows, or use a template "
+            "that supports them."
         ) from None
     return rendered
 
 
 def check_answers(row: Row) -> None:
-    """Raises RowError where there is nothing to learn from a turn."""
+    """Raise RowError for a turn without an answer."""
     for index, turn in enumerate(row.conversations):
         if not (turn.assistant or "").strip():
             raise RowError(
@@ -73,17 +72,21 @@ def check_answers(row: Row) -> None:
 
 
 def check_length(row: Row, tokens: int, max_length: int | None) -> None:
-    """Raises RowTooLong; nothing is ever cut."""
+    """Raise RowTooLong for a row that exceeds the maximum; rows are never truncated."""
     if max_length is not None and tokens > max_length:
         raise RowTooLong(
             row.id,
             f"has {tokens:,} tokens, more than {max_length:,}",
-            "Raise --max_tokens, lower --num_crops where the model has it, or leave the row out.",
+            "Raise --max_tokens, lower --num_crops if the model has it, or leave the row out.",
         )
 
 
 def split_at_markers(row_id: str, turn: Turn) -> list[str]:
-    """The user's text between its image markers: one piece more than there are; raises RowError."""
+    """Split the user's text at its image markers.
+
+    Raises:
+        RowError: the number of markers is neither zero nor the number of images.
+    """
     texts = turn.user.split(IMAGE_MARKER)
     markers = len(texts) - 1
     if markers and markers != len(turn.images):
@@ -96,7 +99,7 @@ def split_at_markers(row_id: str, turn: Turn) -> list[str]:
 
 
 def without_control_tokens(tokenizer: Any) -> Tokenizer:
-    """The same tokenizer, to which control tokens are plain text."""
+    """Copy a tokenizer such that its control tokens are plain text."""
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description["added_tokens"] = []
     description["post_processor"] = None

@@ -137,7 +137,7 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(damaged: Path) -> None:
     file = damaged / "config.json"
     content = json.loads(file.read_bytes())
     file.write_text(json.dumps(content | {"image_token_id": 7}))
-    with pytest.raises(ConvkitError, match=r"of two checkpoints: images are token 7 to its config\.json, but \d+ "):
+    with pytest.raises(ConvkitError, match=r"two checkpoints: the image token is 7 in config\.json, but \d+ in the tokenizer"):
         models.model_family(damaged).load(torch.float32, "sdpa")
 
 
@@ -205,8 +205,8 @@ def _bad_model(checkpoint: Path, directory: Path, name: str, change: dict[str, A
     [
         ("config.json", {"model_type": "kosmos-2"}, "model_type 'kosmos-2', which convkit cannot train. Supported"),
         ("config.json", {"model_type": ["x"]}, "has no model_type, so the model family is unknown"),
-        ("tokenizer_config.json", {"eos_token": 3}, "look at tokenizer.json, tokenizer_config.json"),
-        ("processor_config.json", {"image_processor": 3}, "look at preprocessor_config.json, processor_config.json"),
+        ("tokenizer_config.json", {"eos_token": 3}, "check tokenizer.json, tokenizer_config.json"),
+        ("processor_config.json", {"image_processor": 3}, "check preprocessor_config.json, processor_config.json"),
     ],
 )
 def test_at_the_terminal(

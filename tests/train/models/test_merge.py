@@ -105,8 +105,8 @@ def _wider(trained: Path, family: Phi3VFamily, scratch: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_other, r"was trained on BASE, and .*/other is another checkpoint.*Name the one"),
-        (_wider, r"does not fit the model: .*size mismatch.*Name the checkpoint"),
+        (_other, r"was trained on BASE, but .*/other is a different checkpoint.*Pass the original one"),
+        (_wider, r"does not fit the model: .*size mismatch.*Pass the checkpoint"),
     ],
 )
 def test_another_base_is_refused(
@@ -123,9 +123,9 @@ def test_nothing_is_overwritten_and_an_adapter_is_asked_for(trained: Path, famil
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes").write_text("mine")
     lora = trained / "run/final/adapter"
-    with pytest.raises(ConvkitError, match=r"out is there already and not empty\. Choose another --out"):
+    with pytest.raises(ConvkitError, match=r"out already exists and is not empty\. Choose another --out"):
         merge_adapter(family, family.directory, lora, tmp_path / "out")
-    with pytest.raises(ConvkitError, match=r"run holds no adapter_model\.safetensors"):
+    with pytest.raises(ConvkitError, match=r"run has no adapter_model\.safetensors"):
         merge_adapter(family, family.directory, trained / "run", tmp_path / "new")
 
 
@@ -135,5 +135,5 @@ def test_a_head_that_is_the_embedding_too_is_refused(
     model = family.load(torch.float32)
     model.lm_head.weight = model.get_input_embeddings().weight
     monkeypatch.setattr(Phi3VFamily, "load", lambda *_: model)
-    with pytest.raises(ConvkitError, match="whose head and embedding are one"):
+    with pytest.raises(ConvkitError, match="with tied embeddings"):
         merge_adapter(family, family.directory, trained / "run/final/adapter", tmp_path / "out")

@@ -9,7 +9,7 @@ import pytest
 
 from convkit.errors import ConvkitError
 from convkit.schema import Row, Turn
-from convkit.train.models.phi3_v.family import ROLES, Phi3VFamily
+from convkit.train.models.phi3_v.family import ROLE_TOKENS, Phi3VFamily
 from convkit.train.models.phi3_v.tokenize import Phi3VRowTokenizer
 from convkit.train.models.tokenize import IGNORE_INDEX, RowError, RowTooLong, TokenizedRow
 
@@ -21,7 +21,7 @@ def _row(*turns: dict[str, Any], **keys: Any) -> Row:
 
 @pytest.fixture(scope="module")
 def encoder(family: Phi3VFamily) -> Phi3VRowTokenizer:
-    return Phi3VRowTokenizer(family.processor.tokenizer, family.processor.image_token_id, ROLES)
+    return Phi3VRowTokenizer(family.processor.tokenizer, family.processor.image_token_id, ROLE_TOKENS)
 
 
 def _learnt(family: Phi3VFamily, encoded: TokenizedRow) -> str:
@@ -126,7 +126,7 @@ def test_empty_answers_are_refused(encoder: Phi3VRowTokenizer, answer: str) -> N
 
 
 def test_a_wrong_number_of_images_is_refused(encoder: Phi3VRowTokenizer) -> None:
-    with pytest.raises(RowError, match="'r1' names 1 images, but 2 were given"):
+    with pytest.raises(RowError, match="'r1' has 1 images, but 2 token counts were given"):
         encoder.encode(_row({"images": ["a.png"], "user": "What?"}), [5, 5])
 
 
@@ -142,7 +142,7 @@ def test_a_tokenizer_without_template_is_refused(family: Phi3VFamily) -> None:
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:
         with pytest.raises(ConvkitError, match="no chat template"):
-            Phi3VRowTokenizer(tokenizer, 0, ROLES)
+            Phi3VRowTokenizer(tokenizer, 0, ROLE_TOKENS)
     finally:
         tokenizer.chat_template = template
 
@@ -153,7 +153,7 @@ def test_a_template_that_drops_a_message_is_refused(family: Phi3VFamily) -> None
     try:
         tokenizer.chat_template = "{{ messages[0]['content'] }}"
         with pytest.raises(ConvkitError, match="leaves out or repeats"):
-            Phi3VRowTokenizer(tokenizer, 0, ROLES).encode(_row({"user": "a"}), [])
+            Phi3VRowTokenizer(tokenizer, 0, ROLE_TOKENS).encode(_row({"user": "a"}), [])
     finally:
         tokenizer.chat_template = template
 

@@ -1,1 +1,1 @@
-"""Phi-3-vision and Phi-3.5-vision on today's transformers: official checkpoints in and out, no remote code."""
+"""Phi-3-vision and Phi-3.5-vision for current transformers: official checkpoints, no remote code."""

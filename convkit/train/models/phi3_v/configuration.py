@@ -1,17 +1,17 @@
-"""The configuration of Phi-3-vision and Phi-3.5-vision, read from official files and written back in their keys."""
+"""Configuration of Phi-3-vision and Phi-3.5-vision; reads and writes the keys of the official files."""
 
 from typing import Any, ClassVar
 
 from transformers import CLIPVisionConfig, Phi3Config
 
-# Phi-3.5-vision's factors, by which the 48 rotary frequencies are slowed down; `long` beyond 4,096 tokens.
+# Phi-3.5-vision's scaling factors of the 48 rotary frequencies; the long ones apply beyond 4,096 tokens.
 # fmt: off
 SHORT_FACTORS = [
     1.08, 1.1, 1.13, 1.28, 1.31, 1.45, 1.45, 1.95, 2.03, 2.43, 2.57, 2.95, 3.73, 3.87, 4.19, 4.44, 4.64, 4.98, 5.16,
     5.28, 5.76, 5.89, 5.89, 5.97, 6.09, 6.28, 6.77, 6.89, 7.11, 7.13, 7.18, 7.29, 7.34, 7.56, 7.62, 7.7, 7.88, 7.88,
     7.88, 7.94, 7.95, 7.98, 8.2, 8.44, 8.47, 8.59, 8.81, 9.0,
 ]
-LONG_FACTORS = [  # these fp32 numbers to the last bit
+LONG_FACTORS = [  # exact fp32 values
     1.0800000429153442, 1.1100000143051147, 1.1399999856948853, 1.340000033378601, 1.5899999141693115,
     1.600000023841858, 1.6200000047683716, 2.620000123977661, 3.2300000190734863, 3.2300000190734863,
     4.789999961853027, 7.400000095367432, 7.700000286102295, 9.09000015258789, 12.199999809265137,
@@ -40,10 +40,10 @@ _OFFICIAL_ROPE = "su"
 
 
 class Phi3VConfig(Phi3Config):  # type: ignore[misc]
-    """Defaults are Phi-3.5-vision's sizes.
+    """Configuration with the sizes of Phi-3.5-vision as defaults.
 
-    `vision_config` holds CLIP's sizes, which official files leave to the code; `image_token_id` is what stands in
-    `input_ids` for every token of an image.
+    `vision_config` holds CLIP's sizes, which the official files leave to the code. `image_token_id` is the placeholder
+    in `input_ids` for each image token.
     """
 
     model_type = "phi3_v"
@@ -60,8 +60,8 @@ class Phi3VConfig(Phi3Config):  # type: ignore[misc]
     embd_layer: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        kwargs.pop("_attn_implementation", None)  # official files insist on flash attention
-        kwargs.pop("auto_map", None)  # the code that it names is not run, and is not beside what is saved
+        kwargs.pop("_attn_implementation", None)  # official files require flash attention
+        kwargs.pop("auto_map", None)  # remote code is neither run nor saved
         rope = kwargs.pop("rope_scaling", None) or self.rope_parameters or {}
         self.rope_parameters = {
             "rope_type": "longrope",
@@ -74,7 +74,7 @@ class Phi3VConfig(Phi3Config):  # type: ignore[misc]
         sizes = self.vision_config or CLIP_LARGE_336
         self.vision_config = sizes if isinstance(sizes, CLIPVisionConfig) else CLIPVisionConfig(**sizes)
         if self.sliding_window and self.sliding_window >= self.max_position_embeddings:
-            self.sliding_window = None  # it never acts, and would forbid the plain causal kernels
+            self.sliding_window = None  # it has no effect, but would disable the causal kernels
         self.img_processor = self.img_processor or {
             "name": "clip_vision_model",
             "model_name": "openai/clip-vit-large-patch14-336",
@@ -91,17 +91,17 @@ class Phi3VConfig(Phi3Config):  # type: ignore[misc]
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """All values in the official spelling: `rope_scaling` of type "su", and `rope_theta` beside it."""
+        """Return all values under the official keys: `rope_scaling` of type "su", and a separate `rope_theta`."""
         values: dict[str, Any] = super().to_dict()
-        return _official(values)
+        return _to_official_keys(values)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What is saved."""
+        """Return the values that are saved to config.json, under the official keys."""
         values: dict[str, Any] = super().to_diff_dict()
-        return _official(values)
+        return _to_official_keys(values)
 
 
-def _official(values: dict[str, Any]) -> dict[str, Any]:
+def _to_official_keys(values: dict[str, Any]) -> dict[str, Any]:
     rope = values.pop("rope_parameters", None)
     if rope:
         values["rope_theta"] = rope["rope_theta"]

@@ -1,4 +1,4 @@
-"""Phi-3-vision and Phi-3.5-vision as the trainer sees them."""
+"""The model family of Phi-3-vision and Phi-3.5-vision."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,21 +28,21 @@ from convkit.train.models.phi3_v.processing import Phi3VProcessor
 from convkit.train.models.phi3_v.tokenize import Phi3VRowTokenizer
 from convkit.train.models.tokenize import IGNORE_INDEX, RowError, TokenizedRow
 
-ROLES = frozenset(("<|system|>", "<|user|>", "<|assistant|>"))
+ROLE_TOKENS = frozenset(("<|system|>", "<|user|>", "<|assistant|>"))
 PROFILE = "phi-3.5-vision"
-_STOPS = ("<|end|>", "<|endoftext|>", "</s>")
-_NAMED = ("bos_token", "eos_token", "pad_token")
+_STOP_TOKENS = ("<|end|>", "<|endoftext|>", "</s>")
+_REQUIRED_TOKENS = ("bos_token", "eos_token", "pad_token")
 
 
 class Phi3VFamily:
-    """See `convkit.train.models.base.Adapter`.
+    """Implement `convkit.train.models.family.ModelFamily` for Phi-3-vision and Phi-3.5-vision.
 
     Args:
         directory: a checkpoint in the official layout.
-        num_crops: at most so many tiles an image; the checkpoint's number if not given.
+        num_crops: maximum number of tiles per image. Default: the checkpoint's value.
 
     Raises:
-        ConvkitError: a file of the checkpoint is damaged, or not of this family; it is named. Or num_crops is odd.
+        ConvkitError: a file of the checkpoint is damaged or belongs to another family, or num_crops is out of range.
     """
 
     vision_modules: tuple[str, ...] = ("model.vision_embed_tokens",)
@@ -61,16 +61,16 @@ class Phi3VFamily:
         with convert_errors(directory, *PROCESSOR_FILES, *TOKENIZER_FILES):
             self.processor = Phi3VProcessor.from_pretrained(directory, local_files_only=True)
             _check_tokenizer(directory, self.processor.tokenizer)
-        usual = self.processor.image_processor.num_crops
-        self.num_crops = usual if num_crops is None else check_num_crops(num_crops)
+        default = self.processor.image_processor.num_crops
+        self.num_crops = default if num_crops is None else check_num_crops(num_crops)
         self.profile = canonical_name(f"{PROFILE}:num_crops={self.num_crops}")
         self.tokenizer = tokenizer = self.processor.tokenizer
         self.image_token_ids = (self.processor.image_token_id,)
-        self._row_tokenizer = Phi3VRowTokenizer(tokenizer, self.processor.image_token_id, ROLES)
-        self.stop_token_ids = tuple(tokenizer.convert_tokens_to_ids(list(_STOPS)))
+        self._row_tokenizer = Phi3VRowTokenizer(tokenizer, self.processor.image_token_id, ROLE_TOKENS)
+        self.stop_token_ids = tuple(tokenizer.convert_tokens_to_ids(list(_STOP_TOKENS)))
 
     def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = VARLEN) -> Phi3VForCausalLM:
-        """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
+        """Load the model on the CPU; raises ConvkitError if the checkpoint is incomplete."""
         with convert_errors(self.directory, *CONFIG_FILES, "*.safetensors"):
             model: Phi3VForCausalLM = Phi3VForCausalLM.from_pretrained(
                 self.directory,
@@ -83,61 +83,61 @@ class Phi3VFamily:
         return model
 
     def encode(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
-        """A row for training; raises RowError."""
+        """Encode a row for training; raises RowError."""
         return self._sample(self._row_tokenizer.encode, row, images, max_length)
 
     def length(self, row: Row, images: Path) -> RowLength:
-        """A row in tokens, from the headers of its images; raises RowError."""
-        labels = self._encoded(self._row_tokenizer.encode, row, images, None).labels
+        """Return a row's number of tokens, from its image headers; raises RowError."""
+        labels = self._tokenize(self._row_tokenizer.encode, row, images, None).labels
         return RowLength(len(labels), sum(label != IGNORE_INDEX for label in labels[1:]))
 
     def encode_prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
-        """What stands before a row's last answer; raises RowError."""
+        """Encode the prompt of a row's last answer; raises RowError."""
         return self._sample(self._row_tokenizer.encode_prompt, row, images, max_length)
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
-        """A batch, packed or padded on the right."""
+        """Collate samples into a packed or padded batch."""
         if not packed:
             return pad(samples, self.processor.tokenizer.pad_token_id)
         return packed_batch(samples, self.processor.image_token_id)
 
     def tiles(self, sample: Sample) -> list[torch.Tensor]:
-        """The tiles of all images, (3, 336, 336) uint8; the view of the whole is made by the model."""
+        """Return the tiles of all images, (3, 336, 336) uint8; the model computes the global view itself."""
         return list(sample.image_inputs.get("pixel_values", ()))
 
     def save_processor(self, directory: Path) -> None:
-        """Write the processor with the number of tiles that was trained with."""
+        """Write the processor with the `num_crops` used in training."""
         image_processor = self.processor.image_processor
-        usual, image_processor.num_crops = image_processor.num_crops, self.num_crops
+        original, image_processor.num_crops = image_processor.num_crops, self.num_crops
         try:
             self.processor.save_pretrained(directory)
         finally:
-            image_processor.num_crops = usual
+            image_processor.num_crops = original
 
     def _sample(self, encode: Callable[..., TokenizedRow], row: Row, images: Path, max_length: int | None) -> Sample:
-        encoded = self._encoded(encode, row, images, max_length)
-        found = row_images.load(row, images)  # only once the row is known to fit
-        media = dict(self.processor.image_processor.preprocess(found, self.num_crops)) if found else {}
-        media.pop("num_img_tokens", None)
-        return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
+        encoded = self._tokenize(encode, row, images, max_length)
+        loaded = row_images.load(row, images)  # only once the row is known to fit
+        image_inputs = dict(self.processor.image_processor.preprocess(loaded, self.num_crops)) if loaded else {}
+        image_inputs.pop("num_img_tokens", None)
+        return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), image_inputs)
 
-    def _encoded(
+    def _tokenize(
         self, encode: Callable[..., TokenizedRow], row: Row, images: Path, max_length: int | None
     ) -> TokenizedRow:
-        return encode(row, self._tokens(row, images), max_length)
+        return encode(row, self._image_tokens(row, images), max_length)
 
-    def _tokens(self, row: Row, images: Path) -> list[int]:
-        found = []
+    def _image_tokens(self, row: Row, images: Path) -> list[int]:
+        counts = []
         for path, size in zip(row_images.paths(row), row_images.sizes(row, images), strict=True):
             try:
-                found.append(hd_size(*size, self.num_crops).tokens)
+                counts.append(hd_size(*size, self.num_crops).tokens)
             except ImageRatioError as error:
                 raise RowError(row.id, f"has an unusable image {path!r}", str(error)) from None
-        return found
+        return counts
 
 
 def packed_batch(samples: Sequence[Sample], image_token_id: int) -> dict[str, Any]:
-    """A pack, with what can be known of it here and need not be asked of a GPU."""
+    """Pack samples, and compute on the CPU the indices that would otherwise need a GPU synchronization."""
     batch = pack(samples) | places([len(sample) for sample in samples])
     if "image_sizes" in batch:
         batch["image_sizes"] = size_pairs(batch["image_sizes"])
@@ -146,10 +146,10 @@ def packed_batch(samples: Sequence[Sample], image_token_id: int) -> dict[str, An
 
 
 def _check_tokenizer(directory: Path, tokenizer: Any) -> None:
-    """The tokens that this family's rows cannot do without."""
-    missing = [name for name in _NAMED if getattr(tokenizer, name) is None]
+    """Raise ConvkitError if the tokenizer does not have the tokens that this family needs."""
+    missing = [name for name in _REQUIRED_TOKENS if getattr(tokenizer, name) is None]
     vocabulary = tokenizer.get_vocab()
-    missing += [token for token in (*_STOPS, *sorted(ROLES)) if token not in vocabulary]
+    missing += [token for token in (*_STOP_TOKENS, *sorted(ROLE_TOKENS)) if token not in vocabulary]
     if missing:
         raise ConvkitError(
             f"The tokenizer in {directory} has no {', '.join(missing)}. Take {' and '.join(TOKENIZER_FILES[:2])} from "

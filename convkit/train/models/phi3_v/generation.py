@@ -1,4 +1,4 @@
-"""What generation asks of Phi-3-vision beside the forward pass: other rotary factors on the way, images of beams."""
+"""Generation with Phi-3-vision: switching the rotary factors at 4,096 tokens, and images in beam search."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from convkit.profiles.phi3 import TILE
 
 
 class Generation(GenerationMixin):  # type: ignore[misc]
-    """For a causal language model whose `model` has a `rotary_emb`."""
+    """A mixin for causal language models whose `model` has a `rotary_emb`."""
 
     config: Any
     model: Any
@@ -24,16 +24,19 @@ class Generation(GenerationMixin):  # type: ignore[misc]
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Inputs of one step; where a sequence outgrows the short rotary factors, all is read once more.
+        """Prepare the inputs of one step; recompute the whole prompt when a sequence outgrows the short rotary factors.
 
-        Everything in the cache depends on the factors, so that none of it is right beyond the boundary.
+        All cached keys and values depend on the factors, so the cache is invalid beyond the boundary.
+
+        Raises:
+            ConvkitError: the prompt was given as `inputs_embeds`, so it cannot be recomputed.
         """
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if past and self._outgrown(input_ids, attention_mask, past):
+        if past and self._crosses_boundary(input_ids, attention_mask, past):
             if kwargs.get("inputs_embeds") is not None:
                 raise ConvkitError(
-                    f"Generation from inputs_embeds cannot go beyond {self.model.rotary_emb.boundary:,} tokens, where "
-                    "the prompt must be read again: pass input_ids, pixel_values and image_sizes."
+                    f"Generation from inputs_embeds cannot exceed {self.model.rotary_emb.boundary:,} tokens, because "
+                    "the prompt must be recomputed there: pass input_ids, pixel_values and image_sizes."
                 )
             past_key_values, is_first_iteration = None, True
             kwargs["next_sequence_length"] = None
@@ -46,7 +49,7 @@ class Generation(GenerationMixin):  # type: ignore[misc]
         )
         return inputs
 
-    def _outgrown(self, input_ids: Tensor, attention_mask: Tensor | None, past: int) -> bool:
+    def _crosses_boundary(self, input_ids: Tensor, attention_mask: Tensor | None, past: int) -> bool:
         total = input_ids.shape[1]
         lengths = attention_mask.sum(dim=-1) if attention_mask is not None else torch.tensor([total])
         boundary = self.model.rotary_emb.boundary
@@ -59,25 +62,27 @@ class Generation(GenerationMixin):  # type: ignore[misc]
         input_ids: Tensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[Tensor | None, dict[str, Any]]:
-        """Repeat sequences for beams; their images are repeated by sequence too, not one by one."""
-        media = {name: model_kwargs.pop(name, None) for name in ("pixel_values", "image_sizes")}
-        if expand_size > 1 and input_ids is not None and media["image_sizes"] is not None:
-            media = _repeat_images(media, placeholders(input_ids, self.config.image_token_id), expand_size)
+        """Repeat sequences for beam search; the images of each sequence are repeated as a group."""
+        image_inputs = {name: model_kwargs.pop(name, None) for name in ("pixel_values", "image_sizes")}
+        if expand_size > 1 and input_ids is not None and image_inputs["image_sizes"] is not None:
+            image_inputs = _repeat_images(
+                image_inputs, image_token_mask(input_ids, self.config.image_token_id), expand_size
+            )
         expanded, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )
-        return expanded, model_kwargs | {name: value for name, value in media.items() if value is not None}
+        return expanded, model_kwargs | {name: value for name, value in image_inputs.items() if value is not None}
 
 
-def placeholders(input_ids: Tensor, image_token_id: int) -> Tensor:
-    """Where images stand: the placeholder, or the negative numbers that the official processor writes."""
+def image_token_mask(input_ids: Tensor, image_token_id: int) -> Tensor:
+    """Return a mask of image tokens: the placeholder, or the negative ids of the official processor."""
     return (input_ids == image_token_id) | (input_ids < 0)
 
 
-def _repeat_images(media: dict[str, Any], places: Tensor, times: int) -> dict[str, Any]:
-    """Repeat each sequence's images as a group; an image is a run of placeholders, for a BOS follows every image."""
-    starts = places & ~nn.functional.pad(places[:, :-1], (1, 0))
-    sizes, pixels = media["image_sizes"], media["pixel_values"]
+def _repeat_images(image_inputs: dict[str, Any], mask: Tensor, times: int) -> dict[str, Any]:
+    """Repeat each sequence's images as a group; each run of placeholders is one image, because a BOS follows it."""
+    starts = mask & ~nn.functional.pad(mask[:, :-1], (1, 0))
+    sizes, pixels = image_inputs["image_sizes"], image_inputs["pixel_values"]
     tiles = [1] * len(sizes) if pixels.dim() == 5 else (sizes // TILE).prod(dim=1).tolist()
     images = list(zip(torch.split(pixels, tiles), torch.split(sizes, 1), strict=True))
     repeated: list[tuple[Tensor, Tensor]] = []

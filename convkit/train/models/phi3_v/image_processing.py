@@ -1,4 +1,4 @@
-"""From PIL images to tiles: size and pixels on the CPU, normalisation on the device.
+"""Cut PIL images into tiles on the CPU, and normalise them on the model's device.
 
 Shape letters: N images, T tiles of all images, H and W pixels, h and w tiles down and across.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-import torch.nn.functional as F  # noqa: N812 (its name everywhere)
+import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
@@ -22,28 +22,26 @@ from convkit.profiles.phi3 import TILE, HdSize
 _WHITE = 255
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-_MOST_CROPS = 910
-"""Beyond, an image alone would fill all 131,072 positions."""
+_MAX_CROPS = 910
+"""With more tiles, a single image would exceed all 131,072 positions."""
 
 
 class ImageRatioError(ConvkitError):
-    """An image is so long and thin that nothing of its short side would be left."""
+    """An image has such an extreme aspect ratio that its short side would shrink to nothing."""
 
 
 def check_num_crops(num_crops: Any) -> int:
-    """What may be a number of tiles; raises ConvkitError."""
-    if isinstance(num_crops, bool) or not isinstance(num_crops, int) or not 1 <= num_crops <= _MOST_CROPS:
+    """Return `num_crops` if it is valid; raise ConvkitError otherwise."""
+    if isinstance(num_crops, bool) or not isinstance(num_crops, int) or not 1 <= num_crops <= _MAX_CROPS:
         raise ConvkitError(
-            f"num_crops must be a whole number from 1 to {_MOST_CROPS}, not {num_crops!r}. Give another --num_crops, "
-            "or mend it in the preprocessor_config.json."
+            f"num_crops must be a whole number from 1 to {_MAX_CROPS}, not {num_crops!r}. Give another --num_crops, "
+            "or fix it in preprocessor_config.json."
         )
     return num_crops
 
 
 def hd_size(width: int, height: int, num_crops: int) -> HdSize:
-    """Lay an image on at most `num_crops` tiles, as `convkit.profiles.phi3.hd_size` does.
+    """Return the tile layout of an image with at most `num_crops` tiles, see `convkit.profiles.phi3.hd_size`.
 
     Raises:
         ImageRatioError: the short side would be less than one pixel.
@@ -52,33 +50,33 @@ def hd_size(width: int, height: int, num_crops: int) -> HdSize:
         return phi3.hd_size(width, height, num_crops)
     except UnsupportedShape:
         raise ImageRatioError(
-            f"An image of {width:,} x {height:,} pixels is too long and thin for this model: nothing is left of its "
-            "short side. Crop it, leave it out, or raise num_crops."
+            f"An image of {width:,} x {height:,} pixels is too long and thin for this model: its short side would "
+            "shrink to nothing. Crop it, leave it out, or raise num_crops."
         ) from None
 
 
 def to_tiles(image: PIL.Image.Image, num_crops: int) -> Tensor:
-    """An image's tiles row by row, (h * w, 3, 336, 336) uint8."""
+    """Return an image's tiles in row-major order, (h * w, 3, 336, 336) uint8."""
     size = hd_size(image.width, image.height, num_crops)
     return cut_tiles(resize(image, size), size)
 
 
-def cut_tiles(picture: PIL.Image.Image, size: HdSize) -> Tensor:
-    """The tiles of a scaled image; what it does not cover is white."""
+def cut_tiles(resized: PIL.Image.Image, size: HdSize) -> Tensor:
+    """Cut a resized image into tiles, (h * w, 3, 336, 336) uint8; padding is white."""
     height, width = size.padded
-    top, left = (height - picture.height) // 2, (width - picture.width) // 2
+    top, left = (height - resized.height) // 2, (width - resized.width) // 2
     channels = np.full((3, height, width), _WHITE, np.uint8)
-    for channel, part in zip(channels, picture.split(), strict=True):
-        channel[top : top + picture.height, left : left + picture.width] = np.asarray(part)
+    for channel, part in zip(channels, resized.split(), strict=True):
+        channel[top : top + resized.height, left : left + resized.width] = np.asarray(part)
     tiles = channels.reshape(3, height // TILE, TILE, width // TILE, TILE).transpose(1, 3, 0, 2, 4)
     return torch.from_numpy(np.ascontiguousarray(tiles)).view(-1, 3, TILE, TILE)
 
 
 def resize(image: PIL.Image.Image, size: HdSize) -> PIL.Image.Image:
-    """An image in RGB, as large as it is laid on tiles, not yet padded.
+    """Convert an image to RGB and resize it for its tile layout, without padding.
 
-    In the model's training an upright image was mirrored on its diagonal, scaled, and mirrored back. Pillow scales rows
-    before columns and rounds in between: columns first gives the very pixels of that, without mirroring anything.
+    The official code transposes a portrait image, resizes it, and transposes it back. Pillow resizes horizontally first
+    and rounds in between. Resizing vertically first gives identical pixels without transposing.
     """
     height, width = size.resized
     rgb = image if image.mode == "RGB" else image.convert("RGB")
@@ -88,12 +86,12 @@ def resize(image: PIL.Image.Image, size: HdSize) -> PIL.Image.Image:
 
 
 def normalised_crops(tiles: Tensor, height: int, width: int) -> Tensor:
-    """The global view and the tiles of one image as CLIP sees them, on the tiles' device.
+    """Return the normalised global view and tiles of one image, on the tiles' device.
 
     Args:
-        tiles: (h * w, 3, 336, 336) uint8, row by row.
-        height: of all tiles together, in pixels.
-        width: likewise.
+        tiles: (h * w, 3, 336, 336) uint8 in row-major order.
+        height: the height of all tiles together, in pixels.
+        width: the width of all tiles together, in pixels.
 
     Returns:
         (1 + h * w, 3, 336, 336) float32, the global view first.
@@ -108,32 +106,32 @@ def normalised_crops(tiles: Tensor, height: int, width: int) -> Tensor:
 
 @cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """CLIP's mean and deviation, (3, 1, 1) each."""
+    """Return CLIP's mean and standard deviation, (3, 1, 1) each."""
     mean, std = (torch.tensor(numbers, device=device).view(3, 1, 1) for numbers in (_MEAN, _STD))
     return mean, std
 
 
 Sizes = Tensor | Sequence[tuple[int, int]]
-"""Height and width of each image's tiles together, in pixels: (N, 2), or pairs, for which no GPU is waited for."""
+"""The height and width of each image's tiles together, in pixels: (N, 2); or pairs, to avoid a GPU synchronization."""
 
 
 def size_pairs(image_sizes: Sizes) -> list[tuple[int, int]]:
-    """Sizes as numbers."""
+    """Convert sizes to a list of (height, width) pairs."""
     rows = image_sizes.tolist() if isinstance(image_sizes, Tensor) else image_sizes
     return [(int(height), int(width)) for height, width in rows]
 
 
 def split_tiles(tiles: Tensor, image_sizes: Sizes) -> list[tuple[Tensor, int, int]]:
-    """The tiles (T, 3, 336, 336) of each image, with the height and width that they make up."""
+    """Split the tiles (T, 3, 336, 336) by image; return each image's tiles with their total height and width."""
     sizes = size_pairs(image_sizes)
     counts = [(height // TILE) * (width // TILE) for height, width in sizes]
     if sum(counts) != len(tiles):
-        raise ValueError(f"image_sizes ask for {sum(counts)} tiles, but pixel_values holds {len(tiles)}")
+        raise ValueError(f"image_sizes need {sum(counts)} tiles, but pixel_values has {len(tiles)}")
     return [(part, *size) for part, size in zip(torch.split(tiles, counts), sizes, strict=True)]
 
 
 class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
-    """Images to tiles (uint8, normalised by the model), or to the official padded and normalised layout."""
+    """Convert images to uint8 tiles, which the model normalises, or to the official padded and normalised layout."""
 
     model_input_names = ("pixel_values", "image_sizes")
 
@@ -149,8 +147,8 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
         super().__init__(**kwargs)
         if (tuple(image_mean), tuple(image_std), num_img_tokens, do_convert_rgb) != (_MEAN, _STD, 144, True):
             raise ConvkitError(
-                "The preprocessor_config.json is not Phi-3-vision's: image_mean and image_std must be CLIP's, "
-                "num_img_tokens 144, do_convert_rgb true. Take the file that came with the checkpoint."
+                "preprocessor_config.json does not fit Phi-3-vision: image_mean and image_std must be CLIP's, "
+                "num_img_tokens must be 144, do_convert_rgb true. Take the file from the official checkpoint."
             )
         self.num_crops = check_num_crops(num_crops)
         self.num_img_tokens = num_img_tokens
@@ -165,20 +163,20 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
         official_layout: bool = False,
         **_: Any,
     ) -> BatchFeature:
-        """Make model inputs of N images.
+        """Convert N images to model inputs.
 
         Args:
-            images: one or more, in the order of their tags.
-            num_crops: at most so many tiles an image; the checkpoint's number if not given.
-            official_layout: pad all images to num_crops + 1 normalised crops, as the official code does.
+            images: one image, or several in the order of their tags.
+            num_crops: maximum number of tiles per image. Default: the checkpoint's value.
+            official_layout: pad each image to num_crops + 1 normalised crops, as the official code does.
 
         Returns:
             `pixel_values`: (T, 3, 336, 336) uint8; official layout (N, num_crops + 1, 3, 336, 336) float32.
             `image_sizes`: (N, 2), height and width of each image's tiles together, in pixels.
-            `num_img_tokens`: the tokens of each image.
+            `num_img_tokens`: the number of tokens of each image.
 
         Raises:
-            ConvkitError: num_crops is odd.
+            ConvkitError: num_crops is out of range.
             ImageRatioError: an image is too long and thin.
         """
         crops = self.num_crops if num_crops is None else check_num_crops(num_crops)

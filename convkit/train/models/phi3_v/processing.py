@@ -1,4 +1,4 @@
-"""Prompts with `<|image_1|>` tags to token ids with placeholders, and images to pixels."""
+"""Process prompts with `<|image_1|>` tags into token ids with placeholders, and images into pixels."""
 
 import re
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ _TAG = re.compile(r"<\|image_(\d+)\|>")
 
 
 class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
-    """Tokenizer and image processor together, as prompts for generation need them.
+    """Tokenizer and image processor for generation prompts.
 
-    Training rows do not come through here (see `convkit.train.models.tokenize`): their text is data, in which a tag
-    or a control token is nothing but text.
+    Training rows are tokenized by `convkit.train.models.phi3_v.tokenize`, where tags and control tokens in a row's text
+    are plain text.
     """
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
@@ -29,7 +29,7 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
 
     @classmethod
     def _get_arguments_from_pretrained(cls, name: Any, processor_dict: Any = None, **kwargs: Any) -> list[Any]:
-        """Load the parts by class: transformers' AutoImageProcessor asks for torchvision before 5.23."""
+        """Load the parts by class, because AutoImageProcessor needs torchvision before transformers 5.23."""
         with convert_errors(name, *PROCESSOR_FILES):
             image_processor = Phi3VImageProcessor.from_pretrained(name, **kwargs)
         with convert_errors(name, *TOKENIZER_FILES):
@@ -37,7 +37,7 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
 
     @property
     def image_token_id(self) -> int:
-        """What stands for each token of an image."""
+        """The placeholder for each image token."""
         found: int | None = self.tokenizer.get_vocab().get(IMAGE_TOKEN)
         return IMAGE_TOKEN_ID if found is None else found
 
@@ -49,29 +49,29 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
         official_layout: bool = False,
         **_: Any,
     ) -> BatchFeature:
-        """Make model inputs of one prompt or of several, which are padded on the left.
+        """Convert one or several prompts to model inputs, padded on the left.
 
         Args:
-            images: those of one prompt; of several prompts one list each.
-            text: with tags `<|image_1|>`, `<|image_2|>`, … numbered through each prompt.
-            num_crops: at most so many tiles an image.
-            official_layout: pixel values padded and normalised, see `Phi3VImageProcessor.preprocess`.
+            images: the images of one prompt, or one list per prompt.
+            text: a prompt or prompts with tags `<|image_1|>`, `<|image_2|>`, … numbered within each prompt.
+            num_crops: maximum number of tiles per image.
+            official_layout: pad and normalise pixel values, see `Phi3VImageProcessor.preprocess`.
 
         Returns:
             `input_ids`, `attention_mask`: (B, T) int64; with images `pixel_values` and `image_sizes`.
 
         Raises:
-            ConvkitError: tags and images do not match.
+            ConvkitError: there is no text, or tags and images do not match.
         """
         if text is None:
-            raise ConvkitError("The processor needs a text; to process images alone call its image_processor.")
+            raise ConvkitError("The processor needs text. To process images only, call its image_processor.")
         texts = [text] if isinstance(text, str) else list(text)
         by_prompt = _by_prompt(images, len(texts))
         flat = [image for group in by_prompt for image in group]
-        media = dict(
+        image_inputs = dict(
             self.image_processor.preprocess(flat, num_crops=num_crops, official_layout=official_layout) if flat else {}
         )
-        counts = iter(media.pop("num_img_tokens", ()))
+        counts = iter(image_inputs.pop("num_img_tokens", ()))
         rows = [
             self.prompt_ids(prompt, [next(counts) for _ in group])
             for prompt, group in zip(texts, by_prompt, strict=True)
@@ -82,15 +82,19 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
             {
                 "input_ids": torch.tensor([[pad] * (longest - len(row)) + row for row in rows]),
                 "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
-                **media,
+                **image_inputs,
             }
         )
 
     def prompt_ids(self, text: str, counts: Sequence[int]) -> list[int]:
-        """Token ids of a prompt whose images take `counts` tokens; a BOS stands first and after every image.
+        """Return the token ids of a prompt; a BOS comes first and after each image.
+
+        Args:
+            text: the prompt, with tags.
+            counts: the number of tokens of each image.
 
         Raises:
-            ConvkitError: the tags are not those of `len(counts)` images, numbered from 1.
+            ConvkitError: the tags are not numbered from 1 to `len(counts)`.
         """
         pieces = _TAG.split(text)
         tags = [int(number) for number in pieces[1::2]]
@@ -116,8 +120,10 @@ def _by_prompt(images: Any, prompts: int) -> list[list[Any]]:
     groups = list(images)
     if not any(isinstance(group, list | tuple) for group in groups):
         if prompts > 1 and groups:
-            raise ConvkitError("Several prompts need a list of images each, empty for a prompt without images.")
+            raise ConvkitError(
+                "Several prompts need one list of images each; pass an empty list for a prompt without images."
+            )
         return [groups] if prompts == 1 else [[] for _ in range(prompts)]
     if len(groups) != prompts:
-        raise ConvkitError(f"There are {prompts} prompts, but {len(groups)} lists of images: pass one list each.")
+        raise ConvkitError(f"There are {prompts} prompts, but {len(groups)} lists of images: pass one list per prompt.")
     return [list(group) for group in groups]

@@ -1,6 +1,6 @@
-"""Images to embeddings: CLIP on the real crops, 2x2 merging, separators, projection.
+"""Embed images: CLIP on the crops without padding, 2x2 merging, separators, projection.
 
-Shape letters: N images, K crops, C CLIP's width, D the language model's width, h and w tiles down and across.
+Shape letters: N images, K crops, C width of CLIP, D width of the language model, h and w tiles down and across.
 Module names are those of the official checkpoint.
 """
 
@@ -14,15 +14,13 @@ from convkit.profiles.phi3 import TILE
 from convkit.train.models.phi3_v.image_processing import Sizes, normalised_crops, size_pairs, split_tiles
 
 _GRID = 12
-"""A crop's tokens along one side, after 2x2 merging."""
-
-
-_AT_ONCE = 80
-"""Crops: kernels for attention are prepared for each number of them."""
+"""The number of tokens along one side of a crop, after 2x2 merging."""
+_MAX_CROPS_PER_CALL = 80
+"""Limits the number of distinct batch sizes, because attention kernels are prepared for each."""
 
 
 class ClipTower(nn.Module):
-    """CLIP's vision transformer but for its last layer, which is kept for saving and never run."""
+    """CLIP's vision transformer; its last layer is kept for saving but never run."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -33,12 +31,12 @@ class ClipTower(nn.Module):
         self.freeze_unused()
 
     def freeze_unused(self) -> None:
-        """Mark as not trained what never gets a gradient: data-parallel training would wait for it."""
+        """Freeze the parameters that never get a gradient, because data-parallel training would wait for it."""
         for unused in (self.encoder.layers[-1], self.post_layernorm):
             unused.requires_grad_(False)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """(K, 3, 336, 336) to the patches' features (K, 576, C)."""
+        """Compute patch features (K, 576, C) of crops (K, 3, 336, 336)."""
         hidden: Tensor = self.pre_layrnorm(self.embeddings(crops))
         for layer in self.encoder.layers[:-1]:
             hidden = layer(hidden, attention_mask=None)
@@ -46,7 +44,7 @@ class ClipTower(nn.Module):
 
 
 class ClipModel(nn.Module):
-    """The level of names that official checkpoints have between the image embedding and CLIP."""
+    """A wrapper that gives CLIP's parameters the names of the official checkpoint."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -54,7 +52,7 @@ class ClipModel(nn.Module):
 
 
 class ImageEmbedding(nn.Module):
-    """Embeddings of images in the order of their placeholders."""
+    """Vision tower and projector: image embeddings in the order of their placeholders."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -70,12 +68,12 @@ class ImageEmbedding(nn.Module):
         """Embed N images.
 
         Args:
-            pixel_values: uint8 tiles of all images (T, 3, 336, 336), or the official layout, normalised and padded
+            pixel_values: uint8 tiles of all images (T, 3, 336, 336); or the official layout, normalised and padded
                 (N, crops + 1, 3, 336, 336), global view first.
             image_sizes: height and width of each image's tiles together, in pixels; (N, 2), or N pairs.
 
         Returns:
-            (tokens of all images, D).
+            Embeddings, (tokens of all images, D).
         """
         crops = self._crops(pixel_values, image_sizes)
         features = self._features(torch.cat(crops).to(self.glb_GN.dtype))
@@ -86,12 +84,12 @@ class ImageEmbedding(nn.Module):
         return projected
 
     def _features(self, crops: Tensor) -> Tensor:
-        """CLIP on all crops, so many at once that a GPU is busy, and so few that there are few numbers of them."""
-        parts = crops.tensor_split(-(-len(crops) // _AT_ONCE))
+        """Run CLIP on all crops, in equal parts of at most `_MAX_CROPS_PER_CALL`."""
+        parts = crops.tensor_split(-(-len(crops) // _MAX_CROPS_PER_CALL))
         return torch.cat([self.img_processor.vision_model(part) for part in parts])
 
     def zero_contribution(self) -> Tensor:
-        """Zero, computed from every parameter: keeps batches without images in step with the other processes."""
+        """Return zero computed from every parameter, so that batches without images still produce (zero) gradients."""
         blank = torch.zeros(1, 3, TILE, TILE, dtype=torch.uint8, device=self.glb_GN.device)
         features: Tensor = self(blank, torch.tensor([[TILE, TILE]]))
         return features.sum() * 0
@@ -108,20 +106,20 @@ class ImageEmbedding(nn.Module):
         return [normalised_crops(*image) for image in split_tiles(pixel_values, image_sizes)]
 
     def _sequence(self, features: Tensor, h: int, w: int) -> Tensor:
-        """One image's (1 + h * w, 576, C) as (tokens, 4C): rows of the tiles, separator, rows of the global view."""
+        """Arrange an image's features (1 + h * w, 576, C) as (tokens, 4C): tiles, separator, global view."""
         merged = _merge(features)
         whole, tiles = merged[:1], merged[1:]
         tiles = tiles.reshape(h, w, _GRID, _GRID, -1).transpose(1, 2).reshape(h * _GRID, w * _GRID, -1)
         return torch.cat((self._rows(tiles), self.glb_GN[0], self._rows(whole[0])))
 
     def _rows(self, grid: Tensor) -> Tensor:
-        """(rows, columns, 4C) as a sequence, with a separator behind each row."""
+        """Flatten (rows, columns, 4C) into a sequence with a separator after each row."""
         separators = self.sub_GN[0].expand(grid.shape[0], 1, -1)
         return torch.cat((grid, separators), dim=1).flatten(0, 1)
 
 
 def _merge(features: Tensor) -> Tensor:
-    """(K, 576, C) to (K, 12, 12, 4C): top-left, top-right, bottom-left, bottom-right of each 2x2."""
+    """Merge (K, 576, C) to (K, 12, 12, 4C): top-left, top-right, bottom-left, bottom-right of each 2x2."""
     crops, _, width = features.shape
     squares = features.reshape(crops, _GRID, 2, _GRID, 2, width).permute(0, 1, 3, 2, 4, 5)
     return squares.reshape(crops, _GRID, _GRID, 4 * width)

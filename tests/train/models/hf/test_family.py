@@ -324,7 +324,7 @@ def test_tensors_that_are_amiss_are_named(family: str, tmp_path: Path) -> None:
     name = r"model\.(language_model\.|text_model\.|visual\.)?"
     with pytest.raises(ConvkitError) as refused:
         model_family(tmp_path).load(torch.float32, "sdpa")
-    pattern = rf"1 missing: {name}.*1 not of this model: {name}alien; 1 of another shape: {name}\S+down_proj"
+    pattern = rf"1 missing: {name}.*1 not part of this model: {name}alien; 1 with a different shape: {name}\S+down_proj"
     assert re.search(pattern, str(refused.value))
 
 

@@ -227,7 +227,7 @@ def test_the_loss_at_learnt_places_is_the_loss(
     batch = packs.batch((0, 1, 2, 4))
     assert len(batch["logits_to_keep"]) == int((batch["labels"][0, 1:] != -100).sum()) > 4
     ours = runs.gradients(trainer, batch)
-    monkeypatch.setattr(losses, "_AT_ONCE", 3)
+    monkeypatch.setattr(losses, "_CHUNK_SIZE", 3)
     in_parts = runs.gradients(trainer, batch)
     del batch["logits_to_keep"]
     everywhere = runs.gradients(trainer, batch)
@@ -254,7 +254,7 @@ def test_the_last_layer_computes_learnt_places_alone(dataset: Path, family: Phi3
 
 def test_places_are_those_of_one_sequence() -> None:
     hidden, labels = torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long)
-    with pytest.raises(ValueError, match="one sequence, not of 2: leave logits_to_keep out"):
+    with pytest.raises(ValueError, match="one sequence, not 2: leave logits_to_keep out"):
         losses.cross_entropy_at(hidden, labels, torch.tensor([0]), nn.Linear(4, 5), None)
 
 
@@ -268,7 +268,7 @@ def test_crops_are_seen_alike_however_many_at_once(
     whole = embed(tiles, sizes)
     seen: list[int] = []
     embed.img_processor.vision_model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    monkeypatch.setattr(vision, "_AT_ONCE", at_once)
+    monkeypatch.setattr(vision, "_MAX_CROPS_PER_CALL", at_once)
     torch.testing.assert_close(embed(tiles, sizes), whole, rtol=1e-5, atol=1e-6)
     assert sum(seen) == 5 + 2 and max(seen) <= at_once
 

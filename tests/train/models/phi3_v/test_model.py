@@ -129,7 +129,7 @@ def test_generation_with_cache_equals_without(
     assert cached.sequences.tolist() == plain.sequences.tolist()
     torch.testing.assert_close(cached.logits, plain.logits, atol=1e-5, rtol=1e-5)
     if boundary == 4:
-        monkeypatch.setattr(model, "_outgrown", lambda *_: False)  # without reading again
+        monkeypatch.setattr(model, "_crosses_boundary", lambda *_: False)  # without reading again
         stale = _generate(model, inputs)
         assert (stale.logits[-1] - plain.logits[-1]).abs().max() > 1e-4
 
@@ -239,7 +239,7 @@ def test_copies_of_embeddings_and_positions_are_dropped(checkpoint: Path, tmp_pa
 
 def test_missing_and_alien_tensors_are_named(checkpoint: Path, tmp_path: Path) -> None:
     directory = _changed(checkpoint, tmp_path, {"model.alien": torch.ones(2)}, drop="model.norm.weight")
-    with pytest.raises(ConvkitError, match=r"1 missing: model\.norm\.weight.*1 not of this model: model\.alien"):
+    with pytest.raises(ConvkitError, match=r"1 missing: model\.norm\.weight.*1 not part of this model: model\.alien"):
         Phi3VForCausalLM.from_pretrained(directory)
 
 
