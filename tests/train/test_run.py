@@ -339,7 +339,9 @@ def test_a_full_disk_ends_in_words_and_leaves_nothing_half_written(
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(ConvkitError, match=r"step-00000003 cannot be written: .*No space left.* Free disk space.*--resume"):
+    with pytest.raises(
+        ConvkitError, match=r"step-00000003 cannot be written: .*No space left.* Free disk space.*--resume"
+    ):
         train(dataset, family, tmp_path / "run", check_checkpoint=False)
     assert not list((tmp_path / "run/checkpoints").iterdir())
 

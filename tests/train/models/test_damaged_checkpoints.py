@@ -137,7 +137,9 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(damaged: Path) -> None:
     file = damaged / "config.json"
     content = json.loads(file.read_bytes())
     file.write_text(json.dumps(content | {"image_token_id": 7}))
-    with pytest.raises(ConvkitError, match=r"two checkpoints: the image token is 7 in config\.json, but \d+ in the tokenizer"):
+    with pytest.raises(
+        ConvkitError, match=r"two checkpoints: the image token is 7 in config\.json, but \d+ in the tokenizer"
+    ):
         models.model_family(damaged).load(torch.float32, "sdpa")
 
 
