@@ -107,7 +107,7 @@ class Stats(BaseModel):
     model_config = ConfigDict(**_STRICT, title="convkit stats", json_schema_extra={"$id": f"{SCHEMA_ID}:stats"})
 
     stats_version: Literal[1] = Field(default=1, description="The version of this format.")
-    model: str | None = Field(description="The model profile with its options, as it was asked for.")
+    model: str | None = Field(description="The token profile, with its options.")
     splits: list[SplitStats]
 
     @property

@@ -159,7 +159,7 @@ def test_json_is_what_the_schema_says(tmp_path: Path) -> None:
     directory = copy_of("valid/recipe_output", tmp_path)
     output = run(directory, "--format", "json", "--model", "phi-3.5-vision:num_crops=1")
     assert output.exit_code == 0
-    document = json.loads(output.output)
+    document = json.loads(output.stdout)
     schema = json.loads((ROOT / "schemas" / "stats.json").read_bytes())
     jsonschema.Draft202012Validator(schema).validate(document)
     assert document["model"] == "phi-3.5-vision:num_crops=1"

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from convkit.cli.model import MODEL_HELP
+
 
 def stats(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="A dataset directory or a row file (*.jsonl).", exists=True)
     ],
-    model: Annotated[
-        str, typer.Option("--model", metavar="PROFILE", help="Count tokens for this model; see docs/profiles.md.")
-    ] = "",
+    model: Annotated[str, typer.Option("--model", metavar="PROFILE|DIRECTORY", help=MODEL_HELP)] = "",
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="With --model: its tokenizer.json, to count text exactly.")
     ] = None,
@@ -23,14 +23,14 @@ def stats(
 
     Reads the headers of images only. Exit code 1 if a row or an image could not be read.
     """
-    from convkit.cli.model import target_of
+    from convkit.cli.model import resolve_model
     from convkit.reporters.stats import render
     from convkit.stats import compute_stats
     from convkit.utils.progress import progress_bar
 
-    target = target_of(model, tokenizer)
+    target = resolve_model(model, tokenizer)
     with progress_bar("counting", "B") as update:
-        result = compute_stats(path, target, model=model, top=top, progress=update)
+        result = compute_stats(path, target, model=target.spec if target else "", top=top, progress=update)
     typer.echo(render(result) if format == "text" else result.model_dump_json(indent=2) + "\n", nl=False)
     if not result.complete:
         raise typer.Exit(1)

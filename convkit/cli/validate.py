@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from convkit.cli.model import MODEL_HELP
 from convkit.reporters import REPORTERS, get_reporter
 
 if TYPE_CHECKING:
@@ -41,9 +42,8 @@ def validate(
         str,
         typer.Option(
             "--model",
-            metavar="PROFILE",
-            help="The model that is to be trained, such as qwen2.5-vl or phi-3.5-vision:num_crops=16 (all are in "
-            "docs/profiles.md); adds rules CK4xx.",
+            metavar="PROFILE|DIRECTORY",
+            help=f"{MODEL_HELP} Adds rules CK4xx.",
         ),
     ] = "",
     max_length: Annotated[
@@ -83,7 +83,7 @@ def validate(
     A dataset directory that passes gets a receipt, which training asks for.
     """
     from convkit import layout
-    from convkit.cli.model import target_of
+    from convkit.cli.model import resolve_model
     from convkit.errors import ConvkitError
     from convkit.utils.progress import progress_bar
     from convkit.validate.run import validate as run
@@ -93,7 +93,7 @@ def validate(
         raise ConvkitError(f"--output {output} is a folder, or in none that exists. Give the name of a file.")
     terminal = output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     render = get_reporter(format, terminal=terminal)
-    target = target_of(model, tokenizer, max_length)
+    target = resolve_model(model, tokenizer, max_length)
     settings = load(config)
     selection = settings.selection(_names(select), _names(ignore), _names(error), _names(warn))
     baseline = baseline or settings.baseline

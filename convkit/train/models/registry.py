@@ -1,9 +1,9 @@
 """Find the model family of a checkpoint."""
 
-import re
 from pathlib import Path
 
 from convkit.errors import ConvkitError
+from convkit.train.model_directory import require_checkpoint_directory
 from convkit.train.models.checkpoint_files import read_json
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.hf.families import FAMILIES
@@ -28,8 +28,7 @@ def model_family(directory: Path, num_crops: int | None = None) -> ModelFamily:
     Raises:
         ConvkitError: the directory is not a checkpoint, or convkit does not support its `model_type`.
     """
-    if not directory.is_dir():
-        raise ConvkitError(f"There is no directory {directory}. {_how_to_get(str(directory))}")
+    require_checkpoint_directory(directory)
     file = directory / "config.json"
     model_type = read_json(file).get("model_type")
     if not isinstance(model_type, str):
@@ -41,13 +40,3 @@ def model_family(directory: Path, num_crops: int | None = None) -> ModelFamily:
             f"{file} has model_type {model_type!r}, which convkit cannot train. Supported: {', '.join(MODEL_FAMILIES)}."
         )
     return MODEL_FAMILIES[model_type](directory, num_crops)
-
-
-def _how_to_get(name: str) -> str:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        return "Pass a checkpoint directory with --model."
-    folder = name.partition("/")[2]
-    return (
-        "convkit does not download models. If this is a model on the Hugging Face Hub, run: "
-        f"hf download {name} --local-dir {folder}; then pass --model {folder}."
-    )
