@@ -28,10 +28,10 @@ from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.config import resolve
 from convkit.train.distributed.environment import versions
 from convkit.train.models.collate import Sample, pack
-from convkit.train.models.kernels.lora import unfuse
-from convkit.train.models.kernels.pad_packed import places
+from convkit.train.models.kernels.lora import unfuse_lora
+from convkit.train.models.kernels.pad_packed import padded_indices
 from convkit.train.setup import trainable
-from convkit.train.setup.compilation import ALL, DEAR, keep
+from convkit.train.setup.compilation import ALL, EXPENSIVE, set_activation_budget
 
 TOKENS, CROPS = 2559, 17
 """Of a document."""
@@ -41,12 +41,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "lora, float8": {**LORA, "fp8": True},
     "lora, documents end to end": {**LORA, "stacked": False},
     "lora, crops in two parts": {**LORA, "parts": 2},
-    "lora, cheap again": {**LORA, "kept": DEAR},
+    "lora, cheap again": {**LORA, "kept": EXPENSIVE},
     "lora, peft's adapters": {**LORA, "fused": False},
     "lora, not compiled": {**LORA, "compile": False},
     "full": {},
     "full, documents end to end": {"stacked": False},
-    "full, cheap again": {"kept": DEAR},
+    "full, cheap again": {"kept": EXPENSIVE},
     "full, not compiled": {"compile": False},
 }
 OTHER = "other"
@@ -112,10 +112,12 @@ def measure(
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         paths = {"data_dir": scratch, "model": scratch, "output_dir": Path(scratch) / "run"}
         config = resolve({**paths, "bf16": True, "optim": "adamw_bf16", "gradient_checkpointing": "none", **options})
-        model = trainable.load(RandomPhi3V(Path(scratch) / "model", size.geometry, 16, device, seed=0), config)
-    keep(kept)
+        model = trainable.load_for_training(
+            RandomPhi3V(Path(scratch) / "model", size.geometry, 16, device, seed=0), config
+        )
+    set_activation_budget(kept)
     if not fused:
-        unfuse(model)
+        unfuse_lora(model)
     whole = getattr(model.train(), "get_base_model", lambda: model)().model
     layers = {"language": _language(whole, size, stacked), "clip": _clip(whole, size, parts)}
     return {name: _timed(forward, device, size.times) for name, forward in layers.items()}
@@ -125,7 +127,7 @@ def _language(model: Any, size: Size, stacked: bool) -> Callable[[], Tensor]:
     """One forward pass of a layer in the middle."""
     device, document = model.norm.weight.device, torch.zeros(size.tokens, dtype=torch.long)
     batch = pack([Sample(document, document, {})] * size.documents)
-    batch |= places([size.tokens] * size.documents) if stacked else {}
+    batch |= padded_indices([size.tokens] * size.documents) if stacked else {}
     given = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
     shape, positions = given.pop("input_ids").shape, given["position_ids"]
     del given["labels"]

@@ -14,7 +14,7 @@ from convkit.train.evaluate.answering import Answering
 from convkit.train.evaluate.options import AnsweringOptions
 from convkit.train.evaluate.run import PREDICTIONS, SCORES, scores
 from convkit.train.models.family import ModelFamily
-from convkit.train.setup.precision import dtype
+from convkit.train.setup.precision import compute_dtype
 from convkit.train.trainer import Stopped
 from convkit.utils.progress import ProgressBars
 
@@ -74,7 +74,7 @@ class Evaluations:
         folder = self._config.output_dir / EVALUATIONS / _name(step)
         if self._world.from_first(lambda: _is_done(folder)):
             return None
-        computed = dtype(self._config)
+        computed = compute_dtype(self._config)
         try:
             # Without the cache no copies of all weights in half precision are kept.
             with torch.autocast(

@@ -33,7 +33,7 @@ from convkit.train.preflight import memory
 from convkit.train.preflight.checkpoint import trial
 from convkit.train.setup import requirements, trainable
 from convkit.train.setup.determinism import deterministic
-from convkit.train.setup.precision import dtype
+from convkit.train.setup.precision import compute_dtype
 from convkit.train.trainer import Stopped, Trainer
 from convkit.utils.files import write_atomic
 from convkit.utils.progress import ProgressBars, no_progress_bar
@@ -56,7 +56,7 @@ def train(
         Stopped: SIGTERM came; a checkpoint was written after the step.
     """
     trackers.require(config)
-    requirements.require(config)
+    requirements.check_requirements(config)
     with deterministic(config.deterministic), worker_errors():
         _train(config, family, world, bars, say)
 
@@ -76,7 +76,7 @@ def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars
         f"{schedule.steps:,} steps; schedule {schedule.digest[:12]}"
     )
     evaluations = Evaluations(config, family, world, schedule.steps, bars)
-    shards = shard(trainable.load(family, config).train(), config, world)
+    shards = shard(trainable.load_for_training(family, config).train(), config, world)
     trainer = Trainer(shards, schedule, rows, config, world)
     micro_batches = MicroBatches(
         rows, config.data_dir / layout.IMAGES, family, add_dummy_sample=shards.requires_lockstep
@@ -206,7 +206,7 @@ def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
     state = store.read_state(path)
     store.load(path, trainer.sharding)
-    trainer.sharding.scale.load(state.get("loss_scale", {}))
+    trainer.sharding.scale.load_state(state.get("loss_scale", {}))
     speak(f"going on after step {state['step']:,} of {trainer.schedule.steps:,}")
     before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.sharding.name)
     if before != now:
@@ -272,7 +272,9 @@ def _save(parts: _Parts, step: int, rows: int) -> None:
     }
     state = {"step": step, "rows": rows, "of": parts.of, **how}
     kept = config.save_total_limit
-    store.save(config.output_dir, state, trainer.sharding, parts.family, first=first, dtype=dtype(config), keep=kept)
+    store.save(
+        config.output_dir, state, trainer.sharding, parts.family, first=first, dtype=compute_dtype(config), keep=kept
+    )
     trainer.world.wait()  # here, where all are patient: groups that DeepSpeed makes are not
 
 
@@ -285,7 +287,7 @@ def _evaluate(parts: _Parts, log: Log, step: int, asked: list[int]) -> None:
 
 def _finish(trainer: Trainer, family: ModelFamily) -> Path:
     config, first = trainer.config, trainer.world.first
-    return store.save_final(config.output_dir, trainer.sharding, family, first=first, dtype=dtype(config))
+    return store.save_final(config.output_dir, trainer.sharding, family, first=first, dtype=compute_dtype(config))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from convkit.train.data.schedule import BatchSchedule, MicroBatch
 from convkit.train.distributed.world import World
 from convkit.train.optim.adamw import learning_rate
 from convkit.train.optim.sharding.base import Sharding
-from convkit.train.setup.precision import dtype
+from convkit.train.setup.precision import compute_dtype
 
 _MAX_NAMED = 8
 """Rows that an error message names."""
@@ -79,7 +79,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise self._not_finite("loss", step, micro_batches, losses.tolist())
         norm = self.sharding.clip(self.config.max_grad_norm)
-        if not math.isfinite(norm) and not self.sharding.scale.used:
+        if not math.isfinite(norm) and not self.sharding.scale.enabled:
             raise self._not_finite("gradient", step, micro_batches, [])
         rate = learning_rate(step, self.schedule.steps, self.config)
         skipped = self.sharding.update(rate)
@@ -118,7 +118,7 @@ class Trainer:
 
     def forward(self, batch: Batch, supervised: int) -> Tensor:
         """Return the sum of a batch's token losses divided by `supervised`."""
-        device, computed = self.world.device, dtype(self.config)
+        device, computed = self.world.device, compute_dtype(self.config)
         on_device = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in batch.items()

@@ -198,14 +198,14 @@ def test_preflight_reaches_what_sees_though_the_heaviest_pack_is_text(
 def test_a_part_without_gradient_is_found_before_the_first_step(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = trainable.load
+    load = trainable.load_for_training
 
     def with_a_loose_end(*arguments: Any) -> Any:
         model = load(*arguments)
         model.model.unused = torch.nn.Linear(2, 2)
         return model
 
-    monkeypatch.setattr(trainable, "load", with_a_loose_end)
+    monkeypatch.setattr(trainable, "load_for_training", with_a_loose_end)
     with pytest.raises(ConvkitError, match=r"^2 of \d+ tensors of the language part .* got no gradient"):
         train(dataset, family, tmp_path / "run")
 

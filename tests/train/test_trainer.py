@@ -9,8 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 
 from convkit.errors import ConvkitError
 from convkit.train.models.phi3_v.family import Phi3VFamily
-from convkit.train.optim.adamw import BETAS, EPSILON, learning_rate
-from convkit.train.setup.trainable import own_name
+from convkit.train.optim.adamw import BETAS, EPS, learning_rate
+from convkit.train.setup.trainable import unwrapped_name
 from convkit.train.trainer import Trainer
 from tests.train.helpers import runs
 
@@ -74,7 +74,7 @@ def test_nor_do_they_change_losses_and_weights(dataset: Path, family: Phi3VFamil
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_trained(dataset: Path, family: Phi3VFamily, method: str) -> None:
     trainer, _ = runs.parts(runs.config(dataset, family.directory, dataset, **METHODS[method]), family)
-    names = {own_name(n) for n, p in trainer.sharding.model.named_parameters() if p.requires_grad}
+    names = {unwrapped_name(n) for n, p in trainer.sharding.model.named_parameters() if p.requires_grad}
     sees = {name for name in names if name.startswith("model.vision_embed_tokens")}
     assert bool(sees) == ("frozen" not in method)
     assert all("lora_" in name for name in names - (sees if "in full" in method else set())) == ("lora" in method)
@@ -94,7 +94,7 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, family: Phi3VFamily
     decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=BETAS, eps=EPSILON)
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=BETAS, eps=EPS)
     theirs = []
     for step in range(20):
         (number,) = trainer.schedule.batch(step)

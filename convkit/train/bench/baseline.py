@@ -15,12 +15,12 @@ from torch import Tensor
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.config import Config
 from convkit.train.distributed.world import World
-from convkit.train.models.kernels.lora import unfuse
+from convkit.train.models.kernels.lora import unfuse_lora
 from convkit.train.models.phi3_v.image_processing import Sizes
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.vision import ImageEmbedding
-from convkit.train.optim.adamw import BETAS, EPSILON, AdamW
-from convkit.train.optim.sharding.replicated import Plain
+from convkit.train.optim.adamw import BETAS, EPS, AdamW
+from convkit.train.optim.sharding.replicated import Replicated
 
 
 def configured(config: Config) -> Config:
@@ -52,19 +52,19 @@ class RecipeFamily(RandomPhi3V):
         return model
 
 
-class RecipeSharding(Plain):
+class RecipeSharding(Replicated):
     """Everything in bfloat16, and all logits."""
 
     def __init__(self, model: Any, config: Config, world: World) -> None:
         if config.precision == "bfloat16" and not config.use_lora:
             model = model.to(torch.bfloat16)
-        unfuse(model)
+        unfuse_lora(model)
         super().__init__(model, config, world)
         self.optimizer = AdamW(
             list(self._trained.values()),
             lr=config.learning_rate,
             betas=BETAS,
-            eps=EPSILON,
+            eps=EPS,
             weight_decay=config.weight_decay,
         )
 

@@ -11,7 +11,7 @@ from convkit.train.bench.timeline import Timeline
 from convkit.train.data.loader import Batch
 from convkit.train.models.family import ModelFamily
 from convkit.train.optim.sharding.base import Sharding
-from convkit.train.setup.trainable import own_name
+from convkit.train.setup.trainable import unwrapped_name
 
 
 class Watched:
@@ -57,7 +57,7 @@ def watched(batches: Iterator[Batch], timeline: Timeline) -> Iterator[Batch]:
 
 def _watch(model: nn.Module, family: ModelFamily, timeline: Timeline) -> None:
     """Marks where the images' embeddings and the last hidden states are made, and where their gradients come back."""
-    modules = {own_name(name): module for name, module in model.named_modules()}
+    modules = {unwrapped_name(name): module for name, module in model.named_modules()}
     vision = family.vision_modules[0]
 
     def seen(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -50,7 +50,7 @@ class Contender:
     def _measure(self, data: Data, world: World, steps: Steps, peak: float, bars: ProgressBars) -> Figures:
         began = time.perf_counter()
         plan, timeline = self._plan(data, steps), Timeline(world.device)
-        model = trainable.load(self.family, self.config).train()
+        model = trainable.load_for_training(self.family, self.config).train()
         sharding = Watched(self.shard(model, self.config, world), self.family, timeline)
         gpu.wait(world.device)
         building = time.perf_counter() - began

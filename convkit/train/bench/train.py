@@ -20,7 +20,7 @@ from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import shard
-from convkit.train.setup.precision import dtype
+from convkit.train.setup.precision import compute_dtype
 from convkit.utils.progress import ProgressBars, no_progress_bar
 
 OURS, RECIPE = "convkit", "recipe"
@@ -87,7 +87,7 @@ def bench(
     """
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         folder = Path(scratch)
-        peak = gpu.matmul_peak(world.device, dtype(config))
+        peak = gpu.matmul_peak(world.device, compute_dtype(config))
         ours = _contender(RandomPhi3V, config, what, world, folder / OURS, shard)
         data = _data(config, what, ours.family, folder, bars)
         result = Result(_about(config, what, world), peak / TERA, {})

@@ -24,7 +24,7 @@ from convkit.train.distributed.failure import UNINTERRUPTED
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import write_base_model
 from convkit.train.models.save import DELETING, UNFINISHED, atomic_directory, remove_directory, write_model
-from convkit.train.optim.sharding.base import KINDS, Sharding
+from convkit.train.optim.sharding.base import STATE_KINDS, Sharding
 
 FOLDER = "checkpoints"
 FINAL = "final"
@@ -56,7 +56,7 @@ def save(
     Raises:
         ConvkitError, OSError: it cannot be written; the earlier ones are as they were.
     """
-    target, weights, tensors = _path(run, state["step"]), sharding.weights(), _tensors(sharding, first)
+    target, weights, tensors = _path(run, state["step"]), sharding.full_weights(), _tensors(sharding, first)
     if not first:
         return target
     with UNINTERRUPTED, atomic_directory(target) as scratch:
@@ -69,7 +69,7 @@ def save(
 
 def save_final(run: Path, sharding: Sharding, family: ModelFamily, *, first: bool, dtype: torch.dtype) -> Path:
     """Write what came of a run, in the layout in which it is used; all processes take part, as in `save`."""
-    target, weights = run / FINAL, sharding.weights()
+    target, weights = run / FINAL, sharding.full_weights()
     if first:
         with UNINTERRUPTED, atomic_directory(target) as scratch:
             export(sharding.model, weights, family, scratch, dtype)
@@ -122,13 +122,13 @@ def load(directory: Path, sharding: Sharding) -> None:
     trained = {name: p for name, p in sharding.model.named_parameters() if p.requires_grad}
     try:
         with safe_open(directory / _TENSORS, "pt") as file:
-            if set(file.keys()) != {f"{kind}/{name}" for kind in KINDS for name in trained}:
+            if set(file.keys()) != {f"{kind}/{name}" for kind in STATE_KINDS for name in trained}:
                 raise ConvkitError(f"{directory / _TENSORS} is of a model with other tensors. {_remove(directory)}")
             for name, parameter in trained.items():
                 weight = file.get_slice(f"weight/{name}")
                 if tuple(weight.get_shape()) != shape(parameter):
                     raise ConvkitError(f"{directory / _TENSORS}: {name} has another shape. {_remove(directory)}")
-            sharding.restore(lambda kind, name: file.get_tensor(f"{kind}/{name}"))
+            sharding.load_parameter_states(lambda kind, name: file.get_tensor(f"{kind}/{name}"))
     except (OSError, SafetensorError) as error:
         raise ConvkitError(f"{directory / _TENSORS} cannot be read: {error}. {_remove(directory)}") from None
 
@@ -150,7 +150,7 @@ def prune(run: Path, keep: int) -> None:
 def _tensors(sharding: Sharding, first: bool) -> dict[str, Tensor]:
     """Those of `Sharding.trained`, on the first process; elsewhere each is dropped as soon as it is whole."""
     found: dict[str, Tensor] = {}
-    for name, tensors in sharding.trained():
+    for name, tensors in sharding.parameter_states():
         if first:
             found |= {f"{kind}/{name}": tensor.cpu().contiguous() for kind, tensor in tensors.items()}
     return found

@@ -10,7 +10,7 @@ from convkit.errors import ConvkitError
 from convkit.train.checkpoint import store
 from convkit.train.config import Config
 from convkit.train.models.family import ModelFamily
-from convkit.train.setup.precision import dtype
+from convkit.train.setup.precision import compute_dtype
 from convkit.train.trainer import Trainer
 
 GB = 10**9
@@ -27,7 +27,9 @@ def trial(trainer: Trainer, family: ModelFamily) -> str:
     folder = world.from_first(lambda: Path(tempfile.mkdtemp(prefix=store.TRIAL, dir=config.output_dir)))
     try:
         state: dict[str, Any] = {"step": 0, "rows": 0, "of": {}, "processes": world.size}
-        path = store.save(folder, state, trainer.sharding, family, first=world.first, dtype=dtype(config), keep=1)
+        path = store.save(
+            folder, state, trainer.sharding, family, first=world.first, dtype=compute_dtype(config), keep=1
+        )
         world.wait()  # for the first process, which writes
         store.read_state(path)
         store.load(path, trainer.sharding)

@@ -19,7 +19,7 @@ from convkit.train.data.schedule import MicroBatch
 from convkit.train.metrics.throughput import GIB, peak_memory
 from convkit.train.models.family import ModelFamily
 from convkit.train.setup import activation_checkpointing
-from convkit.train.setup.trainable import is_replaced, own_name
+from convkit.train.setup.trainable import has_trained_copy, unwrapped_name
 from convkit.train.trainer import Trainer
 
 
@@ -83,7 +83,7 @@ def preflight(trainer: Trainer, micro_batches: MicroBatches, family: ModelFamily
     peak = peak_memory(trainer.world.device)
     parts = _parts(trainer.sharding.model, family, seen)
     # The learning rate of 0 left the weights unchanged, but not the moments.
-    trainer.sharding.forget()
+    trainer.sharding.reset_moments()
     trainer.sharding.scale.skipped = 0
     _require_gradients(parts, trainer.index.shortest_with_images is not None)
     tokens = trainer.schedule.tokens(heaviest)
@@ -97,13 +97,13 @@ def _fit_to_memory(trainer: Trainer, micro_batches: MicroBatches, heaviest: Micr
     if config.gradient_checkpointing != "auto" or device.type != "cuda" or trainer.sharding.requires_lockstep:
         return ""
     batch = micro_batches.batch(heaviest)
-    described = activation_checkpointing.fit(
+    described = activation_checkpointing.fit_to_memory(
         trainer.sharding.model,
         device,
         config.memory_limit,
         forward=lambda: trainer.forward(batch, 1),
         step=lambda: _update(trainer, micro_batches, heaviest),
-        agreed=lambda here: not trainer.world.any(not here),
+        all_ranks=lambda here: not trainer.world.any(not here),
     )
     torch.cuda.reset_peak_memory_stats(device)
     return described
@@ -151,7 +151,7 @@ def _gradients_seen(trainer: Trainer) -> Iterator[dict[str, bool]]:
     def note(name: str, gradient: Tensor) -> None:
         seen[name] = seen.get(name, False) or bool(gradient.any())
 
-    hooks = [trainer.sharding.watch(parameter, partial(note, name)) for name, parameter in named.items()]
+    hooks = [trainer.sharding.hook_gradient(parameter, partial(note, name)) for name, parameter in named.items()]
     yield seen
     for hook in hooks:
         hook.remove()
@@ -164,9 +164,9 @@ def _gradients_seen(trainer: Trainer) -> Iterator[dict[str, bool]]:
 def _parts(model: Any, family: ModelFamily, seen: dict[str, bool]) -> dict[str, ModelPart]:
     parts: dict[str, ModelPart] = defaultdict(ModelPart)
     for name, parameter in model.named_parameters():
-        if is_replaced(name):
+        if has_trained_copy(name):
             continue
-        part = parts[part_of(own_name(name), family)]
+        part = parts[part_of(unwrapped_name(name), family)]
         part.parameters += numel(parameter)
         if parameter.requires_grad:
             part.trainable += numel(parameter)

@@ -1,8 +1,9 @@
-"""Which layers compute their activations twice instead of keeping them: as few as memory allows.
+"""Activation (gradient) checkpointing in as few layers as GPU memory requires.
 
-On one GPU or with adapters, `fit` measures what a layer of each kind keeps for the heaviest pack of the plan, and lets
-as many layers keep it as there is room for. Compiled layers, if not all of them can keep everything, are compiled anew
-to keep less. The weights that come of it do not depend on any of that, but for bfloat16's rounding in compiled layers.
+On one GPU, or with LoRA, `fit_to_memory` measures the activations that a layer of each class keeps for the heaviest
+pack of the schedule. Checkpointing is then disabled in as many layers as fit in memory. If some compiled layers do not
+fit, all are recompiled with selective recomputation. The trained weights are independent of the choice, except for
+bfloat16 rounding in compiled layers.
 """
 
 from collections import defaultdict
@@ -14,104 +15,107 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from convkit.train.setup.compilation import DEAR, is_compiled, keep
+from convkit.train.setup.compilation import EXPENSIVE, is_compiled, set_activation_budget
 
-_USUAL_SHARE = 0.86
-"""Of a GPU's memory; the rest is for what other packs and their fragments need."""
+_MEMORY_SHARE = 0.86
+"""Default share of the GPU's memory; the rest is for other packs and for fragmentation."""
 _ENOUGH = 0.95
-"""Of compiled layers: if so many can keep everything, the few others compute twice. That costs less than all computing
-again what is cheap, and nothing is compiled once more."""
-_RETREATS = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""Shares of the layers that were thought to fit, tried in turn."""
+"""Share of compiled layers that must fit to skip selective recomputation: checkpointing the few others is cheaper than
+recomputation in all layers, and needs no second compilation."""
+_RETRIES = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""Shares of the layers that were estimated to fit, tried in turn."""
 
-Kinds = dict[type, list[Any]]
-"""Layers by their kind, in their order."""
+Layers = dict[type, list[Any]]
+"""Layers by class, in model order."""
 Measured = tuple[float, list[tuple[Any, int]]]
-"""Bytes left where all compute twice; and layers, those to keep activations first, with the bytes of these."""
+"""Free bytes with checkpointing in all layers; layers and the bytes of their activations, in the order of choice."""
 
 
-def enable(model: Any) -> None:
-    """All layers compute twice."""
+def enable_checkpointing(model: Any) -> None:
+    """Enable gradient checkpointing in all layers."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
-def fit(
+def fit_to_memory(
     model: nn.Module,
     device: torch.device,
     limit: float | None,
     forward: Callable[[], Any],
     step: Callable[[], Any],
-    agreed: Callable[[bool], bool] = bool,
+    all_ranks: Callable[[bool], bool] = bool,
 ) -> str:
-    """Let as many layers keep their activations as fit, most saved work a byte first; returns what was done, in words.
+    """Disable checkpointing in as many layers as fit, those with the most computation per byte first.
 
     Args:
-        limit: GiB; most of the GPU's memory if not given.
-        forward: of the heaviest pack; returns what keeps its graph alive.
-        step: forward, backward and update on it, which all processes take together.
-        agreed: whether something holds on all processes; they ask it together.
+        limit: memory limit in GiB; by default most of the GPU's memory.
+        forward: runs the forward pass of the heaviest pack, and returns an object that keeps its graph alive.
+        step: runs forward, backward and update on that pack; all ranks call it together.
+        all_ranks: returns whether its argument is true on all ranks; they call it together.
+
+    Returns:
+        A message that describes the result; empty if no layer supports checkpointing.
 
     Raises:
-        OutOfMemoryError: it does not fit although all layers compute twice.
+        OutOfMemoryError: a step does not fit even with checkpointing in all layers.
     """
     total = torch.cuda.get_device_properties(device).total_memory
-    most = limit * 2**30 if limit else _USUAL_SHARE * total
-    layers = _by_kind(model)
+    most = limit * 2**30 if limit else _MEMORY_SHARE * total
+    layers = _layers_by_class(model)
     if not layers:
         return ""
-    compiled, measure = is_compiled(model), partial(_measured, layers, device, most, forward, step)
+    compiled, measure = is_compiled(model), partial(_measure, layers, device, most, forward, step)
     if compiled:
-        everything = _keeping_everything(layers, measure, step, agreed)
-        if everything is not None:
-            return _told(layers, everything)
-        _let_keep(layers, set())
+        nearly_all = _keep_all_activations(layers, measure, step, all_ranks)
+        if nearly_all is not None:
+            return _describe(layers, nearly_all)
+        _set_kept(layers, set())
         torch.cuda.empty_cache()
-        keep(DEAR)
+        set_activation_budget(EXPENSIVE)
     room, order = measure()
-    chosen = _affordable(order, room)
-    for share in _RETREATS:
+    chosen = _layers_that_fit(order, room)
+    for share in _RETRIES:
         kept = set(chosen[: int(share * len(chosen))])
-        _let_keep(layers, kept)
-        if _fits(step, last=not share):
+        _set_kept(layers, kept)
+        if _step_fits(step, last=not share):
             break
-        torch.cuda.empty_cache()  # only now: the error held the step's tensors
-    told = _told(layers, kept) + ", the others what is cheap" * compiled
-    return told if room >= 0 or not limit else f"{told}, and still --memory_limit {limit:g} is exceeded"
+        torch.cuda.empty_cache()  # only here: until now the exception referenced the step's tensors
+    message = _describe(layers, kept) + ", selective recomputation in the others" * compiled
+    return message if room >= 0 or not limit else f"{message}; memory still exceeds --memory_limit {limit:g}"
 
 
-def _keeping_everything(
-    layers: Kinds, measure: Callable[[], Measured], step: Callable[[], Any], agreed: Callable[[bool], bool]
+def _keep_all_activations(
+    layers: Layers, measure: Callable[[], Measured], step: Callable[[], Any], all_ranks: Callable[[bool], bool]
 ) -> set[Any] | None:
-    """The layers that keep all they have, if nearly all can; None if not, or if that does not fit after all."""
+    """Disable checkpointing in nearly all layers and return them; None if they do not fit."""
     try:
         room, order = measure()
-        kept = set(_affordable(order, room))
+        kept = set(_layers_that_fit(order, room))
     except torch.OutOfMemoryError:
         kept = set()
-    if not agreed(len(kept) >= _ENOUGH * len(_all(layers))):
+    if not all_ranks(len(kept) >= _ENOUGH * len(_flatten(layers))):
         return None
-    _let_keep(layers, kept)
-    return kept if agreed(_fits(step, last=False)) else None
+    _set_kept(layers, kept)
+    return kept if all_ranks(_step_fits(step, last=False)) else None
 
 
-def _let_keep(layers: Kinds, kept: set[Any]) -> None:
-    """These keep their activations, and the others compute twice."""
-    for layer in _all(layers):
+def _set_kept(layers: Layers, kept: set[Any]) -> None:
+    """Disable checkpointing in these layers, and enable it in the others."""
+    for layer in _flatten(layers):
         layer.gradient_checkpointing = layer not in kept
 
 
-def _told(layers: Kinds, kept: set[Any]) -> str:
-    count = len(_all(layers))
-    return f"checkpointing: {count - len(kept)} of {count} layers compute twice"
+def _describe(layers: Layers, kept: set[Any]) -> str:
+    count = len(_flatten(layers))
+    return f"gradient checkpointing in {count - len(kept)} of {count} layers"
 
 
-def _all(layers: Kinds) -> list[Any]:
-    return [layer for kind in layers.values() for layer in kind]
+def _flatten(layers: Layers) -> list[Any]:
+    return [layer for several in layers.values() for layer in several]
 
 
-def _measured(
-    layers: Kinds,
+def _measure(
+    layers: Layers,
     device: torch.device,
     most: float,
     forward: Callable[[], Any],
@@ -120,21 +124,21 @@ def _measured(
     torch.cuda.reset_peak_memory_stats(device)
     step()
     room = most - torch.cuda.max_memory_allocated(device)
-    base = _kept(forward, device)
+    base = _activation_bytes(forward, device)
     order: list[tuple[Any, int]] = []
-    for kind in sorted(layers.values(), key=_size, reverse=True):  # the larger the layer, the more work a byte saves
-        # The first may need no gradient of its input; the last keeps little where little is learnt, as it may be in
-        # this pack, and as much as the others in one that is all learnt.
-        usual = kind[(len(kind) - 1) // 2]
-        usual.gradient_checkpointing = False
-        each = max(0, _kept(forward, device) - base)
-        usual.gradient_checkpointing = True
-        order += [(layer, each) for layer in reversed(kind)]  # what is kept last is given back first
+    for several in sorted(layers.values(), key=_size, reverse=True):  # larger layers save more computation per byte
+        # Measure a middle layer. The first may need no gradient of its input. The last keeps less if the pack has few
+        # supervised tokens, and as much as the others if all tokens are supervised.
+        middle = several[(len(several) - 1) // 2]
+        middle.gradient_checkpointing = False
+        each = max(0, _activation_bytes(forward, device) - base)
+        middle.gradient_checkpointing = True
+        order += [(layer, each) for layer in reversed(several)]  # the last layers' activations are freed first
     return room, order
 
 
-def _fits(step: Callable[[], Any], last: bool) -> bool:
-    """Whether there is memory for a step; raises OutOfMemoryError if this was the last way to take it."""
+def _step_fits(step: Callable[[], Any], last: bool) -> bool:
+    """Return whether a step fits in memory; raises OutOfMemoryError if this was the last attempt."""
     try:
         step()
     except torch.OutOfMemoryError:
@@ -144,9 +148,9 @@ def _fits(step: Callable[[], Any], last: bool) -> bool:
     return True
 
 
-def _by_kind(model: nn.Module) -> Kinds:
-    """The layers in which something is trained, in their order; others never run, or keep nothing."""
-    found: Kinds = defaultdict(list)
+def _layers_by_class(model: nn.Module) -> Layers:
+    """Return the checkpointed layers with trainable parameters; others never run, or keep no activations."""
+    found: Layers = defaultdict(list)
     for module in model.modules():
         able = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
         if able and any(parameter.requires_grad for parameter in module.parameters()):
@@ -158,8 +162,8 @@ def _size(layers: list[Any]) -> int:
     return sum(parameter.numel() for parameter in layers[0].parameters())
 
 
-def _kept(forward: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that wait for the backward pass."""
+def _activation_bytes(forward: Callable[[], Any], device: torch.device) -> int:
+    """Return the bytes that a forward pass keeps for the backward pass."""
     before = torch.cuda.memory_allocated(device)
     graph = forward()
     kept = torch.cuda.memory_allocated(device) - before
@@ -167,8 +171,8 @@ def _kept(forward: Callable[[], Any], device: torch.device) -> int:
     return kept
 
 
-def _affordable(order: list[tuple[Any, int]], room: float) -> list[Any]:
-    """Layers in this order, while there is room."""
+def _layers_that_fit(order: list[tuple[Any, int]], room: float) -> list[Any]:
+    """Return the first layers in this order whose activations fit together."""
     chosen = []
     for layer, each in order:
         room -= each

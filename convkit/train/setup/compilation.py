@@ -1,4 +1,4 @@
-"""Layers compiled by torch: what is elementwise becomes one kernel, and keeps less for backward."""
+"""Compile layers with torch.compile, which fuses elementwise operations and keeps fewer activations."""
 
 from collections.abc import Collection
 
@@ -6,19 +6,19 @@ import torch
 import torch._functorch.config
 from torch import nn
 
-ALL, DEAR = 1.0, 0.9
-"""Of the activations that would be kept for speed alone, the share that is: all; or all but what is cheap to compute
-again, which makes 50 kB a token and layer of Phi-3.5 instead of 78."""
+ALL, EXPENSIVE = 1.0, 0.9
+"""Activation budgets: keep all activations that save time, or recompute those that are cheap. The latter keeps 50 kB
+per token and layer of Phi-3.5, the former 78."""
 
 
 def compile_layers(model: nn.Module, names: Collection[str], backend: str = "inductor") -> None:
-    """Compile the modules of these classes, each class once, for any number of tokens."""
-    keep(ALL)
-    # All classes share the limit; each has versions with and without a gradient of its input, that keep activations or
-    # compute twice, and for packs of one document, of several alike and of unlike ones. The last layer of text has its
-    # own, with others where one token is learnt, or none: some 16 a run, 28 with those, and spare.
+    """Compile the modules whose class has one of these names, once per class, for any number of tokens."""
+    set_activation_budget(ALL)
+    # All classes share the recompile limit. Each has versions with and without a gradient of its input, with and
+    # without checkpointing, and for packs of one document, of similar lengths and of different lengths. The last text
+    # layer has its own versions, also for one or no supervised token: about 16 per run, or 28 with those.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    # Numbers such as the scaling of scores never change: as variables they made all layers be traced twice.
+    # Constants such as the attention scaling never change: as variables they caused all layers to be traced twice.
     torch._dynamo.config.specialize_float = True
     for module in model.modules():
         if type(module).__name__ in names:
@@ -26,11 +26,11 @@ def compile_layers(model: nn.Module, names: Collection[str], backend: str = "ind
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether some of its modules are."""
+    """Return whether any module of the model is compiled."""
     return any(module._compiled_call_impl is not None for module in model.modules())
 
 
-def keep(share: float) -> None:
-    """What is compiled from now on keeps this share, `ALL` or `DEAR`; what was compiled is compiled anew."""
+def set_activation_budget(share: float) -> None:
+    """Set the share of activations that compiled layers keep, `ALL` or `EXPENSIVE`, and discard compiled code."""
     torch._functorch.config.activation_memory_budget = share
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""The same bits each time, also on a GPU."""
+"""Bitwise reproducible training, including on a GPU (`--deterministic`)."""
 
 import os
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 import torch
 
 _VARIABLES = {
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS may add up in any order
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS may sum in any order
     "FLASH_ATTENTION_DETERMINISTIC": "1",  # read by transformers
 }
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Where it is wanted, allow only operations that give the same bits each time; an operation that cannot raises."""
+    """Allow only deterministic operations if wanted; an operation without a deterministic version raises."""
     if not wanted:
         yield
         return

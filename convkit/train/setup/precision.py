@@ -1,4 +1,4 @@
-"""The type that is computed in; and what float16 needs beside it, whose numbers go neither far up nor far down."""
+"""Mixed precision: compute dtype, casting of frozen weights, and float16 loss scaling."""
 
 from typing import Any
 
@@ -8,70 +8,75 @@ from torch import Tensor, nn
 from convkit.errors import ConvkitError
 from convkit.train.config import Config
 
-_LEAST = 1.0
-"""Gradients that do not fit at this scale are too large by themselves."""
+_MIN_SCALE = 1.0
+"""Gradients that overflow at this scale overflow without loss scaling too."""
 
 
-def dtype(config: Config) -> torch.dtype:
-    """The type that is computed in."""
+def compute_dtype(config: Config) -> torch.dtype:
+    """Return the dtype of forward and backward computations."""
     chosen: torch.dtype = getattr(torch, config.precision)
     return chosen
 
 
-def narrow(model: nn.Module, to: torch.dtype, trained: bool = False, matrices: bool = False, leave: str = "") -> None:
-    """What is not trained, in the type that is computed in; buffers stay as they are, such as frequencies of positions.
+def cast_weights(
+    model: nn.Module, to: torch.dtype, trained: bool = False, linear_only: bool = False, leave: str = ""
+) -> None:
+    """Cast frozen weights to the compute dtype; buffers, such as rotary frequencies, are not cast.
 
     Args:
-        trained: what is trained as well.
-        matrices: those of linear layers alone, which autocast would narrow each time. What is added up between layers
-            then stays in float32 like the tensors that it is made from: it may exceed float16's range, and models put
-            what they see among embeddings of words, which are in float32 if they are trained.
-        leave: what has this in its name stays as it is.
+        trained: also cast trainable weights.
+        linear_only: cast only linear layers, which autocast would cast in every step. The residual stream then stays in
+            float32, like the embeddings. It may exceed the range of float16, and models write image features into text
+            embeddings, which are float32 if they are trained.
+        leave: do not cast parameters whose module name contains this text.
     """
     for name, module in model.named_modules():
-        if (matrices and not isinstance(module, nn.Linear)) or (leave and leave in f".{name}."):
+        if (linear_only and not isinstance(module, nn.Linear)) or (leave and leave in f".{name}."):
             continue
         for parameter in module.parameters(recurse=False):
             if (trained or not parameter.requires_grad) and parameter.is_floating_point():
                 parameter.data = parameter.data.to(to)
 
 
-class LossScale:
-    """Scales losses up such that small gradients are not zero in float16; in other types it does nothing.
+class LossScaler:
+    """Dynamic loss scaling against float16 underflow; does nothing in other dtypes.
 
-    A step whose gradients do not fit is skipped, and the scale halved; after 2,000 steps that fit it is doubled.
+    A step whose gradients overflow is skipped, and the scale halved. After 2,000 steps without overflow it is doubled.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype(config) is torch.float16)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=compute_dtype(config) is torch.float16)
         self.skipped = 0
-        """Steps of the run so far."""
+        """Number of skipped steps of the run."""
 
     @property
-    def used(self) -> bool:
-        """Whether it does anything."""
+    def enabled(self) -> bool:
+        """Return whether losses are scaled, that is, in float16."""
         return self._scaler.is_enabled()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the scaled gradient of a loss."""
+        """Add the gradient of the scaled loss."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make the gradients what they are without a scale; once a step."""
-        if self.used:
+        """Divide the gradients by the scale; call it once per step."""
+        if self.enabled:
             self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """The optimizer's step; returns whether it was skipped.
+        """Run the optimizer's step, unless gradients overflowed.
+
+        Returns:
+            Whether the step was skipped.
 
         Raises:
-            ConvkitError: the gradients did not fit without any scale either.
+            ConvkitError: the gradients overflow float16 even without loss scaling.
         """
         before = self._scaler.get_scale()
         self._scaler.step(optimizer)
         self._scaler.update()
         skipped = self._scaler.get_scale() < before
-        if skipped and before <= _LEAST:
+        if skipped and before <= _MIN_SCALE:
             raise ConvkitError(
                 "Gradients do not fit float16 at any scale. Nothing was updated. Train in bfloat16 with --bf16, or in "
                 "float32 without --fp16."
@@ -80,16 +85,16 @@ class LossScale:
         return skipped
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {**self._scaler.state_dict(), "skipped": self.skipped} if self.used else {}
+        """Return the state for a checkpoint."""
+        return {**self._scaler.state_dict(), "skipped": self.skipped} if self.enabled else {}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Put back what `state` gave.
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `state`.
 
         Raises:
-            ConvkitError: it is not that.
+            ConvkitError: the state is damaged.
         """
-        if not self.used:
+        if not self.enabled:
             return
         try:
             self.skipped = int(state["skipped"])

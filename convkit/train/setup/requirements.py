@@ -1,4 +1,4 @@
-"""What some options need beside the extra `train`."""
+"""Optional packages that some options need in addition to the extra `train`."""
 
 from importlib.util import find_spec
 
@@ -6,12 +6,12 @@ from convkit.errors import ConvkitError, MissingExtra
 from convkit.train.config import Config
 
 
-def require(config: Config) -> None:
-    """Find out whether it is installed before data and model are read, which may take long.
+def check_requirements(config: Config) -> None:
+    """Check that the packages are installed, before data and model are loaded.
 
     Raises:
-        MissingExtra: it is not.
-        ConvkitError: likewise, of a package that no extra brings.
+        MissingExtra: a package of an extra is missing.
+        ConvkitError: flash-attn is missing, which no extra installs.
     """
     needed = {
         ("bitsandbytes", "qlora", "--use_qlora"): config.use_qlora,
@@ -23,5 +23,5 @@ def require(config: Config) -> None:
     if config.use_flash_attention and find_spec("flash_attn") is None:
         raise ConvkitError(
             "--use_flash_attention needs the package flash-attn, which is not installed. Leave the option out: torch "
-            "has kernels of its own for packed documents."
+            "has its own attention kernels for packed sequences."
         )

@@ -1,4 +1,4 @@
-"""What of a model is trained: all of it, all but what sees, or adapters of low rank."""
+"""Prepare a model for full, frozen-vision, LoRA or QLoRA fine-tuning."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,60 +11,60 @@ from convkit.errors import ConvkitError
 from convkit.train.config import Config
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.kernels.attention import VARLEN
-from convkit.train.models.kernels.float8 import shrink
-from convkit.train.models.kernels.nf4 import quantize
+from convkit.train.models.kernels.float8 import convert_to_float8
+from convkit.train.models.kernels.nf4 import quantize_to_nf4
 from convkit.train.setup import activation_checkpointing
 from convkit.train.setup.compilation import compile_layers
-from convkit.train.setup.precision import dtype, narrow
+from convkit.train.setup.precision import cast_weights, compute_dtype
 
-_IN_FULL, _ORIGINAL = ".modules_to_save.default.", ".original_module."
-"""In the names of what peft trains in full, and of what it keeps beside it as it was."""
+_TRAINED_COPY, _ORIGINAL = ".modules_to_save.default.", ".original_module."
+"""In parameter names: peft's trained copy of a module, and the original module that it keeps beside the copy."""
 
 
-def load(family: ModelFamily, config: Config) -> Any:
-    """The model on the CPU, ready for training.
+def load_for_training(family: ModelFamily, config: Config) -> Any:
+    """Load a model on the CPU, ready for training.
 
-    What is trained is in float32, whatever is computed in, but for `--optim adamw_bf16`; what is not is in the type
-    that is computed in, or in 4 bits.
+    Trainable weights are in float32 for any compute dtype, except with `--optim adamw_bf16`. Frozen weights are in the
+    compute dtype, or in 4 bits with QLoRA.
 
     Raises:
-        ConvkitError: the checkpoint is not whole, or flash-attn cannot be had.
+        ConvkitError: the checkpoint is incomplete, or flash-attn does not work.
     """
     attention = "flash_attention_2" if config.use_flash_attention else VARLEN
     try:
         model = family.load(loaded_dtype(config), attention)
     except ImportError as error:
         raise ConvkitError(
-            f"--use_flash_attention cannot be had: {' '.join(str(error).split())} Leave the option out: torch has "
-            "kernels of its own for packed documents."
+            f"--use_flash_attention does not work here: {' '.join(str(error).split())} Leave the option out: torch has "
+            "its own attention kernels for packed sequences."
         ) from None
-    return prepare(model, family, config)
+    return prepare_for_training(model, family, config)
 
 
 def loaded_dtype(config: Config) -> torch.dtype:
-    """The type that weights are loaded in."""
+    """Return the dtype that weights are loaded in."""
     small = (config.use_lora and not config.full_vision_model) or config.optim == "adamw_bf16"
-    return dtype(config) if small and config.precision != "float16" else torch.float32
+    return compute_dtype(config) if small and config.precision != "float16" else torch.float32
 
 
-def prepare(model: Any, family: ModelFamily, config: Config) -> Any:
-    """Make a model ready for training that has its weights in `loaded_dtype`."""
+def prepare_for_training(model: Any, family: ModelFamily, config: Config) -> Any:
+    """Prepare a model for training whose weights have the dtype `loaded_dtype`."""
     if config.freeze_vision_model:
         _freeze_vision(model, family)
     if config.gradient_checkpointing != "none":
-        activation_checkpointing.enable(model)
+        activation_checkpointing.enable_checkpointing(model)
     if config.use_lora:
-        model = _with_lora(model, family, config)
+        model = _add_lora(model, family, config)
     everything = config.optim == "adamw_bf16"
-    narrow(
+    cast_weights(
         model,
-        dtype(config),
+        compute_dtype(config),
         trained=everything,
-        matrices=not everything and (config.fp16 or not config.use_lora),
-        leave="" if everything else _IN_FULL,  # of a module that is trained in float32, layers that nobody uses
+        linear_only=not everything and (config.fp16 or not config.use_lora),
+        leave="" if everything else _TRAINED_COPY,  # also their unused layers stay in float32
     )
     if config.fp8:
-        shrink(_under_adapters(model, leave=family.vision_modules))
+        convert_to_float8(_adapted_base_layers(model, leave=family.vision_modules))
     if config.compile and torch.cuda.is_available() and not config.deterministic and not config.sharding:
         compile_layers(model, family.compiled_layers)
     return model
@@ -77,7 +77,7 @@ def _freeze_vision(model: nn.Module, family: ModelFamily) -> None:
 
 
 def lora_targets(model: nn.Module, ends: Sequence[str]) -> list[str]:
-    """The linear layers whose names end so, but for those that are not trained at all."""
+    """Return the names of trainable linear layers that end with one of these names."""
     return [
         name
         for name, module in model.named_modules()
@@ -87,13 +87,13 @@ def lora_targets(model: nn.Module, ends: Sequence[str]) -> list[str]:
     ]
 
 
-def _with_lora(model: nn.Module, family: ModelFamily, config: Config) -> Any:
+def _add_lora(model: nn.Module, family: ModelFamily, config: Config) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    from convkit.train.models.kernels.lora import fuse
+    from convkit.train.models.kernels.lora import fuse_lora
 
     targets = lora_targets(model, [*family.lora_targets, *family.vision_lora_targets])
-    in_full = _modules_that_see(model, family) if config.full_vision_model else []
+    in_full = _vision_modules(model, family) if config.full_vision_model else []
     unused = {name for name, p in model.named_parameters() if not p.requires_grad}
     chosen = LoraConfig(
         task_type="CAUSAL_LM",
@@ -101,47 +101,47 @@ def _with_lora(model: nn.Module, family: ModelFamily, config: Config) -> Any:
         lora_alpha=config.lora_rank * config.lora_alpha_ratio,
         lora_dropout=config.lora_dropout,
         init_lora_weights="gaussian",
-        target_modules=[name for name in targets if not _inside(name, in_full)],
+        target_modules=[name for name in targets if not _is_inside(name, in_full)],
         modules_to_save=in_full or None,
     )
     if config.use_qlora:
-        quantize(model, dtype(config), leave=in_full)
+        quantize_to_nf4(model, compute_dtype(config), leave=in_full)
     torch.manual_seed(config.seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks for attributes by names that transformers gave up
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads attributes that transformers has deprecated
         wrapped = get_peft_model(model, chosen)
     for name, parameter in wrapped.named_parameters():
-        if own_name(name) in unused and _IN_FULL in name:
-            parameter.requires_grad_(False)  # peft trains all of a module
-    fuse(wrapped)
+        if unwrapped_name(name) in unused and _TRAINED_COPY in name:
+            parameter.requires_grad_(False)  # peft makes all parameters of a copied module trainable
+    fuse_lora(wrapped)
     return wrapped
 
 
-def _under_adapters(model: Any, leave: tuple[str, ...]) -> list[nn.Module]:
-    """The layers that have adapters, but for the head, and those whose own names begin so."""
+def _adapted_base_layers(model: Any, leave: tuple[str, ...]) -> list[nn.Module]:
+    """Return the base layers under LoRA adapters, except the head and modules with one of these name prefixes."""
     from peft.tuners.lora import LoraLayer
 
     head = model.get_output_embeddings()
     return [
         module.get_base_layer()
         for name, module in model.named_modules()
-        if isinstance(module, LoraLayer) and module is not head and not own_name(name).startswith(leave)
+        if isinstance(module, LoraLayer) and module is not head and not unwrapped_name(name).startswith(leave)
     ]
 
 
-def _modules_that_see(model: nn.Module, family: ModelFamily) -> list[str]:
+def _vision_modules(model: nn.Module, family: ModelFamily) -> list[str]:
     return [name for name, _ in model.named_modules() if name in family.vision_modules]
 
 
-def _inside(name: str, modules: Sequence[str]) -> bool:
+def _is_inside(name: str, modules: Sequence[str]) -> bool:
     return any(name.startswith(f"{module}.") for module in modules)
 
 
-def own_name(name: str) -> str:
-    """A parameter's name in the model itself, whatever is wrapped around it."""
-    return name.removeprefix("base_model.model.").replace(_IN_FULL, ".")
+def unwrapped_name(name: str) -> str:
+    """Return a parameter's name in the model itself, without the prefixes that peft adds."""
+    return name.removeprefix("base_model.model.").replace(_TRAINED_COPY, ".")
 
 
-def is_replaced(name: str) -> bool:
-    """Whether the model computes with a trained copy in a parameter's place."""
+def has_trained_copy(name: str) -> bool:
+    """Return whether peft trains a copy of this parameter in its place."""
     return _ORIGINAL in name

@@ -26,7 +26,7 @@ from convkit.train.data.schedule import BatchSchedule, ScheduleOptions
 from convkit.train.distributed.world import World
 from convkit.train.models.phi3_v.configuration import Phi3VConfig
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
-from convkit.train.optim.sharding.replicated import Plain
+from convkit.train.optim.sharding.replicated import Replicated
 from convkit.train.setup import trainable
 from convkit.train.trainer import Trainer
 from tests.conftest import ROOT
@@ -60,7 +60,7 @@ def data(family: RandomPhi3V, tmp_path_factory: pytest.TempPathFactory) -> Data:
 def test_work_is_counted_as_torch_counts_it(name: str, family: RandomPhi3V, data: Data, tmp_path: Path) -> None:
     """All products with weights; attention, which torch counts in full, by hand."""
     config = configured(tmp_path, gradient_checkpointing="none", **METHODS[name])
-    model = trainable.load(family, config).train()
+    model = trainable.load_for_training(family, config).train()
     batch = MicroBatches(data.index, data.images, family).batch((0,))
     with FlopCounterMode(display=False) as counted:
         model(**batch, num_items_in_batch=1).loss.backward()
@@ -124,10 +124,10 @@ def test_the_recipe_learns_the_same_by_more_work(family: RandomPhi3V, data: Data
     world, seen, outcomes = World(0, 1, CPU), [], []
     config = configured(tmp_path, max_tokens=2000)
     for way, settings, take in (
-        (family, config, Plain),
+        (family, config, Replicated),
         (theirs, baseline.configured(config), baseline.RecipeSharding),
     ):
-        model = trainable.load(way, settings).train()
+        model = trainable.load_for_training(way, settings).train()
         tower = model.model.vision_embed_tokens.img_processor.vision_model
         tower.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
         plan = BatchSchedule(

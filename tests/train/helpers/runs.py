@@ -18,7 +18,7 @@ from convkit.train.distributed.world import World
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import shard
-from convkit.train.setup.trainable import load
+from convkit.train.setup.trainable import load_for_training
 from convkit.train.trainer import StepResult, Trainer
 from convkit.validate.run import validate
 from tests.fixtures.make_datasets import lines, manifest, png
@@ -88,7 +88,7 @@ def parts(config: Config, family: ModelFamily) -> tuple[Trainer, MicroBatches]:
     images = config.data_dir / "images"
     dataset, silent = Dataset.open(config.data_dir), lambda done, total: None
     index = build(dataset, "train", lambda row: family.length(row, images), config.max_tokens, silent)
-    model = load(family, config).train()
+    model = load_for_training(family, config).train()
     schedule = schedule_of(index, config, padded=not family.supports_packing)
     trainer = Trainer(shard(model, config, ONE), schedule, index, config, ONE)
     return trainer, MicroBatches(index, images, family)

@@ -1,10 +1,10 @@
-"""Compute dtype under autocast."""
+"""Compute dtype of a matrix product under autocast."""
 
 import torch
 from torch import Tensor
 
 
-def computed_in(x: Tensor) -> torch.dtype:
-    """The type that a product with a tensor is computed in: autocast's, where that is on."""
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype that a product with `x` is computed in: autocast's dtype if enabled, else that of `x`."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -1,12 +1,11 @@
-"""Frozen weights in 8 bits (float8, e4m3), and products with them: near twice bfloat16's speed, on GPUs that have them.
+"""Frozen weights in 8 bits (float8, e4m3) and matrix products with them, almost twice as fast as in bfloat16.
 
-A row of what goes into a product has one scale, and so has a row of the weights: the largest number of each becomes the
-largest of float8, 448. The product comes out in the type of what went in. A GPU sums it up by the faster of its two
-ways, which was as near as the other (3.75 % of the norm, for normal numbers, 16,384 in a row). The backward pass
-multiplies by the very numbers that the forward pass multiplied by, and rounds gradients likewise: rows of them, times
-the scales of the weights' rows.
+Inputs and weights have one scale per row, which maps the row's largest absolute value to the largest float8 value, 448.
+The product has the dtype of its input. GPUs accumulate in their faster mode, which was as accurate as the other (error
+of 3.75 % of the norm, for normally distributed values, 16,384 per row). The backward pass multiplies by the same
+float8 weights as the forward pass, and quantizes gradients per row after multiplying them by the weights' row scales.
 
-Shape letters: M rows, K width of the input, N of the output.
+Shape letters: M rows, K input width, N output width.
 """
 
 from collections.abc import Iterable
@@ -17,125 +16,150 @@ from torch import Tensor, nn
 from torch.nn.functional import ScalingType, scaled_mm
 
 from convkit.errors import ConvkitError
-from convkit.train.models.kernels.autocast import computed_in
-from convkit.train.models.kernels.library import LIBRARY, operator
+from convkit.train.models.kernels.autocast import autocast_dtype
+from convkit.train.models.kernels.float8_format import LARGEST, STORED, TINY
+from convkit.train.models.kernels.library import LIBRARY, define_operator
 
-STORED = torch.float8_e4m3fn
-LARGEST = torch.finfo(STORED).max
-TINY = 1e-30
-"""Rows of zeros have a scale, too."""
-_SIDE = 16
-"""What GPUs want widths to be a multiple of."""
+_WIDTH_MULTIPLE = 16
+"""GPUs require widths that are a multiple of this number."""
 _CAPABILITY = (8, 9)
-"""Of the first GPUs that have products of float8."""
+"""Compute capability of the first GPUs with float8 products."""
 
 
 class Float8Linear(nn.Linear):
-    """A frozen linear layer whose weight (N, K) is float8 times `scale` (N, 1), float32; `turned` (K, N) is its mirror.
+    """A frozen linear layer with weight (N, K) in float8 times `scale` (N, 1), float32.
 
-    GPUs multiply rows of float8 by rows alone, so that the backward pass needs a copy that lies the other way round.
+    `transposed` (K, N) is a copy of the weight for the backward pass, since GPUs multiply float8 only row by row.
     """
 
     scale: Tensor
-    turned: Tensor
+    transposed: Tensor
 
-    def take(self, weight: Tensor) -> None:
-        """Round a weight (N, K), of any type."""
-        packed, scale = rounded(weight)
+    def set_weight(self, weight: Tensor) -> None:
+        """Quantize a weight (N, K) of any dtype and store it."""
+        packed, scale = quantize_rows(weight)
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer("turned", packed.t().contiguous(), persistent=False)
+        self.register_buffer("transposed", packed.t().contiguous(), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(…, K) to (…, N), in the type of the input, or autocast's."""
-        rows = input.reshape(-1, self.in_features).to(computed_in(input))
-        output: Tensor = _product(rows, self.weight, self.turned, self.scale)
+        """Map (…, K) to (…, N), in the dtype of the input or of autocast."""
+        rows = input.reshape(-1, self.in_features).to(autocast_dtype(input))
+        output: Tensor = _linear(rows, self.weight, self.transposed, self.scale)
         output = output if self.bias is None else output + self.bias
         return output.view(*input.shape[:-1], self.out_features)
 
 
-def shrink(layers: Iterable[nn.Module]) -> None:
-    """Round frozen linear layers to float8; others, and those of widths that 16 does not divide, stay as they are.
+def convert_to_float8(layers: Iterable[nn.Module]) -> None:
+    """Convert frozen linear layers to float8; other modules, and widths not divisible by 16, are left as they are.
 
     Raises:
-        ConvkitError: the GPU has no products of float8.
+        ConvkitError: the GPU does not support float8 products.
     """
-    _probe()
+    _check_gpu()
     for layer in layers:
-        if type(layer) is nn.Linear and layer.in_features % _SIDE == layer.out_features % _SIDE == 0:
+        if (
+            type(layer) is nn.Linear
+            and layer.in_features % _WIDTH_MULTIPLE == layer.out_features % _WIDTH_MULTIPLE == 0
+        ):
             layer.__class__ = Float8Linear
             assert isinstance(layer, Float8Linear)
-            layer.take(layer.weight.data)
+            layer.set_weight(layer.weight.data)
 
 
-def _probe() -> None:
+def _check_gpu() -> None:
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         if torch.cuda.get_device_capability() < _CAPABILITY:
-            raise ConvkitError(f"--fp8: {name} has no float8; Ada, Hopper and later GPUs have. Leave it out.")
-        ones = torch.ones(_SIDE, _SIDE, device="cuda", dtype=torch.bfloat16)
+            raise ConvkitError(f"--fp8: {name} does not support float8; Ada, Hopper and later GPUs do. Leave it out.")
+        ones = torch.ones(_WIDTH_MULTIPLE, _WIDTH_MULTIPLE, device="cuda", dtype=torch.bfloat16)
         try:
-            product(ones, *rounded(ones))
-        except Exception as error:  # whatever a library says: no C compiler for its kernel, no product for the machine
+            float8_matmul(ones, *quantize_rows(ones))
+        except Exception as error:  # any library exception, such as a missing C compiler or an unsupported GPU
             raise ConvkitError(
                 f"--fp8 does not work on {name} here: {' '.join(str(error).split())[:300]}. Leave it out."
             ) from None
 
 
-def product(rows: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Rows (M, K) of any type times weights (N, K), float8, with scales (N, 1), float32: (M, N), in the rows' type."""
-    return _multiplied(*rounded(rows), weight, scale).to(rows.dtype)
-
-
-def product_back(upper: Tensor, turned: Tensor, scale: Tensor) -> Tensor:
-    """The gradient of the rows (M, K), of that of the product (M, N) and in its type; turned (K, N) is the mirror."""
-    packed, own = rounded(upper, scale)
-    return _multiplied(packed, own, turned, scale.new_ones(len(turned), 1)).to(upper.dtype)
-
-
-def rounded(rows: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Rows (M, K) in float8, and the scale of each (M, 1), float32.
+def float8_matmul(rows: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Multiply rows by a float8 weight.
 
     Args:
-        factor: (K, 1), float32; what the numbers of each column are multiplied by first.
+        rows: (M, K), of any dtype.
+        weight: (N, K), float8.
+        scale: of the weight's rows, (N, 1), float32.
+
+    Returns:
+        (M, N), in the dtype of the rows.
+    """
+    return _scaled_matmul(*quantize_rows(rows), weight, scale).to(rows.dtype)
+
+
+def float8_matmul_backward(upper: Tensor, transposed: Tensor, scale: Tensor) -> Tensor:
+    """Return the gradient of the rows of `float8_matmul`.
+
+    Args:
+        upper: gradient of the product, (M, N).
+        transposed: the transposed weight, (K, N), float8.
+        scale: of the weight's rows, (N, 1), float32.
+
+    Returns:
+        (M, K), in the dtype of `upper`.
+    """
+    packed, own = quantize_rows(upper, scale)
+    return _scaled_matmul(packed, own, transposed, scale.new_ones(len(transposed), 1)).to(upper.dtype)
+
+
+def quantize_rows(rows: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Quantize rows (M, K) to float8.
+
+    Args:
+        factor: (K, 1), float32; columns are multiplied by it first.
+
+    Returns:
+        The rows in float8, and their scales (M, 1) in float32.
     """
     if rows.is_cuda:
-        from convkit.train.models.kernels.triton import rounded as on_gpu
+        from convkit.train.models.kernels.triton import quantize_rows as quantize_on_gpu
 
-        return on_gpu(rows, factor)
+        return quantize_on_gpu(rows, factor)
     exact = rows.float() if factor is None else rows.float() * factor.view(-1)
     scale = exact.abs().amax(dim=1, keepdim=True).clamp(min=TINY) / LARGEST
     return (exact / scale).to(STORED), scale
 
 
-def _multiplied(left: Tensor, left_scale: Tensor, right: Tensor, right_scale: Tensor) -> Tensor:
-    """Rows by rows; bfloat16 on a GPU, float32 elsewhere."""
-    if not len(left):  # a pack in which nothing is learnt has none in its last layer
+def _scaled_matmul(left: Tensor, left_scale: Tensor, right: Tensor, right_scale: Tensor) -> Tensor:
+    """Multiply rows by rows; returns bfloat16 on a GPU, float32 elsewhere."""
+    if not len(left):  # the last layer of a pack without supervised tokens has no rows
         return left_scale.new_empty(0, len(right))
     if left.is_cuda:
         kind = ScalingType.RowWise
         return scaled_mm(
             left, right.t(), left_scale, kind, right_scale.t(), kind, output_dtype=torch.bfloat16, use_fast_accum=True
         )
-    with torch.autocast("cpu", enabled=False):  # which would round once more
+    with torch.autocast("cpu", enabled=False):  # autocast would round the operands once more
         return (left.float() * left_scale) @ (right.float() * right_scale).t()
 
 
-def _linear(rows: Tensor, weight: Tensor, turned: Tensor, scale: Tensor) -> Tensor:
-    """`product`, whose gradient needs the weight's mirror."""
-    return product(rows, weight, scale)
+def _linear_kernel(rows: Tensor, weight: Tensor, transposed: Tensor, scale: Tensor) -> Tensor:
+    """Call `float8_matmul`; the transposed weight is an input for the backward pass."""
+    return float8_matmul(rows, weight, scale)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[2:])
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-    return _product_back(gradient.contiguous(), *ctx.saved_tensors), None, None, None
+    return _linear_backward(gradient.contiguous(), *ctx.saved_tensors), None, None, None
 
 
-_product = operator("float8_linear", _linear, lambda rows, weight, *_: rows.new_empty(len(rows), len(weight)))
-_product_back = operator(
-    "float8_linear_backward", product_back, lambda upper, turned, scale: upper.new_empty(len(upper), len(turned))
+_linear = define_operator(
+    "float8_linear", _linear_kernel, lambda rows, weight, *_: rows.new_empty(len(rows), len(weight))
 )
-torch.library.register_autograd("convkit::float8_linear", _backward, setup_context=_keep, lib=LIBRARY)
+_linear_backward = define_operator(
+    "float8_linear_backward",
+    float8_matmul_backward,
+    lambda upper, transposed, scale: upper.new_empty(len(upper), len(transposed)),
+)
+torch.library.register_autograd("convkit::float8_linear", _backward, setup_context=_save_inputs, lib=LIBRARY)

@@ -1,12 +1,13 @@
-"""LoRA's layers with few passes over their inputs and outputs, on top of peft's modules.
+"""Fuse LoRA layers on top of peft's modules, with fewer passes over inputs and outputs.
 
-peft computes `base(x) + lora_B(lora_A(x)) * scaling`, and autograd one pass after the other: on a GPU these passes cost
-as much as a quarter of the products. Here what the adapter adds is written first, and the large product reads it and
-adds itself while it has arithmetic to do, forward and backward: no pass over the wide tensors of its own. Layers that
-read the same input, as query, key and value do in CLIP, go over it once for all their adapters, and add up its gradient
-in place. Nothing is kept for the backward pass but the input and its narrow images.
+peft computes `base(x) + lora_B(lora_A(x)) * scaling` as separate operations. On a GPU these passes cost a quarter of
+the matrix products. The fused layers write the adapter's output first, and the large product then accumulates into it,
+forward and backward, so no separate pass over the wide tensors is needed.
 
-Shape letters: M tokens, K width of the input, N of an output, R rank, and S those of all layers of an input together.
+Layers with the same input, such as query, key and value in CLIP, read it once for all their adapters, and accumulate
+its gradient in place. The backward pass needs only the input and its projection `x @ lora_A.T`.
+
+Shape letters: M tokens, K input width, N output width, R rank, S sum of the ranks of all layers that share an input.
 """
 
 import importlib.util
@@ -20,30 +21,31 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import CLIPAttention, eager_attention_forward
 
-from convkit.train.models.kernels.autocast import computed_in
-from convkit.train.models.kernels.float8 import STORED, Float8Linear, product, product_back
-from convkit.train.models.kernels.library import LIBRARY, operator
-from convkit.train.models.kernels.nf4 import BLOCK, KIND
+from convkit.train.models.kernels.autocast import autocast_dtype
+from convkit.train.models.kernels.float8 import Float8Linear, float8_matmul, float8_matmul_backward
+from convkit.train.models.kernels.float8_format import STORED
+from convkit.train.models.kernels.library import LIBRARY, define_operator
+from convkit.train.models.kernels.nf4 import BLOCK_SIZE, QUANT_TYPE
 
 
-def fuse(model: nn.Module) -> int:
-    """Exchange the forward pass of all adapted linear layers; returns how many there are.
+def fuse_lora(model: nn.Module) -> int:
+    """Replace the forward pass of all linear layers with LoRA, and return how many were replaced.
 
-    Layers with dropout, whose adapter has an input of its own, and others that peft treats in a special way are left
-    as they are. CLIP's attention lets those exchanged that read its input share it.
+    Layers with dropout, whose adapter has an input of its own, and peft's variants of LoRA are left as they are. The
+    query, key and value layers of CLIP's attention share their input.
     """
-    exchanged = {Linear: FusedLinear, **_of_four_bits()}
-    fused = [module for module in model.modules() if type(module) in exchanged and _plain(module)]
+    fused_classes = {Linear: FusedLinear, **_nf4_classes()}
+    fused = [module for module in model.modules() if type(module) in fused_classes and _is_fusible(module)]
     for module in fused:
-        module.__class__ = exchanged[type(module)]
+        module.__class__ = fused_classes[type(module)]
     for module in model.modules():
-        if type(module) is CLIPAttention and _share(_of_input(module)):
+        if type(module) is CLIPAttention and _can_share_input(_qkv_projections(module)):
             module.__class__ = SharedAttention
     return len(fused)
 
 
-def unfuse(model: nn.Module) -> None:
-    """Leave to peft and transformers what `fuse` took over."""
+def unfuse_lora(model: nn.Module) -> None:
+    """Restore the forward passes of peft and transformers that `fuse_lora` replaced."""
     for module in model.modules():
         if isinstance(module, Fused):
             module.__class__ = type(module).__bases__[1]
@@ -51,7 +53,7 @@ def unfuse(model: nn.Module) -> None:
             module.__class__ = CLIPAttention
 
 
-def _plain(module: Any) -> bool:
+def _is_fusible(module: Any) -> bool:
     name = module.active_adapters[0]
     return (
         isinstance(module.base_layer, nn.Linear)
@@ -62,26 +64,26 @@ def _plain(module: Any) -> bool:
     )
 
 
-def _of_input(attention: Any) -> list[Any]:
-    """The layers that read its input."""
+def _qkv_projections(attention: Any) -> list[Any]:
+    """Return the layers that read the input of an attention module."""
     return [attention.q_proj, attention.k_proj, attention.v_proj]
 
 
-def _share(layers: Sequence[nn.Module]) -> bool:
-    """Whether all are fused, and of one kind."""
+def _can_share_input(layers: Sequence[nn.Module]) -> bool:
+    """Return whether all layers are fused and of the same kind."""
     bases = [getattr(layer, "base_layer", layer) for layer in layers]
     kinds = {(type(layer), type(base), base.bias is None) for layer, base in zip(layers, bases, strict=True)}
     return isinstance(layers[0], Fused) and len(kinds) == 1
 
 
 class Fused:
-    """The forward pass instead of peft's; what is not trained, merged or switched off goes peft's way."""
+    """A LoRA forward pass that falls back to peft's without gradients, and for merged or disabled adapters."""
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not self.adapts:
             result: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]
             return result
-        return _adapted([self], x)[0]
+        return _lora_forward([self], x)[0]
 
     @property
     def adapts(self: Any) -> bool:
@@ -89,12 +91,12 @@ class Fused:
 
 
 class FusedLinear(Fused, Linear):  # type: ignore[misc]
-    """On weights as they are."""
+    """A fused LoRA layer on unquantized or float8 weights."""
 
 
 @cache
-def _of_four_bits() -> dict[type, type]:
-    """Likewise for weights in 4 bits, where bitsandbytes is installed."""
+def _nf4_classes() -> dict[type, type]:
+    """Return the fused class for 4-bit weights by peft's class, if bitsandbytes is installed."""
     if importlib.util.find_spec("bitsandbytes") is None:
         return {}
     from peft.tuners.lora.bnb import Linear4bit
@@ -103,25 +105,25 @@ def _of_four_bits() -> dict[type, type]:
 
 
 class SharedAttention(CLIPAttention):  # type: ignore[misc]
-    """CLIP's attention whose query, key and value read their input once, as long as all of them are fused."""
+    """CLIP's attention whose query, key and value read their input once, if all of them are fused."""
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
-        layers = _of_input(self)
-        if not (_share(layers) and all(layer.adapts for layer in layers)):
+        layers = _qkv_projections(self)
+        if not (_can_share_input(layers) and all(layer.adapts for layer in layers)):
             return super().forward(hidden_states, attention_mask, **kwargs)
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-        states = [part.view(heads).transpose(1, 2) for part in _adapted(layers, hidden_states)]
+        states = [part.view(heads).transpose(1, 2) for part in _lora_forward(layers, hidden_states)]
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.dropout if self.training else 0.0
         output, seen = attend(self, *states, attention_mask, scaling=self.scale, dropout=dropout, **kwargs)
         return self.out_proj(output.reshape(hidden_states.shape).contiguous()), seen
 
 
-def _adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
-    """The outputs (…, N) of layers of one kind on the same input (…, K)."""
-    dtype = computed_in(x)
+def _lora_forward(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
+    """Return the outputs (…, N) of layers of the same kind on one input (…, K)."""
+    dtype = autocast_dtype(x)
     bases = [layer.base_layer for layer in layers]
-    frozen = [tensor for base in bases for tensor in _frozen(base, dtype)]
+    frozen = [tensor for base in bases for tensor in _frozen_tensors(base, dtype)]
     biases = [base.bias.to(dtype) for base in bases if base.bias is not None]
     named = [(layer, layer.active_adapters[0]) for layer in layers]
     narrows = [layer.lora_A[name].weight.to(dtype) for layer, name in named]
@@ -132,35 +134,35 @@ def _adapted(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
     return outputs
 
 
-def _frozen(base: Any, dtype: torch.dtype) -> list[Tensor]:
-    """What a layer's weight (N, K) is made of: itself; 4 bits and scales; or 8 bits, their mirror and scales."""
+def _frozen_tensors(base: Any, dtype: torch.dtype) -> list[Tensor]:
+    """Return the tensors of a layer's weight: itself, 4 bits and scales, or float8, its transpose and scales."""
     if isinstance(base, Float8Linear):
-        return [base.weight, base.turned, base.scale]
+        return [base.weight, base.transposed, base.scale]
     packed = getattr(base.weight, "quant_state", None)
     return [base.weight.to(dtype)] if packed is None else [base.weight.data, packed.absmax]
 
 
-def _each(frozen: Sequence[Tensor], wides: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
-    """The `_frozen` of each layer."""
+def _per_layer(frozen: Sequence[Tensor], wides: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Yield the `_frozen_tensors` of each layer."""
     count = len(frozen) // len(wides)
     return (frozen[start : start + count] for start in range(0, len(frozen), count))
 
 
-def _whole(frozen: Sequence[Tensor], narrow: Tensor, wide: Tensor) -> Tensor:
-    """The weight (N, K) to multiply by; of 4 bits a copy in the adapter's type."""
+def _dequantize(frozen: Sequence[Tensor], narrow: Tensor, wide: Tensor) -> Tensor:
+    """Return the weight (N, K), dequantized to the adapter's dtype if it has 4 bits."""
     if len(frozen) == 1:
         return frozen[0]
     shape = [wide.shape[0], narrow.shape[1]]
-    whole: Tensor = torch.ops.bitsandbytes.dequantize_4bit(*frozen, BLOCK, KIND, shape, narrow.dtype)
+    whole: Tensor = torch.ops.bitsandbytes.dequantize_4bit(*frozen, BLOCK_SIZE, QUANT_TYPE, shape, narrow.dtype)
     return whole
 
 
-def _parts(images: Tensor, wides: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Images (M, S) of all layers as those of each (M, R)."""
-    return (images,) if len(wides) == 1 else images.split_with_sizes([wide.shape[1] for wide in wides], dim=1)
+def _split_projections(projections: Tensor, wides: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Split the projections (M, S) of all layers into those of each (M, R)."""
+    return (projections,) if len(wides) == 1 else projections.split_with_sizes([wide.shape[1] for wide in wides], dim=1)
 
 
-def _outputs(
+def _forward(
     x: Tensor,
     frozen: Sequence[Tensor],
     biases: Sequence[Tensor],
@@ -168,107 +170,148 @@ def _outputs(
     wides: Sequence[Tensor],
     scalings: Sequence[float],
 ) -> tuple[list[Tensor], Tensor]:
-    """The outputs (…, N) of layers with the same input, and its images (M, S).
+    """Compute the outputs of layers with the same input.
 
-    Narrow is (S, K), wides are (N, R); frozen are one, two or three for each layer, biases as many as layers, or none.
+    Args:
+        x: the input, (…, K).
+        frozen: one, two or three tensors per layer, see `_frozen_tensors`.
+        biases: one per layer, or none.
+        narrow: the `lora_A` weights of all layers, (S, K).
+        wides: the `lora_B` weight of each layer, (N, R).
+        scalings: the LoRA scaling of each layer.
+
+    Returns:
+        The outputs (…, N), and the projections `x @ narrow.T` (M, S).
     """
     rows = x.reshape(-1, x.shape[-1])
-    images = rows @ narrow.t()
+    projections = rows @ narrow.t()
     each_bias: Sequence[Tensor | None] = biases or [None] * len(wides)
     outputs = []
-    layers = zip(_parts(images, wides), wides, scalings, _each(frozen, wides), each_bias, strict=True)
-    for image, wide, scaling, weight, bias in layers:
+    layers = zip(
+        _split_projections(projections, wides), wides, scalings, _per_layer(frozen, wides), each_bias, strict=True
+    )
+    for projection, wide, scaling, weight, bias in layers:
         if weight[0].dtype is STORED:
-            output = product(rows, weight[0], weight[2]).addmm_(image, wide.t(), alpha=scaling)
+            output = float8_matmul(rows, weight[0], weight[2]).addmm_(projection, wide.t(), alpha=scaling)
             output = output if bias is None else output.add_(bias)
         else:
-            output = _added(image, wide, scaling, bias).addmm_(rows, _whole(weight, narrow, wide).t())
+            output = _adapter_output(projection, wide, scaling, bias).addmm_(
+                rows, _dequantize(weight, narrow, wide).t()
+            )
         outputs.append(output.view(*x.shape[:-1], wide.shape[0]))
-    return outputs, images
+    return outputs, projections
 
 
-def _added(image: Tensor, wide: Tensor, scaling: float, bias: Tensor | None) -> Tensor:
-    """What an adapter adds to its layer's output (M, N), and the bias."""
-    return _scaled(image, wide.t(), scaling) if bias is None else torch.addmm(bias, image, wide.t(), alpha=scaling)
+def _adapter_output(projection: Tensor, wide: Tensor, scaling: float, bias: Tensor | None) -> Tensor:
+    """Return the adapter's part of a layer's output (M, N), with the bias."""
+    return (
+        _matmul_scaled(projection, wide.t(), scaling)
+        if bias is None
+        else torch.addmm(bias, projection, wide.t(), alpha=scaling)
+    )
 
 
-def _scaled(left: Tensor, right: Tensor, scaling: float) -> Tensor:
-    """Their product times a number, in one kernel."""
+def _matmul_scaled(left: Tensor, right: Tensor, scaling: float) -> Tensor:
+    """Return the product times a number, in one kernel."""
     return left.new_empty(left.shape[0], right.shape[1]).addmm_(left, right, beta=0, alpha=scaling)
 
 
-def _outputs_alike(x: Tensor, frozen: Any, biases: Any, narrow: Tensor, wides: list[Tensor], scalings: Any) -> Any:
+def _forward_fake(x: Tensor, frozen: Any, biases: Any, narrow: Tensor, wides: list[Tensor], scalings: Any) -> Any:
     outputs = [x.new_empty(*x.shape[:-1], wide.shape[0]) for wide in wides]
     return outputs, x.new_empty(x.numel() // x.shape[-1], narrow.shape[0])
 
 
-def _gradients(
+def _lora_gradients(
     gradients: Sequence[Tensor],
     x: Tensor,
-    images: Tensor,
+    projections: Tensor,
     frozen: Sequence[Tensor],
     narrow: Tensor,
     wides: Sequence[Tensor],
     scalings: Sequence[float],
     input_wanted: bool,
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Gradients of the input (empty where it is not wanted), of narrow and of wides."""
+    """Return the gradients of the input (empty if not wanted), of `narrow` and of `wides`."""
     rows = x.reshape(-1, x.shape[-1])
     uppers = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
-    of_images, of_wides = torch.empty_like(images), []
-    layers = zip(uppers, wides, scalings, _parts(images, wides), _parts(of_images, wides), strict=True)
-    for upper, wide, scaling, image, of_image in layers:
-        of_image.addmm_(upper, wide, beta=0, alpha=scaling)  # written where it belongs, whatever was there
-        of_wides.append(_scaled(upper.t(), image, scaling))
-    of_narrow = of_images.t() @ rows
+    projection_gradients, wide_gradients = torch.empty_like(projections), []
+    layers = zip(
+        uppers,
+        wides,
+        scalings,
+        _split_projections(projections, wides),
+        _split_projections(projection_gradients, wides),
+        strict=True,
+    )
+    for upper, wide, scaling, projection, projection_gradient in layers:
+        projection_gradient.addmm_(upper, wide, beta=0, alpha=scaling)  # beta=0 overwrites the uninitialized memory
+        wide_gradients.append(_matmul_scaled(upper.t(), projection, scaling))
+    narrow_gradient = projection_gradients.t() @ rows
     if not input_wanted:
-        return x.new_empty(0), of_narrow, of_wides
-    return _of_rows(uppers, of_images, frozen, narrow, wides).view(x.shape), of_narrow, of_wides
+        return x.new_empty(0), narrow_gradient, wide_gradients
+    return (
+        _input_gradient(uppers, projection_gradients, frozen, narrow, wides).view(x.shape),
+        narrow_gradient,
+        wide_gradients,
+    )
 
 
-def _of_rows(
-    uppers: Sequence[Tensor], of_images: Tensor, frozen: Sequence[Tensor], narrow: Tensor, wides: Sequence[Tensor]
+def _input_gradient(
+    uppers: Sequence[Tensor],
+    projection_gradients: Tensor,
+    frozen: Sequence[Tensor],
+    narrow: Tensor,
+    wides: Sequence[Tensor],
 ) -> Tensor:
-    """The gradient of the rows (M, K)."""
-    layers = list(zip(uppers, wides, _each(frozen, wides), strict=True))
+    """Return the gradient of the input rows (M, K)."""
+    layers = list(zip(uppers, wides, _per_layer(frozen, wides), strict=True))
     if frozen[0].dtype is STORED:
-        each = (product_back(upper, turned, scale) for upper, _, (_, turned, scale) in layers)
-        return reduce(Tensor.add_, each).addmm_(of_images, narrow)
-    of_rows = of_images @ narrow
+        each = (float8_matmul_backward(upper, transposed, scale) for upper, _, (_, transposed, scale) in layers)
+        return reduce(Tensor.add_, each).addmm_(projection_gradients, narrow)
+    row_gradients = projection_gradients @ narrow
     for upper, wide, weight in layers:
-        of_rows.addmm_(upper, _whole(weight, narrow, wide))
-    return of_rows
+        row_gradients.addmm_(upper, _dequantize(weight, narrow, wide))
+    return row_gradients
 
 
-def _gradients_alike(
+def _lora_gradients_fake(
     gradients: Any,
     x: Tensor,
-    images: Any,
+    projections: Any,
     frozen: Any,
     narrow: Tensor,
     wides: list[Tensor],
     scalings: Any,
     input_wanted: bool,
 ) -> Any:
-    of_x = x.new_empty(x.shape if input_wanted else 0)
-    return of_x, narrow.new_empty(narrow.shape), [wide.new_empty(wide.shape) for wide in wides]
+    input_gradient = x.new_empty(x.shape if input_wanted else 0)
+    return input_gradient, narrow.new_empty(narrow.shape), [wide.new_empty(wide.shape) for wide in wides]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], Tensor]) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[list[Tensor], Tensor]) -> None:
     x, frozen, biases, narrow, wides, scalings = inputs
     ctx.save_for_backward(x, output[1], narrow, *wides, *frozen)
     ctx.biases, ctx.scalings = len(biases), scalings
 
 
 def _backward(ctx: Any, gradients: list[Tensor], _: Tensor) -> tuple[Any, ...]:
-    x, images, narrow, *others = ctx.saved_tensors
+    x, projections, narrow, *others = ctx.saved_tensors
     count, wanted = len(gradients), ctx.needs_input_grad[0]
     wides, frozen = others[:count], others[count:]
     whole = [gradient.contiguous() for gradient in gradients]
-    of_x, of_narrow, of_wides = _lora_backward(whole, x, images, frozen, narrow, wides, ctx.scalings, wanted)
-    return of_x if wanted else None, [None] * len(frozen), [None] * ctx.biases, of_narrow, of_wides, None
+    input_gradient, narrow_gradient, wide_gradients = _lora_backward(
+        whole, x, projections, frozen, narrow, wides, ctx.scalings, wanted
+    )
+    return (
+        input_gradient if wanted else None,
+        [None] * len(frozen),
+        [None] * ctx.biases,
+        narrow_gradient,
+        wide_gradients,
+        None,
+    )
 
 
-_lora = operator("lora", _outputs, _outputs_alike)
-_lora_backward = operator("lora_backward", _gradients, _gradients_alike)
-torch.library.register_autograd("convkit::lora", _backward, setup_context=_keep, lib=LIBRARY)
+_lora = define_operator("lora", _forward, _forward_fake)
+_lora_backward = define_operator("lora_backward", _lora_gradients, _lora_gradients_fake)
+torch.library.register_autograd("convkit::lora", _backward, setup_context=_save_inputs, lib=LIBRARY)

@@ -1,90 +1,94 @@
-"""A pack's documents side by side, for kernels of attention that know no other way.
+"""Pad a packed sequence to a batch for cuDNN causal attention, and unpad the result.
 
-What is filled up stands behind a document, where causal attention lets none of its tokens look; and no gradient comes
-from there.
+Padding follows each document, so causal attention hides it from the document's tokens, and it receives no gradient.
 
-Shape letters: T tokens of the pack, N documents, R places of each, H heads, D width of a head.
+Shape letters: T tokens of the packed sequence, N documents, R padded document length, H heads, D head width.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-_EVERY = 128
-"""R is a multiple of it: kernels are prepared for each N and R."""
-_FILLING = 0.1
-"""At most so many more places than tokens: they take memory as these do."""
+_LENGTH_MULTIPLE = 128
+"""R is a multiple of this number, because cuDNN prepares its kernels for each N and R."""
+_MAX_PADDING = 0.1
+"""Largest share of padding, relative to the tokens: padding takes as much memory as tokens do."""
 
 
-def places(lengths: Sequence[int]) -> dict[str, Any]:
-    """Where tokens go, if the lengths of a pack's documents are alike enough; else nothing.
+class PaddedIndices(NamedTuple):
+    """Indices that pad a packed sequence, and that unpad it again."""
+
+    pad: Tensor
+    """(N, R): the token at each padded position, or -1 for padding."""
+    unpad: Tensor
+    """(T): the padded position of each token."""
+
+
+def padded_indices(lengths: Sequence[int]) -> dict[str, Any]:
+    """Return the indices of `PaddedIndices`, or nothing if the documents' lengths differ too much.
 
     Returns:
-        `stack_rows`, N; `stack_from` (N * R), the token of each place, -1 for none; `stack_at` (T), the place of each
-        token.
+        `pad_index` (N, R) and `unpad_index` (T), as keys of a batch.
     """
-    width = -(-max(lengths) // _EVERY) * _EVERY
-    if width * len(lengths) > (1 + _FILLING) * sum(lengths):
+    width = -(-max(lengths) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+    if width * len(lengths) > (1 + _MAX_PADDING) * sum(lengths):
         return {}
-    at = torch.cat([torch.arange(length) + width * row for row, length in enumerate(lengths)])
-    back = torch.full((width * len(lengths),), -1)
-    back[at] = torch.arange(len(at))
-    return {"stack_rows": len(lengths), "stack_from": back, "stack_at": at}
+    unpad = torch.cat([torch.arange(length) + width * row for row, length in enumerate(lengths)])
+    pad = torch.full((width * len(lengths),), -1)
+    pad[unpad] = torch.arange(len(unpad))
+    return {"pad_index": pad.view(len(lengths), width), "unpad_index": unpad}
 
 
-def stacked(
+def attend_padded(
     attend: Callable[[Tensor, Tensor, Tensor, float | None], Tensor],
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    back: Tensor,
-    at: Tensor,
-    rows: int,
+    indices: PaddedIndices,
     scaling: float | None,
 ) -> Tensor:
-    """Attend within documents.
+    """Attend within the documents of a packed sequence.
 
     Args:
-        attend: causal attention of (N, H, R, D).
-        query: (1, H, T, D), as are key and value.
-        key: see there.
-        value: see there.
-        back: `stack_from` of `places`.
-        at: `stack_at`.
-        rows: `stack_rows`.
-        scaling: of the scores.
+        attend: causal attention on (N, H, R, D).
+        query: (1, H, T, D).
+        key: (1, H, T, D).
+        value: (1, H, T, D).
+        indices: from `padded_indices`.
+        scaling: factor on the attention scores.
 
     Returns:
         (1, T, H, D).
     """
+    rows, pad = len(indices.pad), indices.pad.flatten()
 
-    def side_by_side(x: Tensor) -> Tensor:
-        moved = _moved(x[0].transpose(0, 1), back, at)
-        return moved.view(rows, -1, *moved.shape[1:]).transpose(1, 2)
+    def padded(x: Tensor) -> Tensor:
+        batch = _reorder(x[0].transpose(0, 1), pad, indices.unpad)
+        return batch.view(rows, -1, *batch.shape[1:]).transpose(1, 2)
 
-    output = attend(side_by_side(query), side_by_side(key), side_by_side(value), scaling)
-    return _moved(output.transpose(1, 2).flatten(0, 1), at, back).unsqueeze(0)
-
-
-def _moved(x: Tensor, order: Tensor, reverse: Tensor) -> Tensor:
-    moved: Tensor = _Moved.apply(x, order, reverse)  # type: ignore[no-untyped-call]
-    return moved
+    output = attend(padded(query), padded(key), padded(value), scaling)
+    return _reorder(output.transpose(1, 2).flatten(0, 1), indices.unpad, pad).unsqueeze(0)
 
 
-class _Moved(torch.autograd.Function):
-    """Rows of a tensor in another order, zeros where the order says -1; its gradient goes by the reverse order."""
+def _reorder(x: Tensor, order: Tensor, reverse: Tensor) -> Tensor:
+    reordered: Tensor = _Reorder.apply(x, order, reverse)  # type: ignore[no-untyped-call]
+    return reordered
+
+
+class _Reorder(torch.autograd.Function):
+    """Reorder the rows of a tensor, with zeros where the index is -1; the gradient uses the reverse index."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, reverse: Tensor) -> Tensor:
         ctx.save_for_backward(order, reverse)
-        return _taken(x, order)
+        return _gather(x, order)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _taken(gradient, ctx.saved_tensors[1]), None, None
+        return _gather(gradient, ctx.saved_tensors[1]), None, None
 
 
-def _taken(x: Tensor, order: Tensor) -> Tensor:
+def _gather(x: Tensor, order: Tensor) -> Tensor:
     return x[order.clamp(min=0)].masked_fill((order < 0)[:, None, None], 0)

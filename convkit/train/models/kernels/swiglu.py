@@ -1,7 +1,7 @@
-"""SwiGLU, the middle of an MLP: one half of its numbers, through silu, times the other half.
+"""SwiGLU activation of an MLP: silu of the gate half times the up half.
 
-In compiled layers its gradient is an operator of ours: torch's compiler puts the gradients of both halves together
-number by number, and reads all that they are made of for each of the two.
+In compiled layers the backward pass is a custom operator. torch.compile would compute the gradients of both halves
+element by element, and read all their inputs twice.
 
 Shape letters: N width of a half.
 """
@@ -9,47 +9,49 @@ Shape letters: N width of a half.
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (its name everywhere)
+import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor
 
-from convkit.train.models.kernels.library import operator
+from convkit.train.models.kernels.library import define_operator
 
 
-def swiglu(both: Tensor) -> Tensor:
-    """What goes through silu and what that is multiplied by, side by side (…, 2 N), to (…, N)."""
-    if not torch.compiler.is_compiling():  # --no_compile needs no compiler, which Triton's kernel does
-        return _product(both)
-    output: Tensor = _Swiglu.apply(both)  # type: ignore[no-untyped-call]
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Return silu(gate) * up (…, N) from both halves side by side (…, 2 N)."""
+    if not torch.compiler.is_compiling():  # --no_compile must work without the compiler that Triton needs
+        return _product(gate_up)
+    output: Tensor = _Swiglu.apply(gate_up)  # type: ignore[no-untyped-call]
     return output
 
 
-def _product(both: Tensor) -> Tensor:
-    gate, up = both.chunk(2, dim=-1)
+def _product(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
     return up * F.silu(gate)
 
 
 class _Swiglu(torch.autograd.Function):
-    """Keeps its input alone."""
+    """SwiGLU that saves only its input for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, both: Tensor) -> Tensor:
-        ctx.save_for_backward(both)
-        return _product(both)
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        return _product(gate_up)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        of_both: Tensor = _backward(gradient, ctx.saved_tensors[0])
-        return of_both
+        input_gradient: Tensor = _backward(gradient, ctx.saved_tensors[0])
+        return input_gradient
 
 
-def _gradient(gradient: Tensor, both: Tensor) -> Tensor:
-    """The gradient (…, 2 N), of that of the output (…, N)."""
+def _input_gradient(gradient: Tensor, gate_up: Tensor) -> Tensor:
+    """Return the gradient of the input (…, 2 N), given that of the output (…, N)."""
     if gradient.is_cuda:
         from convkit.train.models.kernels.triton import swiglu_backward
 
-        return swiglu_backward(gradient, both)
-    gate, up = both.chunk(2, dim=-1)
+        return swiglu_backward(gradient, gate_up)
+    gate, up = gate_up.chunk(2, dim=-1)
     return torch.cat([torch.ops.aten.silu_backward(gradient * up, gate), gradient * F.silu(gate)], dim=-1)
 
 
-_backward = operator("swiglu_backward", _gradient, lambda gradient, both: both.new_empty(both.shape))
+_backward = define_operator(
+    "swiglu_backward", _input_gradient, lambda gradient, gate_up: gate_up.new_empty(gate_up.shape)
+)

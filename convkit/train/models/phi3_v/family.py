@@ -21,7 +21,7 @@ from convkit.train.models.checkpoint_files import (
 from convkit.train.models.collate import Sample, pack, pad
 from convkit.train.models.family import RowLength
 from convkit.train.models.kernels.attention import VARLEN
-from convkit.train.models.kernels.pad_packed import places
+from convkit.train.models.kernels.pad_packed import padded_indices
 from convkit.train.models.phi3_v.image_processing import ImageRatioError, check_num_crops, hd_size, size_pairs
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.processing import Phi3VProcessor
@@ -138,7 +138,7 @@ class Phi3VFamily:
 
 def packed_batch(samples: Sequence[Sample], image_token_id: int) -> dict[str, Any]:
     """Pack samples, and compute on the CPU the indices that would otherwise need a GPU synchronization."""
-    batch = pack(samples) | places([len(sample) for sample in samples])
+    batch = pack(samples) | padded_indices([len(sample) for sample in samples])
     if "image_sizes" in batch:
         batch["image_sizes"] = size_pairs(batch["image_sizes"])
         batch["image_token_indices"] = (batch["input_ids"].flatten() == image_token_id).nonzero()[:, 0]

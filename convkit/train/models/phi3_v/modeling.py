@@ -228,9 +228,9 @@ class Phi3VModel(Phi3VPreTrainedModel):
         """Return the attention mask, and the arguments that the configured attention accepts."""
         attention = self.config._attn_implementation
         if "cu_seq_lens_q" in kwargs and attention in (VARLEN, "flash_attention_2"):
-            mask, unknown = None, set() if attention == VARLEN else _STACK_KEYS
+            mask, unknown = None, set() if attention == VARLEN else _PADDING_KEYS
         else:  # packed documents are found by their restarting positions
-            mask, unknown = create_causal_mask(config=self.config, **masked), _PACK_KEYS | _STACK_KEYS
+            mask, unknown = create_causal_mask(config=self.config, **masked), _PACK_KEYS | _PADDING_KEYS
         return mask, {name: value for name, value in kwargs.items() if name not in unknown}
 
 
@@ -318,7 +318,7 @@ class Phi3VForCausalLM(Generation, Phi3VPreTrainedModel, GenerationMixin):  # ty
 
 
 _PACK_KEYS = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"}
-_STACK_KEYS = {"stack_rows", "stack_from", "stack_at"}
+_PADDING_KEYS = {"pad_index", "unpad_index"}
 
 
 def _positions(embeddings: Tensor, attention_mask: Tensor | None, past: int) -> Tensor:

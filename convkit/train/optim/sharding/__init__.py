@@ -1,7 +1,7 @@
-"""Where weights, gradients and moments lie: whole on every process, or shared out by DeepSpeed or FSDP.
+"""Sharding of weights, gradients and optimizer state: none, DeepSpeed ZeRO or FSDP.
 
-The loop sees one interface. Checkpoints hold whole tensors whatever they were shared out by, so that a run goes on on
-another number of processes, or shared out otherwise.
+The trainer uses one interface, `Sharding`. Checkpoints hold unsharded tensors, so a run can resume with another world
+size or another kind of sharding.
 """
 
 from typing import Any
@@ -14,11 +14,11 @@ __all__ = ["Sharding", "shard"]
 
 
 def shard(model: Any, config: Config, world: World) -> Sharding:
-    """Take a model from the CPU to where it is trained; a single process has nothing to share."""
+    """Move a model from the CPU to its devices, sharded as configured; a single process is never sharded."""
     if world.size == 1 or not config.sharding:
-        from convkit.train.optim.sharding.replicated import Plain
+        from convkit.train.optim.sharding.replicated import Replicated
 
-        return Plain(model, config, world)
+        return Replicated(model, config, world)
     if config.fsdp:
         from convkit.train.optim.sharding.fsdp import Fsdp
 

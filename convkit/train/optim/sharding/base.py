@@ -1,4 +1,4 @@
-"""What the loop and the checkpoints ask of a sharding."""
+"""The interface of a sharding for the trainer and for checkpoints."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -6,60 +6,63 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from convkit.train.setup.precision import LossScale
+from convkit.train.setup.precision import LossScaler
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of each parameter."""
-KINDS = ("weight", *MOMENTS)
+"""State tensors that AdamW keeps for each parameter."""
+STATE_KINDS = ("weight", *MOMENTS)
 
 
 class Sharding(Protocol):
-    """A model in training, and its optimizer. All processes call the same methods in the same order."""
+    """A model in training with its optimizer; all ranks call the same methods in the same order."""
 
     model: Any
-    """What goes through forward; its parameters have the names of the official checkpoint."""
+    """The model; its parameters have the names of the official checkpoint."""
     name: str
-    """The option that asked for it; empty where nothing is shared."""
+    """The command-line option; empty without sharding."""
     requires_lockstep: bool
-    """Whether all processes must go through the model equally often, each time through all that is trained."""
-    scale: LossScale
-    """Of the losses; it does something in float16 alone, where nothing is shared out."""
+    """True if all ranks must run the same number of passes, each through all trainable parameters."""
+    scale: LossScaler
+    """Loss scaling; enabled only in float16, which does not support sharding."""
 
     def forward(self, **batch: Any) -> Any:
-        """The model's outputs."""
+        """Run the model and return its outputs."""
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add the gradient of a loss.
 
         Args:
-            last: whether no other loss of this step follows.
+            last: whether this is the last micro-batch of the step.
         """
 
-    def watch(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
-        """Tell `note` each gradient that a parameter gets, or this process's part of it."""
+    def hook_gradient(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call `note` with each gradient of a parameter, or with this rank's shard of it."""
 
     def clip(self, max_norm: float) -> float:
-        """Add up the gradients of all processes and scale them down to a norm; returns the norm before that."""
+        """Sum the gradients of all ranks and clip them to a norm; returns the norm before clipping."""
 
     def update(self, rate: float) -> bool:
-        """One step of the optimizer, with a learning rate, after `clip`; the gradients are gone afterwards.
-
-        Returns:
-            Whether it was skipped, because the gradients exceeded float16.
-        """
-
-    def forget(self) -> None:
-        """Make the optimizer's moments the zeros that they begin with; the room for them is kept."""
-
-    def trained(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Name, and whole tensors by `KINDS`, of each trained parameter; on other processes than the first, any."""
-
-    def restore(self, read: Callable[[str, str], Tensor]) -> None:
-        """Put back what `trained` gave; after at least one update.
+        """Run the optimizer's step after `clip`, and clear the gradients.
 
         Args:
-            read: gives the whole tensor of a kind and a name.
+            rate: the learning rate.
+
+        Returns:
+            Whether the step was skipped because gradients overflowed float16.
         """
 
-    def weights(self) -> dict[str, Tensor]:
-        """The whole model's tensors, on the first process; on others, nothing."""
+    def reset_moments(self) -> None:
+        """Reset the optimizer's moments to zero; their memory stays allocated."""
+
+    def parameter_states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield name and full tensors by `STATE_KINDS` of each trainable parameter; valid on the first rank only."""
+
+    def load_parameter_states(self, read: Callable[[str, str], Tensor]) -> None:
+        """Restore the tensors of `parameter_states`; call it after at least one update.
+
+        Args:
+            read: returns the full tensor for a kind and a parameter name.
+        """
+
+    def full_weights(self) -> dict[str, Tensor]:
+        """Return the full state dict of the model on the first rank, and an empty one on the others."""

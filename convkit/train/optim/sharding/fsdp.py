@@ -1,4 +1,4 @@
-"""FSDP2: weights, gradients and moments lie in pieces on all processes; a layer is whole while it computes."""
+"""FSDP2: weights, gradients and moments are sharded; each layer is gathered while it computes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -14,11 +14,11 @@ from convkit.train.config import Config
 from convkit.train.distributed.world import World
 from convkit.train.optim.adamw import make_optimizer
 from convkit.train.optim.sharding.base import MOMENTS
-from convkit.train.setup.precision import LossScale
+from convkit.train.setup.precision import LossScaler
 
 
 class Fsdp:
-    """The pieces are those of the modules that the model itself says not to split."""
+    """A model sharded per module that is listed in its `_no_split_modules`."""
 
     name = "--fsdp"
     requires_lockstep = True
@@ -27,7 +27,7 @@ class Fsdp:
         self._world = world
         self.model = _fully_shard(model, world)
         self.optimizer = make_optimizer(self.model, config)
-        self.scale = LossScale(config, world.device)
+        self.scale = LossScaler(config, world.device)
         self._trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     def forward(self, **batch: Any) -> Any:
@@ -36,7 +36,7 @@ class Fsdp:
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def watch(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
+    def hook_gradient(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
         handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
             lambda p: note(p.grad.to_local())
         )
@@ -53,27 +53,27 @@ class Fsdp:
         self.optimizer.zero_grad(set_to_none=True)
         return False
 
-    def forget(self) -> None:
+    def reset_moments(self) -> None:
         for state in self.optimizer.state.values():
             for kind in MOMENTS:
                 state[kind].zero_()
 
-    def trained(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def parameter_states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for name, parameter in self._trained.items():
             state = self.optimizer.state[parameter]
             yield name, {"weight": _whole(parameter), **{kind: _whole(state[kind]) for kind in MOMENTS}}
 
-    def restore(self, read: Callable[[str, str], Tensor]) -> None:
+    def load_parameter_states(self, read: Callable[[str, str], Tensor]) -> None:
         for name, parameter in self._trained.items():
             state = self.optimizer.state[parameter]
             state["step"].copy_(read("step", name))
             places = cast(DTensor, parameter).device_mesh, cast(DTensor, parameter).placements
             for kind in ("weight", *MOMENTS[1:]):
                 whole = read(kind, name).to(self._world.device)
-                piece = distribute_tensor(whole, *places, src_data_rank=None)  # every process reads for itself
+                piece = distribute_tensor(whole, *places, src_data_rank=None)  # each rank reads the full tensor itself
                 (parameter.data if kind == "weight" else state[kind]).copy_(piece)
 
-    def weights(self) -> dict[str, Tensor]:
+    def full_weights(self) -> dict[str, Tensor]:
         found = {}
         for name, tensor in self.model.state_dict().items():
             whole = _whole(tensor)
@@ -84,7 +84,7 @@ class Fsdp:
 
 def _fully_shard(model: Any, world: World) -> Any:
     mesh = init_device_mesh(world.device.type, (world.size,))
-    # What is frozen is small beside the rest and of another type: it stays whole, and is in nobody's way.
+    # Frozen weights are few and of another dtype: they are replicated.
     frozen = {p for p in model.parameters() if not p.requires_grad}
     for parameter in frozen:
         parameter.data = parameter.data.to(world.device)
@@ -94,12 +94,12 @@ def _fully_shard(model: Any, world: World) -> Any:
     fully_shard(model, mesh=mesh, ignored_params=frozen)
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            # Sums and no means: what each process adds is a part of the global batch's mean already.
+            # Sum instead of averaging: the loss of each rank is already divided by the global batch.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     return model
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """Put together from the pieces of all processes."""
+    """Gather the full tensor from all ranks."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()

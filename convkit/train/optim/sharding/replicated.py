@@ -1,4 +1,4 @@
-"""Everything whole on every process; gradients are added up once a step."""
+"""Data parallelism without sharding: gradients are summed over ranks once per step."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,12 +9,12 @@ from torch.utils.hooks import RemovableHandle
 from convkit.train.config import Config
 from convkit.train.distributed.world import World
 from convkit.train.optim.adamw import make_optimizer
-from convkit.train.optim.sharding.base import KINDS
-from convkit.train.setup.precision import LossScale
+from convkit.train.optim.sharding.base import STATE_KINDS
+from convkit.train.setup.precision import LossScaler
 
 
-class Plain:
-    """For one process, and for adapters."""
+class Replicated:
+    """A replica of the model on each rank, for a single process and for LoRA."""
 
     name = ""
     requires_lockstep = False
@@ -22,7 +22,7 @@ class Plain:
     def __init__(self, model: Any, config: Config, world: World) -> None:
         self.model = model.to(world.device)
         self.optimizer = make_optimizer(self.model, config)
-        self.scale = LossScale(config, world.device)
+        self.scale = LossScaler(config, world.device)
         self._world = world
         self._trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
@@ -32,13 +32,13 @@ class Plain:
     def backward(self, loss: Tensor, last: bool) -> None:
         self.scale.backward(loss)
 
-    def watch(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
+    def hook_gradient(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
         handle: RemovableHandle = parameter.register_hook(note)  # type: ignore[no-untyped-call]
         return handle
 
     def clip(self, max_norm: float) -> float:
         parameters = list(self._trained.values())
-        self._world.sum_gradients(parameters)  # before it is seen whether they fit: all skip a step together
+        self._world.sum_gradients(parameters)  # before checking for overflow, so that all ranks skip a step together
         self.scale.unscale(self.optimizer)
         return float(self.optimizer.clip(max_norm))
 
@@ -49,16 +49,16 @@ class Plain:
         self.optimizer.zero_grad(set_to_none=True)
         return skipped
 
-    def forget(self) -> None:
-        self.optimizer.forget()
+    def reset_moments(self) -> None:
+        self.optimizer.reset_moments()
 
-    def trained(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def parameter_states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for name, parameter in self._trained.items():
-            yield name, self.optimizer.whole(parameter)
+            yield name, self.optimizer.full_state(parameter)
 
-    def restore(self, read: Callable[[str, str], Tensor]) -> None:
+    def load_parameter_states(self, read: Callable[[str, str], Tensor]) -> None:
         for name, parameter in self._trained.items():
-            self.optimizer.put(parameter, {kind: read(kind, name) for kind in KINDS})
+            self.optimizer.load_state(parameter, {kind: read(kind, name) for kind in STATE_KINDS})
 
-    def weights(self) -> dict[str, Tensor]:
+    def full_weights(self) -> dict[str, Tensor]:
         return dict(self.model.state_dict()) if self._world.first else {}

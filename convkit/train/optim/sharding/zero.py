@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO: stage 2 shares out gradients and moments, stage 3 weights too."""
+"""DeepSpeed ZeRO: stage 2 shards gradients and moments, stage 3 also weights."""
 
 import logging
 import warnings
@@ -12,11 +12,11 @@ from convkit.train.config import Config
 from convkit.train.distributed.world import BUCKET, World
 from convkit.train.optim.adamw import make_optimizer
 from convkit.train.optim.sharding.base import MOMENTS
-from convkit.train.setup.precision import LossScale
+from convkit.train.setup.precision import LossScaler
 
 
 class Zero:
-    """DeepSpeed's engine, which updates where the loop says and not where it counts itself."""
+    """DeepSpeed's engine at stage 2; the trainer decides when it updates."""
 
     name = "--deepspeed zero2"
     requires_lockstep = True
@@ -26,7 +26,7 @@ class Zero:
         self.model, self._world = model, world
         self._engine = _engine(model, config, world, self.stage)
         self._optimizer = self._engine.optimizer
-        self.scale = LossScale(config, world.device)
+        self.scale = LossScaler(config, world.device)
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def forward(self, **batch: Any) -> Any:
@@ -34,17 +34,17 @@ class Zero:
 
     def backward(self, loss: Tensor, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(last)
-        # DeepSpeed takes the mean over processes, but what each adds is a part of the global batch's mean already.
+        # DeepSpeed averages over ranks, but the loss of each rank is already divided by the global batch.
         self._engine.backward(loss * self._world.size)
 
-    def watch(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
+    def hook_gradient(self, parameter: nn.Parameter, note: Callable[[Tensor], None]) -> RemovableHandle:
         handle: RemovableHandle = parameter.register_hook(note)  # type: ignore[no-untyped-call]
         return handle
 
     def clip(self, max_norm: float) -> float:
-        """It only looks: DeepSpeed clips as it updates, by the norm that it was told at the start."""
+        """Return the gradient norm; DeepSpeed clips in its update, to the norm in its options."""
         norm = float(self._optimizer.scaled_global_norm())
-        return norm if norm >= 0 else float("nan")  # it marks one that is no number as negative
+        return norm if norm >= 0 else float("nan")  # a negative norm stands for NaN
 
     def update(self, rate: float) -> bool:
         for group in self._optimizer.param_groups:
@@ -52,12 +52,12 @@ class Zero:
         self._engine.step()
         return False
 
-    def forget(self) -> None:
+    def reset_moments(self) -> None:
         for state in self._states():
             for kind in MOMENTS:
                 state[kind].zero_()
 
-    def trained(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def parameter_states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         self._link()
@@ -66,7 +66,7 @@ class Zero:
             moments = {kind: safe_get_full_optimizer_state(parameter, kind) for kind in MOMENTS[1:]}
             yield name, {"weight": safe_get_full_fp32_param(parameter), "step": step.clone(), **moments}
 
-    def restore(self, read: Callable[[str, str], Tensor]) -> None:
+    def load_parameter_states(self, read: Callable[[str, str], Tensor]) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         self._link()
@@ -78,8 +78,8 @@ class Zero:
                 safe_set_full_optimizer_state(parameter, read(kind, name).to(self._world.device), kind)
         self._set_step(read)
 
-    def weights(self) -> dict[str, Tensor]:
-        # Copies: parameters are windows into one flat tensor, which no file of tensors takes.
+    def full_weights(self) -> dict[str, Tensor]:
+        # Copies: parameters are views of one flat tensor, which safetensors refuses.
         return {name: t.cpu().clone() for name, t in self.model.state_dict().items()} if self._world.first else {}
 
     def _states(self) -> Iterator[dict[str, Tensor]]:
@@ -91,7 +91,7 @@ class Zero:
             state["step"].copy_(step)
 
     def _link(self) -> None:
-        """Show each parameter its moments: DeepSpeed does so after the first group's first update, for all groups."""
+        """Link each parameter to its moments: DeepSpeed does so only after the first update of the first group."""
         self._optimizer._hp_optimizer_states_linked = False
         self._optimizer._lazy_init_hp_params_optimizer_state()
 
@@ -102,7 +102,7 @@ def _engine(model: Any, config: Config, world: World, stage: int) -> Any:
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
     if world.device.type == "cpu":
-        # It would compile a kernel of its own that adds in another order; gloo is there.
+        # Its own kernel would have to be compiled, and sums in another order; gloo is available.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     engine, *_ = deepspeed.initialize(
         model=model.to(world.device),
@@ -118,7 +118,7 @@ def _options(config: Config, stage: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.max_grad_norm,
-        # Ours is torch's AdamW, but DeepSpeed knows its optimizers by the very class.
+        # The optimizer is a subclass of torch's AdamW, but DeepSpeed recognises only exact classes.
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": stage,
@@ -126,7 +126,7 @@ def _options(config: Config, stage: int) -> dict[str, Any]:
             "allgather_bucket_size": BUCKET,
             "stage3_param_persistence_threshold": 0,
         },
-        # Only what is computed: gradients are added up in the type of their weights.
+        # Autocast for computations only: gradients are reduced in the dtype of their weights.
         "torch_autocast": {
             "enabled": config.precision == "bfloat16",
             "dtype": "bfloat16",
