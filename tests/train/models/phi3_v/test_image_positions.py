@@ -44,6 +44,6 @@ def test_precomputed_image_positions_equal_those_found_by_the_model(dataset: Pat
 def test_image_positions_that_do_not_match_the_images_are_an_error(dataset: Path, family: Phi3VFamily) -> None:
     trainer, packs = runs.parts(runs.config(dataset, family.directory, dataset), family)
     batch = packs.batch((0,))
-    batch["image_token_indices"] = batch["image_places"][:-1]
+    batch["image_token_indices"] = batch["image_token_indices"][:-1]
     with pytest.raises(ConvkitError, match=r"placeholders for .* image tokens, but the images make"):
         trainer.forward_backward(batch, 1, last=True)
