@@ -1,19 +1,19 @@
-"""The `convkit` command, and `python -m convkit`.
+"""The `convkit` command, also available as `python -m convkit`.
 
-Worker processes import the main module again: it must cost nothing until it is run.
+Worker processes import the main module again, so it imports nothing heavy before it runs.
 """
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line from the terminal."""
     import signal
 
-    usual = signal.getsignal(signal.SIGINT)
-    if usual == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to clean up yet, and nobody wants a traceback
+    handler = signal.getsignal(signal.SIGINT)
+    if handler == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to clean up yet, so end without a traceback
     from convkit.cli import main as run
 
-    signal.signal(signal.SIGINT, usual)
+    signal.signal(signal.SIGINT, handler)
     run()
 
 

@@ -1,10 +1,11 @@
-"""The command line: one thin file a command. Nothing heavy is imported before a command runs."""
+"""The command line: one small module per command, with heavy imports inside the commands."""
 
 import errno
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from convkit import __version__
 from convkit.cli.bench import app as bench_app
@@ -24,9 +25,47 @@ from convkit.cli.train import command as train_command
 from convkit.cli.validate import validate
 from convkit.errors import ConvkitError
 
+SUMMARIES = {
+    "Data": {
+        "convert": "Convert images, videos or a published dataset to chat rows.",
+        "split": "Divide a dataset into new splits without data leakage.",
+        "validate": "Check every row and image of a dataset, and write a receipt.",
+        "rule": "Explain one rule of convkit validate, or list all rules.",
+        "schema": "Print the JSON Schema of rows, manifests or reports.",
+        "stats": "Show the turns, image sizes and token counts of a dataset.",
+    },
+    "Model": {
+        "train": "Fine-tune a vision-language model on a validated dataset.",
+        "evaluate": "Generate answers for every turn of a split and score them.",
+        "score": "Score a predictions file, or compare two of them.",
+        "report": "Write an HTML report of a training run or an evaluation.",
+        "inspect": "Show the tokens, labels and images a model sees of a row.",
+        "merge": "Merge a LoRA adapter into the weights of its model.",
+        "init-vlm": "Create a VLM from a language model and a new vision tower.",
+    },
+    "Tools": {
+        "bench": "Measure the throughput of training and data loading.",
+    },
+}
+"""One-line summaries of all commands by section, in the order in which people use them."""
+
+
+class Commands(TyperGroup):
+    """The commands, listed by section and with whole summaries."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the command names in the order of `SUMMARIES`."""
+        return [name for summaries in SUMMARIES.values() for name in summaries]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one section of the help per stage of the work."""
+        for section, summaries in SUMMARIES.items():
+            with formatter.section(section):
+                formatter.write_dl([(f"{name:8}", summary) for name, summary in summaries.items()])
+
 
 def underscores(option: str) -> str:
-    """Options are spelled with underscores, as in the recipe, and taken with dashes as well."""
+    """Return the spelling of an option with underscores, as in the recipe; dashes are accepted as well."""
     return option.replace("-", "_")
 
 
@@ -34,7 +73,8 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "token_normalize_func": under
 
 app = typer.Typer(
     name="convkit",
-    help="Compile, prove and report vision-language conversation data.",
+    cls=Commands,
+    help="Convert, check and fine-tune on image and video chat datasets.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # plain help: rich alone would cost half of the start-up time
@@ -43,22 +83,22 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 app.add_typer(convert_app, name="convert")
-app.command("evaluate")(evaluate)
+app.command()(evaluate)
 app.command("init-vlm")(init_vlm)
 app.command()(inspect)
 app.command()(merge)
 app.command()(report)
+app.command()(rule)
+app.command()(schema)
 app.command()(score)
 app.command()(split)
 app.command()(stats)
 app.command("train", cls=SectionedCommand)(train_command())
 app.command()(validate)
-app.command()(rule)
-app.command()(schema)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"convkit {__version__}")
         raise typer.Exit
 
@@ -66,21 +106,21 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _global(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line; what a user can cause ends in one paragraph and exit code 2, never in a traceback."""
+    """Run the command line; an error that a user can cause is one paragraph and exit code 2, never a traceback."""
     try:
         app()
     except ConvkitError as error:
         _fail(str(error))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail("the disk is full. What is done so far is kept: make room and run the same command again.")
+            _fail("the disk is full. The work so far is kept: free some space and run the same command again.")
         remedy = (
             "Choose another name" if isinstance(error, FileExistsError) else "Check that it exists and is accessible"
         )

@@ -1,4 +1,4 @@
-"""`convkit convert NAME`: a command for each converter, made from its options."""
+"""`convkit convert NAME`: one command per converter, generated from its options."""
 
 import inspect
 import signal
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from convkit.schema import Manifest
 
 Parameters = dict[str, tuple[Any, Any]]
-"""Annotation and default by name."""
+"""The annotation and default of each parameter by name."""
 
+OutDir = Annotated[
+    Path, typer.Option("--out_dir", help="The dataset directory to write; new, empty, or of an interrupted run.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Worker processes (default: CPU count; 0 runs in-process).")
+]
 COMMON: Parameters = {
-    "out_dir": (
-        Annotated[Path, typer.Option("--out_dir", help="The dataset directory to write; new, or interrupted before.")],
-        inspect.Parameter.empty,
-    ),
-    "workers": (
-        Annotated[int | None, typer.Option("--workers", min=0, help="Processes. Default: one a processor; 0: none.")],
-        None,
-    ),
+    "out_dir": (OutDir, inspect.Parameter.empty),
+    "workers": (Workers, None),
     "on_error": (
         Annotated[
             Literal["quarantine", "fail"],
-            typer.Option("--on_error", help="What to do with an item that cannot become a row."),
+            typer.Option("--on_error", help="How to treat an item that cannot become a row."),
         ],
         "quarantine",
     ),
@@ -35,16 +35,16 @@ COMMON: Parameters = {
 
 
 class Converters(TyperGroup):
-    """The commands are the converters' names; a converter is imported when its command is asked for."""
+    """A command per converter; a converter is imported only when its command runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """All names."""
+        """Return the names of all converters."""
         from convkit.converters import available_converters
 
         return list(available_converters())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of one converter; None if there is none of the name."""
+        """Return the command of one converter, None if no converter has this name."""
         from convkit.converters import available_converters, load_converter
 
         name = next((n for n in available_converters() if n.replace("_", "-") == cmd_name.replace("_", "-")), None)
@@ -55,7 +55,7 @@ class Converters(TyperGroup):
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Name the known converters where an unknown one is asked for."""
+        """Refuse an unknown converter with the names of the known ones."""
         if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             from convkit.converters import load_converter
 
@@ -63,7 +63,7 @@ class Converters(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The table, without importing its converters."""
+        """Write the list of converters without importing them."""
         from convkit.converters import available_converters
 
         with formatter.section("Converters"):
@@ -72,15 +72,16 @@ class Converters(TyperGroup):
 
 app = typer.Typer(
     cls=Converters,
-    help="Convert a source into a checked dataset directory. Interrupted at any instant, the same command goes on.",
+    help="Convert a source into a dataset directory. After an interrupt, run the same command again to resume.",
+    subcommand_metavar="CONVERTER [OPTIONS]",
     no_args_is_help=True,
     invoke_without_command=True,
     rich_markup_mode=None,
 )
 
 
-def _list(wanted: bool) -> None:
-    if wanted:
+def _list(requested: bool) -> None:
+    if requested:
         from convkit.converters import available_converters
 
         entries = available_converters()
@@ -98,11 +99,11 @@ def _convert(
 
 
 def _command(converter: "type[Converter[Any]]") -> Any:
-    """A function whose signature has the common options and the converter's own."""
+    """Return a function with a parameter per common option and per option of the converter."""
 
     def command(**values: Any) -> None:
         common = {name: values.pop(name) for name in ("source", "max_errors", *COMMON)}
-        _run(converter, _options(converter, values), **common)
+        run_conversion(converter, _options(converter, values), **common)
 
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
@@ -120,8 +121,8 @@ def _command(converter: "type[Converter[Any]]") -> Any:
 
 def _source(converter: "type[Converter[Any]]") -> Parameters:
     default = converter.default_source
-    note = f" Default: {default}" if default else ""
-    option = typer.Option("--source", help=f"A folder or archive.{note}")
+    note = f" (default: {default})" if default else ""
+    option = typer.Option("--source", help=f"A local folder or archive{note}.")
     return {
         "source": (Annotated[str | None, option], None)
         if default
@@ -135,8 +136,8 @@ def _max_errors(converter: "type[Converter[Any]]") -> Parameters:
     expected = converter.expected_missing
     default = f"{DEFAULT_COUNT}" + (f", or {expected:.0%} if that is more" if expected else "")
     help_text = (
-        f"Stop when more than this is quarantined: a number, or a share such as 5%. Default: {default}. "
-        "Given, it also says that so much is expected: exit code 0."
+        "Stop if more than this is quarantined: a number, or a share such as 5% "
+        f"(default: {default}). If given, quarantined items do not cause exit code 1."
     )
     return {"max_errors": (Annotated[str | None, typer.Option("--max_errors", help=help_text)], None)}
 
@@ -144,7 +145,7 @@ def _max_errors(converter: "type[Converter[Any]]") -> Parameters:
 def _parameters(options: "type[Options]") -> Parameters:
     found: Parameters = {}
     for name, field in options.model_fields.items():
-        # Tuples are spelled as one argument with commas; the model takes them apart.
+        # A tuple is one comma-separated argument, which the model splits.
         is_tuple = get_origin(field.annotation) is tuple
         annotation, default = (str, "") if is_tuple else (field.annotation, field.default)
         option = typer.Option(
@@ -169,7 +170,7 @@ def _options(converter: "type[Converter[Any]]", values: dict[str, Any]) -> "Opti
         raise ConvkitError(f"{problems}. See: convkit convert {converter.name} --help") from error
 
 
-def _run(
+def run_conversion(
     converter: "type[Converter[Any]]",
     options: "Options",
     out_dir: Path,
@@ -178,43 +179,51 @@ def _run(
     on_error: Literal["quarantine", "fail"],
     max_errors: str | None,
 ) -> None:
+    """Convert, print the summary, and exit with 1 if anything was quarantined without `--max_errors`."""
     from convkit import layout
     from convkit.convert.error_budget import Budget, Policy
     from convkit.convert.run import convert
     from convkit.utils.progress import progress_bar
 
     if (out_dir / layout.MANIFEST).exists():
-        typer.echo(f"{out_dir} is complete already; checking that it is this data set.", err=True)
+        typer.echo(f"{out_dir} is already complete; checking that it holds this dataset.", err=True)
     budget = None if max_errors is None else Budget.parse(max_errors)
     try:
-        _take_interrupts()
+        _handle_interrupts()
         manifest = convert(
-            converter, source, options, out_dir, workers=workers, policy=Policy(on_error, budget), bars=progress_bar
+            converter,
+            source,
+            options,
+            out_dir,
+            workers=workers,
+            policy=Policy(on_error, budget),
+            progress_bars=progress_bar,
         )
     except KeyboardInterrupt:
-        typer.echo("convkit: interrupted. Run the same command again to go on.", err=True)
+        typer.echo("convkit: interrupted. Run the same command again to resume.", err=True)
         raise typer.Exit(130) from None
     typer.echo(_summary(manifest, out_dir))
-    if (out_dir / layout.QUARANTINE).exists() and max_errors is None:
-        raise typer.Exit(1)
+    if (quarantine := out_dir / layout.QUARANTINE).exists():
+        typer.echo(_quarantine_summary(quarantine, manifest, accepted=max_errors is not None))
+        if max_errors is None:
+            raise typer.Exit(1)
 
 
-def _take_interrupts() -> None:
-    """A scheduler's signal is an interrupt like that from the keyboard, which a background job goes on ignoring."""
+def _handle_interrupts() -> None:
+    """Treat SIGTERM like Ctrl-C; a background job that ignores SIGINT still ignores it."""
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    """Stop at the first; people press Ctrl-C twice, and the second would only disturb the ending, which is short."""
+    """Stop at the first interrupt, and ignore later ones while the conversion ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _summary(manifest: "Manifest", out_dir: Path) -> str:
-    from convkit import layout
     from convkit.reporters.table import table
 
     done = manifest.accounting
@@ -224,6 +233,20 @@ def _summary(manifest: "Manifest", out_dir: Path) -> str:
     rows = [[name, f"{s.rows:,}", f"{s.turns:,}", f"{s.images:,}"] for name, s in manifest.splits.items()]
     lines.append(table(["split", "rows", "turns", "images"], rows))
     lines += ["", f"{done.media_files:,} media files, {done.media_bytes / 1e6:,.1f} MB in {out_dir}"]
-    if (out_dir / layout.QUARANTINE).exists():
-        lines.append(f"what was quarantined, and why: {out_dir / layout.QUARANTINE}")
+    return "\n".join(lines)
+
+
+def _quarantine_summary(path: Path, manifest: "Manifest", *, accepted: bool) -> str:
+    """Describe what was quarantined, and why the exit code is 1 unless that was accepted."""
+    from convkit.convert.error_budget import RejectSummary
+    from convkit.reporters.words import printable
+
+    rejects = RejectSummary.read(path)
+    lines = [f"quarantined: {printable(rejects.describe())}", f"all quarantined entries, with reasons: {path}"]
+    if not accepted:
+        entries = "1 entry" if rejects.entries == 1 else f"{rejects.entries:,} entries"
+        lines.append(
+            f"exit code 1, because {entries} of the source could not be converted. "
+            f"To accept this, pass --max_errors {manifest.accounting.quarantined}."
+        )
     return "\n".join(lines)

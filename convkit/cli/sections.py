@@ -1,4 +1,4 @@
-"""Help of a command with many options, in sections."""
+"""Sections in the help of a command with many options."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ from typer.core import TyperCommand
 
 
 class SectionedCommand(TyperCommand):
-    """Options of one `rich_help_panel` stand together, though rich has no part in it."""
+    """A command whose help groups options by their `rich_help_panel`, without using rich."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections in the order of their first options."""

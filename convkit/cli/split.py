@@ -1,9 +1,11 @@
-"""`convkit split DATA`: other splits of a data set, without separating what belongs together."""
+"""`convkit split DATA`: new splits of a dataset, without separating rows that belong together."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from convkit.cli.convert import OutDir, Workers
 
 
 def split(
@@ -11,33 +13,29 @@ def split(
         Path,
         typer.Argument(metavar="DATA", help="A dataset directory.", exists=True, file_okay=False),
     ],
-    out_dir: Annotated[
-        Path, typer.Option("--out_dir", help="The dataset directory to write; new, or interrupted before.")
-    ],
+    out_dir: OutDir,
     ratios: Annotated[
         str, typer.Option("--ratios", help="The new splits and their shares: train=0.8,val=0.1,test=0.1.")
     ],
-    seed: Annotated[int, typer.Option("--seed", help="Decides which rows go where.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the assignment of rows to splits.")] = 0,
     stratify: Annotated[
-        bool, typer.Option("--stratify/--no_stratify", help="Give every split its share of each answer.")
+        bool, typer.Option("--stratify/--no_stratify", help="Keep the share of each answer equal in all splits.")
     ] = True,
     splits: Annotated[
-        str, typer.Option("--splits", help="Splits to pool, separated by commas. Default: all that have answers.")
+        str, typer.Option("--splits", help="Splits to pool, comma-separated (default: all that have answers).")
     ] = "",
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link images instead of copying them, where possible.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes. Default: one a processor; 0: none.")
-    ] = None,
+    workers: Workers = None,
 ) -> None:
-    """Split a data set anew: rows of one group, and rows that show equal images, stay together.
+    """Divide a dataset into new splits; rows with equal groups or images stay together.
 
-    Ids and image paths stay as they are, so a path may name the split that its row once had.
+    Row ids and image paths do not change, so a path may contain the name of the row's former split.
     """
     from pydantic import ValidationError
 
-    from convkit.cli.convert import _run
+    from convkit.cli.convert import run_conversion
     from convkit.errors import ConvkitError
     from convkit.split import Split, SplitOptions
 
@@ -50,4 +48,4 @@ def split(
         raise ConvkitError(
             f"--{first['loc'][0]} {ratios}: {first['msg'].removeprefix('Value error, ')}. See: convkit split --help"
         ) from error
-    _run(Split, options, out_dir, str(data), workers, "fail", None)
+    run_conversion(Split, options, out_dir, str(data), workers, "fail", None)

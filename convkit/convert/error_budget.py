@@ -1,30 +1,37 @@
-"""How many items may be quarantined before a conversion stops."""
+"""Limits on how much may be quarantined, and the account of what was."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from convkit.converters.base import Converter
-from convkit.errors import ConvkitError
+from pydantic_core import from_json
+
+from convkit.converters.base import Converter, Reject
+from convkit.errors import ConvkitError, DatasetError
 
 OnError = Literal["quarantine", "fail"]
 
 
 DEFAULT_COUNT = 100
+MIN_READ_FOR_SHARE = 1000
+"""Units that must be read before a share can stop a conversion."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be quarantined before the conversion stops: a number, a share of what was read, or the larger."""
+    """The most that may be quarantined: a number, a share of what was read, or the larger of both."""
 
     count: int = 0
     share: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Read `100` or `5%`.
+        """Parse a number such as `100` or a share such as `5%`.
 
         Raises:
-            ConvkitError: it is neither.
+            ConvkitError: the text is neither.
         """
         try:
             budget = cls(share=float(text[:-1]) / 100) if text.endswith("%") else cls(count=int(text))
@@ -35,19 +42,63 @@ class Budget:
         return budget
 
     def exceeded(self, errors: int, read: int, *, complete: bool) -> bool:
-        """A share is judged on a thousand or more, or at the end."""
-        return errors > max(self.count, self.share * (read if complete else max(read, 1000)))
+        """Return whether the conversion must stop; a share counts from `MIN_READ_FOR_SHARE` units on, or at the end."""
+        return errors > max(self.count, self.share * (read if complete else max(read, MIN_READ_FOR_SHARE)))
 
 
 def default_budget(converter: type[Converter[Any]]) -> Budget:
-    """Where nobody says how much may be quarantined."""
+    """Return the budget of a conversion without `--max_errors`."""
     return Budget(DEFAULT_COUNT, converter.expected_missing)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What to do about items that cannot become rows."""
+    """How to treat items that cannot become rows."""
 
     on_error: OnError = "quarantine"
     budget: Budget | None = None
-    """None: `default_budget` of the converter."""
+    """None: use `default_budget` of the converter."""
+
+
+class RejectSummary:
+    """The rejects of a conversion: how many per rule, and the first of each rule."""
+
+    def __init__(self, rejects: Iterable[Reject] = ()) -> None:
+        self.units = 0
+        self.entries = 0
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, Reject] = {}
+        for reject in rejects:
+            self.add(reject)
+
+    @classmethod
+    def read(cls, path: Path) -> "RejectSummary":
+        """Summarize a quarantine file.
+
+        Raises:
+            DatasetError: the file was changed.
+        """
+        with path.open("rb") as file:
+            try:
+                return cls(Reject(**from_json(line)) for line in file)
+            except (ValueError, TypeError) as error:
+                raise DatasetError(
+                    f"{path} is damaged. Restore it, or remove the directory and convert again."
+                ) from error
+
+    def add(self, reject: Reject) -> None:
+        """Add one reject; one that holds no units, such as an empty class folder, is still listed."""
+        self.units += reject.units
+        self.entries += 1
+        self._counts[reject.rule] += max(reject.units, 1)
+        self._first.setdefault(reject.rule, reject)
+
+    def describe(self) -> str:
+        """Return the counts per rule, with the first reject of the three most frequent rules."""
+        rules = self._counts.most_common()
+        parts = [
+            f"{count} x {rule} (first: {self._first[rule].address}: {self._first[rule].reason})."
+            for rule, count in rules[:3]
+        ]
+        parts += [f"{count} x {rule}." for rule, count in rules[3:]]
+        return " ".join(parts)

@@ -1,4 +1,4 @@
-"""The end of a conversion: the journal becomes row files, quarantine and manifest."""
+"""Finish a conversion: turn the journal into row files, quarantine and manifest."""
 
 import hashlib
 import os
@@ -6,40 +6,40 @@ import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
 
 from convkit import layout
-from convkit.convert.journal import Journal, Outcome, Written
+from convkit.convert.journal import Outcome, Written
+from convkit.convert.output_dir import OutputDirectory
 from convkit.converters.base import Converter, Exclude, Reject
 from convkit.schema import Accounting, ConverterInfo, Manifest, SourceInfo, Split
 from convkit.sources import Source
 from convkit.utils.files import AtomicFile, sync_folder, write_atomic
 
 
-def finish(
-    converter: Converter[Any], source: Source, journal: Journal, fingerprint: str, out_dir: Path, work: Path
-) -> Manifest:
+def finalize(converter: Converter[Any], source: Source, fingerprint: str, output: OutputDirectory) -> Manifest:
     """Write everything but the media; the manifest comes last and makes the directory complete.
 
-    Killed at any instant and called again, it writes the same files again.
+    If it is killed and called again, it writes the same files again.
     """
     accounting = _Accounting()
     with ThreadPoolExecutor(1) as pool, ExitStack() as files:
-        synced = pool.submit(os.sync)  # one wait for all the media, instead of one for each, while rows are written
+        synced = pool.submit(os.sync)  # one sync for all media, which runs while the rows are written
         splits: dict[str, _SplitWriter] = {}
         quarantine = None
-        for outcome in journal.read():
+        for outcome in output.journal.read():
             accounting.add(outcome)
             if isinstance(outcome, Written):
                 if outcome.split not in splits:
-                    path = out_dir / layout.split_file(converter.dataset_name, outcome.split)
-                    splits[outcome.split] = _SplitWriter(files.enter_context(closing(AtomicFile(path, work))))
+                    path = output.path / layout.split_file(converter.dataset_name, outcome.split)
+                    splits[outcome.split] = _SplitWriter(files.enter_context(closing(AtomicFile(path, output.work))))
                 splits[outcome.split].add(outcome)
             elif isinstance(outcome, Reject):
-                quarantine = quarantine or files.enter_context(closing(AtomicFile(out_dir / layout.QUARANTINE, work)))
+                quarantine = quarantine or files.enter_context(
+                    closing(AtomicFile(output.path / layout.QUARANTINE, output.work))
+                )
                 quarantine.write(to_json(outcome) + b"\n")
         summary = {name: split.commit() for name, split in splits.items()}
         if quarantine:
@@ -54,14 +54,14 @@ def finish(
         source=SourceInfo(name=source.name, bytes=source.bytes, fingerprint=fingerprint),
         accounting=accounting.total(converter.unit),
     )
-    write_atomic(out_dir / layout.MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n", work)
-    shutil.rmtree(work, ignore_errors=True)  # another run may be looking for its lock there; it removes the rest
-    sync_folder(out_dir)
+    write_atomic(output.manifest, manifest.model_dump_json(indent=2).encode() + b"\n", output.work)
+    shutil.rmtree(output.work, ignore_errors=True)  # another run may be trying to lock it; that run removes the rest
+    sync_folder(output.path)
     return manifest
 
 
 class _SplitWriter:
-    """One split's row file, counted and digested as it is written."""
+    """The row file of one split, counted and hashed while it is written."""
 
     def __init__(self, file: AtomicFile) -> None:
         self._file = file
@@ -84,7 +84,7 @@ class _SplitWriter:
 
 
 class _Accounting:
-    """Where every unit went, summed over the journal."""
+    """The units read, written, quarantined and excluded, summed over the journal."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

@@ -1,8 +1,8 @@
-"""The journal of an unfinished conversion: what became of each entry of the source, in order.
+"""The journal of an unfinished conversion: the outcomes of each entry of the source, in order.
 
-One JSON line an entry, written after its media are in place. A run that was killed leaves a journal whose last line
-may be torn; it is cut, and the conversion goes on behind it. Each line carries a digest chained over all entries so
-far, so a source that changed in between is noticed at the first entry that differs.
+Each entry is one JSON line, written after its media are in place. A killed run leaves a journal whose last line may be
+incomplete. That line is cut off, and the conversion resumes after the line before it. Each line holds a digest chained
+over all entries so far. A source that changed in between is therefore detected at the first entry that differs.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ SYNC_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Written:
-    """An item, or what of it belongs to a split, that became rows."""
+    """An item, or one record of it, that became rows."""
 
     split: str
     lines: tuple[str, ...]
-    """The rows as JSON."""
+    """The rows as JSON lines."""
     ids: tuple[str, ...]
     turns: int
     images: int
     media: tuple[tuple[str, int], ...]
-    """(image path, bytes) of each file that it brings; in the journal, without what an earlier item brought."""
+    """(image path, bytes) of each new file; the journal omits files that an earlier item wrote."""
     notes: tuple[str, ...]
     units: int
 
@@ -43,13 +43,13 @@ _KINDS: dict[str, type[Outcome]] = {"written": Written, "reject": Reject, "exclu
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
-def chain(previous: str, entry: Entry) -> str:
-    """The digest of all entries up to this one."""
+def extend_digest(previous: str, entry: Entry) -> str:
+    """Return the digest of all entries up to this one."""
     return hashlib.sha256(f"{previous}{entry!r}".encode(errors="surrogateescape")).hexdigest()
 
 
 class Journal:
-    """An append-only file of (digest, outcomes), one line an entry of the source."""
+    """An append-only file of (digest, outcomes), one line per entry of the source."""
 
     def __init__(self, path: Path, images: Path) -> None:
         self.path = path
@@ -58,14 +58,17 @@ class Journal:
         self._synced = time.monotonic()
 
     def has_rows(self) -> bool:
-        """Whether anything in it became a row."""
+        """Return whether any entry became a row."""
         return any(isinstance(outcome, Written) for _, (_, outcomes) in self._lines() for outcome in outcomes)
 
     def recover(self) -> Iterator[tuple[str, tuple[Outcome, ...]]]:
-        """Give what is sound, and cut the file behind it: a torn line, or media that a power failure took."""
+        """Yield the intact entries, then truncate the file after them.
+
+        The first entry that is not intact has an incomplete line, or media that a power failure lost.
+        """
         position = 0
         for size, (digest, outcomes) in self._lines():
-            if not all(map(self._in_place, outcomes)):
+            if not all(map(self._media_complete, outcomes)):
                 break
             position += size
             yield digest, outcomes
@@ -73,7 +76,7 @@ class Journal:
             os.truncate(self.path, position)
 
     def _lines(self) -> Iterator[tuple[int, tuple[str, tuple[Outcome, ...]]]]:
-        """The length of each line and what it says, up to the first that is torn."""
+        """Yield the length and the content of each line, up to the first incomplete one."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -82,13 +85,13 @@ class Journal:
                     return
                 yield len(line), parsed
 
-    def _in_place(self, outcome: Outcome) -> bool:
+    def _media_complete(self, outcome: Outcome) -> bool:
         return not isinstance(outcome, Written) or all(_has_size(self._images / p, n) for p, n in outcome.media)
 
     def append(self, digest: str, outcomes: tuple[Outcome, ...]) -> None:
-        """Add one entry; it survives the process at once, and the machine within seconds."""
+        """Append one entry; it survives a killed process at once, and a power failure after `SYNC_SECONDS`."""
         if self._file is None:
-            import jsonlines  # here: workers need the outcomes alone
+            import jsonlines  # imported here, because workers need only the outcome classes
 
             self._file = self.path.open("ab")
             self._writer = jsonlines.Writer(cast(Any, self._file), dumps=to_json)
@@ -99,16 +102,16 @@ class Journal:
             self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Close the file; reading goes on being possible."""
+        """Close the file; `read` still works afterwards."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def read(self) -> Iterator[Outcome]:
-        """All outcomes, in order.
+        """Yield all outcomes in order.
 
         Raises:
-            DatasetError: the journal was changed by somebody else.
+            DatasetError: another process changed the journal.
         """
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):

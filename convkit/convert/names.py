@@ -1,7 +1,7 @@
-"""Who has which name: row ids and image paths are given out once, in the order of the source.
+"""Registry of names: each row id and image path is given to one item, in the order of the source.
 
-Workers leave media in the scratch folder; only what keeps its names is moved into the product. So an item that is
-rejected leaves nothing behind, and no image is ever replaced by another one's.
+Workers leave media in the scratch folder, and only media whose names were reserved are moved into the dataset. A
+rejected item therefore leaves no files, and no image replaces another.
 """
 
 import filecmp
@@ -10,18 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from convkit.convert.batch import Converted, apart
 from convkit.convert.journal import Outcome, Written
+from convkit.convert.worker import StagedOutcome
 from convkit.converters.base import Reject
 from convkit.utils.digests import DigestSet
 from convkit.utils.files import move
 
 RECENT = 2**16
-"""Names that are kept in a set of Python, in some 80 bytes each."""
+"""The most names kept in a Python set, at some 80 bytes each."""
 
 
-class Names:
-    """A set of names, as hashes: the latest as Python has them, all before in eight bytes each."""
+class NameSet:
+    """A set of names, stored as hashes: recent ones in a Python set, older ones in eight bytes each."""
 
     def __init__(self) -> None:
         self._recent: set[int] = set()
@@ -30,11 +30,11 @@ class Names:
     def __bool__(self) -> bool:
         return bool(self._recent) or len(self._older) > 0
 
-    def recall(self, names: Iterable[str]) -> None:
-        """Look names up among the older ones, many at once; to be called before `taken` is asked about them."""
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Copy those names that are among the older ones to the recent ones; call it before any other question."""
         if len(self._recent) <= RECENT and not len(self._older):
             return
-        import numpy as np  # here: small conversions do without
+        import numpy as np  # imported here, because small conversions do not need it
 
         if len(self._recent) > RECENT:
             self._older.add(np.fromiter(self._recent, np.int64).view(np.uint64))
@@ -43,66 +43,72 @@ class Names:
         self._recent.update(hashes[self._older.contains(hashes.view(np.uint64))].tolist())
 
     def taken(self, names: Iterable[str]) -> list[str]:
-        """Those that are taken already, in order."""
+        """Return the names that are in the set, in order."""
         return [name for name in names if hash(name) in self._recent]
 
-    def free(self, names: Sequence[str]) -> bool:
-        """Whether none is taken, nor there twice."""
+    def all_free(self, names: Sequence[str]) -> bool:
+        """Return whether the names differ from each other and none is in the set."""
         hashes = set(map(hash, names))
         return len(hashes) == len(names) and self._recent.isdisjoint(hashes)
 
     def add(self, names: Iterable[str]) -> None:
-        """Take them."""
+        """Add names to the set."""
         self._recent.update(map(hash, names))
 
 
-class Claims:
-    """The names taken so far."""
+class NameRegistry:
+    """The row ids and image paths that are in use.
+
+    Args:
+        images: the folder that image paths are relative to.
+    """
 
     def __init__(self, images: Path) -> None:
         self._images = os.fspath(images)
-        self._ids = Names()
-        self._media = Names()
+        self._ids = NameSet()
+        self._media = NameSet()
 
     @property
-    def rows(self) -> bool:
-        """Whether there is any."""
+    def has_rows(self) -> bool:
+        """True if any row id is in use."""
         return bool(self._ids)
 
-    def take(self, outcome: Outcome) -> None:
-        """Note the names of an outcome that has them already."""
-        self._recall(*_names([outcome]))
+    def restore(self, outcome: Outcome) -> None:
+        """Register the names of an outcome from the journal."""
+        self._prefetch(*_names([outcome]))
         self._add(outcome)
 
-    def settle(self, parts: Sequence[Converted], address: str) -> tuple[Outcome, ...]:
-        """Put the media of an item's outcomes in place, or reject those of which something else has a name.
+    def reserve(self, parts: Sequence[StagedOutcome], address: str) -> tuple[Outcome, ...]:
+        """Reserve the names of an item's outcomes and move their media into place.
+
+        An outcome whose names are in use becomes a `Reject`.
 
         Args:
-            address: where the item stands in the source.
+            address: the position of the item in the source.
 
         Returns:
-            What the journal is to hold: of the media, those that no earlier outcome has brought.
+            The outcomes for the journal; their media are those that no earlier outcome wrote.
         """
         ids, media = _names([part.outcome for part in parts])
-        self._recall(ids, media)
-        if self._ids.free(ids) and self._media.free(media):
-            return tuple(self._placed(part) for part in parts)
-        return tuple(self._settle(part, address) for part in apart(parts))
+        self._prefetch(ids, media)
+        if self._ids.all_free(ids) and self._media.all_free(media):
+            return tuple(self._place(part) for part in parts)
+        return tuple(self._resolve(part, address) for part in parts)
 
-    def _recall(self, ids: Sequence[str], media: Sequence[str]) -> None:
-        self._ids.recall(ids)
-        self._media.recall(media)
+    def _prefetch(self, ids: Sequence[str], media: Sequence[str]) -> None:
+        self._ids.prefetch(ids)
+        self._media.prefetch(media)
 
     def _add(self, outcome: Outcome) -> None:
         ids, media = _names([outcome])
         self._ids.add(ids)
         self._media.add(media)
 
-    def _settle(self, converted: Converted, address: str) -> Outcome:
-        outcome = converted.outcome
+    def _resolve(self, part: StagedOutcome, address: str) -> Outcome:
+        outcome = part.outcome
         if not isinstance(outcome, Written):
             return outcome
-        staged = dict(zip([path for path, _ in outcome.media], converted.staged, strict=True))
+        staged = dict(zip([path for path, _ in outcome.media], part.staged, strict=True))
         present = self._media.taken(staged)
         if conflict := self._conflict(outcome, {path: staged[path] for path in present}):
             _remove(staged.values())
@@ -110,22 +116,22 @@ class Claims:
         if present:
             _remove(staged.pop(path) for path in present)
             outcome = replace(outcome, media=tuple(media for media in outcome.media if media[0] in staged))
-        return self._placed(Converted(outcome, tuple(staged.values())))
+        return self._place(StagedOutcome(outcome, tuple(staged.values())))
 
-    def _placed(self, converted: Converted) -> Outcome:
-        """Give an outcome the names that it asks for."""
-        outcome = converted.outcome
+    def _place(self, part: StagedOutcome) -> Outcome:
+        """Move an outcome's media to their names and register these."""
+        outcome = part.outcome
         if isinstance(outcome, Written):
-            for (path, _), temporary in zip(outcome.media, converted.staged, strict=True):
+            for (path, _), temporary in zip(outcome.media, part.staged, strict=True):
                 move(temporary, f"{self._images}/{path}")
             self._add(outcome)
         return outcome
 
     def _conflict(self, outcome: Written, present: dict[str, str]) -> tuple[str, str] | None:
-        """Rule and reason.
+        """Return rule and reason of a name that something else has; None if all are available.
 
         Args:
-            present: the scratch files of those of its media whose names are taken.
+            present: the scratch files of media whose paths are in use, by path.
         """
         if taken := self._ids.taken(outcome.ids):
             return "duplicate-id", f"an earlier row has its row id {taken[0]}"
@@ -136,7 +142,7 @@ class Claims:
 
 
 def _names(outcomes: Sequence[Outcome]) -> tuple[list[str], list[str]]:
-    """Row ids and image paths of all that became rows."""
+    """Return the row ids and image paths of all outcomes that became rows."""
     written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
     ids = [row_id for outcome in written for row_id in outcome.ids]
     return ids, [path for outcome in written for path, _ in outcome.media]

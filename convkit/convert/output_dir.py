@@ -1,4 +1,4 @@
-"""The output directory of a conversion: whether it is complete, can be gone on with, or is not ours."""
+"""The output directory of a conversion: complete, resumable, empty, or not written by convkit."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from typing import IO, Any
 from pydantic_core import from_json, to_json
 
 from convkit import layout
-from convkit.convert.journal import Journal, chain
+from convkit.convert.journal import Journal, extend_digest
 from convkit.converters.base import Converter, Options
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError
@@ -19,161 +19,213 @@ from convkit.schema import Manifest
 from convkit.sources import Source, source_name
 from convkit.utils.files import write_atomic
 
-JOURNAL = "journal.jsonl"
-JOB = "job.json"
-TRIES = 100
-"""To lock a work directory that other runs remove at the very same instant."""
+LOCK_ATTEMPTS = 100
+"""Attempts to lock a work directory that other runs may remove at the same instant."""
 
 
-def finished(out_dir: Path, converter: type[Converter[Any]], options: Options, source: str | None) -> Manifest | None:
-    """The manifest, if the directory holds this data set already."""
-    if not (out_dir / layout.MANIFEST).exists():
-        return None
-    manifest = Dataset.open(out_dir).manifest
-    made_by = manifest.converter
-    wanted = {"converter": converter.name, "version": converter.version, **options.to_manifest()}
-    found = {"converter": made_by.name, "version": made_by.version, **made_by.options}
-    if source is None:
-        # The name of a default source goes on with its revision or version.
-        address = converter.default_source_for(options) or ""
-        wanted["source"] = address
-        found["source"] = address if manifest.source.name.startswith(address) else manifest.source.name
-    else:
-        path = Path(source)
-        wanted["source"], found["source"] = source_name(path), manifest.source.name
-        wanted["source bytes"], found["source bytes"] = (
-            path.stat().st_size if path.is_file() else None,
-            manifest.source.bytes,
-        )
-    _refuse_other(out_dir, found, wanted, "holds another data set")
-    if source is not None and Path(source).is_dir():
-        fingerprint = reduce(chain, converter(Path(source), options).items(), "")
-        if fingerprint != manifest.source.fingerprint:
+class OutputDirectory:
+    """The output directory of one conversion, with its work directory, journal and lock.
+
+    Args:
+        path: the directory; it may be missing.
+        converter: the class of the requested converter.
+        options: the options of the requested conversion.
+        source: the path given by the user; None for the converter's default source.
+    """
+
+    def __init__(self, path: Path, converter: type[Converter[Any]], options: Options, source: str | None) -> None:
+        self.path = path
+        self.images = path / layout.IMAGES
+        self.manifest = path / layout.MANIFEST
+        self.work = path / layout.WORK
+        self.scratch = self.work / "scratch"
+        self.journal = Journal(self.work / "journal.jsonl", self.images)
+        self._job = self.work / "job.json"
+        self._converter = converter
+        self._options = options
+        self._source = source
+
+    @contextmanager
+    def completed_or_locked(self) -> Iterator[Manifest | None]:
+        """Give the manifest if the directory is complete; otherwise lock the directory and give None."""
+        if manifest := self.completed():
+            yield manifest
+            return
+        with self.locked():
+            yield self.completed()  # another run may have completed it before the lock was free
+
+    def completed(self) -> Manifest | None:
+        """Return the manifest if the directory already holds the requested dataset, None if it is not complete.
+
+        Raises:
+            DatasetError: the directory holds another dataset, the source has changed, or files are missing.
+        """
+        if not self.manifest.exists():
+            return None
+        manifest = Dataset.open(self.path).manifest
+        self._refuse_other(*self._compare(manifest), "holds another data set")
+        if self._source is not None and Path(self._source).is_dir():
+            fingerprint = reduce(extend_digest, self._converter(Path(self._source), self._options).items(), "")
+            if fingerprint != manifest.source.fingerprint:
+                raise DatasetError(
+                    f"{self.path} was converted from {self._source}, which has changed since. Choose another "
+                    "--out_dir, or remove this one to convert again."
+                )
+        self._refuse_incomplete(manifest)
+        shutil.rmtree(self.work, ignore_errors=True)  # left over if the run was killed just before it ended
+        return manifest
+
+    def _compare(self, manifest: Manifest) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what the manifest records, and what the requested conversion would record."""
+        converter, made_by = self._converter, manifest.converter
+        wanted: dict[str, Any] = {
+            "converter": converter.name,
+            "version": converter.version,
+            **self._options.to_manifest(),
+        }
+        found: dict[str, Any] = {"converter": made_by.name, "version": made_by.version, **made_by.options}
+        if self._source is None:
+            # The recorded name of a default source ends in its revision or version.
+            address = converter.default_source_for(self._options) or ""
+            wanted["source"] = address
+            found["source"] = address if manifest.source.name.startswith(address) else manifest.source.name
+        else:
+            path = Path(self._source)
+            wanted["source"], found["source"] = source_name(path), manifest.source.name
+            wanted["source bytes"] = path.stat().st_size if path.is_file() else None
+            found["source bytes"] = manifest.source.bytes
+        return found, wanted
+
+    def _refuse_other(self, found: dict[str, Any], wanted: dict[str, Any], problem: str) -> None:
+        differences = [
+            f"{key} {found.get(key)!r} there, {wanted.get(key)!r} here"
+            for key in [*found, *(k for k in wanted if k not in found)]
+            if found.get(key) != wanted.get(key)
+        ]
+        if found["converter"] != wanted["converter"]:
+            del differences[1:]  # another converter has other options anyway
+        if differences:
             raise DatasetError(
-                f"{out_dir} was converted from {source}, which has changed since. Choose another --out_dir, or remove "
-                "this one to convert again."
+                f"{self.path} {problem}: {'; '.join(differences)}. Choose another --out_dir, or remove this one."
             )
-    _refuse_incomplete(out_dir, manifest)
-    shutil.rmtree(out_dir / layout.WORK, ignore_errors=True)  # there if the run was killed at its very end
-    return manifest
 
+    def _refuse_incomplete(self, manifest: Manifest) -> None:
+        """Refuse a directory with fewer files than its manifest lists; `convkit validate` checks their content."""
+        media = sum(len(files) for _, _, files in os.walk(self.images))
+        missing = [split.file for split in manifest.splits.values() if not (self.path / split.file).is_file()]
+        if missing or media < manifest.accounting.media_files:
+            raise DatasetError(
+                f"{self.path} was complete, but files are missing ({len(missing)} row files; {media:,} of "
+                f"{manifest.accounting.media_files:,} media files are there). Restore them, or remove it and convert "
+                "again."
+            )
 
-def _refuse_incomplete(out_dir: Path, manifest: Manifest) -> None:
-    """Look whether what the manifest promises is there; what is in it is for `convkit validate` to say."""
-    media = sum(len(files) for _, _, files in os.walk(out_dir / layout.IMAGES))
-    missing = [split.file for split in manifest.splits.values() if not (out_dir / split.file).is_file()]
-    if missing or media < manifest.accounting.media_files:
-        raise DatasetError(
-            f"{out_dir} was complete, but files are missing ({len(missing)} row files; {media:,} of "
-            f"{manifest.accounting.media_files:,} media files are there). Restore them, or remove it and convert again."
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the work directory and lock it against a second conversion.
+
+        A failure before the first row removes everything, since the next attempt may use other options.
+
+        Raises:
+            DatasetError: the directory is not empty, not writable, or in use.
+        """
+        self._refuse_foreign()
+        existed = self.path.exists()
+        with self._lock():
+            try:
+                yield
+            except ConvkitError:
+                if not self.journal.has_rows():
+                    self._discard_images()
+                    shutil.rmtree(self.work, ignore_errors=True)
+                    if not existed:
+                        with suppress(OSError):  # another run may have started there
+                            self.path.rmdir()
+                raise
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a directory that is neither empty nor written by convkit.
+
+        Another run may be ending: it creates the manifest last, and then removes the work directory.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise DatasetError(f"{self.path} is a file. Choose a folder for --out_dir.")
+        try:
+            names = set(os.listdir(self.path))
+        except FileNotFoundError:
+            return
+        ours = layout.WORK in names or self.work.is_dir() or self.manifest.exists()
+        if names and not ours:
+            raise DatasetError(f"{self.path} is not empty and holds no data set of convkit. Choose a new --out_dir.")
+
+    def _lock(self) -> IO[str]:
+        """Create the work directory, and return an open file that holds its lock until it is closed.
+
+        A run removes the lock file together with the work directory when it ends. A file that was opened before that
+        and locked after it protects nothing, so it is opened again.
+        """
+        import fcntl
+
+        path = self.work / "lock"
+        missing: OSError | None = None
+        for _ in range(LOCK_ATTEMPTS):
+            try:
+                self.work.mkdir(parents=True, exist_ok=True)
+                file = path.open("w")
+            except (FileNotFoundError, FileExistsError) as error:  # another run removed it, or it cannot be created
+                missing = error
+                continue
+            missing = None
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            except BlockingIOError:
+                file.close()
+                break
+            except FileNotFoundError:
+                pass
+            file.close()
+        if missing is not None:
+            raise self._cannot_create(missing) from missing
+        raise DatasetError(f"another conversion is writing to {self.path}. Wait for it, or choose another --out_dir.")
+
+    def _cannot_create(self, error: OSError) -> DatasetError:
+        """Describe why the work directory cannot be created."""
+        for folder in (self.work, *self.work.parents):
+            if folder.is_symlink() and not folder.exists():
+                return DatasetError(
+                    f"{self.path} cannot be created: {folder} is a symbolic link to {os.readlink(folder)}, which does "
+                    "not exist. Create that folder, or choose another --out_dir."
+                )
+        existing = next(folder for folder in self.work.parents if folder.exists())
+        return DatasetError(
+            f"{self.path} cannot be used: no folder can be created in {existing} ({error.strerror}). "
+            "Choose an --out_dir in a folder that you can write to."
         )
 
+    def adopt(self, converter: Converter[Any], source: Source) -> None:
+        """Record the conversion that this work directory is for.
 
-def _refuse_other(out_dir: Path, found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
-    differences = [
-        f"{key} {found.get(key)!r} there, {wanted.get(key)!r} here"
-        for key in [*found, *(k for k in wanted if k not in found)]
-        if found.get(key) != wanted.get(key)
-    ]
-    if found["converter"] != wanted["converter"]:
-        del differences[1:]  # of course it has other options
-    if differences:
-        raise DatasetError(f"{out_dir} {what}: {'; '.join(differences)}. Choose another --out_dir, or remove this one.")
+        Raises:
+            DatasetError: the directory holds rows of another conversion.
+        """
+        # The source's items are not part of it: the journal holds their digests.
+        job = {
+            "converter": converter.name,
+            "version": converter.version,
+            "source": source.name,
+            "source bytes": source.bytes,
+            **converter.options.to_manifest(),
+        }
+        if self._job.exists() and self.journal.has_rows():
+            self._refuse_other(from_json(self._job.read_bytes()), job, "holds an unfinished conversion of another kind")
+        else:
+            self._discard_images()
+            self.journal.path.unlink(missing_ok=True)
+            write_atomic(self._job, to_json(job), self.work)
 
-
-@contextmanager
-def workspace(out_dir: Path) -> Iterator[Path]:
-    """The work directory, locked against a second conversion.
-
-    A failure before anything became a row leaves nothing behind: the next try may have other options.
-    """
-    work = out_dir / layout.WORK
-    _refuse_foreign(out_dir, work)
-    existed = out_dir.exists()
-    with _lock(work, out_dir):
-        try:
-            yield work
-        except ConvkitError:
-            if not _has_rows(work):
-                _discard_images(work)
-                shutil.rmtree(work, ignore_errors=True)
-                if not existed:
-                    with suppress(OSError):  # another run may have begun there
-                        out_dir.rmdir()
-            raise
-
-
-def _refuse_foreign(out_dir: Path, work: Path) -> None:
-    """Refuse a directory that is neither empty nor ours.
-
-    Another run may be ending: it removes the work directory when the manifest is there, and last of all it made.
-    """
-    if out_dir.is_file():
-        raise DatasetError(f"{out_dir} is a file. Choose a folder for --out_dir.")
-    try:
-        held = set(os.listdir(out_dir))
-    except FileNotFoundError:
-        return
-    ours = layout.WORK in held or work.is_dir() or (out_dir / layout.MANIFEST).exists()
-    if held and not ours:
-        raise DatasetError(f"{out_dir} is not empty and holds no data set of convkit. Choose a new --out_dir.")
-
-
-def _has_rows(work: Path) -> bool:
-    return Journal(work / JOURNAL, work.parent / layout.IMAGES).has_rows()
-
-
-def _discard_images(work: Path) -> None:
-    """Remove media that no row names; only ours: not those of a complete data set, nor what stood there before."""
-    if (work / JOB).exists() and not (work.parent / layout.MANIFEST).exists():
-        shutil.rmtree(work.parent / layout.IMAGES, ignore_errors=True)
-
-
-def _lock(work: Path, out_dir: Path) -> IO[str]:
-    """Make the work directory; what is returned holds its lock until it is closed.
-
-    The lock goes with the directory when a run ends: one that was opened before and locked after protects nothing.
-    """
-    import fcntl
-
-    path = work / "lock"
-    for _ in range(TRIES):
-        try:
-            work.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
-        except (FileNotFoundError, FileExistsError):  # removed in between
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except BlockingIOError:
-            file.close()
-            break
-        except FileNotFoundError:
-            pass
-        file.close()
-    raise DatasetError(f"another conversion is writing to {out_dir}. Wait for it, or choose another --out_dir.")
-
-
-def _job(converter: Converter[Any], source: Source) -> dict[str, Any]:
-    """What has a bearing on the result, but for the source's items, whose digests are in the journal."""
-    return {
-        "converter": converter.name,
-        "version": converter.version,
-        "source": source.name,
-        "source bytes": source.bytes,
-        **converter.options.to_manifest(),
-    }
-
-
-def claim(work: Path, converter: Converter[Any], source: Source) -> None:
-    """Note what this work directory is for; refuse it if there are rows in it that are for something else."""
-    path = work / JOB
-    job = _job(converter, source)
-    if path.exists() and _has_rows(work):
-        _refuse_other(work.parent, from_json(path.read_bytes()), job, "holds an unfinished conversion of another kind")
-    else:
-        _discard_images(work)
-        (work / JOURNAL).unlink(missing_ok=True)
-        write_atomic(path, to_json(job), work)
+    def _discard_images(self) -> None:
+        """Remove media that no row names, but never those of a complete dataset or of somebody else."""
+        if self._job.exists() and not self.manifest.exists():
+            shutil.rmtree(self.images, ignore_errors=True)

@@ -63,7 +63,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def put(path: str, content: bytes | Path) -> None:
+def write_or_link(path: str, content: bytes | Path) -> None:
     """Make a file without waiting for the disk (`os.sync` makes many durable at once), and its folder if need be.
 
     Args:
@@ -72,16 +72,16 @@ def put(path: str, content: bytes | Path) -> None:
         content: its bytes, or a file to hard-link; copied where the file system cannot link.
     """
     try:
-        _put_new(path, content)
+        _write_new(path, content)
     except FileExistsError:
         os.unlink(path)
-        _put_new(path, content)
+        _write_new(path, content)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _put_new(path, content)
+        _write_new(path, content)
 
 
-def _put_new(path: str, content: bytes | Path) -> None:
+def _write_new(path: str, content: bytes | Path) -> None:
     if isinstance(content, Path):
         try:
             os.link(os.path.realpath(content), path)

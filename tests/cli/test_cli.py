@@ -62,7 +62,7 @@ def test_converting_accounts_for_everything_and_says_so_with_its_exit_code(clips
     done = convkit("convert", "ucf101", "--source", clips, "--out_dir", out, "--num_frames", "2", "--val_fraction", "0")
     assert done.returncode == 1  # something was quarantined
     assert "3 clips read = 2 written + 1 quarantined" in done.stdout
-    assert f"what was quarantined, and why: {out / 'quarantine.jsonl'}" in done.stdout
+    assert f"all quarantined entries, with reasons: {out / 'quarantine.jsonl'}" in done.stdout
     assert convkit("validate", out).returncode == 0
 
 
@@ -78,7 +78,7 @@ def test_a_complete_data_set_is_left_alone(clips: Path, tmp_path: Path) -> None:
     arguments = ("convert", "ucf101", "--source", clips, "--out_dir", tmp_path / "out", "--max_errors", "1")
     first, again = convkit(*arguments), convkit(*arguments)
     assert (again.returncode, again.stdout) == (0, first.stdout)
-    assert "complete already" in again.stderr
+    assert "already complete" in again.stderr
     other = convkit(*arguments, "--num_frames", "3")
     assert other.returncode == 2
     assert "num_frames 8 there, 3 here" in other.stderr

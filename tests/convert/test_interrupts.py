@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.convert.helpers import run, run_lines, tree
 from tests.convert.toy import write_lines
 
-SAID = "convkit: interrupted. Run the same command again to go on.\n"
+SAID = "convkit: interrupted. Run the same command again to resume.\n"
 
 # Python tells the hook what it is about to do; so each interrupt comes at an instant that is always the same.
 SCRIPT = """

@@ -28,7 +28,7 @@ def _told(converter: type[Converter[Any]], source: Path, out_dir: Path, **option
         yield lambda done, total: seen.append((done, total))
         told[description] = (unit, seen.copy())
 
-    convert(converter, str(source), converter.Options.model_validate(options), out_dir, workers=0, bars=bars)
+    convert(converter, str(source), converter.Options.model_validate(options), out_dir, workers=0, progress_bars=bars)
     return told
 
 

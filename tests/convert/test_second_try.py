@@ -2,12 +2,11 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from convkit.convert.error_budget import Budget, Policy
-from convkit.convert.output_dir import finished
+from convkit.convert.output_dir import OutputDirectory
 from convkit.convert.run import convert
 from convkit.errors import ConvkitError, DatasetError, SourceError
 from convkit.schema import Manifest
@@ -108,14 +107,15 @@ def test_a_complete_directory_is_never_emptied(tmp_path: Path, monkeypatch: pyte
     before = tree(tmp_path / "out")
     (tmp_path / "out/.partial").mkdir()
     (tmp_path / "out/.partial/job.json").write_text("{}")
-    asked: list[object] = []
+    completed, calls = OutputDirectory.completed, 0
 
-    def late(*job: Any) -> Manifest | None:
-        asked.append(job)
-        return finished(*job) if len(asked) > 1 else None
+    def late(self: OutputDirectory) -> Manifest | None:
+        nonlocal calls
+        calls += 1
+        return completed(self) if calls > 1 else None
 
     with monkeypatch.context() as patch, pytest.raises(DatasetError, match="another data set: shout False there"):
-        patch.setattr("convkit.convert.run.finished", late)
+        patch.setattr(OutputDirectory, "completed", late)
         _run(source, tmp_path / "out")
     assert tree(tmp_path / "out") == before
     run_lines(source, tmp_path / "out")
@@ -175,7 +175,7 @@ def test_other_lists_for_an_unfinished_conversion_are_noticed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("convkit.convert.run.finish", interrupted)
+        patch.setattr("convkit.convert.run.finalize", interrupted)
         run("ucf101", official / "UCF-101", tmp_path / "out", splits=lists, num_frames=1)
     with pytest.raises(DatasetError, match=r"unfinished conversion of another kind: splits '\w{64}' there"):
         run("ucf101", official / "UCF-101", tmp_path / "out", splits=other, num_frames=1)
