@@ -1,4 +1,4 @@
-"""What is trained on in a measurement: a data set on the disk, or one that is made for it."""
+"""Index the rows of a measurement: a dataset directory, or synthetic rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,26 +8,26 @@ from convkit.dataset import Dataset
 from convkit.train.data import index
 from convkit.train.data.index import Index
 from convkit.train.models.family import ModelFamily
-from convkit.utils.progress import ProgressBars
+from convkit.utils.progress import Bars
 
 
 @dataclass(frozen=True)
-class Data:
-    """What the trainer reads."""
+class BenchData:
+    """Indexed rows and the directory of their images."""
 
     index: Index
     images: Path
 
 
-def named_data_set(directory: Path) -> str:
-    """What results call it: not by its path, which is nobody else's business."""
+def dataset_label(directory: Path) -> str:
+    """Return the name of a dataset for results, which must not reveal its path."""
     return f"data set {Dataset.open(directory).manifest.name}"
 
 
 def read(
-    directory: Path, split: str, family: ModelFamily, max_tokens: int, drop_overlong: bool, bars: ProgressBars
-) -> Data:
-    """A split of a dataset directory, which needs no receipt here.
+    directory: Path, split: str, family: ModelFamily, max_tokens: int, drop_overlong: bool, bars: Bars
+) -> BenchData:
+    """Index a split of a dataset directory. No receipt is needed.
 
     Raises:
         DatasetError: see `convkit.train.data.index.build`.
@@ -37,4 +37,4 @@ def read(
         rows = index.build(
             Dataset.open(directory), split, lambda row: family.length(row, images), max_tokens, update, drop_overlong
         )
-    return Data(rows, images)
+    return BenchData(rows, images)

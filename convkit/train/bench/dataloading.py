@@ -1,4 +1,4 @@
-"""`convkit bench data`: how fast rows become batches, and where the time goes."""
+"""Measure data loading: how fast rows become batches, and which stage takes the time."""
 
 import sys
 import time
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from convkit.train.bench.data import Data, named_data_set, read
+from convkit.train.bench.data import BenchData, dataset_label, read
+from convkit.train.bench.options import DataLoadingOptions
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.bench.synthetic import write
 from convkit.train.bench.workloads import WORKLOADS
@@ -25,28 +26,31 @@ from convkit.train.distributed.world import World
 from convkit.train.models import row_images
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.image_processing import cut_tiles, hd_size, resize
-from convkit.utils.progress import Progress, ProgressBars
+from convkit.utils.progress import Bars, Progress
 
-ENCODE, DECODE, SCALE, TILES, REST = STAGES = ("headers, tokens", "decode", "scale", "tiles", "tensors, batch")
+TOKENIZE, DECODE, RESIZE, TILES, COLLATE = STAGES = (
+    *("image headers, tokenizing", "decoding", "resizing", "cutting tiles"),
+    "tensors, collating",
+)
 
 
 @dataclass(frozen=True)
-class Feeding:
-    """What was seen."""
+class LoadingResult:
+    """The measured speed of data loading."""
 
     workload: str
     num_crops: int
     rows: int
     images: int
-    ms_an_image: dict[str, float]
-    """By stages, in one process."""
-    images_a_second: dict[int, float]
-    """By the number of worker processes."""
+    ms_per_image: dict[str, float]
+    """By stage, in one process."""
+    images_per_second: dict[int, float]
+    """By number of worker processes."""
     workers_for: dict[float, int]
-    """How many it takes for so many images a second, at the speed of one."""
+    """Worker processes needed for each target rate, from the rate of one worker."""
 
     def recorded(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the result as JSON, with hardware and versions."""
         return {
             "hardware": hardware(World(0, 1, torch.device("cpu"))).model_dump(exclude={"platform"}),
             "versions": versions(),
@@ -54,104 +58,81 @@ class Feeding:
             "num_crops": self.num_crops,
             "rows": self.rows,
             "images": self.images,
-            "ms_an_image": {stage: round(ms, 3) for stage, ms in self.ms_an_image.items()},
-            "images_a_second": {str(workers): round(rate, 2) for workers, rate in self.images_a_second.items()},
+            "ms_per_image": {stage: round(ms, 3) for stage, ms in self.ms_per_image.items()},
+            "images_per_second": {str(workers): round(rate, 2) for workers, rate in self.images_per_second.items()},
             "workers_for": {str(rate): workers for rate, workers in self.workers_for.items()},
         }
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where rows come from."""
-
-    data_dir: Path | None
-    split: str
-    workload: str
-    """Without a directory: one of `WORKLOADS`."""
-    num_crops: int | None
-    """Those of the workload if not given."""
-
-
-def feed(source: Source, rows: int, workers: Sequence[int], needs: Sequence[float], bars: ProgressBars) -> Feeding:
-    """Measure.
-
-    Args:
-        rows: how many become batches in each measurement; those of the data in turn.
-        workers: how many processes, in turn.
-        needs: images a second.
+def measure_loading(options: DataLoadingOptions, bars: Bars) -> LoadingResult:
+    """Load rows in one process to time the stages, then with worker processes to measure throughput.
 
     Raises:
-        ConvkitError: the data set cannot be read.
+        ConvkitError: the dataset cannot be read.
     """
-    workload = WORKLOADS[source.workload]
+    workload = WORKLOADS[options.workload]
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         folder = Path(scratch)
         family = RandomPhi3V(
-            folder / "model", "tiny", source.num_crops or workload.num_crops, torch.device("cpu"), seed=0
+            folder / "model", "tiny", options.num_crops or workload.num_crops, torch.device("cpu"), seed=0
         )
-        if source.data_dir:
-            named = named_data_set(source.data_dir)
-            data = read(source.data_dir, source.split, family, sys.maxsize, False, bars)
+        if options.data_dir:
+            label = dataset_label(options.data_dir)
+            data = read(options.data_dir, options.split, family, sys.maxsize, False, bars)
         else:
-            named, data = source.workload, write(workload, rows, family, folder / "data")
-        return _measured(named, data, family, rows, workers, needs, bars)
+            label, data = options.workload, write(workload, options.rows, family, folder / "data")
+        return _measure(label, data, family, options, bars)
 
 
-def _measured(
-    workload: str,
-    data: Data,
-    family: Phi3VFamily,
-    rows: int,
-    workers: Sequence[int],
-    needs: Sequence[float],
-    bars: ProgressBars,
-) -> Feeding:
-    numbers = list(islice(cycle(range(len(data.index))), rows))
+def _measure(
+    label: str, data: BenchData, family: Phi3VFamily, options: DataLoadingOptions, bars: Bars
+) -> LoadingResult:
+    numbers = list(islice(cycle(range(len(data.index))), options.rows))
     images = sum(data.index.images[number] for number in numbers)
     with bars("one process", "rows") as update, _one_thread():
-        stages = _stages(data, family, numbers, update)
-    rates = {count: _rate(data, family, numbers, count) for count in workers}
-    each = {stage: 1000 * seconds / max(1, images) for stage, seconds in stages.items()}
-    alone = rates.get(1) or 1000 / sum(each.values())
-    return Feeding(workload, family.num_crops, rows, images, each, rates, {need: ceil(need / alone) for need in needs})
+        stages = _stage_seconds(data, family, numbers, update)
+    rates = {count: _images_per_second(data, family, numbers, count) for count in options.worker_counts()}
+    ms_per_image = {stage: 1000 * seconds / max(1, images) for stage, seconds in stages.items()}
+    one_worker = rates.get(1) or 1000 / sum(ms_per_image.values())
+    workers_for = {rate: ceil(rate / one_worker) for rate in options.target_rate or []}
+    return LoadingResult(label, family.num_crops, options.rows, images, ms_per_image, rates, workers_for)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in a worker."""
-    usual = torch.get_num_threads()
+    """Limit torch to one thread, as in a worker process."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(usual)
+        torch.set_num_threads(before)
 
 
-def _stages(data: Data, family: Phi3VFamily, numbers: Sequence[int], update: Progress) -> dict[str, float]:
-    """Seconds of all rows; what a batch takes beyond its parts is the rest."""
-    packs, watch = MicroBatches(data.index, data.images, family), _Watch()
+def _stage_seconds(data: BenchData, family: Phi3VFamily, numbers: Sequence[int], update: Progress) -> dict[str, float]:
+    """Return the seconds per stage for all rows. Collating is the rest of a batch's time."""
+    micro_batches, timer = MicroBatches(data.index, data.images, family), _Timer()
     for done, number in enumerate(numbers, 1):
         row = data.index.row(number)
-        with watch(REST):
-            packs.batch((number,))
-        with watch(ENCODE):
+        with timer(COLLATE):
+            micro_batches.batch((number,))
+        with timer(TOKENIZE):
             family.length(row, data.images)
-        with watch(DECODE):
-            found = row_images.load(row, data.images)
-        for picture in found:
-            size = hd_size(*picture.size, family.num_crops)
-            with watch(SCALE):
-                large = resize(picture, size)
-            with watch(TILES):
-                cut_tiles(large, size)
+        with timer(DECODE):
+            images = row_images.load(row, data.images)
+        for image in images:
+            size = hd_size(*image.size, family.num_crops)
+            with timer(RESIZE):
+                resized = resize(image, size)
+            with timer(TILES):
+                cut_tiles(resized, size)
         update(done, len(numbers))
-    seconds = watch.seconds
-    parts = {stage: seconds[stage] for stage in STAGES[:-1]}
-    return {**parts, REST: max(0.0, seconds[REST] - sum(parts.values()))}
+    parts = {stage: timer.seconds[stage] for stage in STAGES[:-1]}
+    return {**parts, COLLATE: max(0.0, timer.seconds[COLLATE] - sum(parts.values()))}
 
 
-class _Watch:
-    """Adds up the seconds of stages."""
+class _Timer:
+    """Adds up seconds by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -163,29 +144,29 @@ class _Watch:
         self.seconds[stage] += time.perf_counter() - began
 
 
-def _rate(data: Data, family: Phi3VFamily, numbers: Sequence[int], workers: int) -> float:
-    """Images a second, from the first batch on: processes have started by then."""
-    packs = MicroBatches(data.index, data.images, family)
-    stream = batches(packs, iter([(number,) for number in numbers]), workers)
+def _images_per_second(data: BenchData, family: Phi3VFamily, numbers: Sequence[int], workers: int) -> float:
+    """Return the throughput after the first batch, so that the start of the workers is not counted."""
+    micro_batches = MicroBatches(data.index, data.images, family)
+    stream = batches(micro_batches, iter([(number,) for number in numbers]), workers)
     next(stream)
     began = time.perf_counter()
     images = sum(len(batch.get("image_sizes", ())) for batch in stream)
     return images / (time.perf_counter() - began)
 
 
-def render(seen: Feeding) -> Iterator[Table]:
-    """For the terminal."""
-    stages = Table("one process", "ms an image", title=f"{seen.rows:,} rows, {seen.images:,} images")
-    for stage, milliseconds in seen.ms_an_image.items():
+def render(result: LoadingResult) -> Iterator[Table]:
+    """Yield the tables for the terminal: stages, throughput, and workers per target rate."""
+    stages = Table("stage, one process", "ms/image", title=f"{result.rows:,} rows, {result.images:,} images")
+    for stage, milliseconds in result.ms_per_image.items():
         stages.add_row(stage, f"{milliseconds:.2f}")
-    stages.add_row("all", f"{sum(seen.ms_an_image.values()):.2f}")
+    stages.add_row("total", f"{sum(result.ms_per_image.values()):.2f}")
     yield stages
     rates = Table("workers", "images/s")
-    for workers, rate in seen.images_a_second.items():
+    for workers, rate in result.images_per_second.items():
         rates.add_row(str(workers), f"{rate:.1f}")
     yield rates
-    if seen.workers_for:
-        needs = Table("images/s needed", "workers")
-        for need, workers in seen.workers_for.items():
-            needs.add_row(f"{need:g}", str(workers))
-        yield needs
+    if result.workers_for:
+        needed = Table("target images/s", "workers needed")
+        for rate, workers in result.workers_for.items():
+            needed.add_row(f"{rate:g}", str(workers))
+        yield needed

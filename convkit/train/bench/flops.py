@@ -1,11 +1,11 @@
-"""The arithmetic that training cannot do without, counted exactly; what is computed twice counts once.
+"""Count the FLOPs that training a row needs (model FLOPs). Recomputed activations count once.
 
-Two operations for each weight and token forward; backward two for the gradient of what goes in, where anything before
-it is trained, and two for that of the weight, where it is. Scores and sums of attention likewise, causal ones by half.
-The head, and what follows the attention of the last language layer, count where there is something to learn. Norms,
-activations and the loss are left out: they are no products.
+Forward: 2 FLOPs per weight and token. Backward: 2 more for the input's gradient if anything before it is trained, and 2
+more for the weight's gradient if the weight is trained. Attention scores and sums are counted the same way, causal
+attention at half. The head, and the MLP of the last language layer, count at supervised tokens only. Norms, activation
+functions and the loss are not matrix products and are left out.
 
-Shape letters: T tokens of a row, L of them that are learnt, I of them that are images, K crops of its images.
+Shape letters: T tokens of a row, L supervised tokens, I image tokens, K crops of its images.
 """
 
 from collections import defaultdict
@@ -20,56 +20,57 @@ from convkit.profiles.phi3 import TILE
 from convkit.train.data.index import Index
 from convkit.train.models import row_images
 from convkit.train.models.phi3_v.image_processing import hd_size
-from convkit.train.setup.trainable import unwrapped_name
+from convkit.train.setup.trainable import own_name
 
 PARTS = ("vision", "language", "head")
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A row in numbers."""
+class RowSize:
+    """The sizes of a row that its FLOPs depend on."""
 
     tokens: int
-    trained: int
+    supervised: int
     image_tokens: int
     crops: int
 
 
-def shape(index: Index, number: int, images: Path, num_crops: int) -> Shape:
-    """Of a row, from the headers of its images."""
+def row_size(index: Index, number: int, images: Path, num_crops: int) -> RowSize:
+    """Return the sizes of a row, from its index entry and the headers of its images."""
     laid = [hd_size(*size, num_crops) for size in row_images.sizes(index.row(number), images)]
     crops = sum(1 + size.padded[0] // TILE * (size.padded[1] // TILE) for size in laid)
-    return Shape(index.tokens[number], index.supervised[number], sum(size.tokens for size in laid), crops)
+    return RowSize(index.tokens[number], index.supervised[number], sum(size.tokens for size in laid), crops)
 
 
-_BESIDE = ("vision_embed_tokens", "q_proj", "k_proj", "v_proj")
-"""Modules that do not read what the one before them gives, but what their parent reads."""
-_LAST = ("o_proj", "out_proj")
-"""Modules that come last in their parent, wherever it names them."""
-_Times = Callable[[Shape], int]
+_READ_PARENT_INPUT = ("vision_embed_tokens", "q_proj", "k_proj", "v_proj")
+"""Modules whose input is their parent's input, not the output of the module before them."""
+_RUN_LAST = ("o_proj", "out_proj")
+"""Modules that run last in their parent, whatever their position in it."""
+_Count = Callable[[RowSize], int]
 
 
 @dataclass(frozen=True)
-class _Product:
+class _MatMul:
     """A product of a row's tokens with a weight, or of its queries with its keys."""
 
     part: str
-    each: int
-    """Operations forward, for each time."""
-    times: _Times
+    flops: int
+    """Forward FLOPs of one unit, such as a token."""
+    count: _Count
+    """The number of units in a row."""
     backward: int
-    """How often as much again backward: 0, 1 or 2."""
+    """Backward FLOPs as a multiple of forward FLOPs: 0, 1 or 2."""
 
 
-class Flops:
-    """Counts the work of rows in a model.
+class ModelFlops:
+    """Counts the model FLOPs of rows.
 
     Args:
-        model: Phi-3.5-vision of any size, with or without adapters; what of it is trained is marked.
+        model: Phi-3.5-vision of any size, with or without adapters. `requires_grad` marks the trained weights.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._products: list[_Product] = []
+        self._products: list[_MatMul] = []
         base: Any = getattr(model, "get_base_model", lambda: model)()
         self._config = base.config
         self._patches = (self._config.vision_config.image_size // self._config.vision_config.patch_size) ** 2
@@ -77,64 +78,64 @@ class Flops:
         self._last = f"model.layers.{self._config.num_hidden_layers - 1}.mlp."
         self._walk("", base, False)
 
-    def row(self, shape: Shape) -> dict[str, int]:
-        """Operations of forward and backward, by parts of the model."""
+    def row(self, size: RowSize) -> dict[str, int]:
+        """Return the FLOPs of a row's forward and backward passes, by part of the model."""
         found: dict[str, int] = defaultdict(int)
         for product in self._products:
-            found[product.part] += product.each * product.times(shape) * (1 + product.backward)
+            found[product.part] += product.flops * product.count(size) * (1 + product.backward)
         return dict(found)
 
-    def _walk(self, name: str, module: nn.Module, live: bool) -> bool:
-        """Take a module and all in it.
+    def _walk(self, name: str, module: nn.Module, input_grad: bool) -> bool:
+        """Add the products of a module and its children.
 
         Args:
-            live: whether what goes in has a gradient.
+            input_grad: whether the module's input needs a gradient.
 
         Returns:
-            Whether what comes out has one.
+            Whether the module's output needs a gradient.
         """
         if name.endswith(self._unused):
-            return live
+            return input_grad
         if isinstance(module, nn.Linear | nn.Conv2d):
-            return self._weight(name, module, live)
-        after = live
-        for child, part in sorted(module.named_children(), key=lambda named: named[0] in _LAST):
-            beside = child in _BESIDE
-            after = self._walk(f"{name}.{child}".strip("."), part, live if beside else after) or after
+            return self._weight(name, module, input_grad)
+        after = input_grad
+        for child, part in sorted(module.named_children(), key=lambda named: named[0] in _RUN_LAST):
+            before = input_grad if child in _READ_PARENT_INPUT else after
+            after = self._walk(f"{name}.{child}".strip("."), part, before) or after
             if child in ("qkv_proj", "v_proj"):
                 self._attention(name, after)
         return after or any(p.requires_grad for p in module.parameters(recurse=False))
 
-    def _weight(self, name: str, module: nn.Linear | nn.Conv2d, live: bool) -> bool:
+    def _weight(self, name: str, module: nn.Linear | nn.Conv2d, input_grad: bool) -> bool:
         trained = module.weight.requires_grad
         if isinstance(module, nn.Linear):
             inside, outside = module.in_features, module.out_features
         else:
             inside, outside = module.weight[0].numel(), module.out_channels
-        part, times = self._place(name, module)
-        self._products.append(_Product(part, 2 * inside * outside, times, live + trained))
-        return live or trained
+        part, count = self._usage(name, module)
+        self._products.append(_MatMul(part, 2 * inside * outside, count, input_grad + trained))
+        return input_grad or trained
 
-    def _place(self, name: str, module: nn.Module) -> tuple[str, _Times]:
-        """The part that a weight belongs to, and how often it is used."""
-        name, patches = unwrapped_name(name), self._patches
+    def _usage(self, name: str, module: nn.Module) -> tuple[str, _Count]:
+        """Return the part of the model that a weight belongs to, and how often a row uses it."""
+        name, patches = own_name(name), self._patches
         if "img_projection" in name:
-            return "vision", lambda shape: shape.image_tokens
+            return "vision", lambda size: size.image_tokens
         if "vision_model" in name:
             each = patches + (not isinstance(module, nn.Conv2d))
-            return "vision", lambda shape: shape.crops * each
+            return "vision", lambda size: size.crops * each
         if name.startswith("lm_head"):
-            return "head", lambda shape: shape.trained
+            return "head", lambda size: size.supervised
         if name.startswith(self._last):
-            return "language", lambda shape: shape.trained
-        return "language", lambda shape: shape.tokens
+            return "language", lambda size: size.supervised
+        return "language", lambda size: size.tokens
 
-    def _attention(self, name: str, live: bool) -> None:
-        """Every query with every key, and every weight with every value: of crops all, of text those before it."""
+    def _attention(self, name: str, input_grad: bool) -> None:
+        """Add scores and weighted sums of attention: bidirectional within a crop, causal in the language model."""
         if "vision_model" in name:
             tokens = self._patches + 1
             each = 4 * tokens**2 * self._config.vision_config.hidden_size
-            self._products.append(_Product("vision", each, lambda shape: shape.crops, 2 * live))
+            self._products.append(_MatMul("vision", each, lambda size: size.crops, 2 * input_grad))
         else:
             each = 2 * self._config.hidden_size
-            self._products.append(_Product("language", each, lambda shape: shape.tokens**2, 2 * live))
+            self._products.append(_MatMul("language", each, lambda size: size.tokens**2, 2 * input_grad))

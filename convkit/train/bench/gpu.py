@@ -1,4 +1,4 @@
-"""What a device can do at most, and how much of the time it does nothing."""
+"""Measure a device: peak matrix-product throughput, peak memory, and the kernels that it runs."""
 
 import gc
 import math
@@ -12,87 +12,87 @@ from torch.profiler import ProfilerActivity, profile
 
 from convkit.train.metrics.throughput import GIB
 
-_SIDES = (4096, 6144, 8192)
-_SMALL_SIDES = (512,)
-_TIMES, _ROUNDS = 10, 5
+_CUDA_SIDES = (4096, 6144, 8192)
+_CPU_SIDES = (512,)
+_REPEATS, _ROUNDS = 10, 5
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """The most that square matrix products come to, in FLOP/s: the best of several sizes and rounds."""
-    sides = _SIDES if device.type == "cuda" else _SMALL_SIDES
-    return max(_products(side, device, dtype) for side in sides)
+    """Return the highest throughput of square matrix products in FLOP/s, over several sizes and rounds."""
+    sides = _CUDA_SIDES if device.type == "cuda" else _CPU_SIDES
+    return max(_matmul_throughput(side, device, dtype) for side in sides)
 
 
-def _products(side: int, device: torch.device, dtype: torch.dtype) -> float:
+def _matmul_throughput(side: int, device: torch.device, dtype: torch.dtype) -> float:
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = a @ b
     seconds = []
     for _ in range(_ROUNDS):
-        wait(device)
+        synchronize(device)
         began = time.perf_counter()
-        for _ in range(_TIMES):
+        for _ in range(_REPEATS):
             torch.mm(a, b, out=out)
-        wait(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - began)
-    return 2 * side**3 * _TIMES / min(seconds)
+    return 2 * side**3 * _REPEATS / min(seconds)
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was told to."""
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def release(device: torch.device) -> None:
-    """Let go of what no name holds any more: models in cycles, compiled code, the allocator's reserves."""
+def free_memory(device: torch.device) -> None:
+    """Free unreferenced models (reference cycles included), compiled code, and the allocator's cache."""
     torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        forget_peaks(device)
+        reset_peak_memory(device)
 
 
 @dataclass(frozen=True)
-class Peaks:
-    """The most memory of a GPU that was in use, and that the allocator kept."""
+class PeakMemory:
+    """The peak memory of a GPU: allocated by tensors, and reserved by the allocator."""
 
     allocated_gib: float
     reserved_gib: float
 
 
-def forget_peaks(device: torch.device) -> None:
-    """Peaks of memory are those from now on."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Start measuring peak memory from now on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peaks(device: torch.device) -> Peaks | None:
-    """The peaks since they were last forgotten; None without a GPU."""
+def peak_memory(device: torch.device) -> PeakMemory | None:
+    """Return the peak memory since the last reset, or None without a GPU."""
     if device.type != "cuda":
         return None
-    return Peaks(torch.cuda.max_memory_allocated(device) / GIB, torch.cuda.max_memory_reserved(device) / GIB)
+    return PeakMemory(torch.cuda.max_memory_allocated(device) / GIB, torch.cuda.max_memory_reserved(device) / GIB)
 
 
-def busy(device: torch.device, work: Callable[[], object]) -> float:
-    """Seconds in which a GPU does anything at all, copies included, while it does some work.
+def busy_seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """Return the seconds in which a GPU runs kernels or copies while it does some work.
 
-    Work takes longer while it is looked at; what the GPU itself does for it does not.
+    The profiler slows the work down, but not the kernels and copies themselves.
     """
-    return covered((event.start_ns(), event.end_ns()) for event in kernels(device, work)) / 1e9
+    return covered_length((event.start_ns(), event.end_ns()) for event in profile_kernels(device, work)) / 1e9
 
 
-def kernels(device: torch.device, work: Callable[[], object]) -> list[Any]:
-    """What a GPU does for some work, kernels and copies, as torch's profiler saw it."""
-    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as seen:
+def profile_kernels(device: torch.device, work: Callable[[], object]) -> list[Any]:
+    """Return the kernels and copies that a GPU runs for some work, as recorded by torch.profiler."""
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiled:
         work()
-        wait(device)
-    assert seen.profiler is not None and seen.profiler.kineto_results is not None
-    events = seen.profiler.kineto_results.events()
+        synchronize(device)
+    assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
+    events = profiled.profiler.kineto_results.events()
     return [event for event in events if event.device_type().name == "CUDA" and not event.is_user_annotation()]
 
 
-def covered(spans: Iterable[tuple[int, int]]) -> int:
-    """What spans, given as begin and end, cover together."""
+def covered_length(spans: Iterable[tuple[int, int]]) -> int:
+    """Return the length of the union of (begin, end) spans."""
     total = 0
     reached = -math.inf
     for begin, end in sorted(spans):

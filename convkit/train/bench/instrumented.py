@@ -1,4 +1,4 @@
-"""The real sharding and the real batches, with marks on a timeline where one part of a step ends and another begins."""
+"""Wrap the real sharding and data loader so that a timeline records where each section of a step begins."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,15 +11,15 @@ from convkit.train.bench.timeline import Timeline
 from convkit.train.data.loader import Batch
 from convkit.train.models.family import ModelFamily
 from convkit.train.optim.sharding.base import Sharding
-from convkit.train.setup.trainable import unwrapped_name
+from convkit.train.setup.trainable import own_name
 
 
-class Watched:
-    """A sharding that tells a timeline what it does; all else it leaves to the real one."""
+class InstrumentedSharding:
+    """A sharding that records its phases in a timeline. Everything else is delegated to the real one."""
 
     def __init__(self, sharding: Sharding, family: ModelFamily, timeline: Timeline) -> None:
         self._sharding, self._timeline = sharding, timeline
-        _watch(sharding.model, family, timeline)
+        _add_hooks(sharding.model, family, timeline)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sharding, name)
@@ -44,8 +44,8 @@ class Watched:
         return skipped
 
 
-def watched(batches: Iterator[Batch], timeline: Timeline) -> Iterator[Batch]:
-    """Batches, and how long they were waited for."""
+def instrumented_batches(batches: Iterator[Batch], timeline: Timeline) -> Iterator[Batch]:
+    """Yield batches, and record the time spent waiting for each."""
     while True:
         timeline.enter(t.DATA)
         batch = next(batches, None)
@@ -55,22 +55,22 @@ def watched(batches: Iterator[Batch], timeline: Timeline) -> Iterator[Batch]:
         yield batch
 
 
-def _watch(model: nn.Module, family: ModelFamily, timeline: Timeline) -> None:
-    """Marks where the images' embeddings and the last hidden states are made, and where their gradients come back."""
-    modules = {unwrapped_name(name): module for name, module in model.named_modules()}
+def _add_hooks(model: nn.Module, family: ModelFamily, timeline: Timeline) -> None:
+    """Record when image embeddings and last hidden states are computed, and when their gradients are."""
+    modules = {own_name(name): module for name, module in model.named_modules()}
     vision = family.vision_modules[0]
 
-    def seen(module: nn.Module, inputs: Any, output: Any) -> None:
+    def after_vision(module: nn.Module, inputs: Any, output: Any) -> None:
         timeline.enter(t.LANGUAGE)
         _on_gradient(output, timeline, t.VISION_BACK)
 
-    def read(module: nn.Module, inputs: Any, output: Any) -> None:
+    def after_language(module: nn.Module, inputs: Any, output: Any) -> None:
         timeline.enter(t.HEAD)
         _on_gradient(output.last_hidden_state, timeline, t.LANGUAGE_BACK)
 
     modules[vision].register_forward_pre_hook(lambda module, inputs: timeline.enter(t.VISION))
-    modules[vision].register_forward_hook(seen)
-    modules[vision.rpartition(".")[0]].register_forward_hook(read)
+    modules[vision].register_forward_hook(after_vision)
+    modules[vision.rpartition(".")[0]].register_forward_hook(after_language)
 
 
 def _on_gradient(output: torch.Tensor, timeline: Timeline, section: str) -> None:

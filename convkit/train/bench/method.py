@@ -1,4 +1,4 @@
-"""A way to train that is measured: ours, or the recipe's."""
+"""Measure one way to train a model: build it, warm up, run the measured steps."""
 
 import time
 from collections.abc import Callable
@@ -8,63 +8,66 @@ from typing import Any
 from torch import nn
 
 from convkit.train.bench import gpu
-from convkit.train.bench.data import Data
-from convkit.train.bench.flops import Flops, shape
-from convkit.train.bench.instrumented import Watched
-from convkit.train.bench.results import Figures, figures
-from convkit.train.bench.run import Run, Steps
+from convkit.train.bench.data import BenchData
+from convkit.train.bench.flops import ModelFlops, row_size
+from convkit.train.bench.instrumented import InstrumentedSharding
+from convkit.train.bench.results import Measurement, summarize
+from convkit.train.bench.run import StepCounts, TimedRun
 from convkit.train.bench.timeline import Timeline
 from convkit.train.config import Config
 from convkit.train.data.schedule import BatchSchedule, ScheduleOptions
 from convkit.train.distributed.world import World
 from convkit.train.models.phi3_v.family import Phi3VFamily
-from convkit.train.optim.sharding import Sharding
+from convkit.train.optim.sharding import Sharding, shard
 from convkit.train.setup import trainable
 from convkit.train.trainer import Trainer
-from convkit.utils.progress import ProgressBars
+from convkit.utils.progress import Bars
 
 
 @dataclass(frozen=True)
-class Contender:
-    """What it takes to train a model one way."""
+class TrainingMethod:
+    """The configuration, model family and sharding to train with."""
 
     config: Config
     family: Phi3VFamily
-    shard: Callable[[Any, Config, World], Sharding]
-    """Takes the model to where it is trained."""
+    shard: Callable[[Any, Config, World], Sharding] = shard
+    """Moves the model to its device and creates its optimizer."""
 
-    def measure(self, data: Data, world: World, steps: Steps, peak: float, bars: ProgressBars) -> Figures:
-        """Build the model, warm up, measure; afterwards nothing of it is left on the device.
+    def measure(self, data: BenchData, world: World, steps: StepCounts, peak: float, bars: Bars) -> Measurement:
+        """Build the model, warm up, measure, and free the model's memory.
 
         Args:
-            peak: what matrix products come to, in FLOP/s.
+            peak: the throughput of matrix products on this device, in FLOP/s.
 
         Raises:
-            ConvkitError: it does not fit into memory, or a loss is not a number.
+            ConvkitError: the model does not fit into memory, or a loss is not finite.
         """
         try:
             return self._measure(data, world, steps, peak, bars)
         finally:
-            gpu.release(world.device)
+            gpu.free_memory(world.device)
 
-    def _measure(self, data: Data, world: World, steps: Steps, peak: float, bars: ProgressBars) -> Figures:
+    def _measure(self, data: BenchData, world: World, steps: StepCounts, peak: float, bars: Bars) -> Measurement:
         began = time.perf_counter()
-        plan, timeline = self._plan(data, steps), Timeline(world.device)
-        model = trainable.load_for_training(self.family, self.config).train()
-        sharding = Watched(self.shard(model, self.config, world), self.family, timeline)
-        gpu.wait(world.device)
-        building = time.perf_counter() - began
-        trainer = Trainer(sharding, plan, data.index, self.config, world)
-        seen = Run(trainer, data, self.family, timeline, steps)(bars)
-        return figures(seen, steps, plan, data.index, self._costs(model, data, plan, steps), building, peak)
+        schedule, timeline = self._schedule(data, steps), Timeline(world.device)
+        model = trainable.load(self.family, self.config).train()
+        sharding = InstrumentedSharding(self.shard(model, self.config, world), self.family, timeline)
+        gpu.synchronize(world.device)
+        build_seconds = time.perf_counter() - began
+        trainer = Trainer(sharding, schedule, data.index, self.config, world)
+        timings = TimedRun(trainer, data, self.family, timeline, steps)(bars)
+        flops = self._flops_per_row(model, data, schedule, steps)
+        return summarize(timings, steps, schedule, data.index, flops, build_seconds, peak)
 
-    def _costs(self, model: nn.Module, data: Data, plan: BatchSchedule, steps: Steps) -> list[dict[str, int]]:
-        """Of each row of the measured steps."""
-        work, rows = Flops(model), [row for step in steps.counted for row in plan.batch(step)]
-        return [work.row(shape(data.index, row, data.images, self.family.num_crops)) for row in rows]
+    def _flops_per_row(
+        self, model: nn.Module, data: BenchData, schedule: BatchSchedule, steps: StepCounts
+    ) -> list[dict[str, int]]:
+        """Return the FLOPs by part of the model, for each row of the measured steps."""
+        flops, rows = ModelFlops(model), [row for step in steps.measured_range for row in schedule.batch(step)]
+        return [flops.row(row_size(data.index, row, data.images, self.family.num_crops)) for row in rows]
 
-    def _plan(self, data: Data, steps: Steps) -> BatchSchedule:
-        """All rows, as often as it takes for so many steps."""
+    def _schedule(self, data: BenchData, steps: StepCounts) -> BatchSchedule:
+        """Schedule as many epochs of all rows as the steps need."""
         config = self.config
         options = ScheduleOptions(
             epochs=-(-steps.total // -(-len(data.index) // config.batch_size)),

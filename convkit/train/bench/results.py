@@ -1,11 +1,11 @@
-"""What was seen in the measured steps, as figures."""
+"""Summarize the measured steps as throughput, MFU, memory and time per section."""
 
 from dataclasses import asdict, dataclass
 from statistics import mean, median
 from typing import Any
 
 from convkit.train.bench.flops import PARTS
-from convkit.train.bench.run import Seen, Steps
+from convkit.train.bench.run import StepCounts, StepTimings
 from convkit.train.bench.timeline import SECTIONS
 from convkit.train.data.index import Index
 from convkit.train.data.schedule import BatchSchedule
@@ -14,88 +14,88 @@ TERA = 1e12
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Rates are those of all measured steps together."""
+class Measurement:
+    """The results of the measured steps. Rates are totals over all of these steps."""
 
-    images_a_second: float
-    rows_a_second: float
-    tokens_a_second: float
-    rows_a_second_median: float
-    """Of the single steps."""
-    tflop_a_row: dict[str, float]
-    """The work of a row by parts of the model, a mean; see `convkit.train.bench.flops`."""
-    tflop_a_second: float
+    images_per_second: float
+    rows_per_second: float
+    tokens_per_second: float
+    median_rows_per_second: float
+    """Median over single steps."""
+    tflop_per_row: dict[str, float]
+    """Mean model FLOPs of a row, by part of the model; see `convkit.train.bench.flops`."""
+    tflop_per_second: float
     mfu: float
-    """Its share in what matrix products came to in this run."""
+    """Model FLOPs utilization, relative to the throughput of matrix products in this process."""
     allocated_gib: float | None
     reserved_gib: float | None
-    """At most, in these steps."""
-    idle: float | None
-    """The share of the time in which the GPU did nothing: what it did in the profiled steps, over what these took
-    when they were not."""
-    ms_a_step: dict[str, float]
-    """By sections, medians."""
-    seconds_a_step: list[float]
-    packs_a_step: float
-    tokens_a_pack: float
-    building_s: float
-    warming_s: float
+    """Peak memory of the measured steps."""
+    gpu_idle: float | None
+    """The share of time without kernels or copies. Busy time comes from profiled steps, step time from the same
+    steps without the profiler."""
+    ms_per_step: dict[str, float]
+    """Median milliseconds by section."""
+    seconds_per_step: list[float]
+    micro_batches_per_step: float
+    tokens_per_micro_batch: float
+    build_seconds: float
+    warmup_seconds: float
     losses: list[float]
     preflight: list[str]
-    """What a run says before its first step."""
+    """Messages of the preflight check."""
 
     def recorded(self) -> dict[str, Any]:
-        """As JSON, in five digits."""
+        """Return the measurement as JSON, with five significant digits."""
         return {name: rounded(value) for name, value in asdict(self).items()}
 
 
-def figures(
-    seen: Seen,
-    steps: Steps,
-    plan: BatchSchedule,
+def summarize(
+    timings: StepTimings,
+    steps: StepCounts,
+    schedule: BatchSchedule,
     index: Index,
-    costs: list[dict[str, int]],
-    building: float,
+    flops_per_row: list[dict[str, int]],
+    build_seconds: float,
     peak: float,
-) -> Figures:
-    """Make figures.
+) -> Measurement:
+    """Compute the measurement from step timings.
 
     Args:
-        costs: operations by parts of the model, of each row of the measured steps.
-        building: seconds that it took to build the model.
-        peak: what matrix products come to, in FLOP/s.
+        flops_per_row: FLOPs by part of the model, for each row of the measured steps.
+        peak: the throughput of matrix products on this device, in FLOP/s.
     """
-    rows = [row for step in steps.counted for row in plan.batch(step)]
-    packs = [pack for step in steps.counted for pack in plan.micro_batches(step)]
-    seconds = [sum(step.values()) / 1000 for step in seen.sections]
+    rows = [row for step in steps.measured_range for row in schedule.batch(step)]
+    micro_batches = [micro_batch for step in steps.measured_range for micro_batch in schedule.micro_batches(step)]
+    seconds = [sum(step.values()) / 1000 for step in timings.sections]
     total = sum(seconds)
-    flops = sum(sum(parts.values()) for parts in costs)
-    return Figures(
-        images_a_second=sum(index.images[row] for row in rows) / total,
-        rows_a_second=len(rows) / total,
-        tokens_a_second=sum(index.tokens[row] for row in rows) / total,
-        rows_a_second_median=median(
-            len(plan.batch(step)) / time for step, time in zip(steps.counted, seconds, strict=True)
+    flops = sum(sum(parts.values()) for parts in flops_per_row)
+    memory, busy = timings.memory, timings.busy_seconds
+    return Measurement(
+        images_per_second=sum(index.images[row] for row in rows) / total,
+        rows_per_second=len(rows) / total,
+        tokens_per_second=sum(index.tokens[row] for row in rows) / total,
+        median_rows_per_second=median(
+            len(schedule.batch(step)) / time for step, time in zip(steps.measured_range, seconds, strict=True)
         ),
-        tflop_a_row={part: mean(parts.get(part, 0) for parts in costs) / TERA for part in PARTS},
-        tflop_a_second=flops / total / TERA,
+        tflop_per_row={part: mean(parts.get(part, 0) for parts in flops_per_row) / TERA for part in PARTS},
+        tflop_per_second=flops / total / TERA,
         mfu=flops / total / peak,
-        allocated_gib=seen.peaks.allocated_gib if seen.peaks else None,
-        reserved_gib=seen.peaks.reserved_gib if seen.peaks else None,
-        idle=None if seen.busy is None else max(0.0, 1 - seen.busy / sum(seconds[-len(steps.again) :])),
-        ms_a_step={name: median(step.get(name, 0.0) for step in seen.sections) for name in SECTIONS},
-        seconds_a_step=seconds,
-        packs_a_step=len(packs) / steps.measured,
-        tokens_a_pack=mean(plan.tokens(pack) for pack in packs),
-        building_s=building,
-        warming_s=seen.warming,
-        losses=seen.losses,
-        preflight=seen.preflight,
+        allocated_gib=memory.allocated_gib if memory else None,
+        reserved_gib=memory.reserved_gib if memory else None,
+        gpu_idle=None if busy is None else max(0.0, 1 - busy / sum(seconds[-len(steps.profiled_range) :])),
+        ms_per_step={name: median(step.get(name, 0.0) for step in timings.sections) for name in SECTIONS},
+        seconds_per_step=seconds,
+        micro_batches_per_step=len(micro_batches) / steps.measured,
+        tokens_per_micro_batch=mean(schedule.tokens(micro_batch) for micro_batch in micro_batches),
+        build_seconds=build_seconds,
+        warmup_seconds=timings.warmup_seconds,
+        losses=timings.losses,
+        preflight=timings.preflight,
     )
 
 
 def rounded(value: Any) -> Any:
-    """In five digits, all that is in it."""
+    """Round every float in a JSON value to five significant digits."""
     if isinstance(value, dict):
         return {name: rounded(each) for name, each in value.items()}
     if isinstance(value, list):

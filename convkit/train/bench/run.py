@@ -1,12 +1,12 @@
-"""The steps of a measurement: as in a run, with a timeline beside them."""
+"""Run the steps of a measurement with the real trainer, and record their timeline."""
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from convkit.train.bench import gpu
-from convkit.train.bench.data import Data
-from convkit.train.bench.instrumented import watched
+from convkit.train.bench.data import BenchData
+from convkit.train.bench.instrumented import instrumented_batches
 from convkit.train.bench.timeline import Timeline
 from convkit.train.data.loader import Batch, MicroBatches, batches
 from convkit.train.metrics.log import Log
@@ -14,67 +14,72 @@ from convkit.train.metrics.throughput import Throughput
 from convkit.train.models.family import ModelFamily
 from convkit.train.preflight import memory
 from convkit.train.trainer import Trainer
-from convkit.utils.progress import ProgressBars
+from convkit.utils.progress import Bars
 
 
 @dataclass(frozen=True)
-class Steps:
-    """How many of each kind, one after the other."""
+class StepCounts:
+    """The numbers of warm-up, measured and profiled steps."""
 
-    warm: int
-    """Not measured: shapes are compiled, memory is taken."""
+    warmup: int
+    """Not measured: layers are compiled and memory is allocated."""
     measured: int
     profiled: int
-    """The last of them once more, on a GPU, for what it does in them; torch's profiler slows them down."""
+    """The last measured steps run again under torch.profiler, on a GPU. The profiler slows them down."""
 
     @property
     def total(self) -> int:
-        """Of the plan."""
-        return self.warm + self.measured
+        """The number of scheduled steps."""
+        return self.warmup + self.measured
 
     @property
-    def counted(self) -> range:
-        """The numbers of those that are measured."""
-        return range(self.warm, self.total)
+    def measured_range(self) -> range:
+        """The numbers of the measured steps."""
+        return range(self.warmup, self.total)
 
     @property
-    def again(self) -> range:
-        """The numbers of those that are profiled."""
-        return range(max(self.warm, self.total - self.profiled), self.total)
+    def profiled_range(self) -> range:
+        """The numbers of the profiled steps."""
+        return range(max(self.warmup, self.total - self.profiled), self.total)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was seen of the measured steps."""
+class StepTimings:
+    """The raw data of the measured steps."""
 
     sections: list[dict[str, float]]
-    """Milliseconds of each step."""
+    """Milliseconds by section, for each step."""
     losses: list[float]
-    peaks: gpu.Peaks | None
-    busy: float | None
-    """Seconds in which the GPU did anything in the profiled steps; None if there were none."""
-    warming: float
-    """Seconds that went before, from the first forward pass on."""
+    memory: gpu.PeakMemory | None
+    busy_seconds: float | None
+    """Seconds with GPU activity in the profiled steps, or None without profiled steps."""
+    warmup_seconds: float
+    """Seconds before the measured steps, from the first forward pass on."""
     preflight: list[str]
-    """What a run says before its first step."""
+    """Messages of the preflight check."""
 
 
-class Run:
-    """Steps of a trainer, with everything that a run has around them but checkpoints."""
+class TimedRun:
+    """Runs a trainer's steps with everything that a training run does around them, except checkpoints."""
 
-    def __init__(self, trainer: Trainer, data: Data, family: ModelFamily, timeline: Timeline, steps: Steps) -> None:
+    def __init__(
+        self, trainer: Trainer, data: BenchData, family: ModelFamily, timeline: Timeline, steps: StepCounts
+    ) -> None:
         self._trainer, self._data, self._timeline, self._steps = trainer, data, timeline, steps
-        self._packs, self._family = MicroBatches(data.index, data.images, family), family
+        self._micro_batches, self._family = MicroBatches(data.index, data.images, family), family
 
-    def __call__(self, bars: ProgressBars) -> Seen:
-        """Warm up, measure, and profile."""
+    def __call__(self, bars: Bars) -> StepTimings:
+        """Warm up, run the measured steps, and repeat the last ones under the profiler."""
         trainer, steps, device = self._trainer, self._steps, self._trainer.world.device
         began = time.perf_counter()
-        found = memory.preflight(trainer, self._packs, self._family)
-        meter = Throughput(trainer.schedule, trainer.index, trainer.config, trainer.world, found.flops_per_token)
-        again = steps.again if device.type == "cuda" else range(0)
-        stream = self._stream([*range(steps.total), *again])
-        with Log(trainer.config, 0, meter, trainer.world) as log, bars("training", "steps", meter.text) as update:
+        found = memory.preflight(trainer, self._micro_batches, self._family)
+        throughput = Throughput(trainer.schedule, trainer.index, trainer.config, trainer.world, found.flops_per_token)
+        profiled = steps.profiled_range if device.type == "cuda" else range(0)
+        stream = self._stream([*range(steps.total), *profiled])
+        with (
+            Log(trainer.config, 0, throughput, trainer.world) as log,
+            bars("training", "steps", throughput.text) as update,
+        ):
 
             def run(numbers: range) -> list[float]:
                 losses = []
@@ -83,19 +88,20 @@ class Run:
                     update(step + 1, steps.total)
                 return losses
 
-            run(range(steps.warm))
-            gpu.wait(device)
-            warming = time.perf_counter() - began
-            gpu.forget_peaks(device)
-            losses = run(steps.counted)
+            run(range(steps.warmup))
+            gpu.synchronize(device)
+            warmup_seconds = time.perf_counter() - began
+            gpu.reset_peak_memory(device)
+            losses = run(steps.measured_range)
             self._timeline.begin()
-            sections, peaks = self._timeline.steps()[steps.warm :], gpu.peaks(device)
-            busy = gpu.busy(device, lambda: run(again)) if again else None
-        return Seen(sections, losses, peaks, busy, warming, list(memory.lines(found)))
+            sections, peak = self._timeline.steps()[steps.warmup :], gpu.peak_memory(device)
+            busy = gpu.busy_seconds(device, lambda: run(profiled)) if profiled else None
+        return StepTimings(sections, losses, peak, busy, warmup_seconds, list(memory.lines(found)))
 
     def _stream(self, steps: Sequence[int]) -> Iterator[Batch]:
-        order = (pack for step in steps for pack in self._trainer.micro_batches(step))
-        return watched(batches(self._packs, order, self._trainer.config.dataloader_num_workers), self._timeline)
+        order = (micro_batch for step in steps for micro_batch in self._trainer.micro_batches(step))
+        workers = self._trainer.config.dataloader_num_workers
+        return instrumented_batches(batches(self._micro_batches, order, workers), self._timeline)
 
     def _step(self, step: int, stream: Iterator[Batch], log: Log) -> float:
         self._timeline.begin()

@@ -1,4 +1,4 @@
-"""Which part of a step takes how long, as the device sees it."""
+"""Measure how long each section of a training step takes, with CUDA events on a GPU."""
 
 import time
 from collections import defaultdict
@@ -19,24 +19,24 @@ SECTIONS = (
 
 class _Stamp(Protocol):
     def elapsed_time(self, end: Any, /) -> Any:
-        """Milliseconds from here to another one."""
+        """Return the milliseconds from this stamp to another one."""
 
 
-class _Instant:
-    """A moment of a machine without GPU."""
+class _CpuStamp:
+    """A time stamp on a machine without a GPU."""
 
     def __init__(self) -> None:
         self._seconds = time.perf_counter()
 
-    def elapsed_time(self, end: "_Instant") -> float:
+    def elapsed_time(self, end: "_CpuStamp") -> float:
         return 1000 * (end._seconds - self._seconds)
 
 
 class Timeline:
-    """Every moment of a step belongs to one section.
+    """Divides the time of each step into sections without gaps.
 
-    On a GPU moments are those at which it comes to them: what the processor does meanwhile counts only where the GPU
-    waits for it. Nothing is waited for before `steps` is asked.
+    On a GPU the stamps are CUDA events in its stream, so CPU time counts only while the GPU waits for it. Recording
+    does not synchronize; only `steps` does.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -44,31 +44,31 @@ class Timeline:
         self._steps: list[list[tuple[str, _Stamp]]] = []
 
     def begin(self) -> None:
-        """A step begins; the one before ends."""
+        """Begin a step, and end the one before."""
         self._steps.append([])
         self.enter(OTHER)
 
     def enter(self, section: str) -> None:
-        """From here on time is the section's."""
+        """Assign the time from now on to a section."""
         if self._steps:
             self._steps[-1].append((section, self._stamp()))
 
     def steps(self) -> list[dict[str, float]]:
-        """Milliseconds by section, of each step but the last one, which has not ended."""
+        """Return milliseconds by section for each step that has ended, which excludes the last one."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         ends = [step[0] for step in self._steps[1:]]
-        return [_sections([*step, end]) for step, end in zip(self._steps, ends, strict=False)]
+        return [_sum_by_section([*step, end]) for step, end in zip(self._steps, ends, strict=False)]
 
     def _stamp(self) -> _Stamp:
         if self._device.type != "cuda":
-            return _Instant()
+            return _CpuStamp()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
 
-def _sections(marks: list[tuple[str, _Stamp]]) -> dict[str, float]:
+def _sum_by_section(marks: list[tuple[str, _Stamp]]) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
     for (section, begin), (_, end) in pairwise(marks):
         found[section] += begin.elapsed_time(end)

@@ -1,136 +1,102 @@
-"""`convkit bench train`: a method on a workload, and beside it the recipe's way."""
+"""`convkit bench train`: measure a fine-tuning method on a workload."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from convkit.errors import ConvkitError
-from convkit.train.bench import NOT_MEASURED, baseline, gpu
-from convkit.train.bench.data import Data, named_data_set, read
-from convkit.train.bench.method import Contender
-from convkit.train.bench.random_model import Geometry, RandomPhi3V
-from convkit.train.bench.results import TERA, Figures, rounded
-from convkit.train.bench.run import Steps
+from convkit.train.bench import gpu
+from convkit.train.bench.data import BenchData, dataset_label, read
+from convkit.train.bench.method import TrainingMethod
+from convkit.train.bench.options import NO_EFFECT_ON_SPEED, BenchOptions
+from convkit.train.bench.random_model import RandomPhi3V
+from convkit.train.bench.results import TERA, Measurement, rounded
+from convkit.train.bench.run import StepCounts
 from convkit.train.bench.synthetic import write
 from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.config import Config
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
-from convkit.train.models.phi3_v.family import Phi3VFamily
-from convkit.train.optim.sharding import shard
-from convkit.train.setup.precision import compute_dtype
-from convkit.utils.progress import ProgressBars, no_progress_bar
-
-OURS, RECIPE = "convkit", "recipe"
+from convkit.train.setup.precision import dtype
+from convkit.utils.progress import Bars, silent
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What is measured."""
-
-    workload: str
-    """One of `WORKLOADS`, or empty where the configuration names a data set."""
-    geometry: Geometry
-    steps: Steps
-    baseline: Steps | None
-    """Measure the recipe's way as well, with so many steps."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of it."""
+class BenchResult:
+    """A measurement, with what was measured and on which hardware."""
 
     about: dict[str, Any]
-    peak_tflops: float
-    """Of square matrix products in this very process."""
-    figures: dict[str, Figures]
-    """By contenders."""
-    failure: str = ""
-    """Why the recipe's way could not be measured."""
+    matmul_tflops: float
+    """The throughput of square matrix products in this process."""
+    measurement: Measurement
 
     def recorded(self) -> dict[str, Any]:
-        """As JSON."""
-        measured = {name: figures.recorded() for name, figures in self.figures.items()}
-        ratio = {"ratio": round(self.ratio, 3)} if self.ratio else {}
+        """Return the result as JSON."""
         return {
             **self.about,
-            **({"failure": self.failure} if self.failure else {}),
-            "matmul_tflops": rounded(self.peak_tflops),
-            **measured,
-            **ratio,
+            "matmul_tflops": rounded(self.matmul_tflops),
+            "convkit": self.measurement.recorded(),
         }
 
-    @property
-    def ratio(self) -> float | None:
-        """How many times as many rows a second as the recipe's way."""
-        if RECIPE not in self.figures:
-            return None
-        return self.figures[OURS].rows_a_second / self.figures[RECIPE].rows_a_second
 
-
-def bench(
-    config: Config,
-    what: Bench,
-    world: World,
-    bars: ProgressBars = no_progress_bar,
-    seen: Callable[[Result], None] = lambda result: None,
-) -> Result:
-    """Measure.
-
-    Args:
-        seen: told what is known after each contender: what follows may take long, or end the process.
+def bench(config: Config, options: BenchOptions, world: World, bars: Bars = silent) -> BenchResult:
+    """Measure training.
 
     Raises:
-        ConvkitError: see `Contender.measure`; or the data set cannot be read.
+        ConvkitError: the dataset cannot be read, or see `TrainingMethod.measure`.
     """
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
-        folder = Path(scratch)
-        peak = gpu.matmul_peak(world.device, compute_dtype(config))
-        ours = _contender(RandomPhi3V, config, what, world, folder / OURS, shard)
-        data = _data(config, what, ours.family, folder, bars)
-        result = Result(_about(config, what, world), peak / TERA, {})
-        result.figures[OURS] = ours.measure(data, world, what.steps, peak, bars)
-        seen(result)
-        if what.baseline:
-            theirs = baseline.configured(config)
-            other = _contender(baseline.RecipeFamily, theirs, what, world, folder / RECIPE, baseline.RecipeSharding)
-            try:
-                result.figures[RECIPE] = other.measure(data, world, what.baseline, peak, bars)
-            except ConvkitError as error:  # what was measured before is kept
-                result = replace(result, failure=f"The recipe's way could not be measured. {error}")
-            seen(result)
-    return result
+        return Bench(config, options, world, Path(scratch), bars).run()
 
 
-def _contender(
-    family: type[RandomPhi3V], config: Config, what: Bench, world: World, folder: Path, take: Any
-) -> Contender:
-    assert config.num_crops is not None
-    made = family(folder / "model", what.geometry, config.num_crops, world.device, config.seed)
-    run = folder / "run"
-    run.mkdir(parents=True)
-    return Contender(replace(config, output_dir=run), made, take)
+class Bench:
+    """Measures training methods on the same rows and the same device.
 
+    Args:
+        folder: an empty folder for rows, images and runs.
+        min_steps: write synthetic rows for at least this many steps.
+    """
 
-def _data(config: Config, what: Bench, family: Phi3VFamily, folder: Path, bars: ProgressBars) -> Data:
-    if not what.workload:
-        return read(config.data_dir, config.split, family, config.max_tokens, config.drop_overlong, bars)
-    most = max(what.steps.total, what.baseline.total if what.baseline else 0)
-    return write(WORKLOADS[what.workload], config.batch_size * most, family, folder / "data", config.seed)
+    def __init__(
+        self, config: Config, options: BenchOptions, world: World, folder: Path, bars: Bars, min_steps: int = 0
+    ) -> None:
+        assert config.num_crops is not None
+        self._config, self._options, self._world, self._bars = config, options, world, bars
+        self._folder = folder
+        self._steps = StepCounts(options.warmup_steps, options.steps, options.profile_steps)
+        self._peak = gpu.matmul_peak(world.device, dtype(config))
+        self._family = RandomPhi3V(folder / "model", options.model_size, config.num_crops, world.device, config.seed)
+        self._data = self._read_or_write(max(self._steps.total, min_steps))
 
+    def run(self) -> BenchResult:
+        """Measure the configured method as `convkit train` trains it."""
+        measurement = self.measure(TrainingMethod(self._config, self._family), self._steps)
+        return BenchResult(self._about(), self._peak / TERA, measurement)
 
-def _about(config: Config, what: Bench, world: World) -> dict[str, Any]:
-    hidden = NOT_MEASURED | {"data_dir"} | ({"split"} if what.workload else set())
-    options = {name: value for name, value in config.recorded().items() if name not in hidden}
-    return {
-        "workload": what.workload or named_data_set(config.data_dir),
-        "method": config.method,
-        "geometry": what.geometry,
-        "hardware": hardware(world).model_dump(exclude={"platform"}),
-        "versions": versions(),
-        "steps": asdict(what.steps),
-        **({"baseline_steps": asdict(what.baseline)} if what.baseline else {}),
-        "options": options,
-    }
+    def measure(self, method: TrainingMethod, steps: StepCounts) -> Measurement:
+        """Measure a method on the same rows."""
+        with TemporaryDirectory(dir=self._folder) as run:
+            method = replace(method, config=replace(method.config, output_dir=Path(run)))
+            return method.measure(self._data, self._world, steps, self._peak, self._bars)
+
+    def _read_or_write(self, steps: int) -> BenchData:
+        config = self._config
+        if self._options.data_dir:
+            return read(
+                config.data_dir, config.split, self._family, config.max_tokens, config.drop_overlong, self._bars
+            )
+        workload, rows = WORKLOADS[self._options.workload], config.batch_size * steps
+        return write(workload, rows, self._family, self._folder / "data", config.seed)
+
+    def _about(self) -> dict[str, Any]:
+        config, data_dir = self._config, self._options.data_dir
+        hidden = NO_EFFECT_ON_SPEED | {"data_dir"} | (set() if data_dir else {"split"})
+        return {
+            "workload": dataset_label(data_dir) if data_dir else self._options.workload,
+            "method": config.method,
+            "model_size": self._options.model_size,
+            "hardware": hardware(self._world).model_dump(exclude={"platform"}),
+            "versions": versions(),
+            "steps": asdict(self._steps),
+            "options": {name: value for name, value in config.recorded().items() if name not in hidden},
+        }

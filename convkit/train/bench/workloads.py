@@ -1,4 +1,4 @@
-"""What is trained on in a measurement: how many images of which sizes a row has, and how much text."""
+"""Define the synthetic workloads: the images and the amount of text of each row."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,23 +10,22 @@ from convkit.profiles import ImageSize
 
 @dataclass(frozen=True)
 class RowShape:
-    """A conversation of one turn."""
+    """The shape of a row with one turn."""
 
     images: tuple[ImageSize, ...]
-    kind: Literal["page", "picture"]
-    """Pages are black text on white, pictures coloured noise."""
-    question: int
-    """Words of the user's text."""
-    answer: int
-    """Words that are learnt."""
+    kind: Literal["page", "noise"]
+    """`page` is black text on white, `noise` is coloured noise."""
+    question_words: int
+    answer_words: int
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Rows without end, the same for the same seed."""
+    """An endless series of random rows, the same for the same seed."""
 
     num_crops: int
-    row: Callable[[Random], RowShape]
+    draw: Callable[[Random], RowShape]
+    """Draws the next row."""
 
 
 PAGE = ImageSize(1700, 2200)
@@ -50,11 +49,11 @@ _PHOTOS = [
 
 
 def _document(random: Random) -> RowShape:
-    return RowShape((PAGE,), "page", question=30, answer=4)
+    return RowShape((PAGE,), "page", question_words=30, answer_words=4)
 
 
 def _video(random: Random) -> RowShape:
-    return RowShape((FRAME,) * 8, "picture", question=28, answer=2)
+    return RowShape((FRAME,) * 8, "noise", question_words=28, answer_words=2)
 
 
 def _mixed(random: Random) -> RowShape:
@@ -63,12 +62,12 @@ def _mixed(random: Random) -> RowShape:
     if chosen < 0.35:
         return RowShape((random.choice(_PAGES),), "page", question, answer)
     if chosen < 0.65:
-        return RowShape((random.choice(_PHOTOS),), "picture", question, answer)
+        return RowShape((random.choice(_PHOTOS),), "noise", question, answer)
     if chosen < 0.75:
-        return RowShape((FRAME,) * 8, "picture", question, answer)
+        return RowShape((FRAME,) * 8, "noise", question, answer)
     if chosen < 0.9:
-        return RowShape(tuple(random.choices(_PHOTOS, k=random.randint(2, 4))), "picture", question, answer)
-    return RowShape((), "picture", 8 * question, 6 * answer)
+        return RowShape(tuple(random.choices(_PHOTOS, k=random.randint(2, 4))), "noise", question, answer)
+    return RowShape((), "noise", 8 * question, 6 * answer)
 
 
 WORKLOADS = {

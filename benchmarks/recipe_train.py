@@ -1,35 +1,40 @@
-"""The recipe's way, on our model: what `convkit bench train --baseline recipe` is compared with.
+"""Train our model the recipe's way, as a baseline for training speed.
 
-One row at a time; every image filled up with crops of zeros to num_crops + 1, all of which CLIP sees; logits of all
-tokens in float32; activations of all layers computed twice; weights and moments in bfloat16, but for adapters, which
-peft keeps in float32; and torch's AdamW as it is. The kernels of attention are the same as ours.
+Differences from `convkit train`:
+- one row per micro-batch, no sequence packing;
+- every image padded with crops of zeros to num_crops + 1, all of which CLIP encodes;
+- logits of all tokens, in float32;
+- activation checkpointing in all layers, no compilation;
+- weights and moments in bfloat16, except LoRA adapters, which peft keeps in float32; torch's AdamW.
+
+Both ways use the same attention kernels.
 """
 
 from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (its name everywhere)
+import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor
 
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.config import Config
 from convkit.train.distributed.world import World
-from convkit.train.models.kernels.lora import unfuse_lora
+from convkit.train.models.kernels.lora import unfuse
 from convkit.train.models.phi3_v.image_processing import Sizes
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.vision import ImageEmbedding
-from convkit.train.optim.adamw import BETAS, EPS, AdamW
-from convkit.train.optim.sharding.replicated import Replicated
+from convkit.train.optim.adamw import BETAS, EPSILON, AdamW
+from convkit.train.optim.sharding.replicated import Plain
 
 
-def configured(config: Config) -> Config:
-    """The same run, the recipe's way."""
+def recipe_config(config: Config) -> Config:
+    """Return the same configuration with the recipe's options."""
     return replace(config, batch_size_per_gpu=1, gradient_checkpointing="all", compile=False, optim="adamw", fp8=False)
 
 
-class FilledUp(ImageEmbedding):
-    """Shows CLIP as many crops of every image, and forgets what it says of those that are none."""
+class PaddedImageEmbedding(ImageEmbedding):
+    """Encodes the same number of crops for every image, and drops the embeddings of padding crops."""
 
     crops: int
 
@@ -42,29 +47,29 @@ class FilledUp(ImageEmbedding):
 
 
 class RecipeFamily(RandomPhi3V):
-    """The same model, whose images are filled up."""
+    """The random model, with images padded to num_crops + 1 crops."""
 
     def load(self, *args: Any, **kwargs: Any) -> Phi3VForCausalLM:
         model = super().load(*args, **kwargs)
         images = model.model.vision_embed_tokens
-        images.__class__ = FilledUp  # its weights are the same
+        images.__class__ = PaddedImageEmbedding  # its weights stay the same
         images.crops = self.num_crops + 1
         return model
 
 
-class RecipeSharding(Replicated):
-    """Everything in bfloat16, and all logits."""
+class RecipeSharding(Plain):
+    """Weights in bfloat16, logits of all tokens, and torch's AdamW."""
 
     def __init__(self, model: Any, config: Config, world: World) -> None:
         if config.precision == "bfloat16" and not config.use_lora:
             model = model.to(torch.bfloat16)
-        unfuse_lora(model)
+        unfuse(model)
         super().__init__(model, config, world)
         self.optimizer = AdamW(
             list(self._trained.values()),
             lr=config.learning_rate,
             betas=BETAS,
-            eps=EPS,
+            eps=EPSILON,
             weight_decay=config.weight_decay,
         )
 
