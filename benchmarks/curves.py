@@ -34,7 +34,7 @@ WAYS = {
 }
 Losses = dict[str, list[float]]
 """Of each step, by ways."""
-COMMON = ["--bf16", "--warmup_steps", "5", "--save_steps", "100000", "--no_trial_checkpoint", "--no_tqdm"]
+COMMON = ["--bf16", "--warmup_steps", "5", "--save_steps", "100000", "--no_check_checkpoint", "--no_tqdm"]
 
 
 def main() -> None:

@@ -108,7 +108,7 @@ def measure(
         fused: adapters are ours, not peft's.
         options: of `convkit train`.
     """
-    gpu.release(device)
+    gpu.free_memory(device)
     with TemporaryDirectory(prefix="convkit-bench-") as scratch:
         paths = {"data_dir": scratch, "model": scratch, "output_dir": Path(scratch) / "run"}
         config = resolve({**paths, "bf16": True, "optim": "adamw_bf16", "gradient_checkpointing": "none", **options})
@@ -155,14 +155,14 @@ def _timed(forward: Callable[[], Tensor], device: torch.device, times: int) -> d
 
     for _ in range(min(2, times)):
         step()
-    gpu.wait(device)
+    gpu.synchronize(device)
     began = time.perf_counter()
     for _ in range(times):
         step()
-    gpu.wait(device)
+    gpu.synchronize(device)
     whole = 1000 * (time.perf_counter() - began) / times
     spent: Counter[str] = Counter()
-    for event in gpu.kernels(device, step) if device.type == "cuda" else ():
+    for event in gpu.profile_kernels(device, step) if device.type == "cuda" else ():
         spent[kind(event.name())] += event.duration_ns()
     return {"all": round(whole, 3), **{name: round(ns / 1e6, 3) for name, ns in spent.items()}}
 

@@ -24,8 +24,8 @@ from convkit.train.models.kernels.lora import unfuse
 from convkit.train.models.phi3_v.image_processing import Sizes
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.vision import ImageEmbedding
-from convkit.train.optim.adamw import BETAS, EPSILON, AdamW
-from convkit.train.optim.sharding.replicated import Plain
+from convkit.train.optim.adamw import BETAS, EPS, AdamW
+from convkit.train.optim.sharding.replicated import Replicated
 
 
 def recipe_config(config: Config) -> Config:
@@ -57,7 +57,7 @@ class RecipeFamily(RandomPhi3V):
         return model
 
 
-class RecipeSharding(Plain):
+class RecipeSharding(Replicated):
     """Weights in bfloat16, logits of all tokens, and torch's AdamW."""
 
     def __init__(self, model: Any, config: Config, world: World) -> None:
@@ -69,7 +69,7 @@ class RecipeSharding(Plain):
             list(self._trained.values()),
             lr=config.learning_rate,
             betas=BETAS,
-            eps=EPSILON,
+            eps=EPS,
             weight_decay=config.weight_decay,
         )
 

@@ -42,7 +42,7 @@ WARM = 2
 """Steps before the speed is taken."""
 PAGES = 16
 """Different ones; rows take them in turn."""
-WHOLE = ["--bf16", "--optim", "adamw_bf16", "--max_tokens", "5200", "--no_trial_checkpoint"]
+WHOLE = ["--bf16", "--optim", "adamw_bf16", "--max_tokens", "5200", "--no_check_checkpoint"]
 METHODS = {
     "lora": ["--bf16", "--use_lora", "--max_tokens", "10400"],
     "qlora": ["--bf16", "--use_qlora", "--max_tokens", "10400"],

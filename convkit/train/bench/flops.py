@@ -20,7 +20,7 @@ from convkit.profiles.phi3 import TILE
 from convkit.train.data.index import Index
 from convkit.train.models import row_images
 from convkit.train.models.phi3_v.image_processing import hd_size
-from convkit.train.setup.trainable import own_name
+from convkit.train.setup.trainable import unwrapped_name
 
 PARTS = ("vision", "language", "head")
 
@@ -118,7 +118,7 @@ class ModelFlops:
 
     def _usage(self, name: str, module: nn.Module) -> tuple[str, _Count]:
         """Return the part of the model that a weight belongs to, and how often a row uses it."""
-        name, patches = own_name(name), self._patches
+        name, patches = unwrapped_name(name), self._patches
         if "img_projection" in name:
             return "vision", lambda size: size.image_tokens
         if "vision_model" in name:

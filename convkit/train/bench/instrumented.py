@@ -11,7 +11,7 @@ from convkit.train.bench.timeline import Timeline
 from convkit.train.data.loader import Batch
 from convkit.train.models.family import ModelFamily
 from convkit.train.optim.sharding.base import Sharding
-from convkit.train.setup.trainable import own_name
+from convkit.train.setup.trainable import unwrapped_name
 
 
 class InstrumentedSharding:
@@ -57,7 +57,7 @@ def instrumented_batches(batches: Iterator[Batch], timeline: Timeline) -> Iterat
 
 def _add_hooks(model: nn.Module, family: ModelFamily, timeline: Timeline) -> None:
     """Record when image embeddings and last hidden states are computed, and when their gradients are."""
-    modules = {own_name(name): module for name, module in model.named_modules()}
+    modules = {unwrapped_name(name): module for name, module in model.named_modules()}
     vision = family.vision_modules[0]
 
     def after_vision(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -50,7 +50,7 @@ class TrainingMethod:
     def _measure(self, data: BenchData, world: World, steps: StepCounts, peak: float, bars: Bars) -> Measurement:
         began = time.perf_counter()
         schedule, timeline = self._schedule(data, steps), Timeline(world.device)
-        model = trainable.load(self.family, self.config).train()
+        model = trainable.load_for_training(self.family, self.config).train()
         sharding = InstrumentedSharding(self.shard(model, self.config, world), self.family, timeline)
         gpu.synchronize(world.device)
         build_seconds = time.perf_counter() - began
