@@ -24,7 +24,7 @@ from convkit.train.bench.run import StepCounts
 from convkit.train.bench.train import Bench
 from convkit.train.config import Config
 from convkit.train.distributed.world import World, world
-from convkit.utils.progress import Bars, progress_bar, silent
+from convkit.utils.progress import ProgressBars, no_progress_bar, progress_bar
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -34,7 +34,7 @@ def compare(
     options: BenchOptions,
     baseline_steps: int,
     world: World,
-    bars: Bars = silent,
+    bars: ProgressBars = no_progress_bar,
     keep: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Measure our training, then the recipe's way, and return both results and the ratio of rows per second.
@@ -78,7 +78,7 @@ def _main(baseline_steps: int, json_file: Path | None, **values: Any) -> None:
             json_file.write_text(json.dumps(found, indent=2) + "\n")
 
     with world() as joined:
-        found = compare(config, options, baseline_steps, joined, progress_bar if config.tqdm else silent, keep)
+        found = compare(config, options, baseline_steps, joined, progress_bar if config.tqdm else no_progress_bar, keep)
     if "failure" in found:
         raise ConvkitError(found["failure"])
     for name in ("convkit", "recipe"):

@@ -36,7 +36,7 @@ def _train(json_file: Path | None, **values: Any) -> None:
     from rich.console import Console
 
     from convkit.errors import MissingExtra
-    from convkit.utils.progress import progress_bar, silent
+    from convkit.utils.progress import no_progress_bar, progress_bar
 
     try:
         from convkit.train.bench.render import render
@@ -45,7 +45,7 @@ def _train(json_file: Path | None, **values: Any) -> None:
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Measuring") from None
     with world() as joined:
-        result = bench(config, options, joined, progress_bar if config.tqdm else silent)
+        result = bench(config, options, joined, progress_bar if config.tqdm else no_progress_bar)
     _write(json_file, result.recorded())
     Console(soft_wrap=True).print(*render(result), sep="\n")
 

@@ -8,7 +8,7 @@ from convkit.dataset import Dataset
 from convkit.train.data import index
 from convkit.train.data.index import Index
 from convkit.train.models.family import ModelFamily
-from convkit.utils.progress import Bars
+from convkit.utils.progress import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def dataset_label(directory: Path) -> str:
 
 
 def read(
-    directory: Path, split: str, family: ModelFamily, max_tokens: int, drop_overlong: bool, bars: Bars
+    directory: Path, split: str, family: ModelFamily, max_tokens: int, drop_overlong: bool, bars: ProgressBars
 ) -> BenchData:
     """Index a split of a dataset directory. No receipt is needed.
 

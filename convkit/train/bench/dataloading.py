@@ -26,7 +26,7 @@ from convkit.train.distributed.world import World
 from convkit.train.models import row_images
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.image_processing import cut_tiles, hd_size, resize
-from convkit.utils.progress import Bars, Progress
+from convkit.utils.progress import Progress, ProgressBars
 
 TOKENIZE, DECODE, RESIZE, TILES, COLLATE = STAGES = (
     *("image headers, tokenizing", "decoding", "resizing", "cutting tiles"),
@@ -64,7 +64,7 @@ class LoadingResult:
         }
 
 
-def measure_loading(options: DataLoadingOptions, bars: Bars) -> LoadingResult:
+def measure_loading(options: DataLoadingOptions, bars: ProgressBars) -> LoadingResult:
     """Load rows in one process to time the stages, then with worker processes to measure throughput.
 
     Raises:
@@ -85,7 +85,7 @@ def measure_loading(options: DataLoadingOptions, bars: Bars) -> LoadingResult:
 
 
 def _measure(
-    label: str, data: BenchData, family: Phi3VFamily, options: DataLoadingOptions, bars: Bars
+    label: str, data: BenchData, family: Phi3VFamily, options: DataLoadingOptions, bars: ProgressBars
 ) -> LoadingResult:
     numbers = list(islice(cycle(range(len(data.index))), options.rows))
     images = sum(data.index.images[number] for number in numbers)

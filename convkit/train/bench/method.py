@@ -21,7 +21,7 @@ from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.optim.sharding import Sharding, shard
 from convkit.train.setup import trainable
 from convkit.train.trainer import Trainer
-from convkit.utils.progress import Bars
+from convkit.utils.progress import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TrainingMethod:
     shard: Callable[[Any, Config, World], Sharding] = shard
     """Moves the model to its device and creates its optimizer."""
 
-    def measure(self, data: BenchData, world: World, steps: StepCounts, peak: float, bars: Bars) -> Measurement:
+    def measure(self, data: BenchData, world: World, steps: StepCounts, peak: float, bars: ProgressBars) -> Measurement:
         """Build the model, warm up, measure, and free the model's memory.
 
         Args:
@@ -47,7 +47,9 @@ class TrainingMethod:
         finally:
             gpu.free_memory(world.device)
 
-    def _measure(self, data: BenchData, world: World, steps: StepCounts, peak: float, bars: Bars) -> Measurement:
+    def _measure(
+        self, data: BenchData, world: World, steps: StepCounts, peak: float, bars: ProgressBars
+    ) -> Measurement:
         began = time.perf_counter()
         schedule, timeline = self._schedule(data, steps), Timeline(world.device)
         model = trainable.load_for_training(self.family, self.config).train()

@@ -14,7 +14,7 @@ from convkit.train.metrics.throughput import Throughput
 from convkit.train.models.family import ModelFamily
 from convkit.train.preflight import memory
 from convkit.train.trainer import Trainer
-from convkit.utils.progress import Bars
+from convkit.utils.progress import ProgressBars
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TimedRun:
         self._trainer, self._data, self._timeline, self._steps = trainer, data, timeline, steps
         self._micro_batches, self._family = MicroBatches(data.index, data.images, family), family
 
-    def __call__(self, bars: Bars) -> StepTimings:
+    def __call__(self, bars: ProgressBars) -> StepTimings:
         """Warm up, run the measured steps, and repeat the last ones under the profiler."""
         trainer, steps, device = self._trainer, self._steps, self._trainer.world.device
         began = time.perf_counter()

@@ -18,7 +18,7 @@ from convkit.train.config import Config
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
 from convkit.train.setup.precision import dtype
-from convkit.utils.progress import Bars, silent
+from convkit.utils.progress import ProgressBars, no_progress_bar
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class BenchResult:
         }
 
 
-def bench(config: Config, options: BenchOptions, world: World, bars: Bars = silent) -> BenchResult:
-    """Measure training.
+def bench(config: Config, options: BenchOptions, world: World, bars: ProgressBars = no_progress_bar) -> BenchResult:
+    """Measure the throughput of training.
 
     Raises:
         ConvkitError: the dataset cannot be read, or see `TrainingMethod.measure`.
@@ -58,7 +58,7 @@ class Bench:
     """
 
     def __init__(
-        self, config: Config, options: BenchOptions, world: World, folder: Path, bars: Bars, min_steps: int = 0
+        self, config: Config, options: BenchOptions, world: World, folder: Path, bars: ProgressBars, min_steps: int = 0
     ) -> None:
         assert config.num_crops is not None
         self._config, self._options, self._world, self._bars = config, options, world, bars
