@@ -20,7 +20,7 @@ from torch import Tensor
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.config import Config
 from convkit.train.distributed.world import World
-from convkit.train.models.kernels.lora import unfuse
+from convkit.train.models.kernels.lora import unfuse_lora
 from convkit.train.models.phi3_v.image_processing import Sizes
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from convkit.train.models.phi3_v.vision import ImageEmbedding
@@ -63,7 +63,7 @@ class RecipeSharding(Replicated):
     def __init__(self, model: Any, config: Config, world: World) -> None:
         if config.precision == "bfloat16" and not config.use_lora:
             model = model.to(torch.bfloat16)
-        unfuse(model)
+        unfuse_lora(model)
         super().__init__(model, config, world)
         self.optimizer = AdamW(
             list(self._trained.values()),

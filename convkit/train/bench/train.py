@@ -17,7 +17,7 @@ from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.config import Config
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
-from convkit.train.setup.precision import dtype
+from convkit.train.setup.precision import compute_dtype
 from convkit.utils.progress import ProgressBars, no_progress_bar
 
 
@@ -64,7 +64,7 @@ class Bench:
         self._config, self._options, self._world, self._bars = config, options, world, bars
         self._folder = folder
         self._steps = StepCounts(options.warmup_steps, options.steps, options.profile_steps)
-        self._peak = gpu.matmul_peak(world.device, dtype(config))
+        self._peak = gpu.matmul_peak(world.device, compute_dtype(config))
         self._family = RandomPhi3V(folder / "model", options.model_size, config.num_crops, world.device, config.seed)
         self._data = self._read_or_write(max(self._steps.total, min_steps))
 
