@@ -1,1 +1,1 @@
-"""Model families that transformers has of its own, through one adapter; see `families` for those that are known."""
+"""Model families that transformers implements, through one class; `families` lists the supported ones."""

@@ -1,4 +1,4 @@
-"""What cannot be asked of transformers: the facts of each model family that the adapter knows."""
+"""Specifications of the supported model families: facts that transformers does not provide."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 LANGUAGE_LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
-"""The linear layers of a language model of Llama's kind."""
+"""The linear layers of a Llama-style language model."""
 _SIGLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 Options = dict[str, int]
@@ -14,36 +14,36 @@ Options = dict[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class FamilySpec:
-    """A model family of transformers."""
+    """The specification of a model family."""
 
     processor: str
-    """Module and class of what writes images into the text. Not from transformers itself, which lends some of them to
-    owners of torchvision only."""
-    images: str
-    """The module of the image processor that works with Pillow alone."""
+    """The module and class of the processor, which expands image tokens in the text. They are imported by module,
+    because transformers exports some of them only with torchvision."""
+    image_processor: str
+    """The model name in the module of the image processor for Pillow."""
     profile: str
-    """See `convkit.profiles`."""
+    """The token profile, see `convkit.profiles`."""
     profile_options: Callable[[Any], Options] = lambda processor: {}
-    """The profile's options, from the processor."""
-    wrappers: int = 0
-    """Tokens that the profile counts for an image, and the chat template writes."""
+    """Returns the profile's options for a processor."""
+    wrapper_tokens: int = 0
+    """The number of tokens per image that the profile counts but the chat template adds."""
     image_frame: tuple[str, str] = ("", "")
-    """Text that the processor writes around an image, and the profile's template counts."""
+    """Text that the processor adds around an image, but the profile counts as part of its template."""
     image_options: dict[str, Any] = field(default_factory=dict)
-    """What the image processor is asked for beside its configuration."""
+    """Options that are passed to the image processor in addition to its configuration."""
     vision_modules: tuple[str, ...]
     vision_lora_targets: tuple[str, ...]
     features: str | None = None
-    """The module that makes embeddings of images, where transformers (5.17) does not give them the type of those of
-    text: autocast makes them smaller."""
+    """The module whose output must be cast to the dtype of text embeddings, because autocast lowers its precision and
+    transformers 5.17 does not cast it back."""
     unused: Callable[[Any], tuple[str, ...]] = lambda config: ()
-    """Modules in the checkpoint that the model does not use, as prefixes of parameter names."""
+    """Returns parameter name prefixes of checkpoint modules that the model does not use."""
     token_types: Literal["token_type_ids", "mm_token_type_ids", "suffix"] | None = None
-    """The input that is 1 where an image is; suffix: `token_type_ids`, 1 from the answer on."""
+    """The name of the input that is 1 at image tokens. "suffix" means `token_type_ids` with 1 at answer tokens."""
     template: str | None = None
-    """A chat template for checkpoints that have none."""
+    """A chat template for checkpoints without one."""
     single_turn: bool = False
-    """The model reads all that stands before the last answer in both directions: no other answer can be learnt."""
+    """Attention is bidirectional before the last answer, so only that answer can be supervised."""
 
 
 def _idefics3(processor: Any) -> Options:
@@ -57,7 +57,7 @@ def _idefics3(processor: Any) -> Options:
 
 
 _IDEFICS3: dict[str, Any] = {
-    # SmolVLM's own writes the same, but asks for a package to spell numbers with.
+    # SmolVLM's processor does the same, but requires the package num2words.
     "processor": "transformers.models.idefics3.processing_idefics3:Idefics3Processor",
     "profile_options": _idefics3,
     "image_options": {"return_row_col_info": True},
@@ -113,8 +113,8 @@ def _pixtral(processor: Any) -> Options:
     }
 
 
-def _last_layers(config: Any) -> tuple[str, ...]:
-    """Features are taken before the end of the tower; what comes after it is never run."""
+def _layers_after_features(config: Any) -> tuple[str, ...]:
+    """Return the vision tower layers after the one whose features are used; they are never run."""
     layer, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
     first = layers if not isinstance(layer, int) else layers + layer + 1 if layer < 0 else layer
     tower = "model.vision_tower"
@@ -129,38 +129,38 @@ def _no_head(config: Any) -> tuple[str, ...]:
 _TOWER = ("model.vision_tower", "model.multi_modal_projector")
 _PROJECTOR = ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2")
 _QWEN: dict[str, Any] = {
-    "images": "qwen2_vl",
+    "image_processor": "qwen2_vl",
     "profile_options": _qwen,
-    "wrappers": 2,
+    "wrapper_tokens": 2,
     "vision_modules": ("model.visual",),
     "token_types": "mm_token_type_ids",
 }
 _PIXTRAL: dict[str, Any] = {
     "processor": "convkit.train.models.hf.pixtral:PixtralProcessor",
-    "images": "pixtral",
+    "image_processor": "pixtral",
     "profile_options": _pixtral,
     "vision_modules": _TOWER,
 }
 FAMILIES: dict[str, FamilySpec] = {
-    "idefics3": FamilySpec(images="idefics3", profile="idefics3", **_IDEFICS3),
-    "smolvlm": FamilySpec(images="smolvlm", profile="smolvlm", **_IDEFICS3),
+    "idefics3": FamilySpec(image_processor="idefics3", profile="idefics3", **_IDEFICS3),
+    "smolvlm": FamilySpec(image_processor="smolvlm", profile="smolvlm", **_IDEFICS3),
     "llava": FamilySpec(
         processor="transformers.models.llava.processing_llava:LlavaProcessor",
-        images="llava",
+        image_processor="llava",
         profile="llava-1.5",
         profile_options=_llava,
         vision_modules=_TOWER,
         vision_lora_targets=(*_SIGLIP, *_PROJECTOR),
-        unused=_last_layers,
+        unused=_layers_after_features,
     ),
     "llava_onevision": FamilySpec(
         processor="transformers.models.llava_onevision.processing_llava_onevision:LlavaOnevisionProcessor",
-        images="llava_onevision",
+        image_processor="llava_onevision",
         profile="llava-onevision",
         profile_options=_onevision,
         vision_modules=(*_TOWER, "model.image_newline"),
         vision_lora_targets=(*_SIGLIP, *_PROJECTOR),
-        unused=_last_layers,
+        unused=_layers_after_features,
     ),
     "qwen2_vl": FamilySpec(
         processor="transformers.models.qwen2_vl.processing_qwen2_vl:Qwen2VLProcessor",
@@ -182,7 +182,7 @@ FAMILIES: dict[str, FamilySpec] = {
     ),
     "internvl": FamilySpec(
         processor="transformers.models.internvl.processing_internvl:InternVLProcessor",
-        images="got_ocr2",
+        image_processor="got_ocr2",
         profile="internvl3",
         profile_options=_internvl,
         image_options={"crop_to_patches": True},
@@ -191,7 +191,7 @@ FAMILIES: dict[str, FamilySpec] = {
     ),
     "gemma3": FamilySpec(
         processor="transformers.models.gemma3.processing_gemma3:Gemma3Processor",
-        images="gemma3",
+        image_processor="gemma3",
         profile="gemma-3",
         profile_options=_gemma,
         image_frame=("\n\n", "\n\n"),
@@ -203,7 +203,7 @@ FAMILIES: dict[str, FamilySpec] = {
     ),
     "paligemma": FamilySpec(
         processor="transformers.models.paligemma.processing_paligemma:PaliGemmaProcessor",
-        images="siglip",
+        image_processor="siglip",
         profile="paligemma",
         profile_options=_gemma,
         vision_modules=_TOWER,
@@ -223,10 +223,10 @@ FAMILIES: dict[str, FamilySpec] = {
     ),
     "pixtral": FamilySpec(profile="pixtral", vision_lora_targets=_PROJECTOR, **_PIXTRAL),
 }
-"""By the `model_type` of config.json; see `family_spec`."""
+"""The specification for each `model_type` of config.json; see `family_spec`."""
 
 
 def family_spec(config: dict[str, Any]) -> FamilySpec:
-    """The family of a config.json: Pixtral goes by LLaVA's name, with another tower."""
+    """Return the specification for a config.json. Pixtral has `model_type` llava with another vision tower."""
     tower = config.get("vision_config", {}).get("model_type")
     return FAMILIES["pixtral" if (config["model_type"], tower) == ("llava", "pixtral") else config["model_type"]]

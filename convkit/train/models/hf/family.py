@@ -1,4 +1,4 @@
-"""Any model family of transformers that is in the table, as the trainer sees it: padded, not packed."""
+"""The model families that transformers implements, with padded batches; see `families`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,11 +30,11 @@ from convkit.train.models.tokenize import IGNORE_INDEX, RowError, TokenizedRow
 
 
 class HuggingFaceFamily:
-    """See `convkit.train.models.base.Adapter`.
+    """Implement `convkit.train.models.family.ModelFamily` for model families of transformers.
 
     Args:
-        directory: a checkpoint as transformers writes them.
-        num_crops: not known to these families.
+        directory: a checkpoint as written by transformers.
+        num_crops: not supported by these families.
 
     Raises:
         ConvkitError: num_crops was given, or the checkpoint's processor cannot be loaded.
@@ -48,8 +48,8 @@ class HuggingFaceFamily:
         config = read_json(directory / "config.json")
         if num_crops is not None:
             raise ConvkitError(
-                f"--num_crops is an option of Phi-3-vision; {config['model_type']} is tiled by its files. Leave it "
-                "out, or if it comes with --recipe, write `num_crops: null` into a file for --config."
+                f"--num_crops is an option of Phi-3-vision; {config['model_type']} takes tiling from its processor "
+                "files. Leave it out; if it comes from --recipe, put `num_crops: null` in a file for --config."
             )
         with convert_errors(directory, "config.json"):
             self.directory, self.spec = directory, family_spec(config)
@@ -60,27 +60,27 @@ class HuggingFaceFamily:
         with convert_errors(directory, *PROCESSOR_FILES, *TOKENIZER_FILES, "config.json"):
             self.image_token_ids = tuple(self.processor.image_token_ids)
             options = self.spec.profile_options(self.processor)
-            self.profile = _spec(self.spec.profile, options)
+            self.profile = _profile_name(self.spec.profile, options)
         self._row_tokenizer = ChatTemplateTokenizer(
             self.tokenizer, self.processor.chat_template or self.spec.template, self.processor.image_token
         )
         self._profile: TokenProfile = get_profile(self.profile)
-        self.stop_token_ids = self._stops()
+        self.stop_token_ids = self._stop_token_ids()
 
     def load(self, dtype: torch.dtype = torch.bfloat16, attention: str = "sdpa") -> Any:
-        """The model on the CPU; raises ConvkitError where the checkpoint is not whole."""
+        """Load the model on the CPU; raises ConvkitError if the checkpoint is incomplete."""
         with convert_errors(self.directory, *CONFIG_FILES, "*.safetensors"):
-            model, seen = AutoModelForImageTextToText.from_pretrained(
+            model, info = AutoModelForImageTextToText.from_pretrained(
                 self.directory,
                 dtype=dtype,
                 attn_implementation="sdpa" if attention == VARLEN else attention,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
+                ignore_mismatched_sizes=True,  # check_loading_info refuses them, by name
                 output_loading_info=True,
             )
-        check_loading_info(self.directory, seen)
+        check_loading_info(self.directory, info)
         check_image_token(self.directory, model.config.image_token_id, self.image_token_ids[0])
         unused = self.spec.unused(model.config)
         for name, parameter in model.named_parameters():
@@ -94,26 +94,26 @@ class HuggingFaceFamily:
         return model
 
     def encode(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
-        """A row for training; raises RowError."""
+        """Encode a row for training; raises RowError."""
         return self._sample(self._row_tokenizer.encode, row, images, max_length)
 
     def length(self, row: Row, images: Path) -> RowLength:
-        """A row in tokens, from the headers of its images; raises RowError."""
+        """Return a row's number of tokens, from its image headers; raises RowError."""
         labels = self._row_tokenizer.encode(row, self._image_placeholders(row, images)).labels
         return RowLength(len(labels), sum(label != IGNORE_INDEX for label in labels[1:]))
 
     def encode_prompt(self, row: Row, images: Path, max_length: int | None = None) -> Sample:
-        """What stands before a row's last answer; raises RowError."""
+        """Encode the prompt of a row's last answer; raises RowError."""
         return self._sample(self._row_tokenizer.encode_prompt, row, images, max_length)
 
     def collate(self, samples: Sequence[Sample], packed: bool) -> dict[str, Any]:
-        """A padded batch.
+        """Collate samples into a padded batch.
 
         Raises:
-            ValueError: packed was asked for.
+            ValueError: `packed` is true.
         """
         if packed:
-            raise ValueError("these families are padded, not packed")
+            raise ValueError("these families support padding only, not packing")
         batch = pad(samples, self.tokenizer.pad_token_id or 0)
         if self.spec.token_types == "suffix":
             batch["token_type_ids"] = (batch["labels"] != IGNORE_INDEX).long()
@@ -123,34 +123,34 @@ class HuggingFaceFamily:
         return batch
 
     def tiles(self, sample: Sample) -> list[torch.Tensor]:
-        """What the image processor made, its normalisation undone."""
+        """Return the image processor's tiles with normalisation undone."""
         with convert_errors(self.directory, *PROCESSOR_FILES):
             return self.processor.tiles(sample.image_inputs)
 
     def save_processor(self, directory: Path) -> None:
-        """Write what a checkpoint needs beside its weights."""
+        """Write the checkpoint files other than weights and config.json."""
         self.processor.save(directory)
 
     def _sample(self, encode: Callable[..., TokenizedRow], row: Row, images: Path, max_length: int | None) -> Sample:
-        placeholders = self._image_placeholders(row, images)  # refuses images that cannot be read
+        placeholders = self._image_placeholders(row, images)  # raises for unreadable images
         if max_length is not None:
-            encode(row, placeholders, max_length)  # refuses what does not fit, before pixels are read
-        found = row_images.load(row, images)
+            encode(row, placeholders, max_length)  # raises for rows that are too long, before reading pixels
+        loaded = row_images.load(row, images)
         with convert_errors(self.directory, *PROCESSOR_FILES):
             try:
-                media, texts = self.processor.process(found)
+                image_inputs, texts = self.processor.process(loaded)
             except (ValueError, ZeroDivisionError) as error:
-                raise RowError(row.id, "has images of which the processor makes nothing", f"{error}") from None
+                raise RowError(row.id, "has images that the processor does not support", f"{error}") from None
         encoded = encode(row, texts, max_length)
-        return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), media)
+        return Sample(torch.tensor(encoded.input_ids), torch.tensor(encoded.labels), image_inputs)
 
     def _image_placeholders(self, row: Row, images: Path) -> list[str]:
-        """As much text for each image as it has tokens, from its header."""
+        """Return placeholder text for each image with its number of tokens, from its header."""
         if self.spec.single_turn and len(row.conversations) > 1:
             raise RowError(
                 row.id,
-                f"has {len(row.conversations)} turns, of which this model can learn the last alone",
-                "Make a row of each turn.",
+                f"has {len(row.conversations)} turns, but this model can only be trained on the last one",
+                "Split the row into one row per turn.",
             )
         sizes = row_images.sizes(row, images)
         with convert_errors(self.directory, *PROCESSOR_FILES):
@@ -163,30 +163,30 @@ class HuggingFaceFamily:
         try:
             tokens = self._profile.image_tokens(size, images, self._row_tokenizer.count).low
         except (UnsupportedShape, ValueError, ZeroDivisionError) as error:
-            problem = f"has an image of a shape that this model does not take: {path!r}: {error}"
+            problem = f"has an image whose shape this model does not support: {path!r}: {error}"
             raise RowError(row_id, problem, "Crop it, or leave it out.") from None
         before, after = self.spec.image_frame
-        return before + self.processor.image_token * (tokens - self.spec.wrappers) + after
+        return before + self.processor.image_token * (tokens - self.spec.wrapper_tokens) + after
 
-    def _stops(self) -> tuple[int, ...]:
-        """The end of an answer, and what the checkpoint says."""
-        said = read_json(self.directory / "generation_config.json").get("eos_token_id")
+    def _stop_token_ids(self) -> tuple[int, ...]:
+        """Return the tokens that end an answer, and those of generation_config.json."""
+        configured = read_json(self.directory / "generation_config.json").get("eos_token_id")
         ids = [self.tokenizer.convert_tokens_to_ids(self._row_tokenizer.end), self.tokenizer.eos_token_id]
         with convert_errors(self.directory, "generation_config.json"):
-            ids += _ids("eos_token_id", said if isinstance(said, list) else [said])
+            ids += _ids("eos_token_id", configured if isinstance(configured, list) else [configured])
         return tuple(dict.fromkeys(id for id in ids if id is not None))
 
 
-def _spec(profile: str, options: dict[str, int]) -> str:
-    """As `--model` names it."""
+def _profile_name(profile: str, options: dict[str, int]) -> str:
+    """Return the profile with its options, as for `--model`."""
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{name} should be a whole number for {profile}")
+            raise ValueError(f"{name} should be an integer for {profile}")
     return canonical_name(f"{profile}:{','.join(f'{name}={value}' for name, value in options.items())}")
 
 
 def _ids(name: str, values: list[Any]) -> list[int]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | None):
-            raise ValueError(f"{name} should be whole numbers, not {value!r}")
+            raise ValueError(f"{name} should be an integer or a list of integers, not {value!r}")
     return [value for value in values if value is not None]

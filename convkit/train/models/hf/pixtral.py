@@ -1,14 +1,14 @@
-"""What PixtralProcessor of transformers does with images; that one cannot be imported without torchvision."""
+"""The image part of transformers' PixtralProcessor, which cannot be imported without torchvision."""
 
 from typing import Any
 
 
 class PixtralProcessor:
-    """A token a patch, a break after each row of patches, an end after the last.
+    """Write one token per patch, a break token after each row of patches, and an end token after the last.
 
     Args:
-        patch_size: pixels a side.
-        spatial_merge_size: patches a side that become one token.
+        patch_size: the side of a patch in pixels.
+        spatial_merge_size: the side, in patches, of the square that becomes one token.
     """
 
     def __init__(
@@ -30,8 +30,8 @@ class PixtralProcessor:
 
     def _process_images(self, images: Any, **options: Any) -> tuple[Any, list[str]]:
         inputs = self.image_processor(images, patch_size=self._cell, **options)
-        return inputs, [self._written(int(height), int(width)) for height, width in inputs["image_sizes"]]
+        return inputs, [self._placeholder(int(height), int(width)) for height, width in inputs["image_sizes"]]
 
-    def _written(self, height: int, width: int) -> str:
+    def _placeholder(self, height: int, width: int) -> str:
         line = self.image_token * (width // self._cell) + self._break
         return (line * (height // self._cell)).removesuffix(self._break) + self._end

@@ -86,8 +86,12 @@ def test_answers_are_learnt_to_the_letter(family: HuggingFaceFamily, images: Pat
     encoder, history = family._row_tokenizer, OTHER_HISTORY in (family._row_tokenizer._template or "")
     chosen = [{**turn, "assistant": answer} for turn in turns(family)]
     sample = family.encode(row(*chosen), images)
-    between = encoder._lead if family.spec.processor.endswith(":LlavaProcessor") else encoder.end + encoder._lead
-    assert _learnt(family, sample.labels) == encoder._lead + between.join([answer] * len(chosen)) + encoder.end
+    between = (
+        encoder._answer_prefix
+        if family.spec.processor.endswith(":LlavaProcessor")
+        else encoder.end + encoder._answer_prefix
+    )
+    assert _learnt(family, sample.labels) == encoder._answer_prefix + between.join([answer] * len(chosen)) + encoder.end
     for last in range(len(chosen) if history else 1, len(chosen) + 1):
         prompt = family.encode_prompt(row(*chosen[:last]), images).input_ids
         assert torch.equal(sample.input_ids[: len(prompt)], prompt)
