@@ -158,7 +158,9 @@ def test_ends_of_generation_that_are_no_tokens_are_refused(tmp_path: Path, said:
     file.write_text(json.dumps({"eos_token_id": [*usual, 2, None]}))
     assert models.model_family(tmp_path).stop_token_ids == (*usual, 2)
     file.write_text(json.dumps({"eos_token_id": said}))
-    with pytest.raises(ConvkitError, match=r"generation_config\.json: eos_token_id should be whole numbers, not"):
+    with pytest.raises(
+        ConvkitError, match=r"generation_config\.json: eos_token_id should be an integer or a list of integers, not"
+    ):
         models.model_family(tmp_path)
 
 
