@@ -373,7 +373,7 @@ def broken(directory: Path) -> Iterator[tuple[str, str]]:
     image.rename(directory / "moved.png")
     yield "no image", r"the image 'train/7-0.png' of .* cannot be read: No such file"
     image.symlink_to(directory / "moved.png")
-    yield "outside", "leads out of it"
+    yield "outside", "is outside of it"
     (directory / "dataset.json").unlink()
     yield "no manifest", "has no dataset.json"
     (directory / ".partial").mkdir()
