@@ -31,7 +31,7 @@ demo/easy-vqa/receipt.json: | $(VENV)/demo
 	$(BIN)/convkit validate demo/easy-vqa --model $(DEMO_MODEL)
 
 demo/start: | demo/easy-vqa/receipt.json
-	$(BIN)/convkit init-vlm --texts_of demo/easy-vqa --vision tiny --output_dir demo/start
+	$(BIN)/convkit init-vlm --tokenizer_corpus demo/easy-vqa --vision tiny --output_dir demo/start
 
 test: $(VENV)/test ## the test suite; what takes long is in test-slow
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -1,4 +1,4 @@
-"""`convkit init-vlm`: a small vision-language model to start training from, without any download."""
+"""`convkit init-vlm`: create a small vision-language model to start training from."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,42 +7,44 @@ import typer
 
 
 def init_vlm(
-    output_dir: Annotated[
-        Path, typer.Option("--output_dir", help="Where the checkpoint is written; must be empty or not there.")
-    ],
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="Output directory; must be empty or not exist.")],
     language_model: Annotated[
         Path | None,
         typer.Option(
-            "--language_model", help="A trained model of Llama's kind: a Hugging Face folder, or a .gguf file."
+            "--language_model", help="Trained Llama-architecture model: a Hugging Face directory or a .gguf file."
         ),
     ] = None,
-    texts_of: Annotated[
+    tokenizer_corpus: Annotated[
         Path | None,
-        typer.Option("--texts_of", help="Instead: a dataset directory, for a tiny model that knows nothing yet."),
+        typer.Option(
+            "--tokenizer_corpus",
+            help="Dataset directory to train a tokenizer on, for a tiny language model with random weights.",
+        ),
     ] = None,
     vision: Annotated[
         Literal["tiny", "small", "base"],
-        typer.Option("--vision", help="The vision tower: pictures of 64, 224 or 512 pixels, 4, 49 or 64 tokens each."),
+        typer.Option("--vision", help="Vision tower: images of 64, 224 or 512 pixels, with 4, 49 or 64 tokens each."),
     ] = "small",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the new weights.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the new weights.")] = 0,
 ) -> None:
-    """Join a trained language model with a fresh vision tower, as a SmolVLM; or make a tiny one for a data set's words.
+    """Create a SmolVLM from a language model and a new vision tower, or from scratch.
 
-    Nothing is downloaded, and no code of the language model's folder is run.
+    Pass --language_model for a trained language model, or --tokenizer_corpus for a tiny one with random weights.
+    convkit downloads nothing, and runs no code from the language model's directory.
     """
     from convkit.cli.train_options import silence_libraries
     from convkit.errors import ConvkitError, MissingExtra
 
-    if (language_model is None) == (texts_of is None):
-        raise ConvkitError("Give --language_model to join a trained one, or --texts_of for a tiny one; one of them.")
+    if (language_model is None) == (tokenizer_corpus is None):
+        raise ConvkitError("Pass either --language_model or --tokenizer_corpus.")
     silence_libraries()
     try:
         from convkit.train.models import init_vlm as run
     except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "torch", "train", "Making a model") from None
-    made = (
+        raise MissingExtra(error.name or "torch", "train", "Creating a model") from None
+    description = (
         run.from_language_model(language_model, output_dir, vision, seed)
         if language_model
-        else run.from_scratch(texts_of or Path(), output_dir, vision, seed)
+        else run.from_scratch(tokenizer_corpus or Path(), output_dir, vision, seed)
     )
-    typer.echo(f"{output_dir}: {made}")
+    typer.echo(f"wrote {output_dir}: {description}")

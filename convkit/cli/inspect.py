@@ -1,4 +1,4 @@
-"""`convkit inspect DATA`: one row as a model will see it."""
+"""`convkit inspect DATA`: show the tokens, labels and image tiles of one row."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,29 +8,29 @@ import typer
 
 def inspect(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A dataset directory.", exists=True, file_okay=False)],
-    model: Annotated[Path, typer.Option("--model", help="A checkpoint's directory; its weights are not loaded.")],
-    row: Annotated[str, typer.Option("--row", metavar="ID", help="The row's id.")],
-    split: Annotated[str, typer.Option("--split", help="Where the row is. Default: all splits are searched.")] = "",
+    model: Annotated[Path, typer.Option("--model", help="Checkpoint directory; weights are not loaded.")],
+    row: Annotated[str, typer.Option("--row", metavar="ID", help="Id of the row.")],
+    split: Annotated[str, typer.Option("--split", help="Split that has the row (default: search all splits).")] = "",
     num_crops: Annotated[
-        int | None, typer.Option("--num_crops", min=1, help="At most so many tiles an image, for Phi-3-vision.")
+        int | None, typer.Option("--num_crops", min=1, help="Maximum tiles per image, for Phi-3-vision only.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write a page (*.html) with the images as the model sees them.")
+        Path | None, typer.Option("--out", help="Write an HTML page (*.html) that also shows the image tiles.")
     ] = None,
 ) -> None:
-    """Show what a model will see of a row: tokens, which of them are trained on, positions, tiles."""
+    """Show one row as model input: tokens, label mask, positions and image tiles."""
     from convkit.cli.train_options import silence_libraries
     from convkit.errors import ConvkitError, MissingExtra
 
     if out is not None and out.suffix != ".html":
-        raise ConvkitError(f"--out writes a page, which {str(out)!r} is no name for. Give one that ends in .html.")
+        raise ConvkitError(f"--out writes an HTML page, but {str(out)!r} does not end in .html.")
     silence_libraries()
     try:
         from convkit.train import models
         from convkit.train.inspect import views
         from convkit.train.inspect.tokens import inspect_row
     except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "torch", "train", "Looking at a row as a model does") from None
+        raise MissingExtra(error.name or "torch", "train", "Inspecting model input") from None
     from rich.console import Console
 
     from convkit.utils.files import write_atomic
@@ -41,4 +41,4 @@ def inspect(
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, views.page(view).encode(), out.parent)
-    typer.echo("\n".join([*views.summary(view), f"written to {out}"]))
+    typer.echo("\n".join([*views.summary(view), f"wrote {out}"]))

@@ -1,4 +1,4 @@
-"""`convkit merge`: an adapter into the model that it was trained on."""
+"""`convkit merge`: merge a LoRA adapter into its base model."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,18 +7,21 @@ import typer
 
 
 def merge(
-    model: Annotated[Path, typer.Option(help="The checkpoint that the adapter was trained on.")],
-    adapter: Annotated[Path, typer.Option(help="The adapter: final/adapter of a run, or a checkpoint's.")],
-    out: Annotated[Path, typer.Option(help="Where the merged model is written; must be empty or not there.")],
+    model: Annotated[
+        Path, typer.Option(help="Checkpoint directory of the base model that the adapter was trained on.")
+    ],
+    adapter: Annotated[Path, typer.Option(help="LoRA adapter directory, such as final/adapter of a run.")],
+    out: Annotated[Path, typer.Option(help="Output directory; must be empty or not exist.")],
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Of the weights that are written. Default: the checkpoint's own."),
+        typer.Option(help="Dtype of the merged weights (default: that of the base model)."),
     ] = None,
     num_crops: Annotated[
-        int | None, typer.Option(min=1, help="At most so many tiles an image, as trained with; kept with the model.")
+        int | None,
+        typer.Option(min=1, help="Maximum tiles per image used in training, for Phi-3-vision; saved with the model."),
     ] = None,
 ) -> None:
-    """Merge an adapter into its model, in the layout in which such models are published."""
+    """Merge a LoRA adapter into its base model, and write a standalone checkpoint."""
     from convkit.cli.train_options import silence_libraries
     from convkit.errors import MissingExtra
 
@@ -27,6 +30,6 @@ def merge(
         from convkit.train import models
         from convkit.train.models.merge import merge_adapter
     except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "torch", "train", "Merging") from None
+        raise MissingExtra(error.name or "torch", "train", "Merging an adapter") from None
     written = merge_adapter(models.model_family(model, num_crops), model, adapter, out, dtype)
-    typer.echo(f"{out}: {model} with {adapter}, in {written}")
+    typer.echo(f"wrote {out}: {model} merged with {adapter}, in {written}")

@@ -1,4 +1,4 @@
-"""What a model will see of a row: its tokens, which of them are trained on, and its images as they were processed."""
+"""Encode one row and describe it as model input: tokens, supervised tokens, and image tiles."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,13 +16,13 @@ from convkit.train.models.family import ModelFamily
 from convkit.train.models.tokenize import IGNORE_INDEX
 
 _BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
-"""How byte-level tokenizers write what is no letter by itself."""
-Kind = Literal["context", "trained", "image"]
+"""The byte for each letter of a byte-level tokenizer's vocabulary."""
+Kind = Literal["context", "supervised", "image"]
 
 
 @dataclass(frozen=True)
 class Token:
-    """One token as it stands in the model's input."""
+    """A token of the model input."""
 
     position: int
     id: int
@@ -32,38 +32,40 @@ class Token:
 
 @dataclass(frozen=True)
 class RowView:
-    """A row as the model sees it."""
+    """A row as the model receives it."""
 
-    place: str
-    """File and line."""
+    location: str
+    """The row's file and line."""
     row: Row
     tokens: list[Token]
     answered: bool
-    """Whether it can be trained on; without its last answer it is a prompt."""
+    """The row has its last answer; without it, the tokens are a generation prompt."""
     tiles: list[Tensor]
-    """(3, H, W) uint8."""
+    """Image tiles, (3, H, W) uint8."""
 
     def count(self, kind: Kind) -> int:
-        """Tokens of a kind."""
+        """Return the number of tokens of a kind."""
         return sum(token.kind == kind for token in self.tokens)
 
     def runs(self) -> list[tuple[Kind, list[Token]]]:
-        """Tokens of one kind that stand side by side."""
+        """Return the runs of consecutive tokens of one kind."""
         return [(kind, list(tokens)) for kind, tokens in groupby(self.tokens, key=lambda token: token.kind)]
 
 
 def inspect_row(directory: Path, row_id: str, family: ModelFamily, split: str | None = None) -> RowView:
-    """What the model of an adapter will see of one row.
+    """Encode one row of a dataset as a model family does for training.
 
     Args:
         directory: a dataset directory.
-        split: where the row is; all are searched if it is not given.
+        row_id: the id of the row.
+        family: the model family.
+        split: the split that has the row. Default: search all splits.
 
     Raises:
         DatasetError: there is no such row.
-        RowError: it cannot become model input.
+        RowError: the row cannot become model input.
     """
-    place, row = _find(Dataset.open(directory), row_id, split)
+    location, row = _find(Dataset.open(directory), row_id, split)
     answered = row.conversations[-1].assistant is not None
     make = family.encode if answered else family.encode_prompt
     sample = make(row, directory / layout.IMAGES)
@@ -72,28 +74,29 @@ def inspect_row(directory: Path, row_id: str, family: ModelFamily, split: str | 
         Token(position, id, _text(family, id), _kind(family, id, label))
         for position, (id, label) in enumerate(zip(ids, labels, strict=True))
     ]
-    return RowView(place, row, tokens, answered, family.tiles(sample))
+    return RowView(location, row, tokens, answered, family.tiles(sample))
 
 
 def _find(dataset: Dataset, row_id: str, split: str | None) -> tuple[str, Row]:
     splits = [split] if split else list(dataset.manifest.splits)
     for name in splits:
-        for place, row in dataset.rows(name):
+        for location, row in dataset.rows(name):
             if row.id == row_id:
-                return place, row
+                return location, row
     raise DatasetError(
-        f"{dataset.directory} has no row {row_id!r} in {', '.join(splits) or 'any split'}. Take an id from a row file."
+        f"{dataset.directory} has no row {row_id!r} in {', '.join(splits) or 'any split'}. Pass the id of an existing "
+        "row."
     )
 
 
 def _kind(family: ModelFamily, id: int, label: int) -> Kind:
     if label != IGNORE_INDEX:
-        return "trained"
+        return "supervised"
     return "image" if id in family.image_token_ids else "context"
 
 
 def _text(family: ModelFamily, id: int) -> str:
-    """A token by itself; of a letter in several tokens only the bytes are known."""
+    """Decode one token; a token that is part of a letter is shown as bytes."""
     token = str(family.tokenizer.convert_ids_to_tokens(id))
     if "\u2581" in token:
         return token.replace("\u2581", " ")

@@ -1,4 +1,4 @@
-"""`convkit inspect`: what is shown is what goes into the model."""
+"""Test that `convkit inspect` shows exactly the model input."""
 
 import base64
 import io
@@ -48,19 +48,19 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return model_family(directory, 1 if request.param == "phi3_v" else None)
 
 
-def test_tokens_are_those_of_the_sample(family: Any, dataset: Path) -> None:
+def test_tokens_equal_those_of_the_encoded_sample(family: Any, dataset: Path) -> None:
     view = inspect_row(dataset, "r1", family)
     sample = family.encode(Row.model_validate(ROWS[0]), dataset / "images")
     assert [token.id for token in view.tokens] == sample.input_ids.tolist()
     assert [token.position for token in view.tokens] == list(range(len(sample)))
-    trained = "".join(token.text for token in view.tokens if token.kind == "trained")
-    assert trained.strip().replace(" ", "").startswith("True.")
-    assert view.count("trained") == int((sample.labels != -100).sum())
+    supervised = "".join(token.text for token in view.tokens if token.kind == "supervised")
+    assert supervised.strip().replace(" ", "").startswith("True.")
+    assert view.count("supervised") == int((sample.labels != -100).sum())
     assert view.count("image") > 0
 
 
-def test_tiles_look_like_the_image(family: Any, dataset: Path) -> None:
-    """One of them shows the whole: dark on the left, orange on the right, stretched but not in other colours."""
+def test_one_tile_shows_the_whole_image(family: Any, dataset: Path) -> None:
+    """The tile is black on the left and orange on the right; it may be stretched."""
     tiles = inspect_row(dataset, "r1", family).tiles
     assert all(tile.shape[0] == 3 for tile in tiles)
     assert any(
@@ -74,23 +74,23 @@ def _is(seen: Any, colour: tuple[int, int, int]) -> bool:
     return bool(np.abs(seen.float().numpy() - np.array(colour)).max() < 12)
 
 
-def test_letters_of_several_tokens_are_shown_as_bytes(family: Any, dataset: Path) -> None:
+def test_tokens_of_a_split_letter_are_shown_as_bytes(family: Any, dataset: Path) -> None:
     ids = family.tokenizer("\u6f22", add_special_tokens=False).input_ids
     shown = "".join(_text(family, id) for id in ids).strip()
     assert shown in ("\\xe6\\xbc\\xa2", "<0xE6><0xBC><0xA2>")
 
 
-def test_a_row_without_answer_is_a_prompt(family: Any, dataset: Path) -> None:
+def test_a_row_without_its_last_answer_is_shown_as_a_prompt(family: Any, dataset: Path) -> None:
     view = inspect_row(dataset, "r2", family)
     assert not view.answered
-    assert view.count("trained") == 0
-    assert "prompt for generation" in " ".join(views.summary(view))
+    assert view.count("supervised") == 0
+    assert "its generation prompt" in " ".join(views.summary(view))
 
 
-def test_the_page_holds_everything_and_no_markup_of_the_data(family: Any, dataset: Path) -> None:
+def test_the_page_has_all_tokens_and_tiles_and_escapes_markup(family: Any, dataset: Path) -> None:
     view = inspect_row(dataset, "r1", family)
     page = views.page(view)
-    shown = re.findall(r'<span class="(trained|image|context)" title="position (\d+)(?:-(\d+))?, id (\d+)">', page)
+    shown = re.findall(r'<span class="(supervised|image|context)" title="position (\d+)(?:-(\d+))?, id (\d+)">', page)
     places = [(kind, n, int(id)) for kind, a, b, id in shown for n in range(int(a), int(b or a) + 1)]
     assert places == [(token.kind, token.position, token.id) for token in view.tokens]
     assert "<b>" not in page
@@ -101,7 +101,7 @@ def test_the_page_holds_everything_and_no_markup_of_the_data(family: Any, datase
         assert np.array_equal(np.array(first), view.tiles[0].permute(1, 2, 0).numpy())
 
 
-def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None:
+def test_consecutive_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None:
     view = inspect_row(dataset, "r1", model_family(checkpoint, 4))
     lines = [
         views.text(replace(view, tiles=tiles)).plain.splitlines()[-1 - odd :]
@@ -112,15 +112,15 @@ def test_tiles_of_one_size_share_a_line(checkpoint: Path, dataset: Path) -> None
     assert last and lines == [[every], ["tile 0: 336 x 336 pixels"], [every, f"tile {last + 1}: 7 x 9 pixels"]]
 
 
-def test_a_row_is_called_what_it_is_and_nothing_is_steered_by_it(family: Any, dataset: Path) -> None:
+def test_control_characters_in_a_row_id_are_escaped(family: Any, dataset: Path) -> None:
     view = inspect_row(dataset, "r2", family)
     view = replace(view, row=view.row.model_copy(update={"id": "<i>\x1b[31m\u202e"}))
     assert "<h1>Row &lt;i&gt;\\x1b[31m\\u202e</h1>" in views.page(view)
     assert r"row '<i>\x1b[31m\u202e'" in views.text(view).plain
 
 
-def test_a_row_that_is_not_there(dataset: Path, checkpoint: Path) -> None:
-    with pytest.raises(DatasetError, match=r"has no row 'r9' in train. Take an id"):
+def test_an_unknown_row_id_is_reported(dataset: Path, checkpoint: Path) -> None:
+    with pytest.raises(DatasetError, match=r"has no row 'r9' in train. Pass the id"):
         inspect_row(dataset, "r9", model_family(checkpoint))
 
 
@@ -131,7 +131,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
     return int(end.value.code or 0)
 
 
-def test_the_command(
+def test_the_inspect_command_prints_text_and_writes_a_page(
     dataset: Path,
     checkpoint: Path,
     tmp_path: Path,
@@ -142,11 +142,11 @@ def test_the_command(
     assert _run(monkeypatch, *options) == 0
     shown = capsys.readouterr().out
     assert "pets_train.jsonl:1: 1 turn, 1 image in 1 tile" in shown
-    assert re.search(r"\d+-\d+ +trained +.*T", shown)
+    assert re.search(r"\d+-\d+ +supervised +.*T", shown)
     assert "<|image|> x313" in shown
     assert "\x1b" not in shown
     assert _run(monkeypatch, *options, "--out", tmp_path / "row.png") == 2
-    assert "Give one that ends in .html" in capsys.readouterr().err
+    assert "does not end in .html" in capsys.readouterr().err
     assert _run(monkeypatch, *options, "--out", tmp_path / "new/row.html") == 0
     assert (tmp_path / "new/row.html").read_text().startswith("<!doctype html>")
     assert _run(monkeypatch, *options[:-3], "r9") == 2

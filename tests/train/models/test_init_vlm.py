@@ -1,4 +1,4 @@
-"""`convkit init-vlm`: the joined model makes of text alone what the language model makes of it."""
+"""Test `convkit init-vlm`: the new VLM computes the same logits for text as its language model."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ def language_model(folder: Path) -> LlamaForCausalLM:
     return model.eval()
 
 
-def test_text_alone_is_answered_as_before(tmp_path: Path) -> None:
+def test_logits_of_text_equal_those_of_the_language_model(tmp_path: Path) -> None:
     language = language_model(tmp_path / "language")
     from_language_model(tmp_path / "language", tmp_path / "joined", "tiny", 0)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "joined").eval()
@@ -39,12 +39,14 @@ def test_text_alone_is_answered_as_before(tmp_path: Path) -> None:
     assert torch.equal(after[..., : before.shape[-1]], before)
     found = model_family(tmp_path / "joined")
     end = found.tokenizer.convert_tokens_to_ids("<end_of_utterance>")
-    assert torch.equal(after[..., end], before[..., language.config.eos_token_id])  # it ends as it has learnt to end
+    assert torch.equal(
+        after[..., end], before[..., language.config.eos_token_id]
+    )  # the new end token gets the logits of the old one
     assert found.profile == "smolvlm:longest_edge=64,max_image_size=64,image_seq_len=4"
     assert found.stop_token_ids == (end,)
 
 
-def test_what_is_no_language_model_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_source_that_is_not_a_language_model_is_reported_by_name(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(20))
     for source in (tmp_path / "x.gguf", tmp_path / "nowhere"):
         with pytest.raises(ConvkitError, match=source.name):
@@ -52,7 +54,7 @@ def test_what_is_no_language_model_is_refused_by_name(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_one_from_scratch_knows_the_words_of_a_data_set(
+def test_a_model_from_scratch_has_a_tokenizer_for_the_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = runs.write_dataset(tmp_path / "pets", validated=False)
@@ -64,13 +66,13 @@ def test_one_from_scratch_knows_the_words_of_a_data_set(
         return end.value.code, "".join(capsys.readouterr())
 
     out = tmp_path / "start"
-    code, said = convkit("--texts_of", data, "--vision", "tiny", "--output_dir", out)
-    assert (code, "a SmolVLM with random weights" in said) == (0, True), said
+    code, output = convkit("--tokenizer_corpus", data, "--vision", "tiny", "--output_dir", out)
+    assert (code, "a SmolVLM with random weights" in output) == (0, True), output
     found = model_family(out)
     text = runs.rows()[0]["conversations"][0]["user"]
     assert found.tokenizer.decode(found.tokenizer.encode(text)) == text
     assert found.tokenizer.unk_token_id not in found.tokenizer.encode(text)
-    code, said = convkit("--texts_of", data, "--output_dir", out)
-    assert (code, str(out) in said) == (2, True), said
-    code, said = convkit("--output_dir", tmp_path / "other")
-    assert (code, "--language_model" in said) == (2, True), said
+    code, output = convkit("--tokenizer_corpus", data, "--output_dir", out)
+    assert (code, str(out) in output) == (2, True), output
+    code, output = convkit("--output_dir", tmp_path / "other")
+    assert (code, "--language_model" in output) == (2, True), output

@@ -72,7 +72,7 @@ class Phi3VDecoderLayer(Phi3DecoderLayer):  # type: ignore[misc]
             self.mlp.__class__ = Phi3VMLP  # keeps the initialised weights
 
     def forward(self, hidden_states: Tensor, output_indices: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Run the layer.
+        """Run attention and MLP of the layer.
 
         Args:
             hidden_states: (B, T, D).
@@ -160,7 +160,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         output_indices: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Run the model.
+        """Compute the hidden states of tokens and images.
 
         Args:
             input_ids: (B, T); pass either these or inputs_embeds.

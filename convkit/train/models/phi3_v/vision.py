@@ -65,7 +65,7 @@ class ImageEmbedding(nn.Module):
         )
 
     def forward(self, pixel_values: Tensor, image_sizes: Sizes) -> Tensor:
-        """Embed N images.
+        """Return the embeddings of N images.
 
         Args:
             pixel_values: uint8 tiles of all images (T, 3, 336, 336); or the official layout, normalised and padded

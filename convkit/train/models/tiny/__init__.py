@@ -1,4 +1,4 @@
-"""Random small checkpoints with a tokenizer trained on given text: for tests, demonstrations and documentation."""
+"""Build tiny checkpoints with random weights, for tests, demos and documentation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,4 +15,4 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "smolvlm": smolvlm,
     **families.BUILDERS,
 }
-"""By the names of the families; each takes a directory and texts."""
+"""The builder of each model family; it takes an output directory and texts to train the tokenizer on."""

@@ -1,4 +1,4 @@
-"""Model families of transformers in small: two layers of each tower, images of 32 to 64 pixels a side."""
+"""Tiny models of the families in transformers: two layers per tower, images of 32 to 64 pixels per side."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ _THEN_TEXT = "{% for part in message['content'] if part['type'] == 'text' %}{{ p
 
 
 def _parts(image: str) -> str:
-    """A message's images and texts in their order."""
+    """Return a template for the images and texts of a message in their order."""
     part = f"{{{{ '{image}' if part['type'] == 'image' else part['text'] }}}}"
     return f"{{% for part in message['content'] %}}{part}{{% endfor %}}"
 
@@ -37,23 +37,23 @@ def _chatml(image: str, before: str = "") -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tiny:
-    """What a family is made of."""
+class _TinySpec:
+    """The specification of a tiny checkpoint."""
 
     config: str
-    """The name of its classes in transformers, without Config."""
+    """The prefix of the class names in transformers."""
     controls: list[str]
     template: str | None
-    images: tuple[str, str, dict[str, Any]]
-    """Module, class and options of the image processor."""
+    image_processor: tuple[str, str, dict[str, Any]]
+    """The module, class and options of the image processor."""
     processor: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     vision: dict[str, Any]
     text: dict[str, Any]
     named: dict[str, str]
-    """Tokens that the tokenizer knows by a name."""
+    """Named tokens of the tokenizer, such as `eos_token`."""
     ids: dict[str, str]
-    """Tokens that the configuration knows by their ids."""
+    """Configuration keys for token ids, and their tokens."""
     adds_bos: bool = False
 
 
@@ -86,7 +86,7 @@ _QWEN: dict[str, Any] = {
 }
 
 
-def _qwen_images(patch_size: int) -> tuple[str, str, dict[str, Any]]:
+def _qwen_image_processor(patch_size: int) -> tuple[str, str, dict[str, Any]]:
     cell = 2 * patch_size
     limits = {"shortest_edge": 4 * cell**2, "longest_edge": 9 * cell**2}
     return "qwen2_vl", "Qwen2VLImageProcessorPil", {"patch_size": patch_size, "merge_size": 2, "size": limits}
@@ -113,8 +113,8 @@ _MISTRAL: dict[str, Any] = {
 }
 _GEMMA_NAMED = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
 
-_FAMILIES: dict[str, _Tiny] = {
-    "llava": _Tiny(
+_FAMILIES: dict[str, _TinySpec] = {
+    "llava": _TinySpec(
         config="Llava",
         controls=["<unk>", "<s>", "</s>", "<image>", "<pad>"],
         template=(
@@ -123,7 +123,7 @@ _FAMILIES: dict[str, _Tiny] = {
             + _THEN_TEXT
             + " {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
         ),
-        images=("llava", "LlavaImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": _SQUARE}),
+        image_processor=("llava", "LlavaImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": _SQUARE}),
         processor={"patch_size": 8, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"},
         options={"image_seq_length": 16},
         vision={"model_type": "clip_vision_model", **_TOWER, "projection_dim": 32},
@@ -132,7 +132,7 @@ _FAMILIES: dict[str, _Tiny] = {
         ids={"image_token_index": "<image>"},
         adds_bos=True,
     ),
-    "llava_onevision": _Tiny(
+    "llava_onevision": _TinySpec(
         config="LlavaOnevision",
         controls=[*_IM, "<image>", "<video>"],
         template=(
@@ -141,7 +141,7 @@ _FAMILIES: dict[str, _Tiny] = {
             + _THEN_TEXT
             + "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
         ),
-        images=(
+        image_processor=(
             "llava_onevision",
             "LlavaOnevisionImageProcessorPil",
             {"size": _SQUARE, "image_grid_pinpoints": [[32 * h, 32 * w] for h in range(1, 7) for w in range(1, 7)]},
@@ -157,18 +157,18 @@ _FAMILIES: dict[str, _Tiny] = {
         named={"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
         ids={"image_token_index": "<image>", "video_token_index": "<video>"},
     ),
-    "qwen2_vl": _Tiny(
+    "qwen2_vl": _TinySpec(
         config="Qwen2VL",
         template=_chatml(_VISION, _DEFAULT_SYSTEM),
-        images=_qwen_images(8),
+        image_processor=_qwen_image_processor(8),
         vision={**_VISUAL, "embed_dim": 32, "hidden_size": _WIDTH, "mlp_ratio": 2},
         text={**_TEXT, "rope_parameters": _ROPE},
         **_QWEN,
     ),
-    "qwen2_5_vl": _Tiny(
+    "qwen2_5_vl": _TinySpec(
         config="Qwen2_5_VL",
         template=_chatml(_VISION, _DEFAULT_SYSTEM),
-        images=_qwen_images(8),
+        image_processor=_qwen_image_processor(8),
         vision={
             **_VISUAL,
             "hidden_size": 32,
@@ -179,10 +179,10 @@ _FAMILIES: dict[str, _Tiny] = {
         text={**_TEXT, "rope_parameters": _ROPE},
         **_QWEN,
     ),
-    "qwen3_vl": _Tiny(
+    "qwen3_vl": _TinySpec(
         config="Qwen3VL",
         template=_chatml(_VISION),
-        images=_qwen_images(8),
+        image_processor=_qwen_image_processor(8),
         vision={
             **_VISUAL,
             "hidden_size": 32,
@@ -193,11 +193,11 @@ _FAMILIES: dict[str, _Tiny] = {
         text={**_TEXT, "head_dim": 16, "rope_parameters": {**_ROPE, "mrope_interleaved": True}},
         **_QWEN,
     ),
-    "internvl": _Tiny(
+    "internvl": _TinySpec(
         config="InternVL",
         controls=[*_IM, "<img>", "</img>", "<IMG_CONTEXT>", "<video>"],
         template=_chatml("<IMG_CONTEXT>\\n"),
-        images=("got_ocr2", "GotOcr2ImageProcessorPil", {"size": _SQUARE, "min_patches": 1, "max_patches": 4}),
+        image_processor=("got_ocr2", "GotOcr2ImageProcessorPil", {"size": _SQUARE, "min_patches": 1, "max_patches": 4}),
         processor={"image_seq_length": 4},
         options={"image_seq_length": 4},
         vision={**_TOWER, "image_size": [32, 32], "patch_size": [8, 8]},
@@ -212,7 +212,7 @@ _FAMILIES: dict[str, _Tiny] = {
         },
         ids={"image_token_id": "<IMG_CONTEXT>"},
     ),
-    "gemma3": _Tiny(
+    "gemma3": _TinySpec(
         config="Gemma3",
         controls=[
             *("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"),
@@ -226,7 +226,7 @@ _FAMILIES: dict[str, _Tiny] = {
             + _parts("<start_of_image>")
             + "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
         ),
-        images=("gemma3", "Gemma3ImageProcessorPil", {"size": _SQUARE}),
+        image_processor=("gemma3", "Gemma3ImageProcessorPil", {"size": _SQUARE}),
         processor={"image_seq_length": 4},
         options={"mm_tokens_per_image": 4},
         vision={"model_type": "siglip_vision_model", **_TOWER, "vision_use_head": False},
@@ -243,11 +243,11 @@ _FAMILIES: dict[str, _Tiny] = {
             "image_token_index": "<image_soft_token>",
         },
     ),
-    "paligemma": _Tiny(
+    "paligemma": _TinySpec(
         config="PaliGemma",
         controls=["<pad>", "<eos>", "<bos>", "<unk>", "<image>"],
         template=None,
-        images=("siglip", "SiglipImageProcessorPil", {"size": _SQUARE, "image_seq_length": 16}),
+        image_processor=("siglip", "SiglipImageProcessorPil", {"size": _SQUARE, "image_seq_length": 16}),
         options={"projection_dim": _WIDTH},
         vision={
             "model_type": "siglip_vision_model",
@@ -259,18 +259,18 @@ _FAMILIES: dict[str, _Tiny] = {
         named={**_GEMMA_NAMED, "image_token": "<image>"},
         ids={"image_token_index": "<image>"},
     ),
-    "mistral3": _Tiny(
+    "mistral3": _TinySpec(
         config="Mistral3",
-        images=("pixtral", "PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": 8}),
+        image_processor=("pixtral", "PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": 8}),
         processor={"patch_size": 8, "spatial_merge_size": 2},
         options={"spatial_merge_size": 2, "vision_feature_layer": -1},
         vision={"model_type": "pixtral", **_TOWER, "image_size": 64, "head_dim": 16},
         text={"model_type": "mistral", **_TEXT, "head_dim": 16},
         **_MISTRAL,
     ),
-    "pixtral": _Tiny(
+    "pixtral": _TinySpec(
         config="Llava",
-        images=("pixtral", "PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": 8}),
+        image_processor=("pixtral", "PixtralImageProcessorPil", {"size": {"longest_edge": 64}, "patch_size": 8}),
         processor={"patch_size": 8},
         options={"vision_feature_layer": -1, "vision_feature_select_strategy": "full"},
         vision={"model_type": "pixtral", **_TOWER, "image_size": 64, "head_dim": 16},
@@ -281,36 +281,36 @@ _FAMILIES: dict[str, _Tiny] = {
 
 
 def build(name: str, directory: Path, texts: Iterable[str], vocab_size: int = 600, seed: int = 0) -> None:
-    """Write a checkpoint of a family with random weights in fp32.
+    """Write a checkpoint of a model family with random fp32 weights.
 
     Args:
-        name: of the family, see `convkit.train.models.hf.families.FAMILIES`.
-        directory: made if it is not there.
-        texts: what the tokenizer learns to join.
-        vocab_size: before the control tokens are added.
-        seed: the same seed and texts give the same bytes.
+        name: the family, see `convkit.train.models.hf.families.FAMILIES`.
+        directory: the output directory, created if needed.
+        texts: the texts that the tokenizer is trained on.
+        vocab_size: the vocabulary size without control tokens.
+        seed: the random seed; the same seed and texts give the same bytes.
     """
-    made = _FAMILIES[name]
-    tokenizer = train_byte_level_bpe(texts, vocab_size, made.controls, made.template, made.adds_bos, **made.named)
+    spec = _FAMILIES[name]
+    tokenizer = train_byte_level_bpe(texts, vocab_size, spec.controls, spec.template, spec.adds_bos, **spec.named)
     ids = tokenizer.get_vocab()
-    special = {f"{kind}_token_id": ids[made.named[f"{kind}_token"]] for kind in ("eos", "pad")}
-    special["bos_token_id"] = ids.get(made.named.get("bos_token"))
-    config = getattr(transformers, f"{made.config}Config")(
-        vision_config=made.vision,
-        text_config={**made.text, "vocab_size": len(ids), **special},
+    special = {f"{kind}_token_id": ids[spec.named[f"{kind}_token"]] for kind in ("eos", "pad")}
+    special["bos_token_id"] = ids.get(spec.named.get("bos_token"))
+    config = getattr(transformers, f"{spec.config}Config")(
+        vision_config=spec.vision,
+        text_config={**spec.text, "vocab_size": len(ids), **special},
         tie_word_embeddings=False,
-        **{key: ids[token] for key, token in made.ids.items()},
-        **made.options,
+        **{key: ids[token] for key, token in spec.ids.items()},
+        **spec.options,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = getattr(transformers, f"{made.config}ForConditionalGeneration")(config)
+        model = getattr(transformers, f"{spec.config}ForConditionalGeneration")(config)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    module, cls, options = made.images
+    module, cls, options = spec.image_processor
     images = import_module(f"transformers.models.{module}.image_processing_pil_{module}")
     getattr(images, cls)(**options).save_pretrained(directory)
-    (directory / "processor_config.json").write_text(json.dumps(made.processor, indent=2) + "\n")
+    (directory / "processor_config.json").write_text(json.dumps(spec.processor, indent=2) + "\n")
 
 
 BUILDERS: dict[str, Callable[..., None]] = {name: partial(build, name) for name in _FAMILIES}

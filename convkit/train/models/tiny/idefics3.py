@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM in small."""
+"""Tiny checkpoints of Idefics3 and SmolVLM."""
 
 import json
 from collections.abc import Iterable
@@ -28,27 +28,27 @@ TEMPLATE = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
-    """Sizes of a model, and of what it sees."""
+    """The sizes of a model and its images."""
 
     image_size: int = 64
-    """Pixels a side of a tile."""
+    """The side of a tile in pixels."""
     longest_edge: int = 64
-    """Pixels; more than `image_size` cuts larger images into tiles."""
+    """The maximum image side in pixels; if it exceeds `image_size`, larger images are cut into tiles."""
     patch_size: int = 8
     scale_factor: int = 2
-    """Patches a side that become one token."""
+    """The side, in patches, of the square that becomes one token."""
     hidden_size: int = 64
     layers: int = 2
     heads: int = 4
     vision_hidden_size: int = 64
     vision_layers: int = 2
     vocab_size: int = 600
-    """Before control tokens are added."""
+    """The vocabulary size without control tokens."""
     initializer_range: float = 0.02
 
     @property
     def image_tokens(self) -> int:
-        """Of a tile."""
+        """The number of tokens per tile."""
         return (self.image_size // self.patch_size // self.scale_factor) ** 2
 
 
@@ -56,13 +56,13 @@ _SMALL = ModelSize()
 
 
 def smolvlm(directory: Path, texts: Iterable[str], size: ModelSize = _SMALL, seed: int = 0) -> None:
-    """Write a SmolVLM checkpoint with random weights in fp32.
+    """Write a SmolVLM checkpoint with random fp32 weights.
 
     Args:
-        directory: made if it is not there.
-        texts: what the tokenizer learns to join.
-        size: how large everything is.
-        seed: the same seed and texts give the same bytes.
+        directory: the output directory, created if needed.
+        texts: the texts that the tokenizer is trained on.
+        size: the sizes of the model and its images.
+        seed: the random seed; the same seed and texts give the same bytes.
     """
     _write("SmolVLM", directory, texts, size, seed)
 
@@ -73,7 +73,7 @@ def idefics3(directory: Path, texts: Iterable[str], size: ModelSize = _SMALL, se
 
 
 def vision_config(size: ModelSize) -> dict[str, Any]:
-    """What sees, as a configuration of transformers."""
+    """Return the vision tower's configuration for transformers."""
     return {
         "hidden_size": size.vision_hidden_size,
         "intermediate_size": 4 * size.vision_hidden_size,
@@ -86,7 +86,7 @@ def vision_config(size: ModelSize) -> dict[str, Any]:
 
 
 def save_processor(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, size: ModelSize) -> None:
-    """Write tokenizer and image processor of `name`, Idefics3 or SmolVLM."""
+    """Write the tokenizer and image processor of `name`, which is Idefics3 or SmolVLM."""
     tokenizer.save_pretrained(directory)
     module = import_module(f"transformers.models.{name.lower()}.image_processing_pil_{name.lower()}")
     getattr(module, f"{name}ImageProcessorPil")(

@@ -1,4 +1,4 @@
-"""Phi-3-vision in small."""
+"""Tiny checkpoints of Phi-3-vision."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from convkit.train.models.phi3_v.processing import IMAGE_TOKEN, Phi3VProcessor
 
 _SPACE = "\u2581"
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-_SWALLOWING = ("<|assistant|>", IMAGE_TOKEN)
+_STRIPPING = ("<|assistant|>", IMAGE_TOKEN)
 _CONTROLS = ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>", IMAGE_TOKEN)
 _TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
@@ -24,13 +24,13 @@ _TEMPLATE = (
 
 
 def phi3_v(directory: Path, texts: Iterable[str], vocab_size: int = 600, seed: int = 0) -> None:
-    """Write a Phi-3-vision checkpoint of two layers, with random weights in fp32, in the official layout.
+    """Write a Phi-3-vision checkpoint of two layers with random fp32 weights, in the official layout.
 
     Args:
-        directory: made if it is not there.
-        texts: what the tokenizer learns to join.
-        vocab_size: of the tokenizer before its control tokens are added; at least 300.
-        seed: the same seed and texts give the same bytes.
+        directory: the output directory, created if needed.
+        texts: the texts that the tokenizer is trained on.
+        vocab_size: the vocabulary size without control tokens; at least 300.
+        seed: the random seed; the same seed and texts give the same bytes.
     """
     tokenizer = _llama_tokenizer(texts, vocab_size)
     ids = tokenizer.get_vocab()
@@ -67,7 +67,7 @@ def phi3_v(directory: Path, texts: Iterable[str], vocab_size: int = 600, seed: i
 
 
 def _llama_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """BPE of Llama's kind: a space sign before every text, bytes for what is unknown."""
+    """Train a Llama-style BPE tokenizer: a space symbol before every text, byte fallback for unknown characters."""
     basic = ["<unk>", "<s>", "</s>", *_BYTES]
     backend = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
@@ -83,7 +83,7 @@ def _llama_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
             decoders.Strip(" ", 1, 0),
         ]
     )
-    backend.add_special_tokens([AddedToken(name, rstrip=name in _SWALLOWING, normalized=False) for name in _CONTROLS])
+    backend.add_special_tokens([AddedToken(name, rstrip=name in _STRIPPING, normalized=False) for name in _CONTROLS])
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
     )
@@ -98,7 +98,7 @@ def _llama_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
 
 
 def _special_only(backend: Tokenizer, names: list[str]) -> Tokenizer:
-    """Of what the trainer was told to keep, only `names` are control tokens; bytes are vocabulary."""
+    """Keep only `names` as control tokens; the byte tokens become normal vocabulary."""
     description = json.loads(backend.to_str())
     description["added_tokens"] = [token for token in description["added_tokens"] if token["content"] in names]
     return Tokenizer.from_str(json.dumps(description))

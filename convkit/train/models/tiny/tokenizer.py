@@ -1,4 +1,4 @@
-"""A byte-level tokenizer trained on given text, with the control tokens of a family."""
+"""Train a byte-level tokenizer with the control tokens of a model family."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 _LINE_ENDS = ["\n\n"] * 1000
-"""So that an empty line is one token, as it is in every real vocabulary."""
+"""Makes an empty line a single token, as in every real vocabulary."""
 
 
 def train_byte_level_bpe(
@@ -17,15 +17,15 @@ def train_byte_level_bpe(
     adds_bos: bool = False,
     **named: str,
 ) -> PreTrainedTokenizerFast:
-    """BPE of GPT-2's kind; nothing is unknown to it.
+    """Train a GPT-2-style BPE tokenizer without unknown tokens.
 
     Args:
-        texts: what it learns to join.
-        vocab_size: before the control tokens are added; at least 260.
-        controls: tokens that are no text.
+        texts: the texts that the tokenizer is trained on.
+        vocab_size: the vocabulary size without control tokens; at least 260.
+        controls: the control tokens.
         template: the chat template, in Jinja.
-        adds_bos: it puts its `bos_token` before every text.
-        named: what the tokenizer knows by a name, such as `eos_token`.
+        adds_bos: add `bos_token` before every text.
+        named: named tokens of the tokenizer, such as `eos_token`.
     """
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -40,10 +40,10 @@ def train_byte_level_bpe(
         backend.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
         )
-    usual = {name: token for name, token in named.items() if name in ("bos_token", "eos_token", "pad_token")}
+    standard = {name: token for name, token in named.items() if name in ("bos_token", "eos_token", "pad_token")}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         chat_template=template,
-        extra_special_tokens={name: token for name, token in named.items() if name not in usual},
-        **usual,
+        extra_special_tokens={name: token for name, token in named.items() if name not in standard},
+        **standard,
     )
