@@ -29,8 +29,8 @@ app = typer.Typer(
 def _train(json_file: Path | None, **values: Any) -> None:
     """Measure training throughput: Phi-3.5-vision with random weights, trained for some steps.
 
-    Prints images and tokens per second, MFU, peak memory, and the time per section of a step; docs/performance.md
-    explains them. Needs no checkpoint and no data. The options below are those of `convkit train`.
+    Prints images and tokens per second, MFU, peak memory, and the time per section of a step. Needs no checkpoint and
+    no data. The options below are those of `convkit train`.
     """
     config, options = prepare(json_file, values)
     from rich.console import Console

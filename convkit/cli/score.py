@@ -14,7 +14,7 @@ def score(
         Path,
         typer.Argument(
             metavar="PREDICTIONS",
-            help="A predictions file (*.jsonl), see docs/metrics.md.",
+            help="A predictions file (*.jsonl); `convkit schema prediction` prints its format.",
             exists=True,
             dir_okay=False,
         ),

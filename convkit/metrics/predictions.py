@@ -126,8 +126,8 @@ def _parse(path: Path, shown: str) -> Iterator[tuple[int, Prediction]]:
             yield line.number, Prediction.model_validate_json(line.raw)
         except ValidationError as error:
             raise ConvkitError(
-                f"{shown}:{line.number} is not a prediction: {_problem(line, error)}. Mend the line; "
-                "docs/metrics.md and schemas/prediction.json say what a line holds."
+                f"{shown}:{line.number} is not a prediction: {_problem(line, error)}. Fix the line; "
+                "`convkit schema prediction` prints the format."
             ) from None
 
 

@@ -1,6 +1,5 @@
 """The types that rules are made of: `Rule`, `Problem`, and `Check` with the data it receives."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from convkit.findings import Finding, Severity
 from convkit.schema import Manifest
 from convkit.utils.digests import DigestSet, new_key
+from convkit.utils.files import display_path
 
 if TYPE_CHECKING:
     from convkit.media.images import ImageInfo
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: everything that there is to say about it. Its page in the documentation is made from this."""
+    """One rule with its documentation; `convkit.reporters.rule_page` renders its page."""
 
     code: str
-    """Never changes and is never used again, so that people can build on it: CK, the family's digit, two digits."""
+    """CK, the digit of the family and two digits. Never changed and never reused, because users refer to it."""
     slug: str
     severity: Severity
     summary: str
-    """What the rule finds, in one sentence."""
+    """Noun phrase that completes "Checks for ..."."""
     why: str
-    """What goes wrong later where it is not mended."""
+    """Consequences of ignoring a finding."""
     fix: str
-    """How to fix it; the hint of its findings."""
+    """Instructions for a fix, which are also the hint of its findings."""
     instead: str = ""
-    """A corrected version of the example line on the rule's page, where there is one."""
+    """A corrected row for the example on the rule's page, if one line can show it."""
     fixable: bool = False
     """`convkit validate --fix` can fix its findings; see `convkit.validate.fix`."""
 
     def __reduce__(self) -> "tuple[Callable[[str], Rule], tuple[str]]":
-        """Pickle the rule as its code: worker processes know all rules, and a problem stays small on its way."""
+        """Pickle the rule as its code, which keeps problems small on the way from a worker."""
         return _rule_of, (self.code,)
 
 
@@ -46,7 +46,7 @@ def _rule_of(code: str) -> Rule:
 
 
 class Problem(NamedTuple):
-    """A violation of a rule. `Location.finding` adds where it is."""
+    """A violation of a rule, without its location; `Location.finding` adds it."""
 
     rule: Rule
     message: str
@@ -76,21 +76,16 @@ class Location(NamedTuple):
         )
 
 
-def shown(path: Path) -> str:
-    """A path as text for a report; bytes that are no UTF-8, which a report cannot hold, become escapes."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
 @dataclass
 class RowFile:
-    """A row file, and what was counted in it while it was read."""
+    """A row file and the counts collected while it was read."""
 
     path: Path
     label: str = ""
-    """What findings call the file where that is not its path: standard input."""
+    """Name to report instead of the path, such as for standard input."""
     rows: int = 0
     bad_rows: int = 0
-    """Of `rows`; they count for nothing below."""
+    """Number of invalid rows in `rows`; turns and images do not include them."""
     turns: int = 0
     images: int = 0
     sha256: str = ""
@@ -98,13 +93,13 @@ class RowFile:
 
     @property
     def name(self) -> str:
-        """The path as findings show it."""
-        return self.label or shown(self.path)
+        """Return the path as findings report it."""
+        return self.label or display_path(self.path)
 
 
 @dataclass
 class DatasetFiles:
-    """The row files of one data set, its manifest, and what is collected while they are read."""
+    """The row files of one dataset, its manifest, and the data collected while they are read."""
 
     directory: Path
     files: list[RowFile]
@@ -112,77 +107,77 @@ class DatasetFiles:
     """None if no dataset directory was given, or it has no manifest."""
     manifest_sha256: str = ""
     whole: bool = False
-    """The directory was given, not files of it: what is missing or left over counts, too."""
+    """The directory was given instead of single files, so missing and unused files are findings."""
     media: bool = True
-    """The files in images/ are looked at."""
+    """Image files are read."""
     key: int = field(default_factory=new_key)
-    """Of all digests of the data set in this run."""
+    """Hash key of all digests of this dataset in this run."""
     image_digests: DigestSet = field(default_factory=DigestSet)
-    """Digests of the image paths of all sound rows; empty where media are not looked at."""
+    """Digests of the image paths of all valid rows; empty if images are not read."""
 
 
 class RowFacts(NamedTuple):
-    """What is kept of the sound rows of a stretch of a row file: one number for each row, in the order of the file.
+    """Columns with one number per valid row of a chunk of a row file, in file order.
 
-    Strings are digests under `DatasetFiles.key`; 0 stands for absent.
+    Strings are stored as digests under `DatasetFiles.key`; 0 means that the value is absent.
     """
 
     file: int
-    """Index into `DatasetFiles.files`."""
+    """The index of the row file in `DatasetFiles.files`."""
     lines: "Digests"
     """Line numbers, from 1."""
     ids: "Digests"
     groups: "Digests"
     inputs: "Digests"
-    """System prompt, image paths, and all that comes before the last answer."""
+    """System text, image paths and all texts before the last answer."""
     answers: "Digests"
     """The last turn's assistant text."""
     accepted: "Digests"
-    """All accepted answers of the last turn where its assistant text is one of them; else that text."""
+    """All accepted answers of the last turn if its assistant text is one of them, otherwise that text."""
     images: "Digests"
-    """Paths that the stretch names, each once (so not one for each row); empty where media are not looked at."""
+    """Image paths of the chunk, each once (not one per row); empty if images are not read."""
 
 
 class ImageRef(NamedTuple):
-    """The first reference to an image in a data set."""
+    """The first reference to an image in a dataset."""
 
     path: str
-    """As rows spell it."""
+    """Path as spelled in the rows."""
     file: int
-    """Index into `DatasetFiles.files`."""
+    """The index of the row file in `DatasetFiles.files`."""
     line: int
     row_id: str
     turn: int
     image: int
-    """Index into the turn's images."""
+    """The index in the turn's `images`."""
 
     @property
     def pointer(self) -> str:
-        """Leads to the path in the row."""
+        """Return the JSON pointer to the path in the row."""
         return f"/conversations/{self.turn}/images/{self.image}"
 
 
 class Check:
-    """A rule (or a few that share their work) about a whole data set: sees all rows, all images, then the end.
+    """The check of one rule, or of a few that share work, over a whole dataset: all rows, all images, then the end.
 
-    One instance for each data set, in the main process, so it may keep what it has seen: eight bytes a row, not more.
-    A family lists its checks in `CHECKS`. Rules about the texts of one row are functions that run in workers: see
-    `convkit.rules.texts`.
+    There is one instance per dataset, in the main process. It may keep data, but only a few bytes per row. Rules about
+    a single row are functions that run in workers; see `convkit.rules.texts`.
     """
 
     def __init__(self, dataset: DatasetFiles) -> None:
         self.dataset = dataset
 
     def rows(self, facts: RowFacts) -> None:
-        """Take in a stretch of rows; stretches come in the order of files and lines."""
+        """Process a chunk of rows; chunks arrive in the order of files and lines."""
 
     def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
-        """The problems of a sound image: what was seen of it is judged here, so that rules may change and caches stay.
+        """Return the problems of a decodable image.
 
-        Each comes once, after all rows, in the order in which rows first name them.
+        Called once per image, after all rows, in the order of first references. The properties in `image` may come
+        from the media cache, so that a change of rules does not invalidate it.
         """
         return ()
 
     def end(self) -> Iterator[Finding]:
-        """What can be said only when all rows and all media were read."""
+        """Yield the findings that need all rows and all images."""
         yield from ()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from convkit import layout
 from convkit.findings import Finding, Severity
-from convkit.rules.base import Check, DatasetFiles, Location, Problem, RowFacts, RowFile, Rule, shown
-from convkit.rules.lookup import sound_rows
+from convkit.rules.base import Check, DatasetFiles, Location, Problem, RowFacts, RowFile, Rule
+from convkit.rules.lookup import LINE_BITS, lines_by_file, sound_rows
 from convkit.schema import Split
 from convkit.utils.digests import Column, contains, digest, from_bytes
+from convkit.utils.files import display_path
 
 DUPLICATE_ID = Rule(
     code="CK301",
@@ -21,43 +22,39 @@ DUPLICATE_ID = Rule(
     "leakage.",
     fix="Remove the row if it is a copy, or give it a unique id.",
 )
-_LINE_BITS = 40
 
 
 class DuplicateIds(Check):
-    """CK301. Keeps 16 bytes a row; only rows whose digests are equal are read again, and compared by their ids."""
+    """CK301. Keeps 16 bytes per row; only rows with equal digests are read again to compare their ids."""
 
     def __init__(self, dataset: DatasetFiles) -> None:
         super().__init__(dataset)
-        self._ids, self._places = Column(), Column()
+        self._ids, self._addresses = Column(), Column()
 
     def rows(self, facts: RowFacts) -> None:
-        """Keep the digests of the ids and where they are."""
+        """Store the digests of the ids and the addresses of their rows."""
         import numpy as np
 
         self._ids.append(facts.ids)
-        self._places.append(facts.lines + np.uint64(facts.file << _LINE_BITS))
+        self._addresses.append(facts.lines + np.uint64(facts.file << LINE_BITS))
 
     def end(self) -> Iterator[Finding]:
-        """Name the first row where an id comes again."""
+        """Yield a finding for each row that repeats an earlier id."""
         first: dict[str, str] = {}
-        for number, lines in sorted(self._suspects().items()):
+        for number, lines in lines_by_file(self._candidates()):
             file = self.dataset.files[number]
             for line, row in sound_rows(file, lines):
-                place = first.setdefault(row.id, f"{file.name}:{line}")
-                if place != f"{file.name}:{line}":
-                    message = f"the id {row.id!r} is that of {place}"
+                here = f"{file.name}:{line}"
+                if (earlier := first.setdefault(row.id, here)) != here:
+                    message = f"the id {row.id!r} is already used by {earlier}"
                     yield Location(file.name, line, row.id).finding(Problem(DUPLICATE_ID, message, "/id"))
 
-    def _suspects(self) -> dict[int, set[int]]:
-        """The lines, by file, whose ids have a digest that is not theirs alone."""
-        suspects: dict[int, set[int]] = {}
+    def _candidates(self) -> Iterator[int]:
+        """Yield the addresses of rows whose id digest occurs more than once."""
         repeated = self._ids.repeated()
         if len(repeated):
-            for ids, places in zip(self._ids.blocks(), self._places.blocks(), strict=True):
-                for place in places[contains(repeated, ids)].tolist():
-                    suspects.setdefault(place >> _LINE_BITS, set()).add(place & (1 << _LINE_BITS) - 1)
-        return suspects
+            for ids, addresses in zip(self._ids.blocks(), self._addresses.blocks(), strict=True):
+                yield from addresses[contains(repeated, ids)].tolist()
 
 
 MANIFEST_MISMATCH = Rule(
@@ -71,14 +68,14 @@ MANIFEST_MISMATCH = Rule(
 
 
 class ManifestMismatch(Check):
-    """CK302, each number that differs by itself."""
+    """CK302, with one finding per value that differs."""
 
     def end(self) -> Iterator[Finding]:
-        """Compare what was counted with what is written."""
+        """Compare the counts and digests with the manifest."""
         manifest = self.dataset.manifest
         if manifest is None or not self.dataset.whole:
             return
-        location = Location(shown(self.dataset.directory / layout.MANIFEST))
+        location = Location(display_path(self.dataset.directory / layout.MANIFEST))
         files = {file.path.name: file for file in self.dataset.files}
         for name, split in manifest.splits.items():
             for key, message in _differences(split, files[split.file]):
@@ -90,13 +87,13 @@ def _differences(split: Split, file: RowFile) -> Iterator[tuple[str, str]]:
         yield "file", f"{split.file} does not exist"
         return
     numbers = [("rows", split.rows, file.rows)]
-    if not file.bad_rows:  # what a bad row holds cannot be counted
+    if not file.bad_rows:  # turns and images of invalid rows are unknown
         numbers += [("turns", split.turns, file.turns), ("images", split.images, file.images)]
     for key, stated, counted in numbers:
         if stated != counted:
-            yield key, f"{split.file} has {counted:,} {key}, the manifest says {stated:,}"
+            yield key, f"{split.file} has {counted:,} {key}, but {stated:,} in the manifest"
     if split.sha256 != file.sha256:
-        yield "sha256", f"the digest of {split.file} is {file.sha256}, not that of the manifest"
+        yield "sha256", f"the SHA-256 of {split.file} is {file.sha256}, which differs from the manifest"
 
 
 def _pointer(split: str, key: str) -> str:
@@ -114,10 +111,10 @@ ORPHAN_IMAGE = Rule(
 
 
 class OrphanImages(Check):
-    """CK303. Says nothing where a row is bad or a file missing: it may be the one that names the image."""
+    """CK303. Skipped if a row is invalid or a row file is missing, because it may use the image."""
 
     def end(self) -> Iterator[Finding]:
-        """Walk through images/."""
+        """Yield a finding for each unused file in images/."""
         dataset = self.dataset
         if not (dataset.whole and dataset.media) or any(file.bad_rows or file.missing for file in dataset.files):
             return
@@ -130,7 +127,8 @@ class OrphanImages(Check):
             known_names = dataset.image_digests.contains(from_bytes(digests.tobytes())).tolist()
             for name, known in zip(names, known_names, strict=True):
                 if not known:
-                    yield Location(shown(Path(folder, name))).finding(Problem(ORPHAN_IMAGE, "no row names this file"))
+                    location = Location(display_path(Path(folder, name)))
+                    yield location.finding(Problem(ORPHAN_IMAGE, "no row uses this file"))
 
 
 FOREIGN_ROWS = Rule(
@@ -145,19 +143,18 @@ FOREIGN_ROWS = Rule(
 
 
 class ForeignRows(Check):
-    """CK304."""
+    """CK304, for each row file in the dataset directory that is not a split."""
 
     def end(self) -> Iterator[Finding]:
-        """Look beside the manifest."""
+        """Compare the row files in the directory with the manifest."""
         manifest = self.dataset.manifest
         if manifest is None or not self.dataset.whole:
             return
         listed = {split.file for split in manifest.splits.values()}
         for path in layout.row_files(self.dataset.directory):
             if path.name not in listed:
-                yield Location(shown(path)).finding(
-                    Problem(FOREIGN_ROWS, f"{layout.MANIFEST} lists no split with this file")
-                )
+                problem = Problem(FOREIGN_ROWS, f"{layout.MANIFEST} has no split with this file")
+                yield Location(display_path(path)).finding(problem)
 
 
 RULES = (DUPLICATE_ID, MANIFEST_MISMATCH, ORPHAN_IMAGE, FOREIGN_ROWS)

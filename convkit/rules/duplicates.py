@@ -1,4 +1,4 @@
-"""CK305 and CK306: rows that say the same, or that contradict each other. The rules are in `convkit.rules.dataset`."""
+"""CK305 and CK306: duplicate rows, and rows that contradict each other."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from convkit.findings import Finding, Severity
 from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, RowFacts, Rule
-from convkit.rules.lookup import MOST_LISTED, Growing, image_paths, not_listed, quoted, runs, sound_rows
+from convkit.rules.lookup import (
+    LINE_BITS,
+    MAX_LISTED,
+    DigestBuffer,
+    image_paths,
+    lines_by_file,
+    quoted,
+    runs,
+    sound_rows,
+    unlisted,
+)
 from convkit.schema import Row
 from convkit.utils.digests import Column, contains, digest
 
@@ -31,81 +41,83 @@ CONFLICTING_ANSWERS = Rule(
     "image are fine.",
     fix="Correct the wrong label, or list all correct answers in `answers` of one row.",
 )
-LINE_BITS = 40
 _MASK = 2**64 - 1
-_MOST_TRIED = 10
+_MAX_COMPARED = 10
 
 
-class _Seen(NamedTuple):
-    """What is kept of a row that is looked at again."""
+class _RereadRow(NamedTuple):
+    """The parts of a row that are compared, after it was read a second time."""
 
     location: Location
-    asks: bytes
+    prompt: bytes
+    """Digest of all texts before the last answer."""
     answer: str | None
-    says: bytes
-    accepts: frozenset[bytes]
-    """What it says, and all else that it counts as right."""
+    answer_digest: bytes
+    accepted: frozenset[bytes]
+    """Digests of the answer and of all accepted answers."""
 
     def __str__(self) -> str:
         return f"{self.location.file}:{self.location.line}"
 
-    def contradicts(self, other: "_Seen") -> bool:
-        """They ask the same, and one does not accept the other's answer."""
-        return self.asks == other.asks and not (self.says in other.accepts and other.says in self.accepts)
+    def contradicts(self, other: "_RereadRow") -> bool:
+        """Return true for rows with the same prompt of which one does not accept the other's answer."""
+        return self.prompt == other.prompt and not (
+            self.answer_digest in other.accepted and other.answer_digest in self.accepted
+        )
 
 
 class RepeatedRows(Check):
-    """CK305 and CK306, one finding for each set of rows. Keeps 32 bytes a row and 16 an image.
+    """CK305 and CK306, with one finding per set of rows. Keeps 32 bytes per row and 16 per image.
 
-    Images are the same where their pixels are, whatever their names.
+    Images are equal if their pixels are, whatever their names.
     """
 
     def __init__(self, dataset: DatasetFiles) -> None:
         super().__init__(dataset)
-        self._inputs, self._answers, self._accepted, self._places = Column(), Column(), Column(), Column()
-        self._paths, self._pixels = Growing(), Growing()
+        self._inputs, self._answers, self._accepted, self._addresses = Column(), Column(), Column(), Column()
+        self._paths, self._pixels = DigestBuffer(), DigestBuffer()
 
     def rows(self, facts: RowFacts) -> None:
-        """Keep what rows ask and answer, and where they are."""
+        """Store the digests of prompts and answers, and the locations of the rows."""
         import numpy as np
 
         self._inputs.append(facts.inputs)
         self._answers.append(facts.answers)
         self._accepted.append(facts.accepted)
-        self._places.append(facts.lines + np.uint64(facts.file << LINE_BITS))
+        self._addresses.append(facts.lines + np.uint64(facts.file << LINE_BITS))
 
     def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
-        """Keep what an image shows."""
+        """Store the pixel digest of an image."""
         if image.sha256 is not None:
             self._paths.add(digest(image_ref.path.encode(), self.dataset.key))
             self._pixels.add(image.pixel_digest)
         return ()
 
     def end(self) -> Iterator[Finding]:
-        """Name the second row of each set, and in its message the first one."""
+        """Yield a finding at the second row of each set; its message refers to the first one."""
         inputs = self._by_content()
         repeated = inputs.repeated()
         if len(repeated):
-            yield from self._duplicates(*self._suspects(repeated, inputs, self._answers))
-            yield from self._conflicts(*self._suspects(repeated, inputs, self._accepted))
+            yield from self._duplicates(*self._candidates(repeated, inputs, self._answers))
+            yield from self._conflicts(*self._candidates(repeated, inputs, self._accepted))
 
     def _by_content(self) -> Column:
-        """The inputs of all rows, with names of images replaced by pixels in rows that show one of several copies."""
+        """Return the input digests; rows with duplicated images are hashed by pixels instead of image paths."""
         import numpy as np
 
         copies = self._copies()
         if not copies:
             return self._inputs
-        places, keys = Growing(), Growing()
+        addresses, keys = DigestBuffer(), DigestBuffer()
         for number, file in enumerate(self.dataset.files):
             for line, row in sound_rows(file):
-                shown = [digest(path.encode(), self.dataset.key) for path, _ in image_paths(row)]
-                if any(path in copies for path in shown):
-                    places.add(number << LINE_BITS | line)
-                    keys.add(self._key(row, [copies.get(path, path) for path in shown]))
-        replaced, new = places.all(), keys.all()
+                paths = [digest(path.encode(), self.dataset.key) for path, _ in image_paths(row)]
+                if any(path in copies for path in paths):
+                    addresses.add(number << LINE_BITS | line)
+                    keys.add(self._key(row, [copies.get(path, path) for path in paths]))
+        replaced, new = addresses.all(), keys.all()
         column = Column()
-        for inputs, at in zip(self._inputs.blocks(), self._places.blocks(), strict=True):
+        for inputs, at in zip(self._inputs.blocks(), self._addresses.blocks(), strict=True):
             known = contains(replaced, at) if len(replaced) else np.zeros(len(at), np.bool_)
             inputs = inputs.copy()
             inputs[known] = new[np.searchsorted(replaced, at[known])]
@@ -113,7 +125,7 @@ class RepeatedRows(Check):
         return column
 
     def _copies(self) -> dict[int, int]:
-        """The pixels of images that are not the only ones with them, by the digests of their names."""
+        """Return the pixel digests of duplicated images by the digests of their paths."""
         import numpy as np
 
         paths, pixels = self._paths.all(), self._pixels.all()
@@ -124,83 +136,82 @@ class RepeatedRows(Check):
         chosen = contains(repeated, pixels)
         return dict(zip(paths[chosen].tolist(), pixels[chosen].tolist(), strict=True))
 
-    def _key(self, row: Row, shown: Sequence[int]) -> int:
-        texts = (digest(text.encode(), self.dataset.key) for text in _asked(row))
-        return hash((*shown, *texts)) & _MASK
+    def _key(self, row: Row, images: Sequence[int]) -> int:
+        texts = (digest(text.encode(), self.dataset.key) for text in _prompt_texts(row))
+        return hash((*images, *texts)) & _MASK
 
-    def _suspects(self, repeated: "Digests", inputs: Column, answers: Column) -> "tuple[Digests, Digests, Digests]":
-        """Input, answer and place of the rows whose input is one of `repeated`, sorted so."""
+    def _candidates(self, repeated: "Digests", inputs: Column, outputs: Column) -> "tuple[Digests, Digests, Digests]":
+        """Return input, answer and location of the rows whose input is in `repeated`, sorted in this order."""
         import numpy as np
 
         found: list[list[Digests]] = [[], [], []]
-        for blocks in zip(inputs.blocks(), answers.blocks(), self._places.blocks(), strict=True):
+        for blocks in zip(inputs.blocks(), outputs.blocks(), self._addresses.blocks(), strict=True):
             chosen = contains(repeated, blocks[0])
             for column, block in zip(found, blocks, strict=True):
                 column.append(block[chosen])
-        keys, says, places = (np.concatenate([np.zeros(0, np.uint64), *column]) for column in found)
-        order = np.lexsort((places, says, keys))
-        return keys[order], says[order], places[order]
+        keys, answers, addresses = (np.concatenate([np.zeros(0, np.uint64), *column]) for column in found)
+        order = np.lexsort((addresses, answers, keys))
+        return keys[order], answers[order], addresses[order]
 
-    def _duplicates(self, keys: "Digests", answers: "Digests", places: "Digests") -> Iterator[Finding]:
+    def _duplicates(self, keys: "Digests", answers: "Digests", addresses: "Digests") -> Iterator[Finding]:
         starts, sizes = runs(keys, answers)
         several = sizes > 1
         clusters = sorted(
-            (places[start : start + min(size, _MOST_TRIED)].tolist(), size)
+            (addresses[start : start + min(size, _MAX_COMPARED)].tolist(), size)
             for start, size in zip(starts[several].tolist(), sizes[several].tolist(), strict=True)
         )
-        for (first, *others), size in self._look_at(clusters):
-            same = (other for other in others if (other.asks, other.says) == (first.asks, first.says))
-            # Where the ids are equal as well, that is another rule's business.
+        for (first, *others), size in self._read_clusters(clusters):
+            same = (
+                other for other in others if (other.prompt, other.answer_digest) == (first.prompt, first.answer_digest)
+            )
+            # Rows with equal ids are reported by CK301.
             if other := next((other for other in same if other.location.row_id != first.location.row_id), None):
-                more = f", as in {size - 2:,} more rows" if size > 2 else ""
-                yield other.location.finding(Problem(DUPLICATE_ROW, f"all but the id is as in {first}{more}"))
-        yield from not_listed(self.dataset, DUPLICATE_ROW, len(clusters))
+                more = f" and {size - 2:,} more rows" if size > 2 else ""
+                yield other.location.finding(Problem(DUPLICATE_ROW, f"same images and texts as {first}{more}"))
+        yield from unlisted(self.dataset, DUPLICATE_ROW, len(clusters))
 
-    def _conflicts(self, keys: "Digests", accepted: "Digests", places: "Digests") -> Iterator[Finding]:
+    def _conflicts(self, keys: "Digests", accepted: "Digests", addresses: "Digests") -> Iterator[Finding]:
         import numpy as np
 
         starts, _ = runs(keys, accepted)
         starts = starts[accepted[starts] != 0]
-        order = np.lexsort((places[starts], keys[starts]))
-        keys, places = keys[starts][order], places[starts][order]
+        order = np.lexsort((addresses[starts], keys[starts]))
+        keys, addresses = keys[starts][order], addresses[starts][order]
         begins, sizes = runs(keys)
         several = sizes > 1
         clusters = sorted(
-            (places[begin : begin + min(size, _MOST_TRIED)].tolist(), size)
+            (addresses[begin : begin + min(size, _MAX_COMPARED)].tolist(), size)
             for begin, size in zip(begins[several].tolist(), sizes[several].tolist(), strict=True)
         )
-        for (one, *others), size in self._look_at(clusters):
+        for (one, *others), size in self._read_clusters(clusters):
             if other := next(filter(one.contradicts, others), None):
-                more = f"; {size} different answers in all" if size > 2 else ""
-                message = f"the answer {quoted(other.answer or '')} is {quoted(one.answer or '')} in {one}{more}"
+                more = f"; {size} different answers in total" if size > 2 else ""
+                message = f"the answer is {quoted(other.answer or '')}, but {quoted(one.answer or '')} at {one}{more}"
                 yield other.location.finding(Problem(CONFLICTING_ANSWERS, message))
-        yield from not_listed(self.dataset, CONFLICTING_ANSWERS, len(clusters))
+        yield from unlisted(self.dataset, CONFLICTING_ANSWERS, len(clusters))
 
-    def _look_at(self, clusters: Sequence[tuple[list[int], int]]) -> Iterator[tuple[list[_Seen], int]]:
-        """The rows of the first clusters, with the clusters' sizes."""
-        seen = self._look(place for tried, _ in clusters[:MOST_LISTED] for place in tried)
-        for tried, size in clusters[:MOST_LISTED]:
-            if rows := [seen[place] for place in tried if place in seen]:
+    def _read_clusters(self, clusters: Sequence[tuple[list[int], int]]) -> Iterator[tuple[list[_RereadRow], int]]:
+        """Yield the rows of the first clusters, with the size of each cluster."""
+        read = self._read(address for compared, _ in clusters[:MAX_LISTED] for address in compared)
+        for compared, size in clusters[:MAX_LISTED]:
+            if rows := [read[address] for address in compared if address in read]:
                 yield rows, size
 
-    def _look(self, places: Iterable[int]) -> dict[int, _Seen]:
-        lines: dict[int, set[int]] = {}
-        for place in places:
-            lines.setdefault(place >> LINE_BITS, set()).add(place & (1 << LINE_BITS) - 1)
-        seen = {}
-        for number, wanted in sorted(lines.items()):
+    def _read(self, addresses: Iterable[int]) -> dict[int, _RereadRow]:
+        rows = {}
+        for number, lines in lines_by_file(addresses):
             file = self.dataset.files[number]
-            for line, row in sound_rows(file, wanted):
-                at, last = Location(file.name, line, row.id), row.conversations[-1]
-                shown = None if last.assistant is None else last.assistant[:100]
-                asks, says = _hash(_asked(row)), _hash([repr(last.assistant)])
-                accepts = frozenset((says, *(_hash([repr(answer)]) for answer in last.answers or ())))
-                seen[number << LINE_BITS | line] = _Seen(at, asks, shown, says, accepts)
-        return seen
+            for line, row in sound_rows(file, lines):
+                location, last = Location(file.name, line, row.id), row.conversations[-1]
+                answer = None if last.assistant is None else last.assistant[:100]
+                prompt, answer_digest = _hash(_prompt_texts(row)), _hash([repr(last.assistant)])
+                accepted = frozenset((answer_digest, *(_hash([repr(answer)]) for answer in last.answers or ())))
+                rows[number << LINE_BITS | line] = _RereadRow(location, prompt, answer, answer_digest, accepted)
+        return rows
 
 
-def _asked(row: Row) -> Iterator[str]:
-    """All texts before the last answer, each with its place."""
+def _prompt_texts(row: Row) -> Iterator[str]:
+    """Yield all texts before the last answer, each prefixed with its role."""
     yield f"system {row.system}"
     for turn in row.conversations:
         yield f"user {len(turn.images)} {turn.user}"

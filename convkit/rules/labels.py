@@ -1,4 +1,4 @@
-"""CK311 and CK312: how answers are spread over rows and splits. The rules are in `convkit.rules.dataset`."""
+"""CK311 and CK312: the distribution of answers over rows and splits."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from convkit.findings import Finding, Severity
 from convkit.layout import is_training
 from convkit.rules.base import Check, DatasetFiles, Problem, RowFacts, Rule
-from convkit.rules.lookup import MOST_LISTED, Key, first_places, not_listed, quoted, split_names
+from convkit.rules.lookup import MAX_LISTED, Key, first_uses, quoted, split_names, unlisted
 from convkit.schema import Row
 from convkit.utils.digests import Column
 
@@ -29,32 +29,32 @@ UNSEEN_CLASS = Rule(
     why="The model never learns to give this answer. Usually it is one class in two spellings.",
     fix="Use the spelling of the training split, or add rows of this class to it.",
 )
-MIN_ROWS = 100
-"""In a split with fewer rows, nine in ten may be chance."""
-MOST_COMMON_SHARE = 0.9
-MOST_CLASSES = 1000
-MOST_SINGLE_SHARE = 0.1
-"""Of free answers, mostly half or more occur once; of classes, hardly one does."""
+_MIN_ROWS = 100
+"""Rows of a split that CK311 needs; in fewer rows such a share may be chance."""
+_MAX_SHARE = 0.9
+_MAX_CLASSES = 1000
+_MAX_SINGLETON_SHARE = 0.1
+"""Share of answers that occur only once: half or more of free-form answers, hardly any of classes."""
 
 
 class _Answers(NamedTuple):
-    """The last answers of a split's rows."""
+    """The distinct last answers of a split's rows, with their counts."""
 
     values: "Digests"
-    """Digests, each once, sorted."""
+    """Digests of the distinct answers, sorted."""
     counts: "Digests"
 
     @property
     def are_classes(self) -> bool:
-        """Whether they look like a closed list."""
+        """Return true if the answers look like a closed set of classes."""
         single = int((self.counts == 1).sum())
-        return 1 < len(self.values) <= MOST_CLASSES and single <= MOST_SINGLE_SHARE * len(self.values)
+        return 1 < len(self.values) <= _MAX_CLASSES and single <= _MAX_SINGLETON_SHARE * len(self.values)
 
 
 class Labels(Check):
-    """CK311 and CK312. Keeps eight bytes a row.
+    """CK311 and CK312. Keeps eight bytes per row.
 
-    Nothing is said of splits with rows of several turns: the last of several answers is no label.
+    Splits with multi-turn rows are skipped, because the last of several answers is not a label.
     """
 
     def __init__(self, dataset: DatasetFiles) -> None:
@@ -63,14 +63,14 @@ class Labels(Check):
         self._columns: dict[str, Column] = {}
 
     def rows(self, facts: RowFacts) -> None:
-        """Keep the answers that there are."""
+        """Store the digests of the answers per split."""
         self._columns.setdefault(self._splits[facts.file], Column()).append(facts.answers[facts.answers != 0])
 
     def end(self) -> Iterator[Finding]:
-        """Count them."""
+        """Count the answers and yield the findings of both rules."""
         files = zip(self.dataset.files, self._splits, strict=True)
-        several = {split for file, split in files if file.turns > file.rows - file.bad_rows}
-        answers = {split: _count(column) for split, column in self._columns.items() if split not in several}
+        multi_turn = {split for file, split in files if file.turns > file.rows - file.bad_rows}
+        answers = {split: _count(column) for split, column in self._columns.items() if split not in multi_turn}
         yield from self._imbalance(answers)
         yield from self._unseen(answers)
 
@@ -78,11 +78,11 @@ class Labels(Check):
         wanted = {}
         for split, (values, counts) in answers.items():
             rows = int(counts.sum())
-            if rows >= MIN_ROWS and counts.max() >= MOST_COMMON_SHARE * rows:
+            if rows >= _MIN_ROWS and counts.max() >= _MAX_SHARE * rows:
                 wanted[split, int(values[counts.argmax()])] = (int(counts.max()), rows)
-        for key, found in first_places(self.dataset, wanted, _answer).items():
+        for key, found in first_uses(self.dataset, wanted, _answer).items():
             most, rows = wanted[key]
-            message = f"{most:,} of {rows:,} rows of the split {key[0]} have the answer {quoted(found.text)}"
+            message = f"{most:,} of {rows:,} rows of split {key[0]} have the answer {quoted(found.text)}"
             yield found.location.finding(Problem(LABEL_IMBALANCE, message, found.pointer))
 
     def _unseen(self, answers: dict[str, _Answers]) -> Iterator[Finding]:
@@ -97,12 +97,12 @@ class Labels(Check):
             if not is_training(split):
                 new = ~np.isin(values, known)
                 wanted |= {(split, key): n for key, n in zip(values[new].tolist(), counts[new].tolist(), strict=True)}
-        listed = dict(list(wanted.items())[:MOST_LISTED])
-        for key, found in first_places(self.dataset, listed, _answer).items():
+        listed = dict(list(wanted.items())[:MAX_LISTED])
+        for key, found in first_uses(self.dataset, listed, _answer).items():
             rows = f"{listed[key]:,} rows" if listed[key] > 1 else "one row"
-            message = f"the answer {quoted(found.text)}, of {rows} of the split {key[0]}, never occurs in training"
+            message = f"the answer {quoted(found.text)} ({rows} of split {key[0]}) never occurs in the training split"
             yield found.location.finding(Problem(UNSEEN_CLASS, message, found.pointer))
-        yield from not_listed(self.dataset, UNSEEN_CLASS, len(wanted))
+        yield from unlisted(self.dataset, UNSEEN_CLASS, len(wanted))
 
 
 def _count(column: Column) -> _Answers:

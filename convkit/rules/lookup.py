@@ -1,4 +1,4 @@
-"""Reading rows a second time: checks keep digests, and look up here what they stand for once there is a finding."""
+"""Read rows a second time: checks keep digests only, and look up the texts here once they have a finding."""
 
 from array import array
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -22,24 +22,34 @@ if TYPE_CHECKING:
 
     Indices = NDArray[np.intp]
 
-MOST_LISTED = 1000
-"""Findings of one rule about rows against each other; the rest is counted, because each costs a look."""
-_MOST_SHOWN = 80
+MAX_LISTED = 1000
+"""Maximum number of listed findings per rule that compares rows, because each is looked up; the rest is counted."""
+_MAX_TEXT = 80
 _BUFFERED = 8192
+LINE_BITS = 40
+"""The address of a row is `file << LINE_BITS | line`."""
+
+
+def lines_by_file(addresses: Iterable[int]) -> list[tuple[int, set[int]]]:
+    """Group row addresses by file, in the order of files."""
+    lines: dict[int, set[int]] = {}
+    for address in addresses:
+        lines.setdefault(address >> LINE_BITS, set()).add(address & (1 << LINE_BITS) - 1)
+    return sorted(lines.items())
 
 
 def split_names(dataset: DatasetFiles) -> list[str]:
-    """The split of each row file: the manifest's name, or that in the file's name."""
+    """Return the split of each row file, from the manifest or from the file name."""
     stated = {split.file: name for name, split in (dataset.manifest.splits if dataset.manifest else {}).items()}
     guessed = layout.split_names([file.path for file in dataset.files])
     return [stated.get(file.path.name, name) for file, name in zip(dataset.files, guessed, strict=True)]
 
 
 def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[tuple[int, Row]]:
-    """The rows of a file with their line numbers, without those that are not sound.
+    """Yield the valid rows of a file with their line numbers.
 
     Args:
-        lines: no others are parsed; all are if not given.
+        lines: the lines to parse; all if not given.
     """
     for line in () if file.missing else read_lines(file.path, MAX_LINE_BYTES):
         if lines is None or line.number in lines:
@@ -50,19 +60,19 @@ def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[t
 
 
 def image_paths(row: Row) -> Iterator[tuple[str, str]]:
-    """The images of a row, each with a pointer to it."""
+    """Yield each image path of a row with its JSON pointer."""
     for index, turn in enumerate(row.conversations):
         for number, path in enumerate(turn.images):
             yield path, f"/conversations/{index}/images/{number}"
 
 
 def quoted(text: str) -> str:
-    """A text of any length in quotation marks, for a message."""
-    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…")
+    """Quote a text for a message, shortened if it is long."""
+    return repr(text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…")
 
 
-class Found(NamedTuple):
-    """The first place of a text in a split."""
+class FirstUse(NamedTuple):
+    """The first occurrence of a text in a split."""
 
     location: Location
     pointer: str
@@ -73,43 +83,47 @@ class Found(NamedTuple):
 
 
 Key = tuple[str, int]
-"""A split, and the digest of a text."""
+"""A split and the digest of a text in it."""
 
 
-def first_places(
+def first_uses(
     dataset: DatasetFiles, wanted: Iterable[Key], texts: Callable[[Row], Iterable[tuple[str, str]]]
-) -> dict[Key, Found]:
-    """Where texts stand first in splits; reads the files of these splits until all are found.
+) -> dict[Key, FirstUse]:
+    """Return the first occurrence of each wanted text; read the files of its split until all are found.
 
     Args:
-        texts: those of a row, each with a pointer to it.
+        texts: returns the texts of a row to compare, each with its JSON pointer.
     """
     missing: dict[str, set[int]] = {}
     for split, key in wanted:
         missing.setdefault(split, set()).add(key)
-    found: dict[Key, Found] = {}
+    found: dict[Key, FirstUse] = {}
     for file, split in zip(dataset.files, split_names(dataset), strict=True):
         looked_for = missing.get(split, set())
         for line, row in sound_rows(file) if looked_for else ():
             for text, pointer in texts(row):
                 if (key := digest(text.encode(), dataset.key)) in looked_for:
                     looked_for.remove(key)
-                    found[split, key] = Found(Location(file.name, line, row.id), pointer, text)
+                    found[split, key] = FirstUse(Location(file.name, line, row.id), pointer, text)
             if not looked_for:
                 break
     return found
 
 
-def not_listed(dataset: DatasetFiles, rule: Rule, count: int, most: int | None = None) -> Iterator[Finding]:
-    """A last finding that counts what is not listed, if anything is not; `MOST_LISTED` are if not given."""
-    most = MOST_LISTED if most is None else most
+def unlisted(dataset: DatasetFiles, rule: Rule, count: int, most: int | None = None) -> Iterator[Finding]:
+    """Yield a last finding that counts those beyond the limit, if there are any.
+
+    Args:
+        most: the limit, `MAX_LISTED` if not given.
+    """
+    most = MAX_LISTED if most is None else most
     if count > most:
         problem = Problem(rule, f"{count - most:,} more findings of this rule are not listed")
         yield Location(dataset.files[0].name).finding(problem).model_copy(update={"count": count - most})
 
 
 def runs(*columns: "Digests") -> "tuple[Indices, Indices]":
-    """Where runs of equal values begin in columns that are sorted together, and their lengths."""
+    """Return starts and lengths of runs of equal values in columns that are sorted together."""
     import numpy as np
 
     new = np.zeros(len(columns[0]), np.bool_)
@@ -120,15 +134,15 @@ def runs(*columns: "Digests") -> "tuple[Indices, Indices]":
     return starts, np.diff(np.append(starts, len(new)))
 
 
-class Growing:
-    """Digests that come one by one."""
+class DigestBuffer:
+    """A growing array of digests that arrive one by one."""
 
     def __init__(self) -> None:
         self._column = Column()
         self._new = array("Q")
 
     def add(self, *values: int) -> None:
-        """Add at the end."""
+        """Append digests to the buffer."""
         self._new.extend(values)
         if len(self._new) >= _BUFFERED:
             self._flush()
@@ -138,7 +152,7 @@ class Growing:
         self._new = array("Q")
 
     def all(self) -> "Digests":
-        """All of them."""
+        """Return all digests as one array."""
         import numpy as np
 
         self._flush()

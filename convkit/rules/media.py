@@ -181,28 +181,28 @@ _EXTENSIONS = {
     ".bmp": "BMP",
 }
 _SAME_FORMAT = {"MPO": "JPEG"}
-"""A camera's MPO is a JPEG with previews behind it."""
+"""A camera's MPO file is a JPEG followed by preview images."""
 
 
-class StoredOtherwise(Check):
-    """CK208 to CK217: what the header says."""
+class ImageProperties(Check):
+    """CK208 to CK217: the properties in an image's header."""
 
     def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
-        """Judge how an image is stored."""
+        """Yield the problems of an image's format, mode and size."""
         name = repr(image_ref.path)
         long, short = max(image.width, image.height), min(image.width, image.height)
         if image.orientation != 1:
-            yield Problem(ORIENTATION_PENDING, f"{name} has the EXIF orientation {image.orientation}, upright is 1")
+            yield Problem(ORIENTATION_PENDING, f"{name} has EXIF orientation {image.orientation}; upright is 1")
         if image.mode not in _PLAIN_MODES:
             rule = _MODES.get(image.mode, WIDE_IMAGE if image.mode.startswith("I;16") else UNUSUAL_MODE)
-            yield Problem(rule, f"{name} has pixels of the kind {image.mode}")
+            yield Problem(rule, f"{name} has pixel mode {image.mode}")
         if image.transparent:
             yield Problem(TRANSPARENT_IMAGE, f"{name} has transparency")
         if image.animated:
-            yield Problem(ANIMATED_IMAGE, f"{name} is a {image.format} of several frames")
+            yield Problem(ANIMATED_IMAGE, f"{name} is a {image.format} with several frames")
         stated = _EXTENSIONS.get(splitext(image_ref.path)[1].lower())
         if stated and stated != _SAME_FORMAT.get(image.format, image.format):
-            yield Problem(WRONG_EXTENSION, f"{name} is a {image.format}")
+            yield Problem(WRONG_EXTENSION, f"{name} is a {image.format} file")
         if long > MAX_ASPECT_RATIO * short:
             yield Problem(EXTREME_ASPECT_RATIO, f"{name} has {_size(image)}")
         if short < MIN_SIDE:
@@ -225,7 +225,7 @@ BLANK_IMAGE = Rule(
 
 
 class BlankImages(Check):
-    """CK218. A dark frame of a clip is no mistake: the row that first names the image is read again."""
+    """CK218. A blank frame of a clip is normal, so the row that first uses the image is read again."""
 
     def __init__(self, dataset: DatasetFiles) -> None:
         super().__init__(dataset)
@@ -233,21 +233,21 @@ class BlankImages(Check):
         self._lines: dict[int, set[int]] = {}
 
     def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
-        """Keep what is blank."""
+        """Store blank images and the lines of their rows."""
         if image.blank:
             self._blank.add(self._digest(image_ref.path))
             self._lines.setdefault(image_ref.file, set()).add(image_ref.line)
         return ()
 
     def end(self) -> Iterator[Finding]:
-        """Name the rows that show nothing else."""
+        """Yield a finding for each row whose images are all blank."""
         for number, lines in sorted(self._lines.items()):
             file = self.dataset.files[number]
             for line, row in sound_rows(file, lines):
-                named = list(image_paths(row))
-                if all(self._digest(path) in self._blank for path, _ in named):
-                    path, pointer = named[0]
-                    problem = Problem(BLANK_IMAGE, f"all pixels of {path!r} are equal", pointer)
+                images = list(image_paths(row))
+                if all(self._digest(path) in self._blank for path, _ in images):
+                    path, pointer = images[0]
+                    problem = Problem(BLANK_IMAGE, f"all pixels of {path!r} have the same colour", pointer)
                     yield Location(file.name, line, row.id).finding(problem)
 
     def _digest(self, path: str) -> int:
@@ -275,4 +275,4 @@ RULES = (
     BLANK_IMAGE,
 )
 _BY_SLUG = {rule.slug: rule for rule in RULES}
-CHECKS: tuple[type[Check], ...] = (StoredOtherwise, BlankImages)
+CHECKS: tuple[type[Check], ...] = (ImageProperties, BlankImages)

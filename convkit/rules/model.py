@@ -12,11 +12,11 @@ from convkit.schema import IMAGE_MARKER, Row
 
 
 def problems(row: Row, sizes: Sequence[ImageSize | None], target: TargetModel, train: bool) -> Iterator[Problem]:
-    """Everything that is wrong with a row for a model.
+    """Yield all problems of a row for a model.
 
     Args:
-        sizes: of all images of the row, in order; None for one that cannot be read, which is another rule's finding.
-        train: the row is trained on, so it must have something to learn.
+        sizes: image sizes of the row, in order; None for an image that cannot be read, which another rule reports.
+        train: the row is trained on, so it needs an answer.
     """
     yield from _control_tokens(row, target)
     refused = list(_refused_shapes(row, sizes, target))
@@ -25,7 +25,7 @@ def problems(row: Row, sizes: Sequence[ImageSize | None], target: TargetModel, t
     if target.max_length is not None and not refused and len(known) == len(sizes):
         yield from _length(row, known, target, target.max_length)
     if train and not any(turn.assistant and turn.assistant.strip() for turn in row.conversations):
-        yield Problem(NOTHING_TO_TRAIN_ON, "no turn of the row has an answer", "/conversations")
+        yield Problem(NOTHING_TO_TRAIN_ON, "the row has no answer", "/conversations")
 
 
 TOO_LONG = Rule(
@@ -51,9 +51,9 @@ def _length(row: Row, sizes: Sequence[ImageSize], target: TargetModel, max_lengt
     count = target.count(row, sizes)
     if count.low > max_length:
         number = f"{count.low:,}" if count.exact else f"at least {count.low:,} (estimated)"
-        yield Problem(TOO_LONG, f"the row has {number} tokens, more than {max_length:,}")
+        yield Problem(TOO_LONG, f"the row has {number} tokens, the limit is {max_length:,}")
     elif count.high > max_length:
-        message = f"the row has {count.low:,} to {count.high:,} tokens (estimated), {max_length:,} are allowed"
+        message = f"the row has {count.low:,} to {count.high:,} tokens (estimated), the limit is {max_length:,}"
         yield Problem(MAYBE_TOO_LONG, message)
 
 
@@ -73,14 +73,14 @@ CONTROL_TOKEN = Rule(
 def _control_tokens(row: Row, target: TargetModel) -> Iterator[Problem]:
     for pointer, text in _texts(row):
         if found := target.profile.control_tokens.search(text):
-            yield Problem(CONTROL_TOKEN, f"the text holds {found[0]}, a control token of the model", pointer)
+            yield Problem(CONTROL_TOKEN, f"the text contains {found[0]}, a control token of the model", pointer)
 
 
 def _texts(row: Row) -> Iterator[tuple[str, str]]:
     if row.system is not None:
         yield "/system", row.system
     for index, turn in enumerate(row.conversations):
-        # Here the schema has counted the markers: each stands for an image.
+        # The schema has checked that each marker stands for an image.
         yield f"/conversations/{index}/user", turn.user.replace(IMAGE_MARKER, " ")
         if turn.assistant is not None:
             yield f"/conversations/{index}/assistant", turn.assistant

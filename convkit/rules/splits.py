@@ -1,4 +1,4 @@
-"""CK307 to CK310: what is in two splits. The rules are in `convkit.rules.dataset`."""
+"""CK307 to CK310: data leakage, which is images and groups in more than one split."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,14 +8,14 @@ from convkit.layout import is_training
 from convkit.media.image_properties import HASH_BITS
 from convkit.rules.base import Check, DatasetFiles, ImageRef, Problem, RowFacts, Rule
 from convkit.rules.lookup import (
-    MOST_LISTED,
-    Growing,
-    first_places,
+    MAX_LISTED,
+    DigestBuffer,
+    first_uses,
     image_paths,
-    not_listed,
     quoted,
     runs,
     split_names,
+    unlisted,
 )
 from convkit.schema import Row
 from convkit.utils.digests import DigestSet, digest
@@ -49,80 +49,82 @@ NEAR_DUPLICATE = Rule(
     why="A recompressed copy is the same image to a model, so it inflates the score like an exact duplicate.",
     fix="Compare the two images. If they show the same picture, keep it in one split only.",
 )
-MOST_DIFFERENT_BITS = 7
-"""Of the 256 of a shape. One less than there are bands, so that two near shapes are equal in one band at least."""
+_MAX_DISTANCE = 7
+"""Maximum Hamming distance of near-duplicates, of 256 bits.
+
+It is less than the number of bands, so that two near hashes are equal in at least one band.
+"""
 _BANDS = 8
-_MOST_NEIGHBOURS = 64
-"""In a run of shapes that are equal in a band, each is compared with so many others; keeps the time in bounds."""
+_MAX_NEIGHBOURS = 64
+"""Number of hashes with an equal band that each is compared with; bounds the time."""
 _WORDS = HASH_BITS // 64
-_MOST_OF_SPLIT = 16
-"""Images of one split that are looked at in a set of equal ones."""
+_MAX_PER_SPLIT = 16
+"""Maximum number of equal images of one split that are compared."""
 
 
 class _Images(NamedTuple):
-    """What was seen of images, one item each in all arrays; an image that two splits name comes twice."""
+    """Columns of image properties, one item per image and split that uses it."""
 
     splits: "Digests"
-    """Indices, the training splits first."""
+    """Indices of splits, training splits first."""
     sides: "Digests"
-    """The same number for all training splits: what they share, nobody is tested on."""
+    """As `splits`, but equal for all training splits, which may share images."""
     paths: "Digests"
     contents: "Digests"
     pixels: "Digests"
-    shapes: "Digests"
-    """(images, 4); zeros where there is none."""
+    hashes: "Digests"
+    """Difference hashes (images, 4); zeros for images without one."""
 
 
 class _Pair(NamedTuple):
-    """Two items of `_Images`, of different sides; the first is of the earlier split."""
+    """Two items of `_Images` of different sides, the one of the earlier split first."""
 
     one: int
     other: int
 
 
 class SharedImages(Check):
-    """CK307 to CK309. Keeps 56 bytes an image.
+    """CK307 to CK309. Keeps 56 bytes per image.
 
-    A blank image gives nothing away: it counts only where both splits name the same file.
+    Blank images leak no information, so they count only if both splits use the same file.
     """
 
     def __init__(self, dataset: DatasetFiles) -> None:
         super().__init__(dataset)
         self._split_of_file = split_names(dataset)
         self._splits = sorted(dict.fromkeys(self._split_of_file), key=lambda split: not is_training(split))
-        self._named = {split: DigestSet() for split in self._splits}
-        self._paths, self._contents, self._pixels, self._shapes = (Growing() for _ in range(4))
+        self._used = {split: DigestSet() for split in self._splits}
+        self._paths, self._contents, self._pixels, self._hashes = (DigestBuffer() for _ in range(4))
 
     def rows(self, facts: RowFacts) -> None:
-        """Keep which images a split names."""
-        self._named[self._split_of_file[facts.file]].add(facts.images)
+        """Store the images that each split uses."""
+        self._used[self._split_of_file[facts.file]].add(facts.images)
 
     def image(self, image_ref: ImageRef, image: "ImageInfo") -> Iterable[Problem]:
-        """Keep what an image shows."""
+        """Store the digests and the difference hash of an image."""
         if len(self._splits) > 1:
             path = digest(image_ref.path.encode(), self.dataset.key)
-            telling = image.sha256 is not None and not image.blank
+            informative = image.sha256 is not None and not image.blank
             self._paths.add(path)
-            self._contents.add(digest(str(image.sha256).encode(), self.dataset.key) if telling else path)
-            self._pixels.add(image.pixel_digest if telling else path)
-            shape = image.difference_hash.zfill(HASH_BITS // 4)
-            self._shapes.add(*(int(shape[place : place + 16], 16) for place in range(0, len(shape), 16)))
+            self._contents.add(digest(str(image.sha256).encode(), self.dataset.key) if informative else path)
+            self._pixels.add(image.pixel_digest if informative else path)
+            text = image.difference_hash.zfill(HASH_BITS // 4)
+            self._hashes.add(*(int(text[start : start + 16], 16) for start in range(0, len(text), 16)))
         return ()
 
     def end(self) -> Iterator[Finding]:
-        """Bring together what the splits have in common."""
+        """Yield the findings of exact duplicates, then those of near-duplicates."""
         if len(self._splits) < 2:
             return
         images = self._by_split()
-        equal = _equal(images)
-        yield from self._tell(images, equal)
-        yield from self._tell(images, _near(images))
+        yield from self._findings(images, _equal(images))
+        yield from self._findings(images, _near(images))
 
     def _by_split(self) -> _Images:
         import numpy as np
 
         paths = self._paths.all()
-        members = [np.flatnonzero(self._named[split].contains(paths)) for split in self._splits]
+        members = [np.flatnonzero(self._used[split].contains(paths)) for split in self._splits]
         chosen = np.concatenate(members)
         splits = np.repeat(np.arange(len(members), dtype=np.uint64), [len(member) for member in members])
         last_training = max(sum(map(is_training, self._splits)) - 1, 0)
@@ -132,17 +134,17 @@ class SharedImages(Check):
             paths=paths[chosen],
             contents=self._contents.all()[chosen],
             pixels=self._pixels.all()[chosen],
-            shapes=self._shapes.all().reshape(-1, _WORDS)[chosen],
+            hashes=self._hashes.all().reshape(-1, _WORDS)[chosen],
         )
 
-    def _tell(self, images: _Images, pairs: list[_Pair]) -> Iterator[Finding]:
-        """One finding for each pair, at the image of the later split."""
+    def _findings(self, images: _Images, pairs: list[_Pair]) -> Iterator[Finding]:
+        """Yield one finding per pair, at the image of the later split."""
 
         def key(index: int) -> tuple[str, int]:
             return self._splits[int(images.splits[index])], int(images.paths[index])
 
-        listed = pairs[:MOST_LISTED]
-        found = first_places(self.dataset, {key(index) for pair in listed for index in pair}, image_paths)
+        listed = pairs[:MAX_LISTED]
+        found = first_uses(self.dataset, {key(index) for pair in listed for index in pair}, image_paths)
         rule = NEAR_DUPLICATE
         for pair in listed:
             one, other = found.get(key(pair.one)), found.get(key(pair.other))
@@ -150,16 +152,16 @@ class SharedImages(Check):
                 how = _how(images, pair)
                 if how:
                     rule = LEAKED_IMAGE if is_training(key(pair.one)[0]) else SHARED_IMAGE
-                at = f"{quoted(one.text)} of {one} in the split {key(pair.one)[0]}"
-                message = f"{quoted(other.text)} {how or 'looks the same as'} {at}"
+                match = f"{quoted(one.text)} at {one} in split {key(pair.one)[0]}"
+                message = f"{quoted(other.text)} {how or 'is a near-duplicate of'} {match}"
                 yield other.location.finding(Problem(rule, message, other.pointer))
-        yield from not_listed(self.dataset, rule, len(pairs))
+        yield from unlisted(self.dataset, rule, len(pairs))
 
 
 def _how(images: _Images, pair: _Pair) -> str:
-    """In what two images are equal; nothing if only near."""
+    """Describe how two images are equal; return an empty string if they are only near-duplicates."""
     for column, how in (
-        (images.paths, "is also"),
+        (images.paths, "is the same file as"),
         (images.contents, "has the same bytes as"),
         (images.pixels, "has the same pixels as"),
     ):
@@ -169,7 +171,7 @@ def _how(images: _Images, pair: _Pair) -> str:
 
 
 def _equal(images: _Images) -> list[_Pair]:
-    """For each picture, a pair of the first split that has it and each other one; the most equal ones."""
+    """Return, for each image in several splits, the most equal pair of the first split and each other split."""
     import numpy as np
 
     order = np.lexsort((images.sides, images.pixels))
@@ -185,50 +187,48 @@ def _equal(images: _Images) -> list[_Pair]:
 def _pairs_of(images: _Images, equal: "Indices") -> Iterator[_Pair]:
     import numpy as np
 
-    groups = [equal[images.sides[equal] == split][:_MOST_OF_SPLIT].tolist() for split in np.unique(images.sides[equal])]
+    groups = [equal[images.sides[equal] == split][:_MAX_PER_SPLIT].tolist() for split in np.unique(images.sides[equal])]
     first, *others = groups
     for group in others:
         pairs = [_Pair(one, other) for one in first for other in group]
-        ranks = {"is also": 0, "has the same bytes as": 1}
+        ranks = {"is the same file as": 0, "has the same bytes as": 1}
         yield min(pairs, key=lambda pair: ranks.get(_how(images, pair), 2))
 
 
 def _near(images: _Images) -> list[_Pair]:
-    """For each image with near ones in an earlier split, one of them.
+    """Return, for each image with near-duplicates in an earlier split, a pair with one of them.
 
-    Shapes are sorted by each band in turn and compared with their neighbours (multi-index hashing): n log n for what
-    is not made to be near.
+    Hashes are sorted by each band in turn and compared with their neighbours (multi-index hashing), which takes
+    n log n for natural images.
     """
     import numpy as np
 
-    items = np.flatnonzero(images.shapes.any(axis=1))
-    shapes = images.shapes[items]
-    bands = shapes.view(np.uint32).reshape(-1, _BANDS)
+    items = np.flatnonzero(images.hashes.any(axis=1))
+    hashes = images.hashes[items]
+    bands = hashes.view(np.uint32).reshape(-1, _BANDS)
     found: dict[int, _Pair] = {}
     for band in range(_BANDS):
         order = np.lexsort((bands[:, (band + 1) % _BANDS], bands[:, band]))
         values = bands[order, band]
-        for distance in range(1, min(_MOST_NEIGHBOURS, len(order) - 1) + 1):
+        for distance in range(1, min(_MAX_NEIGHBOURS, len(order) - 1) + 1):
             (places,) = np.nonzero(values[distance:] == values[:-distance])
             if not len(places):
                 break
             a, b = order[places], order[places + distance]
-            for pair in _near_pairs(images, items, shapes, a, b):
+            for pair in _near_pairs(images, items, hashes, a, b):
                 found.setdefault(pair.other, pair)
     return [pair for _, pair in sorted(found.items())]
 
 
-def _near_pairs(images: _Images, items: "Indices", shapes: "Digests", a: "Indices", b: "Indices") -> Iterator[_Pair]:
-    """Those of the pairs (a, b) that are near, but not equal, and of different sides."""
+def _near_pairs(images: _Images, items: "Indices", hashes: "Digests", a: "Indices", b: "Indices") -> Iterator[_Pair]:
+    """Yield the pairs (a, b) of different sides that are near-duplicates, but not equal."""
     import numpy as np
 
     one, other = items[a], items[b]
     candidates = (images.sides[one] != images.sides[other]) & (images.pixels[one] != images.pixels[other])
     one, other, a, b = one[candidates], other[candidates], a[candidates], b[candidates]
-    bits = np.bitwise_count(shapes[a] ^ shapes[b]).sum(axis=1)
-    for pair in zip(
-        one[bits <= MOST_DIFFERENT_BITS].tolist(), other[bits <= MOST_DIFFERENT_BITS].tolist(), strict=True
-    ):
+    bits = np.bitwise_count(hashes[a] ^ hashes[b]).sum(axis=1)
+    for pair in zip(one[bits <= _MAX_DISTANCE].tolist(), other[bits <= _MAX_DISTANCE].tolist(), strict=True):
         yield _Pair(*sorted(pair, key=lambda index: images.splits[index]))
 
 
@@ -244,7 +244,7 @@ SEPARATED_GROUP = Rule(
 
 
 class SeparatedGroups(Check):
-    """CK310, one finding for each group and split but the first. Keeps eight bytes a group."""
+    """CK310, with one finding per group and split except the first. Keeps eight bytes per group."""
 
     def __init__(self, dataset: DatasetFiles) -> None:
         super().__init__(dataset)
@@ -254,7 +254,7 @@ class SeparatedGroups(Check):
         self._count = 0
 
     def rows(self, facts: RowFacts) -> None:
-        """Look for groups that another split has."""
+        """Collect the groups that another split has, too."""
         import numpy as np
 
         if len(self._groups) < 2:
@@ -266,20 +266,20 @@ class SeparatedGroups(Check):
             if other != split and not (is_training(other) and is_training(split)) and len(new):
                 separated = known.contains(new)
                 self._count += int(separated.sum())
-                for group in new[separated].tolist()[: MOST_LISTED - len(self._separated)]:
+                for group in new[separated].tolist()[: MAX_LISTED - len(self._separated)]:
                     self._separated[split, group] = other
                 new = new[~separated]
 
     def end(self) -> Iterator[Finding]:
-        """Name both places."""
+        """Yield a finding per separated group, with both locations."""
         others = [(other, group) for (_, group), other in self._separated.items()]
-        found = first_places(self.dataset, [*self._separated, *others], _group)
+        found = first_uses(self.dataset, [*self._separated, *others], _group)
         for (split, group), other in self._separated.items():
             here, there = found.get((split, group)), found.get((other, group))
             if here and there:
-                message = f"the group {quoted(here.text)} is also that of {there} in the split {other}"
+                message = f"group {quoted(here.text)} is also used at {there} in split {other}"
                 yield here.location.finding(Problem(SEPARATED_GROUP, message, here.pointer))
-        yield from not_listed(self.dataset, SEPARATED_GROUP, self._count)
+        yield from unlisted(self.dataset, SEPARATED_GROUP, self._count)
 
 
 def _group(row: Row) -> Iterator[tuple[str, str]]:

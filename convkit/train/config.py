@@ -103,7 +103,7 @@ class Config:
     resume: Annotated[Literal["no", "auto"], "auto: go on from the last checkpoint in --output_dir."] = "no"
     dataloader_num_workers: Annotated[int, "Processes that read images; 0: none.", Ge(0)] = 2
     report_to: Annotated[str, "Where else curves go: tensorboard, wandb, or both with a comma."] = "none"
-    deterministic: Annotated[bool, "On GPUs too, the same bits each time; slower, see docs/training.md."] = False
+    deterministic: Annotated[bool, "On GPUs too, the same bits each time; slower."] = False
     tqdm: Annotated[bool, "Show a progress bar."] = True
 
     @property

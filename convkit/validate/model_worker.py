@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from convkit.media.images import ImageInfo
 from convkit.profiles import ImageSize, TargetModel
 from convkit.rules.file import without_marks
-from convkit.rules.lookup import Growing, image_paths
+from convkit.rules.lookup import DigestBuffer, image_paths
 from convkit.rules.model import problems
 from convkit.schema import Row
 from convkit.utils.digests import contains, digest, from_bytes, packed_digests
@@ -28,7 +28,7 @@ class Sizes:
 
     def __init__(self, key: int) -> None:
         self._key = key
-        self._paths, self._sizes = Growing(), Growing()
+        self._paths, self._sizes = DigestBuffer(), DigestBuffer()
 
     def add(self, path: str, image: ImageInfo) -> None:
         """Add the size of an image."""

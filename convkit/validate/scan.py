@@ -11,10 +11,11 @@ from convkit.findings import Finding
 from convkit.media.images import ImageInfo, ImageProblem
 from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
-from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, RowFacts, shown
-from convkit.rules.lookup import not_listed
+from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, RowFacts
+from convkit.rules.lookup import unlisted
 from convkit.rules.registry import CHECKS, RULES
 from convkit.utils.digests import from_bytes
+from convkit.utils.files import display_path
 from convkit.validate.model_worker import ModelFindings, Sizes
 from convkit.validate.row_worker import ParsedChunk, RowProblem
 
@@ -117,7 +118,7 @@ class DatasetScan:
         for check in self._checks:
             self._add_findings(check.end())
         for code, count in self._counts.items():
-            self.findings.extend(not_listed(self.dataset, RULES[code], count, MAX_KEPT))
-        names = [shown(self.dataset.directory / layout.MANIFEST), *(file.name for file in self.dataset.files)]
+            self.findings.extend(unlisted(self.dataset, RULES[code], count, MAX_KEPT))
+        names = [display_path(self.dataset.directory / layout.MANIFEST), *(file.name for file in self.dataset.files)]
         ranks = {name: rank for rank, name in enumerate(names)}
         self.findings.sort(key=lambda f: (ranks.get(f.file, len(names)), f.file, f.line or 0, f.code))

@@ -131,7 +131,7 @@ def test_mistakes_end_in_a_paragraph(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", *LINES, {"id": "q3"})
     done = convkit("score", path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"convkit: error: {path}:6 is not a prediction: source: Field required. Mend the line;" in done.stderr
+    assert f"convkit: error: {path}:6 is not a prediction: source: Field required. Fix the line;" in done.stderr
     done = convkit("score", write(path, *LINES), "--metrics", "f1")
     assert done.returncode == 2
     assert "There is no metric 'f1'. Choose from: accuracy, majority, anls," in done.stderr

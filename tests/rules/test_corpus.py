@@ -116,8 +116,8 @@ def test_training_files_may_share_what_no_other_split_has(tmp_path: Path) -> Non
 
 def test_what_is_not_listed_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("lookup", "duplicates", "splits", "labels"):
-        monkeypatch.setattr(f"convkit.rules.{module}.MOST_LISTED", 3)
-    assert lookup.MOST_LISTED == 3
+        monkeypatch.setattr(f"convkit.rules.{module}.MAX_LISTED", 3)
+    assert lookup.MAX_LISTED == 3
     pictures = {f"{number}.png": png(value=number) for number in range(5)}
     train = [row(str(number), [name], group=name) for number, name in enumerate(pictures)]
     twins = [{**found, "id": f"twin {found['id']}"} for found in train]
@@ -153,7 +153,7 @@ def test_accepted_answers_are_no_conflict(tmp_path: Path, rows: list[Any], expec
 
 def test_many_accepted_answers_are_not_counted_as_conflicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("lookup", "duplicates"):
-        monkeypatch.setattr(f"convkit.rules.{module}.MOST_LISTED", 3)
+        monkeypatch.setattr(f"convkit.rules.{module}.MAX_LISTED", 3)
     rows = []
     for number in range(5):
         for answer in ("1", "2"):
