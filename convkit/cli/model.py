@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from convkit.profiles import TargetModel
 
 MODEL_HELP = (
-    "Count tokens for this model: a token profile such as qwen2.5-vl or phi-3.5-vision:num_crops=16 (list: "
-    "docs/profiles.md), or a checkpoint directory."
+    "Count tokens for this model: a token profile such as qwen2.5-vl or phi-3.5-vision:num_crops=16 (an unknown "
+    "name lists all), or a checkpoint directory."
 )
 
 
