@@ -35,7 +35,7 @@ from convkit.train.bench.workloads import PAGE
 from convkit.train.distributed.environment import versions
 from convkit.train.models.save import save_model
 from convkit.validate.run import validate
-from tests.fixtures.make_datasets import lines, manifest
+from tests.fixtures.builders import lines, manifest
 
 BATCH = 8
 WARM = 2

@@ -17,7 +17,8 @@ from convkit.metrics.predictions import Prediction
 from convkit.receipt import Receipt
 from convkit.schema import Manifest, Row, Turn
 from scripts.generate import SCHEMAS
-from tests.fixtures.make_datasets import DIRECTORY, lines, manifest, row, turn, valid
+from tests.fixtures.builders import lines, manifest, row, turn
+from tests.fixtures.make_datasets import DIRECTORY, valid
 
 
 def validator(name: str) -> Draft202012Validator:

@@ -17,7 +17,7 @@ from convkit.errors import ConvkitError
 from convkit.profiles import TargetModel
 from convkit.stats import MAX_ANSWERS, Histogram, SplitStats, Stats, _Answers, compute_stats
 from tests.conftest import ROOT
-from tests.fixtures.make_datasets import lines, png, row, turn
+from tests.fixtures.builders import lines, png, row, turn
 from tests.validate.helpers import copy_of
 
 

@@ -75,9 +75,9 @@ def test_what_is_not_scored_is_named(tmp_path: Path) -> None:
     unlabelled = [{"id": f"u{i}", "source": "pets", "turn": 1, "prediction": "x"} for i in range(10, 22)]
     result = CliRunner().invoke(app, ["score", str(write(tmp_path / "p.jsonl", *unlabelled))])
     assert result.exit_code == 1
-    assert "not scored, for they have no gold answer: 12 (u10 (turn 1), u11 (turn 1)" in result.output
+    assert "not scored, because they have no gold answer: 12 (u10 (turn 1), u11 (turn 1)" in result.output
     assert "u19 (turn 1) and 2 more)" in result.output
-    assert "rows that lack an earlier turn than their last one: 12 (u10, " in result.output
+    assert "rows with a missing turn before their last one: 12 (u10, " in result.output
     assert "accuracy: no turn has a gold answer" in result.output
 
 
@@ -91,7 +91,7 @@ def test_frequent_confusions_of_many_classes_are_listed(tmp_path: Path) -> None:
         for i in range(4)
     ]
     output = CliRunner().invoke(app, ["score", str(write(tmp_path / "p.jsonl", *lines))]).output
-    assert "... and 1 more classes; --format json has them all" in output
+    assert "... and 1 more classes; use --format json for all of them" in output
     table = output[output.rindex("  gold ") :].splitlines()
     assert [line.split() for line in table[2:4]] == [["class001", "class002", "3"], ["class001", "(no", "class)", "1"]]
 

@@ -12,7 +12,8 @@ import pytest
 
 from convkit.rules.registry import RULES
 from tests.conftest import ROOT
-from tests.fixtures.make_datasets import DIRECTORY, lines, row
+from tests.fixtures.builders import lines, row
+from tests.fixtures.make_datasets import DIRECTORY
 from tests.validate.helpers import copy_of
 
 

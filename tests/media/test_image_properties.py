@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from convkit.media import image_properties as properties
 from convkit.media.images import ImageInfo, ImageProblem, inspect_file
-from tests.fixtures.media_datasets import apng, cmyk_tiff
+from tests.fixtures.invalid_media import apng, cmyk_tiff
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16")
 

@@ -11,7 +11,7 @@ from convkit.metrics.score import ScoreOptions, score
 from convkit.run_info import Hardware, Planned, Record
 from convkit.schema import Row
 from convkit.validate.run import validate
-from tests.fixtures.make_datasets import lines, manifest, png
+from tests.fixtures.builders import lines, manifest, png
 
 HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>&amp;{{ 7 * 7 }}"
 STEPS = 30

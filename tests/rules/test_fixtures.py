@@ -11,7 +11,8 @@ from convkit.rules import dataset, duplicates, file, labels, media, model, row, 
 from convkit.rules.base import Rule
 from convkit.rules.registry import RULES, get_rule
 from scripts.generate import stem
-from tests.fixtures.make_datasets import DIRECTORY, MAX_LINE_BYTES, build
+from tests.fixtures.builders import MAX_LINE_BYTES
+from tests.fixtures.make_datasets import DIRECTORY, build
 from tests.validate.helpers import codes, copy_of, flat, report_of, target_for
 
 NAMES = sorted(str(path.relative_to(DIRECTORY)) for path in DIRECTORY.glob("*/*"))

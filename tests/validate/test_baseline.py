@@ -7,7 +7,7 @@ import pytest
 from convkit.errors import ConvkitError
 from convkit.findings import Report, report_of
 from convkit.validate import baseline
-from tests.fixtures.make_datasets import line, row
+from tests.fixtures.builders import line, row
 from tests.reporters.test_reporters import finding
 from tests.validate.helpers import codes
 from tests.validate.helpers import report_of as validated

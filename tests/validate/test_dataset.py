@@ -6,7 +6,7 @@ import pytest
 
 from convkit.dataset import Dataset, Line, read_lines
 from convkit.errors import DatasetError
-from tests.fixtures.make_datasets import lines, row
+from tests.fixtures.builders import lines, row
 from tests.validate.helpers import copy_of
 
 

@@ -13,7 +13,7 @@ from convkit.cli import app
 from convkit.rules.registry import RULES
 from convkit.validate import fix as fixing
 from convkit.validate.fix import FIXERS, fix
-from tests.fixtures.make_datasets import line, lines, row
+from tests.fixtures.builders import line, lines, row
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 
 BOM = b"\xef\xbb\xbf"

@@ -11,7 +11,8 @@ from convkit.reporters import REPORTERS
 from convkit.validate.settings import Settings
 from tests.cli.test_validate_cli import convkit
 from tests.conftest import ROOT
-from tests.fixtures.make_datasets import DIRECTORY, lines, row
+from tests.fixtures.builders import lines, row
+from tests.fixtures.make_datasets import DIRECTORY
 
 DOCS = (ROOT / "docs" / "validate.md").read_text(encoding="utf-8")
 

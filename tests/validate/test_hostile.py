@@ -13,7 +13,7 @@ from convkit.findings import Report
 from convkit.rules import texts as text_rules
 from convkit.rules.row import explain
 from convkit.schema import Row
-from tests.fixtures.make_datasets import line, row, turn
+from tests.fixtures.builders import line, row, turn
 from tests.validate.helpers import report_of, write_rows
 
 SOUND = line(

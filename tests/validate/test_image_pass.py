@@ -9,7 +9,7 @@ import pytest
 
 from convkit.media import images
 from convkit.media.images import ImageInfo, ImageProblem, inspect_dataset_image, inspect_file
-from tests.fixtures.make_datasets import png
+from tests.fixtures.builders import png
 
 NASTY = {
     "16bit.cropped.tif": "TIFF 64x64",

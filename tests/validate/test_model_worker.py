@@ -16,8 +16,8 @@ from convkit.rules.model import problems
 from convkit.rules.registry import codes
 from convkit.schema import Row
 from convkit.validate.run import validate
-from tests.fixtures.make_datasets import lines, png, turn
-from tests.fixtures.make_datasets import row as make_row
+from tests.fixtures.builders import lines, png, turn
+from tests.fixtures.builders import row as make_row
 from tests.profiles.test_profiles import tokenizer
 from tests.validate.helpers import copy_of, report_of
 

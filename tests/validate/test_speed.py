@@ -33,7 +33,8 @@ from convkit.utils.digests import Column, DigestSet
 from convkit.validate.chunks import RowChunk, read_chunks
 from convkit.validate.fast_schema import count_keys, read_row
 from convkit.validate.run import validate
-from tests.fixtures.make_datasets import DIRECTORY, line, lines, png, row, turn
+from tests.fixtures.builders import line, lines, png, row, turn
+from tests.fixtures.make_datasets import DIRECTORY
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 from tests.validate.test_hostile import documents
 

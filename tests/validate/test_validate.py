@@ -14,7 +14,7 @@ from convkit.media.images import ImageJob
 from convkit.reporters.formatting import by_rule
 from convkit.utils.progress import Note, Progress
 from convkit.validate.run import validate
-from tests.fixtures.make_datasets import line, lines, png, row, turn
+from tests.fixtures.builders import line, lines, png, row, turn
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 
 

@@ -13,7 +13,7 @@ from convkit.metrics.predictions import read_predictions
 from convkit.train.evaluate import run
 from convkit.train.evaluate.options import Options
 from convkit.train.models import model_family
-from tests.fixtures.make_datasets import manifest
+from tests.fixtures.builders import manifest
 from tests.train.evaluate.helpers import ROWS, TURNS, arguments, rows, write_dataset
 from tests.train.helpers import runs
 

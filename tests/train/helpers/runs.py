@@ -21,7 +21,7 @@ from convkit.train.optim.sharding import shard
 from convkit.train.setup.trainable import load_for_training
 from convkit.train.trainer import StepResult, Trainer
 from convkit.validate.run import validate
-from tests.fixtures.make_datasets import lines, manifest, png
+from tests.fixtures.builders import lines, manifest, png
 from tests.train.conftest import TEXTS
 
 ROWS = 10
