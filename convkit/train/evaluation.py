@@ -1,4 +1,4 @@
-"""Evaluations within a run: before the first step, every so often, and after the last."""
+"""Evaluation during training: before the first step, every `--eval_steps` steps, and after the last step."""
 
 import shutil
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from convkit.train.trainer import Stopped
 from convkit.utils.progress import ProgressBars
 
 EVALUATIONS = "evaluations"
-"""Of a run: a folder for each step that was evaluated after, with predictions.jsonl and scores.json."""
+"""Folder in the run directory, with predictions.jsonl and scores.json for each evaluated step."""
 
 
 class Evaluations:
-    """Those that a run's configuration asks for.
+    """Runs the evaluations that a configuration asks for.
 
     Args:
-        steps: how many the run has.
+        steps: number of steps of the run.
 
     Raises:
-        ConvkitError: the data set has no such split.
+        ConvkitError: the dataset has no such split.
     """
 
     def __init__(self, config: Config, family: ModelFamily, world: World, steps: int, bars: ProgressBars) -> None:
@@ -49,25 +49,23 @@ class Evaluations:
                 ),
             )
 
-    def forget(self, step: int) -> None:
-        """Remove those of later steps, which come again: a run goes on after `step`, or begins if that is 0."""
+    def remove_after(self, step: int) -> None:
+        """Remove evaluations of later steps, which will be repeated; step 0 removes all."""
         for folder in (self._config.output_dir / EVALUATIONS).glob("step-*"):
             if self._world.first and (not step or folder.name > _name(step)):
                 shutil.rmtree(folder)
 
     def __call__(self, step: int, model: Any, stop_requested: Callable[[], bool] = bool) -> Scores | None:
-        """Evaluate after a step, 0 being none, if it is time and was not done yet; all processes call it.
+        """Evaluate after `step` steps if an evaluation is due and not done yet; all ranks call this.
 
         Args:
-            step: how many were done.
-            model: which answers.
-            stop_requested: whether this process should end before all is answered.
+            stop_requested: returns whether this rank should stop before all questions are answered.
 
         Returns:
-            The scores, on the first process; None where nothing was to be done.
+            The scores, on all ranks; None if no evaluation was due.
 
         Raises:
-            Stopped: a process was asked to; the same evaluation is begun anew another time.
+            Stopped: a rank was asked to stop; the evaluation is repeated after resuming.
         """
         if self._answering is None or not self._due(step):
             return None
@@ -76,16 +74,16 @@ class Evaluations:
             return None
         computed = compute_dtype(self._config)
         try:
-            # Without the cache no copies of all weights in half precision are kept.
+            # Autocast's cache would keep a half-precision copy of every weight.
             with torch.autocast(
                 self._world.device.type, computed, enabled=computed is not torch.float32, cache_enabled=False
             ):
-                whole = self._answering(model, folder / PREDICTIONS, 0, self._world, self._bars, stop_requested)
+                complete = self._answering(model, folder / PREDICTIONS, 0, self._world, self._bars, stop_requested)
         finally:
             model.train()
-        if not whole:
+        if not complete:
             raise Stopped(
-                f"stopped in the evaluation after step {step:,} of {self._steps:,}. Go on with --resume auto."
+                f"stopped in the evaluation after step {step:,} of {self._steps:,}. Resume with --resume auto."
             )
         return self._world.from_first(lambda: scores(folder / PREDICTIONS))
 
@@ -95,7 +93,7 @@ class Evaluations:
 
 
 def _is_done(folder: Path) -> bool:
-    """Whether it has its scores, which are written last; if not, it is begun anew."""
+    """Return whether an evaluation has scores, which are written last; otherwise empty its folder."""
     if (folder / SCORES).exists():
         return True
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,7 +106,7 @@ def _name(step: int) -> str:
 
 
 def curves(found: Scores) -> dict[str, float]:
-    """Values by data set and metric, such as `eval/docvqa/anls`."""
+    """Return the metric values by source, such as `eval/docvqa/anls`, for experiment trackers."""
     return {
         f"eval/{source.source}/{metric.name}": metric.value
         for source in found.sources
@@ -118,14 +116,14 @@ def curves(found: Scores) -> dict[str, float]:
 
 
 def summary(found: Scores) -> list[str]:
-    """A line for each data set, of all its metrics."""
+    """Return one line per source with all its metrics."""
     return [
-        f"{source.source}: {', '.join(_told(metric) for metric in source.metrics)} of {source.turns:,} turns"
+        f"{source.source}: {', '.join(_described(metric) for metric in source.metrics)} of {source.turns:,} turns"
         for source in found.sources
     ]
 
 
-def _told(metric: MetricScore) -> str:
+def _described(metric: MetricScore) -> str:
     if metric.value is None:
         return f"no {metric.name}"
     between = "" if metric.low is None else f" ({metric.low:.4f}-{metric.high:.4f})"

@@ -1,11 +1,11 @@
-"""A training run from its configuration to the weights that come of it."""
+"""A training run: from its configuration and a validated dataset to the trained model or adapter."""
 
 import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,95 +14,101 @@ from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.run_info import Planned, Record
 from convkit.train.checkpoint import store
-from convkit.train.config import Config, defaults
+from convkit.train.checkpoint.state import RunState
+from convkit.train.config import Config, default_fingerprint
 from convkit.train.data import index
 from convkit.train.data.index import Dropped, Index
-from convkit.train.data.loader import MicroBatches, batches, worker_errors
+from convkit.train.data.loader import Batch, MicroBatches, batches, worker_errors
 from convkit.train.data.schedule import BatchSchedule, ScheduleOptions
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.run import EVALUATION
 from convkit.train.evaluation import Evaluations, curves, summary
 from convkit.train.metrics import trackers
-from convkit.train.metrics.log import Log
+from convkit.train.metrics.log import MetricsLog
 from convkit.train.metrics.throughput import Throughput
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import fingerprint
 from convkit.train.optim.sharding import shard
 from convkit.train.preflight import memory
-from convkit.train.preflight.checkpoint import trial
+from convkit.train.preflight.checkpoint import check_checkpoint
 from convkit.train.setup import requirements, trainable
 from convkit.train.setup.determinism import deterministic
 from convkit.train.setup.precision import compute_dtype
-from convkit.train.trainer import Stopped, Trainer
+from convkit.train.trainer import StepResult, Stopped, Trainer
 from convkit.utils.files import write_atomic
 from convkit.utils.progress import ProgressBars, no_progress_bar
 
 CONFIG, DROPPED = "config.json", "dropped.jsonl"
-_NAMED = 3
-Say = Callable[[str], None]
+_MAX_NAMED = 3
+"""Dropped rows that the log names."""
+Log = Callable[[str], None]
 
 
-def train(
-    config: Config, family: ModelFamily, world: World, bars: ProgressBars = no_progress_bar, say: Say = print
-) -> None:
+def train(config: Config, family: ModelFamily, world: World, bars: ProgressBars = no_progress_bar, log: Log = print) -> None:
     """Train as configured, from the start or from the last checkpoint.
 
     Args:
-        say: told in words what is done, on the first process.
+        log: receives one line of text per event, on rank 0.
 
     Raises:
-        ConvkitError: the data may not be trained on, the run directory holds another run, or training fails.
-        Stopped: SIGTERM came; a checkpoint was written after the step.
+        ConvkitError: the dataset has no current receipt, the run directory holds another run, or training fails.
+        Stopped: SIGTERM arrived; a checkpoint was written after the step.
     """
     trackers.require(config)
     requirements.check_requirements(config)
     with deterministic(config.deterministic), worker_errors():
-        _train(config, family, world, bars, say)
+        _train(config, family, world, bars, log)
 
 
-def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars, say: Say) -> None:
-    speak: Say = say if world.first else lambda text: None
+def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars, log: Log) -> None:
+    if not world.first:
+        log = _discard
     bars = bars if world.first and config.tqdm else no_progress_bar
-    seen, rows = world.from_first(lambda: _look(config, family, bars))
-    schedule = BatchSchedule(rows.tokens, _plan_options(config, family, len(rows.dropped)))
-    of = _identity(config, seen, schedule)
-    start = world.from_first(lambda: _open(config, of, rows.dropped))
-    world.from_first(lambda: run_info.write(config.output_dir, _record(config, seen, schedule, world)))
+    current, rows = world.from_first(lambda: _read_dataset(config, family, bars))
+    schedule = BatchSchedule(rows.tokens, _schedule_options(config, family, len(rows.dropped)))
+    identity = _identity(config, current, schedule)
+    checkpoint = world.from_first(lambda: _open_run(config, identity, rows.dropped))
+    world.from_first(lambda: run_info.write(config.output_dir, _record(config, current, schedule, world)))
     if rows.dropped:
-        speak(_told(config, rows))
-    speak(
+        log(_describe_dropped(config, rows))
+    log(
         f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {schedule.rows:,} rows planned in "
         f"{schedule.steps:,} steps; schedule {schedule.digest[:12]}"
     )
     evaluations = Evaluations(config, family, world, schedule.steps, bars)
-    shards = shard(trainable.load_for_training(family, config).train(), config, world)
-    trainer = Trainer(shards, schedule, rows, config, world)
-    micro_batches = MicroBatches(
-        rows, config.data_dir / layout.IMAGES, family, add_dummy_sample=shards.requires_lockstep
-    )
+    sharding = shard(trainable.load_for_training(family, config).train(), config, world)
+    trainer = Trainer(sharding, schedule, rows, config, world)
+    images = config.data_dir / layout.IMAGES
+    micro_batches = MicroBatches(rows, images, family, add_dummy_sample=sharding.requires_lockstep)
     found = memory.preflight(trainer, micro_batches, family)
     for line in memory.lines(found):
-        speak(line)
-    step, done = _restore(start, trainer, speak) if start else (0, 0)
-    if config.check_checkpoint and not start:  # one that was gone on with is proof enough
-        speak(trial(trainer, family))
+        log(line)
+    if checkpoint:
+        _restore(*checkpoint, trainer, log)
+    elif config.check_checkpoint:  # a checkpoint that was restored needs no check
+        log(check_checkpoint(trainer, family))
     throughput = Throughput(schedule, rows, config, world, found.flops_per_token)
-    done = _steps(_Parts(trainer, micro_batches, family, of, throughput, evaluations, bars, speak), step, done)
+    loop = _Loop(trainer, micro_batches, family, identity, throughput, evaluations, bars, log)
+    done = loop.run(checkpoint[1] if checkpoint else None)
     if done != schedule.rows:
         raise ConvkitError(f"{schedule.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
-    if skipped := shards.scale.skipped:
-        speak(f"{skipped:,} of {schedule.steps:,} steps were skipped: their gradients exceeded float16")
-    speak(f"{schedule.rows:,} rows planned = {done:,} trained; {_finish(trainer, family)}")
+    if skipped := sharding.scale.skipped:
+        log(f"{skipped:,} of {schedule.steps:,} steps were skipped: their gradients overflowed float16")
+    log(f"{schedule.rows:,} rows planned = {done:,} trained; {_save_final(trainer, family)}")
 
 
-def _look(config: Config, family: ModelFamily, bars: ProgressBars) -> tuple[receipt.Receipt, Index]:
-    """The gate, and then every row once."""
-    seen = receipt.require(config.data_dir, family.profile)
+def _discard(text: str) -> None:
+    """Log nothing, on ranks other than 0."""
+
+
+def _read_dataset(config: Config, family: ModelFamily, bars: ProgressBars) -> tuple[receipt.Receipt, Index]:
+    """Check the validation receipt, then read every row once."""
+    current = receipt.require(config.data_dir, family.profile)
     dataset, images = Dataset.open(config.data_dir), config.data_dir / layout.IMAGES
-    dataset.path(config.eval_split or config.split)  # that there is such a split, before all rows are read
+    dataset.path(config.eval_split or config.split)  # fails early if there is no such split
     with bars("counting tokens", "rows") as update:
-        return seen, index.build(
+        return current, index.build(
             dataset,
             config.split,
             lambda row: family.length(row, images),
@@ -112,17 +118,17 @@ def _look(config: Config, family: ModelFamily, bars: ProgressBars) -> tuple[rece
         )
 
 
-def _told(config: Config, rows: Index) -> str:
-    """What was left out, in words; dropped.jsonl has all of it."""
+def _describe_dropped(config: Config, rows: Index) -> str:
+    """Return a line about the dropped rows; dropped.jsonl lists all of them."""
     total, count = len(rows) + len(rows.dropped), len(rows.dropped)
-    named = [f"{row.id!r} ({row.tokens:,})" for row in rows.dropped[:_NAMED]] + ["…"] * (count > _NAMED)
+    named = [f"{row.id!r} ({row.tokens:,})" for row in rows.dropped[:_MAX_NAMED]] + ["…"] * (count > _MAX_NAMED)
     return (
         f"{total:,} rows = {len(rows):,} to train on + {count:,} dropped for more than {config.max_tokens:,} tokens: "
         f"{', '.join(named)}; see {config.output_dir / DROPPED}"
     )
 
 
-def _plan_options(config: Config, family: ModelFamily, dropped: int) -> ScheduleOptions:
+def _schedule_options(config: Config, family: ModelFamily, dropped: int) -> ScheduleOptions:
     return ScheduleOptions(
         epochs=config.num_train_epochs,
         batch_size=config.batch_size,
@@ -134,19 +140,19 @@ def _plan_options(config: Config, family: ModelFamily, dropped: int) -> Schedule
     )
 
 
-def _identity(config: Config, seen: receipt.Receipt, schedule: BatchSchedule) -> dict[str, Any]:
-    """All that the weights of a run are a function of, beside the number of its processes."""
+def _identity(config: Config, current: receipt.Receipt, schedule: BatchSchedule) -> dict[str, Any]:
+    """Return everything that a run's weights depend on, besides the world size."""
     rows = Dataset.open(config.data_dir).path(config.split).name
     return {
-        "rows": seen.rows[rows].sha256,
-        "images": seen.media.digest,
+        "rows": current.rows[rows].sha256,
+        "images": current.media.digest,
         "model": fingerprint(config.model),
-        **config.decisive(),
+        **config.resume_fingerprint(),
         "schedule": schedule.digest,
     }
 
 
-def _record(config: Config, seen: receipt.Receipt, schedule: BatchSchedule, world: World) -> Record:
+def _record(config: Config, current: receipt.Receipt, schedule: BatchSchedule, world: World) -> Record:
     planned = Planned(
         method=config.method,
         rows=len(schedule.lengths),
@@ -163,139 +169,163 @@ def _record(config: Config, seen: receipt.Receipt, schedule: BatchSchedule, worl
         data_dir=config.data_dir.absolute(),
         split=config.split,
         manifest=Dataset.open(config.data_dir).manifest,
-        receipt=seen,
+        receipt=current,
         plan=planned,
     )
 
 
-def _open(config: Config, of: dict[str, Any], dropped: Sequence[Dropped]) -> Path | None:
-    """Make the run directory, or find the checkpoint to go on from; None for a start from the beginning."""
+def _open_run(config: Config, identity: dict[str, Any], dropped: Sequence[Dropped]) -> tuple[Path, RunState] | None:
+    """Create the run directory, or return the checkpoint to resume from, with its state."""
     run = config.output_dir
     store.clean(run)
     found = store.checkpoints(run)
     if found and config.resume == "no":
         raise ConvkitError(
-            f"{run} holds checkpoints of a run. Add --resume auto to go on with it, or choose another --output_dir."
+            f"{run} holds checkpoints of a run. Add --resume auto to resume it, or choose another --output_dir."
         )
     if (run / EVALUATION).exists():
         raise ConvkitError(f"{run} holds {EVALUATION}, of convkit evaluate. Choose another --output_dir.")
+    checkpoint = None
     if found:
-        _refuse_other(found[-1], store.read_state(found[-1])["of"], of)
+        checkpoint = found[-1], store.read_state(found[-1])
+        _require_same_run(*checkpoint, identity)
         store.prune(run, config.save_total_limit)  # a killed run may have left one more
     run.mkdir(parents=True, exist_ok=True)
-    write_atomic(run / CONFIG, json.dumps(config.recorded(), indent=2).encode() + b"\n", run)
+    write_atomic(run / CONFIG, json.dumps(config.to_json(), indent=2).encode() + b"\n", run)
     if dropped:
         write_atomic(run / DROPPED, b"".join(json.dumps(row._asdict()).encode() + b"\n" for row in dropped), run)
-    return found[-1] if found else None
+    return checkpoint
 
 
-def _refuse_other(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    found = defaults() | found  # an option that was not there yet
+def _require_same_run(path: Path, state: RunState, identity: dict[str, Any]) -> None:
+    saved = default_fingerprint() | state.fingerprint  # the default of an option that is newer than the checkpoint
     differences = [
-        f"{name} {found.get(name)!r} there, {wanted.get(name)!r} here"
-        for name in dict.fromkeys([*wanted, *found])
-        if found.get(name) != wanted.get(name)
+        f"{name} {saved.get(name)!r} there, {identity.get(name)!r} here"
+        for name in dict.fromkeys([*identity, *saved])
+        if saved.get(name) != identity.get(name)
     ]
     if differences:
         raise ConvkitError(
-            f"{path} is of another run: {'; '.join(differences)}. Give it what it was begun with, or choose another "
-            "--output_dir."
+            f"{path} belongs to another run: {'; '.join(differences)}. Use the options and data that the run was "
+            "started with, or choose another --output_dir."
         )
 
 
-def _restore(path: Path, trainer: Trainer, speak: Say) -> tuple[int, int]:
-    state = store.read_state(path)
+def _restore(path: Path, state: RunState, trainer: Trainer, log: Log) -> None:
     store.load(path, trainer.sharding)
-    trainer.sharding.scale.load_state(state.get("loss_scale", {}))
-    speak(f"going on after step {state['step']:,} of {trainer.schedule.steps:,}")
-    before, now = (state["processes"], state.get("sharding", "")), (trainer.world.size, trainer.sharding.name)
+    trainer.sharding.scale.load_state(state.loss_scale)
+    log(f"resuming after step {state.step:,} of {trainer.schedule.steps:,}")
+    before = state.layout
+    now = replace(state, processes=trainer.world.size, sharding=trainer.sharding.name).layout
     if before != now:
-        told = [f"{processes} processes{sharding and f' with {sharding}'}" for processes, sharding in (before, now)]
-        speak(
-            f"it was begun on {told[0]} and goes on on {told[1]}: the rows of each step are the same, sums are rounded "
-            "in another order"
+        log(
+            f"the checkpoint is from {before}, this run has {now}: the rows of each step are the same, but sums are "
+            "rounded in another order"
         )
-    return state["step"], state["rows"]
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What the steps of a run need."""
+class _Loop:
+    """The steps of a run, with its checkpoints and evaluations."""
 
     trainer: Trainer
     micro_batches: MicroBatches
     family: ModelFamily
-    of: dict[str, Any]
+    identity: dict[str, Any]
     throughput: Throughput
     evaluations: Evaluations
     bars: ProgressBars
-    speak: Say
+    log: Log
+
+    def run(self, start: RunState | None) -> int:
+        """Run all remaining steps; return the rows trained on, including those before `start`."""
+        trainer, schedule = self.trainer, self.trainer.schedule
+        first, rows = (start.step, start.rows) if start else (0, 0)
+        order = (micro_batch for step in range(first, schedule.steps) for micro_batch in trainer.micro_batches(step))
+        with (
+            _stop_requested() as stop_requested,
+            MetricsLog(trainer.config, first, self.throughput, trainer.world) as metrics,
+        ):
+            self.evaluations.remove_after(first)
+            self._evaluate(first, metrics, stop_requested)
+            reader = batches(self.micro_batches, order, trainer.config.dataloader_num_workers)
+            with closing(reader) as stream, self.bars("training", "rows", self.throughput.text) as update:
+                for step in range(first, schedule.steps):
+                    result = self._step(step, stream, metrics, stop_requested)
+                    rows += result.rows
+                    update(rows, schedule.rows)
+                    self._save_and_evaluate(step + 1, rows, result.stopped, metrics, stop_requested)
+        return rows
+
+    def _step(
+        self, step: int, stream: Iterator[Batch], metrics: MetricsLog, stop_requested: Callable[[], bool]
+    ) -> StepResult:
+        """Train on one global batch and log its metrics."""
+        began = time.monotonic()
+        result = self.trainer.step(step, stream, stop_requested)
+        metrics.step(step, self.trainer.schedule, self.trainer.index, result, time.monotonic() - began)
+        return result
+
+    def _save_and_evaluate(
+        self, done: int, rows: int, stopped: bool, metrics: MetricsLog, stop_requested: Callable[[], bool]
+    ) -> None:
+        """Save a checkpoint and evaluate where they are due after `done` steps.
+
+        Raises:
+            Stopped: the run should stop; it was saved.
+        """
+        steps = self.trainer.schedule.steps
+        due = done == steps or done % self.trainer.config.save_steps == 0 or stopped
+        if due:
+            self._save(done, rows)
+        if stopped and done < steps:
+            raise Stopped(f"stopped after step {done:,} of {steps:,}. Resume with --resume auto.")
+        try:
+            self._evaluate(done, metrics, stop_requested)
+        except Stopped:
+            if not due:
+                self._save(done, rows)
+            raise
+
+    def _save(self, step: int, rows: int) -> None:
+        trainer, config = self.trainer, self.trainer.config
+        state = RunState(
+            step=step,
+            rows=rows,
+            fingerprint=self.identity,
+            processes=trainer.world.size,
+            sharding=trainer.sharding.name,
+            loss_scale=trainer.sharding.scale.state(),
+        )
+        store.save(
+            config.output_dir,
+            state,
+            trainer.sharding,
+            self.family,
+            first=trainer.world.first,
+            dtype=compute_dtype(config),
+            keep=config.save_total_limit,
+        )
+        trainer.world.wait()  # here, with our long timeout: DeepSpeed's process groups have a short one
+
+    def _evaluate(self, step: int, metrics: MetricsLog, stop_requested: Callable[[], bool]) -> None:
+        if found := self.evaluations(step, self.trainer.sharding.model, stop_requested):
+            metrics.evaluation(step, curves(found))
+            for line in summary(found):
+                self.log(f"after step {step:,} of {self.trainer.schedule.steps:,}: {line}")
 
 
-def _steps(parts: _Parts, first: int, rows: int) -> int:
-    """All steps from `first` on; returns how many rows were trained on, `rows` of them before."""
-    trainer, schedule = parts.trainer, parts.trainer.schedule
-    config, world = trainer.config, trainer.world
-    order = (micro_batch for step in range(first, schedule.steps) for micro_batch in trainer.micro_batches(step))
-    with _asked_to_stop() as asked, Log(config, first, parts.throughput, world) as log:
-        parts.evaluations.forget(first)
-        _evaluate(parts, log, first, asked)
-        reader = batches(parts.micro_batches, order, config.dataloader_num_workers)
-        with closing(reader) as stream, parts.bars("training", "rows", parts.throughput.text) as update:
-            for step in range(first, schedule.steps):
-                began = time.monotonic()
-                outcome = trainer.step(step, stream, lambda: bool(asked))
-                log.step(step, schedule, trainer.index, outcome, time.monotonic() - began)
-                rows += outcome.rows
-                update(rows, schedule.rows)
-                done = step + 1
-                saved = done == schedule.steps or done % config.save_steps == 0 or outcome.stopped
-                if saved:
-                    _save(parts, done, rows)
-                if outcome.stopped and done < schedule.steps:
-                    raise Stopped(f"stopped after step {done:,} of {schedule.steps:,}. Go on with --resume auto.")
-                try:
-                    _evaluate(parts, log, done, asked)
-                except Stopped:
-                    if not saved:
-                        _save(parts, done, rows)
-                    raise
-    return rows
-
-
-def _save(parts: _Parts, step: int, rows: int) -> None:
-    trainer, config, first = parts.trainer, parts.trainer.config, parts.trainer.world.first
-    how = {
-        "processes": trainer.world.size,
-        "sharding": trainer.sharding.name,
-        "loss_scale": trainer.sharding.scale.state(),
-    }
-    state = {"step": step, "rows": rows, "of": parts.of, **how}
-    kept = config.save_total_limit
-    store.save(
-        config.output_dir, state, trainer.sharding, parts.family, first=first, dtype=compute_dtype(config), keep=kept
-    )
-    trainer.world.wait()  # here, where all are patient: groups that DeepSpeed makes are not
-
-
-def _evaluate(parts: _Parts, log: Log, step: int, asked: list[int]) -> None:
-    if found := parts.evaluations(step, parts.trainer.sharding.model, lambda: bool(asked)):
-        log.evaluated(step, curves(found))
-        for line in summary(found):
-            parts.speak(f"after step {step:,} of {parts.trainer.schedule.steps:,}: {line}")
-
-
-def _finish(trainer: Trainer, family: ModelFamily) -> Path:
+def _save_final(trainer: Trainer, family: ModelFamily) -> Path:
     config, first = trainer.config, trainer.world.first
     return store.save_final(config.output_dir, trainer.sharding, family, first=first, dtype=compute_dtype(config))
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that is filled when a scheduler's signal comes."""
-    asked: list[int] = []
-    usual = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether SIGTERM has arrived, as a scheduler sends it."""
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
-        yield asked
+        yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGTERM, usual)
+        signal.signal(signal.SIGTERM, previous)

@@ -30,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[str]:
     said: list[str] = []
-    training.train(runs.config(dataset, family.directory, out, **options), family, runs.ONE, say=said.append)
+    training.train(runs.config(dataset, family.directory, out, **options), family, runs.ONE, log=said.append)
     return said
 
 
@@ -152,7 +152,7 @@ def test_curves_go_where_those_of_training_go(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, dict[str, float]]] = []
-    monkeypatch.setattr(log.Log, "evaluated", lambda self, step, values: seen.append((step, values)))
+    monkeypatch.setattr(log.MetricsLog, "evaluated", lambda self, step, values: seen.append((step, values)))
     train(dataset, family, tmp_path / "run", **EVALUATED)
     assert [step for step, _ in seen] == [0, STEPS]
     assert all(list(values) == ["eval/pets/accuracy"] for _, values in seen)

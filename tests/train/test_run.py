@@ -19,6 +19,7 @@ from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError
 from convkit.train import run, trainer
 from convkit.train.checkpoint import store as checkpoints
+from convkit.train.checkpoint.state import RunState
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.preflight import memory
 from convkit.train.setup import trainable
@@ -48,7 +49,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[str]:
     """Run in this process; returns what it said."""
     said: list[str] = []
-    run.train(runs.config(dataset, family.directory, out, **options), family, runs.ONE, say=said.append)
+    run.train(runs.config(dataset, family.directory, out, **options), family, runs.ONE, log=said.append)
     return said
 
 
@@ -63,7 +64,7 @@ def last_tensors(out: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def states(out: Path) -> list[dict[str, Any]]:
+def states(out: Path) -> list[RunState]:
     """Beside the tensors, of all checkpoints that are kept."""
     return [checkpoints.read_state(path) for path in checkpoints.checkpoints(out)]
 
@@ -82,7 +83,7 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
     dataset = runs.write_dataset(tmp_path / "pets", runs.rows(rows))
     told = forks("kills", dataset, checkpoint, tmp_path, seed, options, folder=tmp_path)
     context = f"seed {seed}: {told}"
-    assert "going on after step" in told["said"], context
+    assert "resuming after step" in told["said"], context
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert losses(killed) == losses(undisturbed), context
     assert len(losses(killed)) == steps
@@ -106,7 +107,7 @@ def test_a_killed_run_ends_in_the_same_weights_bit_for_bit(
 def test_two_processes_come_to_the_same(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     train(dataset, family, tmp_path / "one", max_tokens=500)
     common = {**os.environ, **ENVIRONMENT, **meeting(2)}
-    options = runs.config(dataset, family.directory, tmp_path / "two", max_tokens=500).recorded()
+    options = runs.config(dataset, family.directory, tmp_path / "two", max_tokens=500).to_json()
     (tmp_path / "config.yaml").write_text(json.dumps(options))  # JSON is YAML
     processes = [
         subprocess.Popen(
@@ -238,7 +239,7 @@ def finished(dataset: Path, family: Phi3VFamily, tmp_path_factory: pytest.TempPa
 
 @pytest.mark.parametrize("message", CHANGES)
 def test_a_changed_option_is_refused_by_name(dataset: Path, family: Phi3VFamily, finished: Path, message: str) -> None:
-    with pytest.raises(ConvkitError, match=f"step-00000003 is of another run: .*{message}"):
+    with pytest.raises(ConvkitError, match=f"step-00000003 belongs to another run: .*{message}"):
         train(dataset, family, finished, resume="auto", **CHANGES[message])
 
 
@@ -248,9 +249,9 @@ def test_an_option_that_came_later_is_what_it_is_by_default(
     older = shutil.copytree(finished, tmp_path / "run")
     for file in older.glob("checkpoints/*/state.json"):
         state = json.loads(file.read_bytes())
-        del state["of"]["--fp8"]
+        del state["fingerprint"]["--fp8"]
         file.write_text(json.dumps(state))
-    assert "going on after step 3" in "".join(train(dataset, family, older, resume="auto"))
+    assert "resuming after step 3" in "".join(train(dataset, family, older, resume="auto"))
     with pytest.raises(ConvkitError, match="--fp8 False there, True here"):
         train(dataset, family, older, resume="auto", use_lora=True, bf16=True, fp8=True)
 
@@ -261,7 +262,7 @@ def test_changed_data_and_models_are_refused_by_name(
     content = runs.rows()
     content[4]["conversations"][0]["user"] += " more"
     other = runs.write_dataset(tmp_path / "pets", content)
-    with pytest.raises(ConvkitError, match="is of another run: rows '"):
+    with pytest.raises(ConvkitError, match="belongs to another run: rows '"):
         train(other, family, finished, resume="auto")
     (other / "images/3.png").write_bytes((other / "images/6.png").read_bytes())
     runs.receipt(other)
@@ -288,7 +289,7 @@ def test_a_run_is_never_overwritten_but_may_be_finished_twice(
     for step in (1, 2):  # as a run leaves them that is killed before it removes them
         shutil.copytree(last, last.with_name(f"step-{step:08}"), dirs_exist_ok=True)
     said = train(dataset, family, finished, resume="auto", dataloader_num_workers=1)  # of no consequence
-    assert "going on after step 3 of 3" in said
+    assert "resuming after step 3 of 3" in said
     assert [path.name for path in checkpoints.checkpoints(finished)] == ["step-00000002", last.name]
     assert losses(finished) == before
 

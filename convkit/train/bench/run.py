@@ -9,7 +9,7 @@ from convkit.train.bench.data import BenchData
 from convkit.train.bench.instrumented import instrumented_batches
 from convkit.train.bench.timeline import Timeline
 from convkit.train.data.loader import Batch, MicroBatches, batches
-from convkit.train.metrics.log import Log
+from convkit.train.metrics.log import MetricsLog
 from convkit.train.metrics.throughput import Throughput
 from convkit.train.models.family import ModelFamily
 from convkit.train.preflight import memory
@@ -77,7 +77,7 @@ class TimedRun:
         profiled = steps.profiled_range if device.type == "cuda" else range(0)
         stream = self._stream([*range(steps.total), *profiled])
         with (
-            Log(trainer.config, 0, throughput, trainer.world) as log,
+            MetricsLog(trainer.config, 0, throughput, trainer.world) as log,
             bars("training", "steps", throughput.text) as update,
         ):
 
@@ -103,7 +103,7 @@ class TimedRun:
         workers = self._trainer.config.dataloader_num_workers
         return instrumented_batches(batches(self._micro_batches, order, workers), self._timeline)
 
-    def _step(self, step: int, stream: Iterator[Batch], log: Log) -> float:
+    def _step(self, step: int, stream: Iterator[Batch], log: MetricsLog) -> float:
         self._timeline.begin()
         began = time.monotonic()
         outcome = self._trainer.step(step, stream)

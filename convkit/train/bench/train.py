@@ -98,5 +98,5 @@ class Bench:
             "hardware": hardware(self._world).model_dump(exclude={"platform"}),
             "versions": versions(),
             "steps": asdict(self._steps),
-            "options": {name: value for name, value in config.recorded().items() if name not in hidden},
+            "options": {name: value for name, value in config.to_json().items() if name not in hidden},
         }

@@ -1,4 +1,4 @@
-"""Where a run takes place: versions and hardware."""
+"""Package versions and hardware of a run, as recorded in run.json."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "safet
 
 
 def versions() -> dict[str, str]:
-    """Of convkit, Python and what training rests on, where it is installed."""
+    """Return the versions of convkit, Python and the installed training packages, by name."""
     found = {"convkit": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -25,6 +25,6 @@ def versions() -> dict[str, str]:
 
 
 def hardware(world: World) -> Hardware:
-    """Of this process."""
+    """Return the device, platform and CPU count of this process, and the world size."""
     device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
     return Hardware(device=device, processes=world.size, platform=platform.platform(), cpus=os.cpu_count() or 0)

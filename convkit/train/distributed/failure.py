@@ -1,7 +1,7 @@
-"""What a process of a run says before it ends, and how the others come to know.
+"""Failures in distributed runs: report one to the other ranks, and end a rank that waits for a dead one.
 
-With gloo a connection that is closed ends what waits for it. NCCL waits on the GPU for a message that never comes, and
-takes no signal meanwhile: a thread looks whether somebody has left word, or has ended without.
+With gloo, a closed connection ends whatever waits for it. NCCL waits on the GPU for a message that never comes and
+handles no signal meanwhile. A thread therefore checks whether another rank reported a failure or was killed.
 """
 
 import os
@@ -14,124 +14,131 @@ from datetime import timedelta
 
 from torch.distributed.distributed_c10d import Store
 
-GONE = (
+from convkit.errors import ConvkitError
+
+PEER_LOST = (
     "Another process of this run has ended: it was killed, or its own message says why. Start the run again with "
     "--resume auto."
 )
-UNINTERRUPTED = threading.RLock()
-"""Held while something is written that would be lost: no process is ended by others meanwhile."""
-_WORD, _LEFT, _HOME = "word", "left/", "home/"
-_WAIT = timedelta(seconds=2)
-"""A process leaves word before it closes its connections; this is for slow networks."""
-_STAY = timedelta(seconds=10)
-"""The first process waits for as long at most until all others have read the word."""
-_LOOK = 1.0
-"""Seconds between two looks."""
-_GRACE = 15.0
-"""Seconds in which a process should have ended by itself after another one has."""
+WRITE_LOCK = threading.RLock()
+"""Held while a checkpoint is written: the watchdog ends no process meanwhile."""
+_FAILURE, _DONE, _PROCESS = "failure", "done/", "process/"
+"""Keys of the store."""
+_REPORT_TIMEOUT = timedelta(seconds=2)
+"""Time for a report to arrive over a slow network; a rank reports before it closes its connections."""
+_SIGN_OFF_TIMEOUT = timedelta(seconds=10)
+"""The longest that rank 0 waits until all other ranks have read a report."""
+_POLL_S = 1.0
+"""Seconds between two checks."""
+_GRACE_S = 15.0
+"""Seconds in which a rank should end by itself after another one has."""
 
 
-def leave_word(store: Store, text: str) -> None:
-    """For the others, who will only see that the connection is lost; the first word counts."""
+class PeerFailure(ConvkitError):
+    """Another rank failed or was killed."""
+
+
+def report_failure(store: Store, text: str) -> None:
+    """Report a failure to the other ranks, which only see a lost connection; the first report counts."""
     with suppress(RuntimeError):
-        store.compare_set(_WORD, "", text)
+        store.compare_set(_FAILURE, "", text)
 
 
-def word(store: Store) -> str | None:
-    """Of the process that failed; none if it was killed, or took the store along."""
+def reported_failure(store: Store) -> str | None:
+    """Return the report of the rank that failed; None if it was killed, or the store is gone with it."""
     try:
-        store.wait([_WORD], _WAIT)
-        return str(store.get(_WORD).decode())
+        store.wait([_FAILURE], _REPORT_TIMEOUT)
+        return str(store.get(_FAILURE).decode())
     except RuntimeError:
         return None
 
 
-def leave(store: Store, rank: int, size: int, stay: bool = True) -> None:
-    """Say that this process needs the store no more; the first one, which may have it, stays until all have."""
+def sign_off(store: Store, rank: int, size: int, wait: bool = True) -> None:
+    """Mark this rank as done with the store; rank 0, which may host it, waits for the others."""
     with suppress(RuntimeError):
-        store.set(f"{_LEFT}{rank}", "")
-        if rank == 0 and stay:
-            store.wait([f"{_LEFT}{other}" for other in range(size)], _STAY)
+        store.set(f"{_DONE}{rank}", "")
+        if rank == 0 and wait:
+            store.wait([f"{_DONE}{other}" for other in range(size)], _SIGN_OFF_TIMEOUT)
 
 
 @contextmanager
-def watched(store: Store, rank: int, size: int) -> Iterator["Watch"]:
-    """End this process once another one has failed or was killed, if it does not do so by itself."""
-    watch = Watch(store, rank, size)
-    watch.start()
+def watch_peers(store: Store, rank: int, size: int) -> Iterator["Watchdog"]:
+    """End this process after another rank failed or was killed, unless it ends by itself."""
+    watchdog = Watchdog(store, rank, size)
+    watchdog.start()
     try:
-        yield watch
+        yield watchdog
     finally:
-        watch.done.set()
-        watch.join(_GRACE)
+        watchdog.finished.set()
+        watchdog.join(_GRACE_S)
 
 
-class Watch(threading.Thread):
-    """Looks at the others.
+class Watchdog(threading.Thread):
+    """A thread that checks the other ranks.
 
     Args:
-        store: of this run alone; what an earlier try left in it would be taken for news.
+        store: of this attempt alone; reports of an earlier attempt would be taken for new ones.
     """
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
-        super().__init__(name="convkit-others", daemon=True)
-        # The other one is locked while something waits for a key.
+        super().__init__(name="convkit-watchdog", daemon=True)
+        # A copy, because the original is locked while something waits for a key.
         self._store: Store = store.clone()  # type: ignore[attr-defined]
-        self._others = [other for other in range(size) if other != rank]
-        self._store.set(f"{_HOME}{rank}", f"{_home()} {os.getpid()}")
-        self.done = threading.Event()
-        self.own_words = ""
-        """What is said instead of the word if this process is the one that failed, and does not get out of it."""
+        self._peers = [other for other in range(size) if other != rank]
+        self._store.set(f"{_PROCESS}{rank}", f"{_host_id()} {os.getpid()}")
+        self.finished = threading.Event()
+        self.own_error = ""
+        """Printed instead of the report if this is the rank that failed and it cannot end by itself."""
 
     def run(self) -> None:
-        """Wait for word, and then for this process."""
-        heard = self._heard()
-        if heard is not None and not self.done.wait(_GRACE):
-            with UNINTERRUPTED:
-                print(self.own_words or f"convkit: error: {heard}", file=sys.stderr, flush=True)
+        """Wait for a failure of another rank, then give this process time to end."""
+        failure = self._wait_for_failure()
+        if failure is not None and not self.finished.wait(_GRACE_S):
+            with WRITE_LOCK:
+                print(self.own_error or f"convkit: error: {failure}", file=sys.stderr, flush=True)
                 os._exit(2)
 
-    def _heard(self) -> str | None:
-        """The word, once somebody has left one or was killed; none if this process has ended before."""
+    def _wait_for_failure(self) -> str | None:
+        """Return the report once a rank has failed or was killed; None if this process finished first."""
         try:
             with ExitStack() as handles:
-                return self._look(handles)
-        except RuntimeError:  # the first process, which had the store, is no more
-            return None if self.done.is_set() else GONE
+                return self._poll(handles)
+        except RuntimeError:  # rank 0, which hosted the store, is gone
+            return None if self.finished.is_set() else PEER_LOST
 
-    def _look(self, handles: ExitStack) -> str | None:
-        beside: dict[int, int] | None = None
-        while not self._store.check([_WORD]):
-            if beside is None and self._store.check([f"{_HOME}{other}" for other in self._others]):
-                beside = self._beside(handles)
-            if beside and self._was_killed(beside):
-                leave_word(self._store, GONE)
-            elif self.done.wait(_LOOK):
+    def _poll(self, handles: ExitStack) -> str | None:
+        local: dict[int, int] | None = None
+        while not self._store.check([_FAILURE]):
+            if local is None and self._store.check([f"{_PROCESS}{other}" for other in self._peers]):
+                local = self._local_peers(handles)
+            if local and self._any_killed(local):
+                report_failure(self._store, PEER_LOST)
+            elif self.finished.wait(_POLL_S):
                 return None
-        return str(self._store.get(_WORD).decode())
+        return str(self._store.get(_FAILURE).decode())
 
-    def _beside(self, handles: ExitStack) -> dict[int, int]:
-        """Those processes that run here, by handles of them; one that has ended already has none."""
-        here, found = _home(), {}
-        for other in self._others:
-            home, number = self._store.get(f"{_HOME}{other}").decode().rsplit(" ", 1)
-            if here and home == here:
+    def _local_peers(self, handles: ExitStack) -> dict[int, int]:
+        """Return the ranks that run on this host, by process handle; a process that already ended has none."""
+        here, found = _host_id(), {}
+        for other in self._peers:
+            host, process = self._store.get(f"{_PROCESS}{other}").decode().rsplit(" ", 1)
+            if here and host == here:
                 with suppress(OSError):
-                    handle = os.pidfd_open(int(number))
+                    handle = os.pidfd_open(int(process))
                     handles.callback(os.close, handle)
                     found[handle] = other
         return found
 
-    def _was_killed(self, beside: dict[int, int]) -> bool:
+    def _any_killed(self, local: dict[int, int]) -> bool:
         poll = select.poll()
-        for handle in beside:
+        for handle in local:
             poll.register(handle)
-        return any(not self._store.check([f"{_LEFT}{beside[handle]}"]) for handle, _ in poll.poll(0))
+        return any(not self._store.check([f"{_DONE}{local[handle]}"]) for handle, _ in poll.poll(0))
 
 
-def _home() -> str:
-    """Where a number tells a process: this start of this machine, or of a container; empty where nothing tells that."""
-    if not hasattr(os, "pidfd_open"):  # some builds of Python lack it
+def _host_id() -> str:
+    """Return what makes a process id unique: this boot of the machine and the PID namespace; empty if unknown."""
+    if not hasattr(os, "pidfd_open"):  # some builds of Python do not have it
         return ""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as boot:
         return f"{boot.read().strip()} {os.readlink('/proc/self/ns/pid')}"

@@ -1,4 +1,4 @@
-"""How fast a run is, and how much of the card it uses."""
+"""Throughput of a run: images and tokens per second, peak memory and MFU."""
 
 import resource
 import sys
@@ -13,7 +13,6 @@ from convkit.train.distributed.world import World
 
 GIB = 2**30
 PEAKS = {
-    # What the makers state for dense products in half precision, in TFLOP/s; the longer name first.
     "H100 PCIe": 756,
     "H100": 989,
     "H200": 989,
@@ -26,10 +25,11 @@ PEAKS = {
     "V100": 125,
     "T4": 65,
 }
+"""Vendors' dense half-precision TFLOP/s by GPU name; a longer name comes before its prefix."""
 
 
 def peak_flops(config: Config, device: torch.device) -> float | None:
-    """What the card could do in the type that is computed in, in FLOP/s; None where that is not known."""
+    """Return the GPU's peak FLOP/s in the computation type; None if it is unknown."""
     if device.type != "cuda" or config.precision == "float32":
         return None
     name = torch.cuda.get_device_name(device)
@@ -37,10 +37,10 @@ def peak_flops(config: Config, device: torch.device) -> float | None:
 
 
 class Throughput:
-    """Makes figures of steps.
+    """Computes the throughput of each step.
 
     Args:
-        flops_per_token: of forward and backward.
+        flops_per_token: FLOPs of forward and backward per token.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Throughput:
     ) -> None:
         self._schedule, self._index, self._world = schedule, index, world
         peak = peak_flops(config, world.device)
-        self._share = flops_per_token / (peak * world.size) if peak else None
+        self._mfu_per_rate = flops_per_token / (peak * world.size) if peak else None
         self._text = ""
 
     def step(self, step: int, loss: float, seconds: float) -> dict[str, Any]:
-        """Figures of a step, all processes together; memory is this one's."""
+        """Return the throughput of a step over all ranks, and this rank's peak memory."""
         rows = self._schedule.batch(step)
         images = sum(self._index.images[row] for row in rows)
         tokens_per_second = self._schedule.tokens(rows) / seconds
@@ -62,8 +62,8 @@ class Throughput:
             "tokens_per_second": round(tokens_per_second, 1),
             "memory_gib": round(peak_memory(self._world.device) / GIB, 3),
         }
-        if self._share is not None:
-            figures["mfu"] = round(tokens_per_second * self._share, 4)
+        if self._mfu_per_rate is not None:
+            figures["mfu"] = round(tokens_per_second * self._mfu_per_rate, 4)
         self._text = (
             f"loss {loss:.3f} · {images / seconds:.2f} img/s · {tokens_per_second:,.0f} tokens/s · "
             f"{figures['memory_gib']:.1f} GiB" + (f" · MFU {figures['mfu']:.0%}" if "mfu" in figures else "")
@@ -71,12 +71,12 @@ class Throughput:
         return figures
 
     def text(self) -> str:
-        """The last step in a few words, for a progress bar."""
+        """Return the last step's figures as a short text for the progress bar."""
         return self._text
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most that was in use, in bytes: of the GPU; without one, of the whole process."""
+    """Return the peak memory in bytes: of the GPU, or of the whole process without one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

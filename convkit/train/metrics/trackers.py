@@ -1,4 +1,4 @@
-"""Curves of a run elsewhere than in metrics.jsonl: TensorBoard, and Weights & Biases."""
+"""Experiment trackers: send metrics to TensorBoard and Weights & Biases."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,29 +11,29 @@ from convkit.errors import ConvkitError, MissingExtra
 from convkit.train.config import Config
 from convkit.utils.files import write_atomic
 
-Reporter = Callable[[dict[str, Any]], None]
-"""Takes a line of metrics.jsonl."""
+Tracker = Callable[[dict[str, Any]], None]
+"""A function that takes a line of metrics.jsonl."""
 
 
 @contextmanager
-def _tensorboard(config: Config, first: int) -> Iterator[Reporter]:
+def _tensorboard(config: Config, first: int) -> Iterator[Tracker]:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    # What a killed run wrote after its last checkpoint is dropped.
+    # Points that a killed run wrote after its last checkpoint are dropped.
     writer = SummaryWriter(str(config.output_dir / "tensorboard"), purge_step=first + 1)
 
-    def report(record: dict[str, Any]) -> None:
+    def track(record: dict[str, Any]) -> None:
         for name, value in _curves(record).items():
             writer.add_scalar(name, value, record["step"])
 
     try:
-        yield report
+        yield track
     finally:
         writer.close()
 
 
 @contextmanager
-def _wandb(config: Config, first: int) -> Iterator[Reporter]:
+def _wandb(config: Config, first: int) -> Iterator[Tracker]:
     import wandb
 
     run = wandb.init(
@@ -42,7 +42,7 @@ def _wandb(config: Config, first: int) -> Iterator[Reporter]:
         name=config.output_dir.name,
         id=_run_id(config.output_dir, first),
         resume="allow",
-        config=config.recorded(),
+        config=config.to_json(),
     )
     try:
         yield lambda record: run.log(_curves(record), step=record["step"])
@@ -50,29 +50,29 @@ def _wandb(config: Config, first: int) -> Iterator[Reporter]:
         run.finish()
 
 
-_TABLE = {"tensorboard": _tensorboard, "wandb": _wandb}
+_TRACKERS = {"tensorboard": _tensorboard, "wandb": _wandb}
 
 
 @contextmanager
-def reporters(config: Config, first: int) -> Iterator[Sequence[Reporter]]:
-    """Open those that `--report_to` names.
+def trackers(config: Config, first: int) -> Iterator[Sequence[Tracker]]:
+    """Open the trackers of `--report_to`.
 
     Args:
-        first: steps that are done; curves go on after them.
+        first: completed steps; curves continue after them.
     """
     with ExitStack() as stack:
-        yield [stack.enter_context(_TABLE[name](config, first)) for name in _chosen(config)]
+        yield [stack.enter_context(_TRACKERS[name](config, first)) for name in _chosen(config)]
 
 
 def require(config: Config) -> None:
-    """Find out before anything else whether `--report_to` can be had.
+    """Check that the trackers of `--report_to` are installed, before the run starts.
 
     Raises:
-        ConvkitError: one is not known, or not installed.
+        ConvkitError: a tracker is unknown or not installed.
     """
     for name in _chosen(config):
-        if name not in _TABLE:
-            raise ConvkitError(f"--report_to does not know {name!r}. Name some of: {', '.join(_TABLE)}.")
+        if name not in _TRACKERS:
+            raise ConvkitError(f"--report_to does not know {name!r}. Choose from: {', '.join(_TRACKERS)}.")
         try:
             import_module(name)
         except ImportError:
@@ -89,7 +89,7 @@ def _curves(record: dict[str, Any]) -> dict[str, float]:
 
 
 def _run_id(run: Path, first: int) -> str:
-    """A new one for a run that begins, wherever it is; its own for one that is gone on with."""
+    """Return a new id for a run that starts, and the saved id for one that resumes."""
     file = run / "wandb-id"
     if not first or not file.exists():
         write_atomic(file, uuid4().hex.encode(), run)

@@ -15,7 +15,7 @@ from tests.train.helpers.processes import ENVIRONMENT, meeting
 
 ENDED_BY_THE_FIRST = """
 from convkit.train.distributed import failure
-failure._LOOK = 0.01
+failure._POLL_S = 0.01
 from convkit.errors import ConvkitError
 from convkit.train.distributed.world import world
 try:
@@ -46,12 +46,12 @@ from datetime import timedelta
 from convkit.errors import ConvkitError
 from convkit.train.distributed import failure
 from convkit.train.distributed.world import world
-failure._LOOK, failure._STAY = 0.01, timedelta(0)
+failure._POLL_S, failure._SIGN_OFF_TIMEOUT = 0.01, timedelta(0)
 {setup}
 with world() as joined:
     joined.wait()
     if joined.rank == {waits}:
-        failure._GRACE = 0.05
+        failure._GRACE_S = 0.05
         {wait}
     else:
         {other}
@@ -61,7 +61,7 @@ FAILED, KILLED = 'raise ConvkitError("no room on the GPU")', "os.kill(os.getpid(
 FOR_EVER = "threading.Event().wait()  # as NCCL does for a message that never comes"
 A_WHILE = "threading.Event().wait(0.5)  # many looks, and the grace many times over"
 WRITES = f"""
-        with failure.UNINTERRUPTED:
+        with failure.WRITE_LOCK:
             {A_WHILE}
             print("written", flush=True)
         {FOR_EVER}
@@ -88,7 +88,7 @@ def test_a_process_that_waits_for_ever_ends_with_the_word_of_one_that_failed(set
 def test_a_process_that_waits_for_ever_ends_with_one_that_was_killed(waits: int) -> None:
     """Also with the first one, which has the store."""
     said, code, killed = beside(KILLED, waits=waits)
-    assert said.endswith(f"convkit: error: {failure.GONE}")  # torch complains of a lost store before
+    assert said.endswith(f"convkit: error: {failure.PEER_LOST}")  # torch complains of a lost store before
     assert (code, killed) == (2, -9)
 
 
@@ -96,7 +96,7 @@ def test_a_process_that_waits_for_ever_ends_with_one_that_was_killed(waits: int)
     ("other", "setup", "code"),
     [
         ("pass", "", 0),
-        (KILLED, "failure._home = lambda: str(uuid.uuid4())", -9),
+        (KILLED, "failure._host_id = lambda: str(uuid.uuid4())", -9),
         (KILLED, "del os.pidfd_open", -9),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_process_is_left_alone_by_one_that_ended_well_or_cannot_be_seen(other:
 
 def test_what_is_being_written_is_written_first() -> None:
     said, code, _ = beside(KILLED, WRITES)
-    assert said.splitlines() == ["written", f"convkit: error: {failure.GONE}"]
+    assert said.splitlines() == ["written", f"convkit: error: {failure.PEER_LOST}"]
     assert code == 2
 
 
@@ -116,10 +116,10 @@ def test_what_an_earlier_try_left_is_no_news(monkeypatch: pytest.MonkeyPatch) ->
     """In the store of torchrun, which starts processes once more."""
     monkeypatch.setattr(dist, "broadcast_object_list", lambda _: None)
     store: Any = dist.HashStore()  # type: ignore[attr-defined]
-    earlier, now = (world._own_part(store) for _ in range(2))
-    failure.leave_word(earlier, "the disk is full")
-    assert failure.word(earlier) == "the disk is full"
-    assert not now.check([failure._WORD])
+    earlier, now = (world._attempt_store(store) for _ in range(2))
+    failure.report_failure(earlier, "the disk is full")
+    assert failure.reported_failure(earlier) == "the disk is full"
+    assert not now.check([failure._FAILURE])
 
 
 @pytest.mark.parametrize("environment", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}])
@@ -139,7 +139,7 @@ def test_the_first_process_may_read_all_rows_for_hours(monkeypatch: pytest.Monke
     monkeypatch.setenv("WORLD_SIZE", "2")
     store: Any = dist.HashStore()  # type: ignore[attr-defined]
     monkeypatch.setattr(world, "rendezvous", lambda *_: iter([(store, 0, 2)]))
-    monkeypatch.setattr(world, "leave", lambda *_: None)  # of others, of whom there are none
+    monkeypatch.setattr(world, "sign_off", lambda *_: None)  # of others, of whom there are none
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **options: begun.update(options))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr(dist, "broadcast_object_list", lambda _: None)

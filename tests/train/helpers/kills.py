@@ -32,7 +32,7 @@ def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[st
             count_events(counter, kill_at, after)
             chosen = config(Path(dataset), Path(checkpoint), out / name, resume="auto", **options)
             with (out / f"{name}.said").open("w") as said:
-                run.train(chosen, family, ONE, say=lambda text: print(text, file=said, flush=True))
+                run.train(chosen, family, ONE, log=lambda text: print(text, file=said, flush=True))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == (signal.SIGKILL if kill_at >= 0 else 0), status
@@ -92,4 +92,4 @@ def count_events(counter: Path, kill_at: int, after: int = 0, kill: Callable[[],
 
 def _is_checkpoint(path: Path) -> bool:
     """Whether it is one to go on from, not that of the trial before the first step."""
-    return path.name.startswith("step-") and not path.parents[1].name.startswith(checkpoints.TRIAL)
+    return path.name.startswith("step-") and not path.parents[1].name.startswith(checkpoints.CHECK_PREFIX)

@@ -77,7 +77,7 @@ def _start(
     try:
         with world() as joined, said.open("a") as file:
             chosen = config(dataset, checkpoint, scratch / wanted["name"], **wanted["options"])
-            run.train(chosen, family, joined, say=lambda text: print(text, file=file, flush=True))
+            run.train(chosen, family, joined, log=lambda text: print(text, file=file, flush=True))
     except ConvkitError as error:
         said.open("a").write(f"error: {error}\n")
         os._exit(2)

@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[dict[str, Any]]:
     chosen = runs.config(dataset, family.directory, out, use_lora=True, **options)
-    run.train(chosen, family, runs.ONE, say=lambda text: None)
+    run.train(chosen, family, runs.ONE, log=lambda text: None)
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -83,7 +83,7 @@ def test_the_bar_shows_the_last_step(dataset: Path, family: Phi3VFamily, tmp_pat
         yield lambda done, whole: notes.append(f"{description} {done} {note()}")
 
     chosen = runs.config(dataset, family.directory, tmp_path / "run", use_lora=True, tqdm=True)
-    run.train(chosen, family, runs.ONE, bars, say=lambda text: None)
+    run.train(chosen, family, runs.ONE, bars, log=lambda text: None)
     assert [note[:18] for note in notes[-3:]] == ["training 4 loss 6.", "training 8 loss 6.", "training 10 loss 6"]
 
 

@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, family: Phi3VFamily) -> Pa
     folder = tmp_path_factory.mktemp("merge")
     data = runs.write_dataset(folder / "pets")
     chosen = runs.config(data, family.directory, folder / "run", use_lora=True, learning_rate=0.01)
-    run.train(chosen, family, runs.ONE, say=lambda text: None)
+    run.train(chosen, family, runs.ONE, log=lambda text: None)
     return folder
 
 

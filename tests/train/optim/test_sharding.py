@@ -56,7 +56,7 @@ def one_process(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -
     """The same run with nothing to share; returns what it said."""
     chosen = runs.config(dataset, family.directory, out, **{**options, "deepspeed": None, "fsdp": False})
     said: list[str] = []
-    run.train(chosen, family, runs.ONE, say=said.append)
+    run.train(chosen, family, runs.ONE, log=said.append)
     return said
 
 
@@ -105,7 +105,7 @@ def test_two_processes_killed_and_resumed_come_to_the_weights_of_one(
     statuses = [[process["status"] for process in each] for each in told]
     assert statuses == [[0, 0], [-9, -9], [2, -9], [0, 0]], context
     assert "error: Another process of this run has ended: it was killed" in told[2][0]["said"], context
-    went_on = [each[0]["said"].count("going on after step") for each in told]
+    went_on = [each[0]["said"].count("resuming after step") for each in told]
     assert went_on[3] == went_on[2] + 1, context
     one_process(dataset, family, tmp_path / "one", **options)
 
@@ -180,7 +180,7 @@ def test_in_float16_two_processes_have_one_scale(
     one_process(dataset, family, tmp_path / "one", **options)
     outs = tmp_path / "two/run", tmp_path / "one"
     same(*map(tensors, outs))
-    scales = [checkpoints.read_state(checkpoints.checkpoints(out)[-1])["loss_scale"] for out in outs]
+    scales = [checkpoints.read_state(checkpoints.checkpoints(out)[-1]).loss_scale for out in outs]
     assert scales[0] == scales[1]
 
 

@@ -86,7 +86,7 @@ def test_skipped_steps_are_reported_and_survive_a_resume(
     monkeypatch.setattr(precision.LossScaler, "unscale", unscale_with_overflow)
     config = runs.config(dataset, family.directory, tmp_path / "run", fp16=True, use_lora=True, save_steps=1)
     messages: list[str] = []
-    run.train(config, family, runs.ONE, say=messages.append)
+    run.train(config, family, runs.ONE, log=messages.append)
     assert messages[-2] == "1 of 3 steps were skipped: their gradients exceeded float16"
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line.get("skipped") for line in lines] == [True, None, None]
@@ -95,7 +95,7 @@ def test_skipped_steps_are_reported_and_survive_a_resume(
     assert state["loss_scale"]["scale"] == 2.0**15
     resumed: list[str] = []
     again = runs.config(dataset, family.directory, tmp_path / "run", fp16=True, use_lora=True, resume="auto")
-    run.train(again, family, runs.ONE, say=resumed.append)
+    run.train(again, family, runs.ONE, log=resumed.append)
     assert resumed[-2] == messages[-2]
 
 
@@ -114,7 +114,7 @@ def test_qlora_trains_adapters_on_4_bit_weights(dataset: Path, family: Phi3VFami
 
     messages: list[str] = []
     config = runs.config(dataset, family.directory, tmp_path / "run", use_qlora=True, bf16=True)
-    run.train(config, family, runs.ONE, say=messages.append)
+    run.train(config, family, runs.ONE, log=messages.append)
     assert messages[0].startswith("QLoRA: ")
     total = sum(p.numel() for p in family.load(torch.float32).parameters())
     counted = sum(int(line.split(": ")[1].split(" ")[0].replace(",", "")) for line in messages[2:5])

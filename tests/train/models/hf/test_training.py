@@ -113,7 +113,7 @@ def test_preflight_reaches_all_that_is_trained(tmp_path: Path, name: str) -> Non
     tiny.BUILDERS[name](tmp_path / "model", TEXTS)
     family, said = model_family(tmp_path / "model"), list[str]()
     data = _dataset(tmp_path / "pets", family.profile)
-    train(_config(data, family, tmp_path / "run"), family, runs.ONE, say=said.append)
+    train(_config(data, family, tmp_path / "run"), family, runs.ONE, log=said.append)
     assert f"{runs.ROWS} rows planned = {runs.ROWS} trained" in said[-1]
 
 
@@ -123,7 +123,7 @@ def test_a_run_trains_what_it_should_and_its_result_can_be_used(
 ) -> None:
     said: list[str] = []
     config = _config(dataset, smolvlm, tmp_path / "run", num_train_epochs=2, **METHODS[method])
-    train(config, smolvlm, runs.ONE, say=said.append)
+    train(config, smolvlm, runs.ONE, log=said.append)
     assert f"{2 * runs.ROWS} rows planned = {2 * runs.ROWS} trained" in said[-1]
     result = tmp_path / "run/final/model"
     if "lora" in method:

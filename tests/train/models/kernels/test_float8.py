@@ -262,7 +262,7 @@ def test_float8_training_with_lora_dropout_uses_peft_and_completes(
     model = trainable.load_for_training(family, config)
     assert any(isinstance(module, Float8Linear) for module in model.modules())
     assert not any(isinstance(module, lora.Fused) for module in model.modules())
-    run.train(config, family, runs.ONE, say=said.append)
+    run.train(config, family, runs.ONE, log=said.append)
     assert said[-1].startswith("10 rows planned = 10 trained")
 
 
