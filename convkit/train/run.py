@@ -45,7 +45,9 @@ _MAX_NAMED = 3
 Log = Callable[[str], None]
 
 
-def train(config: Config, family: ModelFamily, world: World, bars: ProgressBars = no_progress_bar, log: Log = print) -> None:
+def train(
+    config: Config, family: ModelFamily, world: World, bars: ProgressBars = no_progress_bar, log: Log = print
+) -> None:
     """Train as configured, from the start or from the last checkpoint.
 
     Args:

@@ -71,7 +71,9 @@ def test_a_run_that_is_asked_to_stop_meanwhile_saves_and_evaluates_anew(
         return answer(self, batch)
 
     monkeypatch.setattr(Generator, "__call__", asked)
-    with pytest.raises(Stopped, match=rf"in the evaluation after step {stopped} of {STEPS}\. Go on with --resume auto"):
+    with pytest.raises(
+        Stopped, match=rf"in the evaluation after step {stopped} of {STEPS}\. Resume with --resume auto"
+    ):
         train(dataset, family, tmp_path / "run", **options)
     assert (folder / "predictions.jsonl").read_bytes().count(b"\n") == EVALUATED["eval_batch_size"]
     saved = [int(path.name.removeprefix("step-")) for path in checkpoints(tmp_path / "run")]
@@ -152,7 +154,7 @@ def test_curves_go_where_those_of_training_go(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, dict[str, float]]] = []
-    monkeypatch.setattr(log.MetricsLog, "evaluated", lambda self, step, values: seen.append((step, values)))
+    monkeypatch.setattr(log.MetricsLog, "evaluation", lambda self, step, values: seen.append((step, values)))
     train(dataset, family, tmp_path / "run", **EVALUATED)
     assert [step for step, _ in seen] == [0, STEPS]
     assert all(list(values) == ["eval/pets/accuracy"] for _, values in seen)
@@ -162,8 +164,8 @@ def test_curves_go_where_those_of_training_go(
     ("options", "message"),
     [
         ({"eval_steps": 5}, "Add --eval_split val"),
-        ({"eval_split": "train", "fsdp": True}, "--eval_split does not go with --fsdp"),
-        ({"eval_split": "train", "deepspeed": "zero3"}, "--eval_split does not go with --deepspeed zero3"),
+        ({"eval_split": "train", "fsdp": True}, "--eval_split cannot be combined with --fsdp"),
+        ({"eval_split": "train", "deepspeed": "zero3"}, "--eval_split cannot be combined with --deepspeed zero3"),
         ({"eval_split": "test"}, "has no split 'test'"),
     ],
 )

@@ -207,7 +207,7 @@ def test_a_part_without_gradient_is_found_before_the_first_step(
         return model
 
     monkeypatch.setattr(trainable, "load_for_training", with_a_loose_end)
-    with pytest.raises(ConvkitError, match=r"^2 of \d+ tensors of the language part .* got no gradient"):
+    with pytest.raises(ConvkitError, match=r"^2 of \d+ trainable tensors of the language part got no gradient"):
         train(dataset, family, tmp_path / "run")
 
 
@@ -302,7 +302,7 @@ def test_a_checkpoint_of_more_processes_is_gone_on_with_and_said_so(
     state = json.loads((last / "state.json").read_bytes())
     (last / "state.json").write_text(json.dumps({**state, "processes": 2}))
     assert any(
-        "begun on 2 processes and goes on on 1" in text
+        "from 2 processes, this run has 1 process" in text
         for text in train(dataset, family, tmp_path / "run", resume="auto")
     )
 
@@ -321,7 +321,10 @@ def test_a_state_of_another_step_is_refused(dataset: Path, family: Phi3VFamily, 
     train(dataset, family, tmp_path / "run")
     state = checkpoints.checkpoints(tmp_path / "run")[-1] / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_bytes()), "step": step}))
-    with pytest.raises(ConvkitError, match=r"it is no state of a run\. Remove .*step-00000003"):
+    with pytest.raises(
+        ConvkitError,
+        match=r"(it is the state of step 99|step: Input should be greater than or equal to 0)\. Remove .*step-00000003",
+    ):
         train(dataset, family, tmp_path / "run", resume="auto")
 
 
@@ -329,7 +332,7 @@ def test_metrics_that_were_damaged_are_named(dataset: Path, family: Phi3VFamily,
     train(dataset, family, tmp_path / "run")
     for damage in ("junk\n", "[1]\n", "{}\n"):
         (tmp_path / "run/metrics.jsonl").write_text(damage)
-        with pytest.raises(ConvkitError, match=r"metrics\.jsonl:1 is no line of a run"):
+        with pytest.raises(ConvkitError, match=r"metrics\.jsonl:1 is not a line of metrics"):
             train(dataset, family, tmp_path / "run", resume="auto")
 
 

@@ -76,7 +76,7 @@ def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path: P
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- a", "holds no options"),
+        ("- a", "has no options"),
         ("a: [", "cannot be read: while parsing"),
         ("qlora: 1", "there is no --qlora (did you mean --use_qlora?)"),
         ("frobnicate: 1", "there is no --frobnicate. See"),
@@ -115,7 +115,7 @@ def test_methods(options: dict[str, bool], method: str) -> None:
 @pytest.mark.parametrize("others", [{}, {"use_lora": True, "freeze_vision_model": True}])
 def test_vision_in_full_is_for_adapters_alone(others: dict[str, bool]) -> None:
     assert resolve({**PATHS, "use_qlora": True, "full_vision_model": True}).method == "QLoRA"
-    with pytest.raises(ConvkitError, match=r"--full_vision_model .* Leave it out"):
+    with pytest.raises(ConvkitError, match=r"--full_vision_model .* Leave (it|one) out"):
         resolve({**PATHS, **others, "full_vision_model": True})
 
 
@@ -129,7 +129,7 @@ def test_precision(option: str, precision: str) -> None:
 
 @pytest.mark.parametrize("other", ["bf16", "use_flash_attention"])
 def test_two_precisions_are_refused(other: str) -> None:
-    with pytest.raises(ConvkitError, match=f"--fp16 cannot be had with --{other}.* Leave one"):
+    with pytest.raises(ConvkitError, match=f"--fp16 cannot be combined with --{other}.* Leave one"):
         resolve({**PATHS, "fp16": True, other: True})
 
 
@@ -240,6 +240,6 @@ def test_the_help_has_every_option_in_the_section_where_it_stands(convkit: Run) 
     for field in fields(Config):
         section = SECTIONS.get(field.name, section)
         assert re.search(rf"^  --(\[no_\])?{field.name}\b", found[section], re.MULTILINE), field.name
-    assert "--nproc" in found["Several processes"]
-    assert "Required." in found["Data, model and run"]
+    assert "--nproc" in found["Distributed training"]
+    assert "Required." in found["Data, model and output"]
     assert "Default: 0." in found["Optimization"]

@@ -27,7 +27,9 @@ def check_checkpoint(trainer: Trainer, family: ModelFamily) -> str:
     folder = world.from_first(lambda: Path(tempfile.mkdtemp(prefix=store.CHECK_PREFIX, dir=config.output_dir)))
     try:
         state = RunState(step=0, rows=0, fingerprint={}, processes=world.size)
-        path = store.save(folder, state, trainer.sharding, family, first=world.first, dtype=compute_dtype(config), keep=1)
+        path = store.save(
+            folder, state, trainer.sharding, family, first=world.first, dtype=compute_dtype(config), keep=1
+        )
         world.wait()  # until rank 0 has written it
         store.read_state(path)
         store.load(path, trainer.sharding)

@@ -128,7 +128,7 @@ def test_reporters_that_cannot_be_had_are_refused_first(
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MissingExtra, match=r"--report_to wandb needs the package wandb.*'convkit-vlm\[wandb\]'"):
         train(dataset, family, tmp_path / "run", report_to="tensorboard, wandb")
-    with pytest.raises(ConvkitError, match=r"does not know 'paper'\. Name some of: tensorboard, wandb"):
+    with pytest.raises(ConvkitError, match=r"does not know 'paper'\. Choose from: tensorboard, wandb"):
         train(dataset, family, tmp_path / "run", report_to="paper")
     assert not (tmp_path / "run").exists()
 

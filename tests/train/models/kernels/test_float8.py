@@ -269,10 +269,10 @@ def test_float8_training_with_lora_dropout_uses_peft_and_completes(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bf16": True}, "is of frozen weights under adapters. Train with --use_lora, or"),
+        ({"bf16": True}, "is only for the frozen weights under LoRA. Train with --use_lora, or"),
         ({"use_qlora": True, "bf16": True}, "contradicts --use_qlora. Train with --use_lora, or"),
-        ({"use_lora": True}, "computes in bfloat16 beside float8. Give --bf16, or"),
-        ({"use_lora": True, "fp16": True}, "cannot be had with --fp16. Give --bf16, or"),
+        ({"use_lora": True}, "needs bfloat16 for the rest. Add --bf16, or"),
+        ({"use_lora": True, "fp16": True}, "cannot be combined with --fp16. Use --bf16, or"),
     ],
 )
 def test_fp8_needs_lora_and_bfloat16(options: dict[str, Any], message: str) -> None:
