@@ -119,7 +119,7 @@ def test_a_memory_limit_that_cannot_be_met_is_reported(
 )
 def test_a_memory_limit_needs_automatic_checkpointing(dataset: Path, other: dict[str, Any]) -> None:
     with pytest.raises(
-        ConvkitError, match=r"--memory_limit does not go with --(gradient_checkpointing (all|none)|fsdp): "
+        ConvkitError, match=r"--memory_limit cannot be combined with --(gradient_checkpointing (all|none)|fsdp): "
     ):
         runs.config(dataset, dataset, dataset, **{"gradient_checkpointing": "auto", "memory_limit": 9, **other})
 
