@@ -1,7 +1,7 @@
-"""Describes a data set: counts, image sizes, answers, and tokens for a model. Streams; memory is bounded.
+"""Compute statistics of a dataset: counts, image sizes, answers, and tokens for a model, in bounded memory.
 
-Numbers are counted in histograms whose number of bins is bounded, and answers up to a number of different ones;
-where that is exceeded, the result says so.
+Rows are streamed. Histograms have a bounded number of bins, and only the first distinct answers are counted; the
+result says if there are more.
 """
 
 from collections import Counter
@@ -22,81 +22,85 @@ from convkit.schema import SCHEMA_ID, Row
 from convkit.utils.progress import Progress
 
 MAX_ANSWERS = 100_000
-"""Different answers that are counted by themselves."""
+"""Most distinct answers that are counted."""
 MAX_LABELS = 1_000
-"""Answers of at most as many kinds are taken for labels, of which an imbalance can be told."""
+"""Most distinct answers that are treated as labels, for which the imbalance is computed."""
 _EXACT = 10_000
-_SHOWN = 200
-_REMEMBERED_SIZES = 65_536
+_MAX_TEXT = 200
+_SIZE_CACHE = 65_536
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Distribution(BaseModel):
-    """Of whole numbers. Quantiles are exact below 10,000 and rounded down to three digits above."""
+    """A distribution of integers; quantiles are exact below 10,000, and rounded down to three digits above."""
 
     model_config = _STRICT
 
-    count: int = Field(ge=0, description="How many numbers there are; all else is 0 where there are none.")
+    count: int = Field(ge=0, description="Number of values; everything else is 0 if there are none.")
     mean: float
     min: int
     p50: int
     p90: int
     p99: int
     max: int
-    bins: dict[str, int] = Field(description="How many numbers are in each bin, by its bounds: 0, 1, 2-3, 4-7, 8-15, …")
+    bins: dict[str, int] = Field(
+        description="Number of values in each bin, by the bounds of the bin: 0, 1, 2-3, 4-7, 8-15, …"
+    )
 
 
 class Tokens(BaseModel):
-    """Tokens a row for a model."""
+    """Tokens per row for a model."""
 
     model_config = _STRICT
 
-    exact: bool = Field(description="False: the text was estimated, and the truth is between low and high.")
+    exact: bool = Field(description="False: text tokens are estimated; the true count is between low and high.")
     low: Distribution
     high: Distribution
-    refused: int = Field(ge=0, description="Rows with an image of a shape that the model's processor cannot take.")
+    refused: int = Field(ge=0, description="Rows with an image shape that the model's processor rejects.")
     unknown: int = Field(ge=0, description="Rows with an image whose size cannot be read.")
 
 
 class Answer(BaseModel):
-    """How often an answer was given."""
+    """An answer and its number of occurrences."""
 
     model_config = _STRICT
 
-    text: str = Field(description="The answer; of a long one, the first 200 characters.")
+    text: str = Field(description="The first 200 characters of the answer.")
     count: int = Field(ge=1)
 
 
 class Answers(BaseModel):
-    """The texts of the assistant."""
+    """Statistics of the assistant's answers."""
 
     model_config = _STRICT
 
-    count: int = Field(ge=0, description="Turns that have one.")
-    distinct: int = Field(ge=0, description="Different ones; a lower bound if not complete.")
-    complete: bool = Field(description="False: there are more kinds than are counted; `top` is of the first ones met.")
-    top: list[Answer] = Field(description="The most frequent ones.")
+    count: int = Field(ge=0, description="Turns with an answer.")
+    distinct: int = Field(ge=0, description="Distinct answers; a lower bound if not complete.")
+    complete: bool = Field(
+        description="False: there are more distinct answers than are counted; `top` covers only the first of them."
+    )
+    top: list[Answer] = Field(description="The most frequent answers.")
     imbalance: float | None = Field(
-        description="How many times as often as the rarest the most frequent answer is given; null where the answers "
-        "are too many to be labels."
+        description="Count of the most frequent answer divided by that of the rarest; null if there are too many "
+        "distinct answers to be labels."
     )
 
 
 class SplitStats(BaseModel):
-    """One row file."""
+    """Statistics of one row file."""
 
     model_config = _STRICT
 
     file: str
-    rows: int = Field(ge=0, description="Rows that are sound; nothing below counts any other.")
-    unsound: int = Field(ge=0, description="Lines that are no sound row.")
-    turns: Distribution = Field(description="Turns a row.")
-    images: Distribution = Field(description="Images a row.")
-    unreadable: int = Field(ge=0, description="Mentions of images whose header cannot be read.")
-    width: Distribution = Field(description="Pixels, each mention of an image counted.")
-    height: Distribution = Field(description="Pixels, each mention of an image counted.")
-    text: Distribution = Field(description="Characters a row: system prompt, user and assistant.")
+    rows: int = Field(ge=0, description="Valid rows; all statistics cover only these.")
+    unsound: int = Field(ge=0, description="Lines that are not a valid row.")
+    turns: Distribution = Field(description="Turns per row.")
+    images: Distribution = Field(description="Images per row.")
+    unreadable: int = Field(ge=0, description="Image references whose header cannot be read.")
+    width: Distribution = Field(description="Pixels, per image reference.")
+    height: Distribution = Field(description="Pixels, per image reference.")
+    text: Distribution = Field(description="Characters per row: system prompt, user and assistant.")
     tokens: Tokens | None = Field(description="Null without a model.")
     answers: Answers
 
@@ -112,12 +116,12 @@ class Stats(BaseModel):
 
     @property
     def complete(self) -> bool:
-        """Whether every row and every image could be read."""
+        """Return whether all rows and images could be read."""
         return not any(split.unsound or split.unreadable for split in self.splits)
 
 
 class Histogram:
-    """Counts whole numbers in a bounded number of bins."""
+    """A histogram of integers with a bounded number of bins."""
 
     def __init__(self) -> None:
         self._bins: Counter[int] = Counter()
@@ -125,7 +129,7 @@ class Histogram:
         self._min: int | None = None
 
     def add(self, number: int) -> None:
-        """TokenCount a number of 0 or more."""
+        """Add a number of 0 or more."""
         self._sum += number
         self._max = max(self._max, number)
         self._min = number if self._min is None else min(self._min, number)
@@ -133,7 +137,7 @@ class Histogram:
         self._bins[number // step * step] += 1
 
     def distribution(self) -> Distribution:
-        """What was counted."""
+        """Return the distribution of the added numbers."""
         ordered = sorted(self._bins.items())
         count = sum(self._bins.values())
         bins: Counter[int] = Counter()
@@ -153,7 +157,7 @@ class Histogram:
 
 
 def _quantile(ordered: list[tuple[int, int]], count: int, percent: int) -> int:
-    """The smallest number that so many percent do not exceed."""
+    """Return the smallest number that this percentage of numbers does not exceed."""
     seen = 0
     for number, times in ordered:
         seen += times
@@ -167,7 +171,7 @@ def _bounds(bits: int) -> str:
 
 
 class _Answers:
-    """Counts answers: short ones by themselves, long ones by a digest, so that none takes much memory."""
+    """Counts answers; long ones are stored as a digest, to bound memory."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -176,7 +180,7 @@ class _Answers:
 
     def add(self, text: str) -> None:
         self._count += 1
-        key = text if len(text) <= _SHOWN else text[:_SHOWN] + blake2b(text.encode(), digest_size=16).hexdigest()
+        key = text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + blake2b(text.encode(), digest_size=16).hexdigest()
         if key in self._counts or len(self._counts) < MAX_ANSWERS:
             self._counts[key] += 1
         else:
@@ -189,13 +193,13 @@ class _Answers:
             count=self._count,
             distinct=len(counts),
             complete=self._complete,
-            top=[Answer(text=text[:_SHOWN], count=times) for text, times in counts.most_common(top)],
+            top=[Answer(text=text[:_MAX_TEXT], count=times) for text, times in counts.most_common(top)],
             imbalance=round(max(counts.values()) / min(counts.values()), 3) if labels else None,
         )
 
 
 class _Tokens:
-    """Sums up the counts of a split."""
+    """Token histograms of a split."""
 
     def __init__(self, target: TargetModel) -> None:
         self._target = target
@@ -222,20 +226,20 @@ class _Tokens:
 
 
 class _Split:
-    """What is counted in one row file."""
+    """All counters of one row file."""
 
     def __init__(self, images: Path, target: TargetModel | None) -> None:
         self._histograms = {name: Histogram() for name in ("turns", "images", "width", "height", "text")}
         self._answers = _Answers()
         self._tokens = _Tokens(target) if target else None
-        self._size = lru_cache(_REMEMBERED_SIZES)(lambda path: _size(images, path))
-        self._rows = self._unsound = self._unreadable = 0
+        self._size = lru_cache(_SIZE_CACHE)(lambda path: _size(images, path))
+        self._rows = self._invalid = self._unreadable = 0
 
     def line(self, raw: bytes) -> None:
         try:
             row = Row.model_validate_json(raw)
         except ValidationError:
-            self._unsound += 1
+            self._invalid += 1
         else:
             self._row(row)
 
@@ -262,7 +266,7 @@ class _Split:
         return SplitStats(
             file=file,
             rows=self._rows,
-            unsound=self._unsound,
+            unsound=self._invalid,
             unreadable=self._unreadable,
             tokens=self._tokens.result() if self._tokens else None,
             answers=self._answers.result(top),
@@ -275,8 +279,8 @@ def _size(images: Path, path: str) -> ImageSize | None:
     return ImageSize(outcome.width, outcome.height) if isinstance(outcome, ImageInfo) else None
 
 
-class _Meter:
-    """Tells how many bytes of all row files were read."""
+class _ByteProgress:
+    """Report progress in bytes over all row files."""
 
     def __init__(self, files: list[Path], progress: Progress | None) -> None:
         self._progress = progress
@@ -292,21 +296,21 @@ class _Meter:
 def compute_stats(
     path: Path, target: TargetModel | None = None, *, model: str = "", top: int = 10, progress: Progress | None = None
 ) -> Stats:
-    """Read all rows and the headers of all images.
+    """Compute statistics of all rows, and of the headers of their images.
 
     Args:
         path: a dataset directory, a directory with row files, or a row file.
-        target: the model that tokens are counted for.
-        model: what the result calls it.
-        top: answers that are listed, the most frequent first.
-        progress: called with bytes of rows read so far, and in all.
+        target: the model to count tokens for.
+        model: the name of the model in the result.
+        top: number of most frequent answers to list.
+        progress: called with the bytes read so far, and the total.
 
     Raises:
         ConvkitError: there are no row files, or one cannot be read.
     """
     files = _files(path)
     try:
-        meter = _Meter(files, progress)
+        meter = _ByteProgress(files, progress)
         splits = list(_splits(files, target, top, meter))
     except OSError as error:
         raise ConvkitError(
@@ -315,7 +319,7 @@ def compute_stats(
     return Stats(model=model or None, splits=splits)
 
 
-def _splits(files: list[Path], target: TargetModel | None, top: int, meter: _Meter) -> Iterator[SplitStats]:
+def _splits(files: list[Path], target: TargetModel | None, top: int, meter: _ByteProgress) -> Iterator[SplitStats]:
     for file in files:
         split = _Split(file.parent / layout.IMAGES, target)
         for line in read_lines(file, watch=meter):

@@ -1,4 +1,4 @@
-"""`convkit stats`: what is counted, what is said of what cannot be, and how much memory that takes."""
+"""`convkit stats`: statistics, unreadable rows and images, and bounded memory."""
 
 import json
 import statistics
@@ -39,7 +39,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["stats", *map(str, arguments)])
 
 
-def test_what_is_counted(tmp_path: Path) -> None:
+def test_statistics_of_a_small_dataset(tmp_path: Path) -> None:
     path = data(
         tmp_path,
         row("1", ["a.png", "b.png"], system="Hm."),
@@ -56,7 +56,7 @@ def test_what_is_counted(tmp_path: Path) -> None:
     assert [(a.text, a.count) for a in split.answers.top] == [("A cat.", 1), ("A dog.", 1)]
 
 
-def test_tokens_are_exact_with_a_tokenizer_and_bounded_without(tmp_path: Path) -> None:
+def test_token_counts_are_exact_with_a_tokenizer_and_bounded_without(tmp_path: Path) -> None:
     path = data(tmp_path, row("1", ["a.png"]), row("2"), a=png(20, 20))
     estimated = only(compute_stats(path, TargetModel.from_options("phi-3.5-vision"))).tokens
     exact = only(
@@ -69,7 +69,7 @@ def test_tokens_are_exact_with_a_tokenizer_and_bounded_without(tmp_path: Path) -
     assert exact.low.max == 757 + 2 + len("<|user|>\n\nWhat is 1?<|end|>\n<|assistant|>\nA cat.<|end|>\n<|endoftext|>")
 
 
-def test_rows_that_have_no_length_are_told(tmp_path: Path) -> None:
+def test_rows_without_a_token_count_are_reported(tmp_path: Path) -> None:
     path = data(tmp_path, row("1", ["a.png"]), row("2", ["gone.png"]), row("3"), a=png(201, 1))
     split = only(compute_stats(path, TargetModel.from_options("qwen2-vl")))
     assert split.tokens and (split.tokens.refused, split.tokens.unknown, split.tokens.low.count) == (1, 1, 1)
@@ -80,7 +80,7 @@ def test_rows_that_have_no_length_are_told(tmp_path: Path) -> None:
     assert "1 rows have an image shape that the model does not support" in output.output
 
 
-def test_unsound_lines_are_counted_and_end_with_one(tmp_path: Path) -> None:
+def test_invalid_lines_are_counted_and_exit_with_code_1(tmp_path: Path) -> None:
     path = data(tmp_path, row("1"))
     path.write_bytes(path.read_bytes() + b"{}\n\n\xff\n")
     split = only(compute_stats(path))
@@ -89,7 +89,7 @@ def test_unsound_lines_are_counted_and_end_with_one(tmp_path: Path) -> None:
     assert "3 invalid lines are not counted" in run(path).output
 
 
-def test_a_dataset_directory_has_one_part_a_split(tmp_path: Path) -> None:
+def test_a_dataset_directory_has_statistics_per_split(tmp_path: Path) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     assert [split.file for split in compute_stats(directory).splits] == ["pets_train.jsonl", "pets_val.jsonl"]
     (directory / "pets_val.jsonl").unlink()
@@ -97,7 +97,7 @@ def test_a_dataset_directory_has_one_part_a_split(tmp_path: Path) -> None:
         compute_stats(directory)
 
 
-def test_imbalance_is_that_of_labels(tmp_path: Path) -> None:
+def test_imbalance_is_computed_for_labels(tmp_path: Path) -> None:
     answers = ["cat"] * 9 + ["dog"] * 3 + ["ant"] * 2
     rows = [row(str(i), conversations=[turn(assistant=answer)]) for i, answer in enumerate(answers)]
     result = only(compute_stats(data(tmp_path, *rows), top=2)).answers
@@ -105,12 +105,12 @@ def test_imbalance_is_that_of_labels(tmp_path: Path) -> None:
     assert [(a.text, a.count) for a in result.top] == [("cat", 9), ("dog", 3)]
 
 
-def test_answers_that_are_all_different_are_no_labels(tmp_path: Path) -> None:
+def test_distinct_answers_are_not_labels(tmp_path: Path) -> None:
     rows = [row(str(i), conversations=[turn(assistant=f"Text {i}")]) for i in range(5)]
     assert only(compute_stats(data(tmp_path, *rows))).answers.imbalance is None
 
 
-def test_long_answers_that_begin_alike_are_told_apart() -> None:
+def test_long_answers_with_the_same_beginning_are_distinguished() -> None:
     answers = _Answers()
     for end in ("a", "a", "b"):
         answers.add("x" * 1000 + end)
@@ -119,7 +119,7 @@ def test_long_answers_that_begin_alike_are_told_apart() -> None:
     assert {len(a.text) for a in result.top} == {200}
 
 
-def test_memory_is_bounded_however_many_answers_and_numbers_there_are() -> None:
+def test_memory_is_bounded_for_many_answers_and_numbers() -> None:
     answers, histogram = _Answers(), Histogram()
     for number in range(MAX_ANSWERS):
         answers.add(str(number))
@@ -155,7 +155,7 @@ def test_a_histogram_keeps_three_digits(number: int) -> None:
     assert number * 0.99 <= result.p50 <= number
 
 
-def test_json_is_what_the_schema_says(tmp_path: Path) -> None:
+def test_the_json_output_follows_the_schema(tmp_path: Path) -> None:
     directory = copy_of("valid/recipe_output", tmp_path)
     output = run(directory, "--format", "json", "--model", "phi-3.5-vision:num_crops=1")
     assert output.exit_code == 0
@@ -166,7 +166,7 @@ def test_json_is_what_the_schema_says(tmp_path: Path) -> None:
     assert document["splits"][0]["images"]["count"] == 2
 
 
-def test_control_characters_stay_away_from_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_are_escaped_in_the_terminal(tmp_path: Path) -> None:
     path = data(tmp_path, row("1", conversations=[turn(assistant="\x1b[2Jgone\nnext")]))
     assert r"\x1b[2Jgone\nnext" in run(path).output
 
@@ -178,18 +178,18 @@ def test_control_characters_stay_away_from_the_terminal(tmp_path: Path) -> None:
         (["--model", "gpt"], "no model profile 'gpt'"),
     ],
 )
-def test_a_wrong_model_is_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_an_invalid_model_is_an_error(tmp_path: Path, arguments: list[str], message: str) -> None:
     result = run(data(tmp_path, row("1")), *arguments)
     assert isinstance(result.exception, ConvkitError)
     assert message in str(result.exception)
 
 
-def test_a_directory_without_rows_is_refused(tmp_path: Path) -> None:
+def test_a_directory_without_rows_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConvkitError, match=r"has no row files \(\*\.jsonl\)"):
         compute_stats(tmp_path)
 
 
-def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
+def test_progress_ends_at_the_total(tmp_path: Path) -> None:
     path = data(tmp_path, row("1"), row("2"))
     seen: list[tuple[int, int | None]] = []
     compute_stats(path, progress=lambda done, total: seen.append((done, total)))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convkit.cli.score import names, score
+from convkit.cli.score import score_files, split_names
 from convkit.cli.train_options import (
     REQUIRED,
     dataclass_options,
@@ -20,7 +20,7 @@ def _compare(files: tuple[Path, Path] | None) -> None:
     """Compare two predictions files and exit, if --compare is given."""
     if files:
         baseline, predictions = files
-        score(predictions, compare=baseline)
+        score_files(predictions, compare=baseline)
         raise typer.Exit
 
 
@@ -29,14 +29,14 @@ def _evaluate(metrics: str, compare: None, **values: Any) -> None:
 
     Runs on one GPU, or on several under torchrun. Exit code 1 if some turns could be scored and others could not.
     """
-    from convkit.cli.report import at_the_end
+    from convkit.cli.report import write_final_report
     from convkit.errors import MissingExtra
-    from convkit.metrics.score import ScoreOptions, check_metric_names
+    from convkit.metrics.options import ScoreOptions, check_metric_names
     from convkit.reporters.scores import render
     from convkit.utils.progress import progress_bar
 
     silence_libraries()
-    scored_by = ScoreOptions(names(metrics))
+    scored_by = ScoreOptions(split_names(metrics))
     check_metric_names(scored_by)
     try:
         from convkit.train.distributed.world import world
@@ -51,7 +51,7 @@ def _evaluate(metrics: str, compare: None, **values: Any) -> None:
     found = run.scores(predictions, scored_by)
     typer.echo(render(found), nl=False)
     typer.echo(f"written: {predictions}")
-    at_the_end(options.output_dir)
+    write_final_report(options.output_dir)
     labelled = any(source.turns > len(source.unlabelled) for source in found.sources)
     if labelled and not found.complete:
         raise typer.Exit(1)

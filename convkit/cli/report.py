@@ -1,4 +1,4 @@
-"""`convkit report RUN_DIR`: a page of a run or of an evaluation."""
+"""`convkit report RUN_DIR`: an HTML report of a training run or an evaluation."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,34 +11,35 @@ def report(
         Path, typer.Argument(metavar="RUN_DIR", help="The --output_dir of convkit train or convkit evaluate.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the page goes. Default: RUN_DIR/run.html.", dir_okay=False)
+        Path | None, typer.Option("--out", help="Output file. Default: RUN_DIR/run.html.", dir_okay=False)
     ] = None,
     evaluation: Annotated[
         list[Path] | None,
         typer.Option(
             "--evaluation",
-            help="The --output_dir of an evaluation of this run's model, to show as well; once for each, the one of "
-            "the untrained model first.",
+            help="The --output_dir of an evaluation of this run's model, to include in the report; repeatable, the "
+            "untrained model first.",
         ),
     ] = None,
 ) -> None:
-    """Write run.html: configuration, data, curves, scores and predictions of a run, in one file without network.
+    """Write run.html: configuration, data, curves, scores and predictions of a run in one offline file.
 
-    The curves of a training run go into run.png beside it as well.
+    The curves of a training run are also written to run.png beside it.
 
-    Runs and evaluations write it themselves when they end. Of one that was cut off the page shows what there is.
+    `convkit train` and `convkit evaluate` write the report at the end. For an unfinished run, the report shows the
+    results so far.
     """
     from convkit.report import write_report
 
     typer.echo(f"report: {write_report(run_dir, out, evaluation or ())}")
 
 
-def at_the_end(run_dir: Path) -> None:
-    """Write the page of a run that has ended; what stands in its way does not make the run a failure."""
+def write_final_report(run_dir: Path) -> None:
+    """Write the report of a finished run; an error is printed and does not fail the run."""
     from convkit.errors import ConvkitError
     from convkit.report import write_report
 
     try:
         typer.echo(f"report: {write_report(run_dir)}")
     except (ConvkitError, OSError) as error:
-        typer.echo(f"convkit: no report was written: {error}", err=True)
+        typer.echo(f"convkit: could not write the report: {error}", err=True)

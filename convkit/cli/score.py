@@ -1,79 +1,79 @@
-"""`convkit score PREDICTIONS`: how good predictions are."""
+"""`convkit score PREDICTIONS`: score a predictions file, or compare two."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from convkit.cli.train_options import dataclass_options, parameter, with_signature
+from convkit.metrics.options import DEFAULT_POSITIVE, METRICS, ScoreOptions
 
 if TYPE_CHECKING:
     from convkit.metrics.results import Comparison, Scores
 
+_FILE: dict[str, Any] = {"exists": True, "dir_okay": False}
+_PREDICTIONS = typer.Argument(
+    metavar="PREDICTIONS", help="A predictions file (*.jsonl); `convkit schema prediction` prints its format.", **_FILE
+)
+_METRICS = typer.Option(
+    "--metrics",
+    help=f"Metrics for every dataset, separated by commas: {', '.join(METRICS)}. Default: those of each dataset.",
+)
+_POSITIVE = typer.Option("--positive", help="Answers that count as positive for auroc, separated by commas.")
+_COMPARE = typer.Option(
+    "--compare",
+    metavar="BASELINE",
+    help="A predictions file of another model for the same turns; report wins and losses against it.",
+    **_FILE,
+)
+_FORMAT = typer.Option("--format", help="Output format.")
 
-def score(
-    predictions: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PREDICTIONS",
-            help="A predictions file (*.jsonl); `convkit schema prediction` prints its format.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ],
-    metrics: Annotated[
-        str,
-        typer.Option(
-            "--metrics",
-            help="Metrics for every data set, separated by commas: accuracy, majority, anls, consistency, auroc, "
-            "classes. Default: those of each data set.",
-        ),
-    ] = "",
-    positive: Annotated[
-        str,
-        typer.Option(
-            "--positive", help="For auroc: answers that are positive, separated by commas. Default: yes,true."
-        ),
-    ] = "",
-    resamples: Annotated[
-        int, typer.Option("--resamples", min=0, max=100_000, help="Of the bootstrap; 0: no confidence intervals.")
-    ] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
-    compare: Annotated[
-        Path | None,
-        typer.Option(
-            "--compare",
-            metavar="BASELINE",
-            help="Another predictions file of the same turns: what PREDICTIONS win and lose against it.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
-    format: Annotated[Literal["text", "json"], typer.Option("--format", help="How the result is written.")] = "text",
+
+def score_files(
+    predictions: Path,
+    compare: Path | None = None,
+    format: Literal["text", "json"] = "text",
+    metrics: str = "",
+    positive: str = "",
+    **options: Any,
 ) -> None:
-    """Score a predictions file: every turn of every row, each data set by its own metrics. Needs no model.
+    """Score a predictions file with the metrics of each dataset, or compare two files. Needs no model.
 
-    With --compare, each turn is paired with that of another file: wins, losses, and how sure the difference is.
+    With --compare, scores are paired by turn: wins, losses and the significance of the difference.
 
-    Exit code 1 if a turn could not be scored or a metric named by --metrics could not be computed.
+    Exit code 1 if a turn could not be scored, or a metric of --metrics could not be computed.
     """
-    from convkit.metrics.compare import compare as compared
+    from convkit.metrics.compare import compare as compare_predictions
     from convkit.metrics.predictions import read_predictions
-    from convkit.metrics.score import DEFAULT_POSITIVE, ScoreOptions
-    from convkit.metrics.score import score as run
+    from convkit.metrics.score import score as score_predictions
     from convkit.reporters import comparison, scores
 
-    options = ScoreOptions(names(metrics), names(positive) or DEFAULT_POSITIVE, resamples, seed)
+    chosen = ScoreOptions(split_names(metrics), split_names(positive) or DEFAULT_POSITIVE, **options)
     result: Comparison | Scores
     if compare is None:
-        result = run(read_predictions(predictions), options)
+        result = score_predictions(read_predictions(predictions), chosen)
         text = scores.render(result)
     else:
-        result = compared(read_predictions(compare), read_predictions(predictions), options)
+        result = compare_predictions(read_predictions(compare), read_predictions(predictions), chosen)
         text = comparison.render(result)
     typer.echo(text if format == "text" else result.model_dump_json(indent=2) + "\n", nl=False)
     if not result.complete:
         raise typer.Exit(1)
 
 
-def names(text: str) -> tuple[str, ...]:
-    """What stands between commas."""
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the names in a list that is separated by commas."""
     return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+score = with_signature(
+    score_files,
+    [
+        parameter("predictions", Annotated[Path, _PREDICTIONS]),
+        parameter("metrics", Annotated[str, _METRICS], ""),
+        parameter("positive", Annotated[str, _POSITIVE], ",".join(DEFAULT_POSITIVE)),
+        *dataclass_options(ScoreOptions, without=("metrics", "positive")),
+        parameter("compare", Annotated[Path | None, _COMPARE], None),
+        parameter("format", Annotated[Literal["text", "json"], _FORMAT], "text"),
+    ],
+)

@@ -1,4 +1,4 @@
-"""`convkit stats PATH`: what a data set holds, and what a model makes of it."""
+"""`convkit stats PATH`: statistics of a dataset, with token counts for a model."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,14 +14,14 @@ def stats(
     ],
     model: Annotated[str, typer.Option("--model", metavar="PROFILE|DIRECTORY", help=MODEL_HELP)] = "",
     tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="With --model: its tokenizer.json, to count text exactly.")
+        Path | None, typer.Option("--tokenizer", help="tokenizer.json of the model, for exact token counts of text.")
     ] = None,
-    format: Annotated[Literal["text", "json"], typer.Option("--format", help="How the result is written.")] = "text",
-    top: Annotated[int, typer.Option("--top", min=0, max=1000, help="Answers that are listed.")] = 10,
+    format: Annotated[Literal["text", "json"], typer.Option("--format", help="Output format.")] = "text",
+    top: Annotated[int, typer.Option("--top", min=0, max=1000, help="Number of most frequent answers to list.")] = 10,
 ) -> None:
-    """Describe a data set: turns, images, sizes, answers, and with --model tokens, without its weights.
+    """Show statistics of a dataset: turns, images, image sizes, answers, and token counts with --model.
 
-    Reads the headers of images only. Exit code 1 if a row or an image could not be read.
+    Reads only image headers, and no model weights. Exit code 1 if a row or an image could not be read.
     """
     from convkit.cli.model import resolve_model
     from convkit.reporters.stats import render

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convkit.cli.report import at_the_end
+from convkit.cli.report import write_final_report
 from convkit.cli.train_options import dataclass_options, parameter, silence_libraries, with_signature
 from convkit.train.config import ALIASES, SECTIONS, Config
 from convkit.train.recipes import RECIPES
@@ -62,7 +62,7 @@ def _start(config: Config, validate: bool) -> None:
             try:
                 run.train(config, family, joined, progress_bar, typer.echo)
                 if joined.first:
-                    at_the_end(config.output_dir)
+                    write_final_report(config.output_dir)
             except Stopped as stopped:
                 code = 143  # all stop after the same step
                 if joined.first:

@@ -1,4 +1,4 @@
-"""How good predictions are: reading them, the metrics of each data set, and how sure the scores are.
+"""Metrics of predictions: the predictions file, scores per dataset, and bootstrap confidence intervals.
 
-Needs no torch and no model; numpy is imported where numbers are summed up, rapidfuzz (extra `metrics`) for ANLS.
+Needs neither torch nor a model. numpy is imported where scores are aggregated, rapidfuzz (extra `metrics`) for ANLS.
 """

@@ -1,4 +1,4 @@
-"""Comparing one prediction with the accepted answers: by equality, and by edit distance."""
+"""Compare a prediction with the accepted answers: exact match and ANLS."""
 
 from collections.abc import Collection
 
@@ -6,23 +6,24 @@ from convkit.errors import MissingExtra
 
 
 def normalize(text: str) -> str:
-    """The recipe's normalisation, in its order: white space and then full stops at both ends go, case is ignored."""
+    """Normalize an answer as the recipe does: strip white space, then full stops at both ends, and lower the case."""
     return text.strip().strip(".").lower()
 
 
 def exact_match(prediction: str, accepted: Collection[str]) -> bool:
-    """Whether a prediction equals an accepted answer after normalisation."""
+    """Return whether a prediction equals an accepted answer after normalization."""
     return normalize(prediction) in map(normalize, accepted)
 
 
 def anls(prediction: str, accepted: Collection[str]) -> float:
-    """Normalised Levenshtein similarity to the closest accepted answer (Biten et al. 2019, the metric of DocVQA).
+    """Return the normalized Levenshtein similarity to the closest accepted answer (Biten et al. 2019).
 
-    The distance is divided by the length of the longer text; from 0.5 on, the similarity counts as 0. Case is ignored,
-    and so is white space but for one space between words. Two empty texts are equal.
+    The edit distance is divided by the length of the longer text; if the quotient is 0.5 or more, the similarity is 0.
+    Case is ignored. White space is stripped at both ends, and collapsed to one space between words. Two empty texts
+    are equal.
 
     Returns:
-        0, or a number above 0.5 up to 1.
+        0, or a number above 0.5 and at most 1.
 
     Raises:
         ValueError: there is no accepted answer.
@@ -30,10 +31,10 @@ def anls(prediction: str, accepted: Collection[str]) -> float:
     """
     if not accepted:
         raise ValueError("ANLS needs at least one accepted answer")
-    return max(_similarity(_plain(prediction), _plain(answer)) for answer in accepted)
+    return max(_similarity(_collapse(prediction), _collapse(answer)) for answer in accepted)
 
 
-def _plain(text: str) -> str:
+def _collapse(text: str) -> str:
     return " ".join(text.lower().split())
 
 
@@ -43,6 +44,6 @@ def _similarity(one: str, other: str) -> float:
     except ModuleNotFoundError:
         raise MissingExtra("rapidfuzz", "metrics", "ANLS") from None
     longer = max(len(one), len(other))
-    # Whole numbers: a division would leave the boundary to rounding. A distance above the cutoff comes as cutoff + 1.
+    # Integers avoid rounding at the threshold of 0.5. A distance above the cutoff is returned as cutoff + 1.
     distance = Levenshtein.distance(one, other, score_cutoff=longer // 2)
     return 1 - distance / longer if 2 * distance < longer else float(not longer)

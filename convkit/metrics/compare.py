@@ -1,7 +1,7 @@
-"""Compares two models by their predictions of the same turns: what one wins and loses against the other.
+"""Compare the predictions of two models on the same turns: wins, losses and significance.
 
-Each turn is paired with itself, and what belongs together is drawn together, so that what is hard for both models
-does not hide how they differ.
+Scores are paired by turn, and both models share each bootstrap resample. Questions that are difficult for both models
+therefore do not hide their difference.
 """
 
 from collections.abc import Sequence
@@ -9,37 +9,34 @@ from typing import TYPE_CHECKING, Literal
 
 from convkit.errors import ConvkitError
 from convkit.metrics import statistics
+from convkit.metrics.options import CLASSES, ScoreOptions, check_metric_names
 from convkit.metrics.predictions import Prediction
 from convkit.metrics.results import Comparison, MetricDifference, ScoredItem, SourceComparison
-from convkit.metrics.score import (
-    CLASSES,
-    MetricData,
-    NotComputable,
-    ScoreOptions,
-    check_metric_names,
-    group_by_source,
-    metric_data,
-)
+from convkit.metrics.score import MetricData, NotComputable, group_by_source, metric_data
 from convkit.metrics.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
     from convkit.metrics.statistics import Weights
 
 _SAME = ("gold", "answers", "group", "sentence_id")
-"""What two predictions of one turn have from its row."""
+"""Fields that come from the row, and must be equal in both predictions of a turn."""
 
 
 def compare(baseline: Sequence[Prediction], predictions: Sequence[Prediction], options: ScoreOptions) -> Comparison:
-    """Compare predictions with those of a baseline; both in the order of ids and turns.
+    """Compare predictions with those of a baseline.
+
+    Args:
+        baseline: ordered by id and turn.
+        predictions: of the same turns, in the same order.
+        options: of `convkit score`.
 
     Raises:
-        ConvkitError: they are not of the same turns, there is no such metric or it is a table, or a package that one
-            needs is missing.
+        ConvkitError: the turns differ, a metric does not exist, is a table, or needs a package that is not installed.
     """
     check_metric_names(options)
     if CLASSES in options.metrics:
-        raise ConvkitError(f"The metric {CLASSES!r} is a table, which is not compared. Leave it out of --metrics.")
-    _refuse_others(baseline, predictions)
+        raise ConvkitError(f"The metric {CLASSES!r} is a table and cannot be compared. Leave it out of --metrics.")
+    _check_same_turns(baseline, predictions)
     ours = group_by_source(predictions)
     sources = [_source(name, theirs, ours[name], options) for name, theirs in group_by_source(baseline).items()]
     complete = not any(source.unlabelled for source in sources)
@@ -50,22 +47,22 @@ def compare(baseline: Sequence[Prediction], predictions: Sequence[Prediction], o
     )
 
 
-def _refuse_others(baseline: Sequence[Prediction], predictions: Sequence[Prediction]) -> None:
-    """Raises ConvkitError unless both are of the same turns, with the same answers."""
+def _check_same_turns(baseline: Sequence[Prediction], predictions: Sequence[Prediction]) -> None:
+    """Raise ConvkitError unless both have the same turns with the same answers."""
     theirs, ours = ({(p.source, p.id, p.turn): p for p in found} for found in (baseline, predictions))
     for name, alone in (("the baseline", theirs.keys() - ours), ("the predictions", ours.keys() - theirs)):
         if alone:
             source, id, turn = min(alone)
             raise ConvkitError(
-                f"{len(alone):,} turns are in {name} alone, such as turn {turn} of {id!r} of {source!r}. Compare "
+                f"{len(alone):,} turns are only in {name}, such as turn {turn} of {id!r} of {source!r}. Compare "
                 "predictions of the same split, with the same --limit."
             )
     for key, prediction in ours.items():
         if changed := [name for name in _SAME if getattr(theirs[key], name) != getattr(prediction, name)]:
             source, id, turn = key
             raise ConvkitError(
-                f"Turn {turn} of {id!r} of {source!r} has another {changed[0]} in the baseline than in the "
-                "predictions. Compare predictions of one data set."
+                f"Turn {turn} of {id!r} of {source!r} has different {changed[0]} in the baseline and in the "
+                "predictions. Compare predictions of the same dataset."
             )
 
 
@@ -93,7 +90,7 @@ def _difference(
         return MetricDifference(name=metric, count=0, reason=str(error), **dict.fromkeys(names))
     count = len(ours.clusters)
     before, value = (statistics.unweighted(sample.statistic, count) for sample in (theirs, ours))
-    spread = statistics.bootstrap(_minus(ours, theirs), ours.clusters, options.resamples, options.seed)
+    spread = statistics.bootstrap(_difference_statistic(ours, theirs), ours.clusters, options.resamples, options.seed)
     low, high = statistics.percentile_interval(spread) or (None, None)
     differences = [new - old for new, old in zip(ours.values, theirs.values, strict=True)]
     test: Literal["sign", "bootstrap"] = "bootstrap"
@@ -116,7 +113,7 @@ def _difference(
     )
 
 
-def _minus(ours: MetricData, theirs: MetricData) -> statistics.Statistic:
+def _difference_statistic(ours: MetricData, theirs: MetricData) -> statistics.Statistic:
     def difference(weights: "Weights") -> float:
         return ours.statistic(weights) - theirs.statistic(weights)
 
@@ -124,7 +121,7 @@ def _minus(ours: MetricData, theirs: MetricData) -> statistics.Statistic:
 
 
 def _items(sample: MetricData, differences: Sequence[float], sign: int) -> list[ScoredItem] | None:
-    """Those of which the difference has a sign; None where items have no score of their own."""
+    """Return the items whose difference has this sign; None if items have no score of their own."""
     if not sample.items:
         return None
     return [item for item, difference in zip(sample.items, differences, strict=True) if sign * difference > 0]

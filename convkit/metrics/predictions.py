@@ -1,6 +1,6 @@
-"""predictions.jsonl: what a model answered, one line for each turn of each row, beside what it should have answered.
+"""The predictions file (predictions.jsonl): one line per turn, with the prediction and the gold answers.
 
-A line repeats what scoring needs of its row, so that a file can be scored without the data set it was made from.
+A line repeats the row's fields that scoring needs, so a file can be scored without its dataset.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from convkit.schema import SCHEMA_ID, NonEmptyTuple, OptionalGroup, Row, absent
 from convkit.utils.files import display_path
 
 MAX_TEXT = 100_000
-"""Characters of a prediction or an answer: the time to compare two of them grows with the product of their lengths."""
+"""Most characters of a text, since the time of an edit distance grows with the product of both lengths."""
 
 
 def _never_null(type_: Any) -> GetPydanticSchema:
-    """As in the row: absent is None in Python and a missing key in JSON."""
+    """Reject null: as in rows, an absent value is None in Python and a missing key in JSON."""
     return GetPydanticSchema(lambda _source, handler: handler(type_))
 
 
@@ -29,7 +29,7 @@ Score = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Prediction(BaseModel):
-    """One turn of one row: what the model answered, and what it should have answered."""
+    """The prediction for one turn of a row, with its gold answers."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -40,24 +40,22 @@ class Prediction(BaseModel):
     )
 
     id: str = Field(min_length=1, max_length=512, description="The row's id.")
-    source: str = Field(min_length=1, description="The data set that the row comes from; decides on the metrics.")
+    source: str = Field(min_length=1, description="The dataset that the row comes from; selects the default metrics.")
     turn: int = Field(ge=0, description="The turn of the row, from 0.")
-    prediction: Text = Field(description="What the model answered.")
-    gold: Annotated[str | None, _never_null(Text)] = absent("The row's own answer; absent where there is no label.")
+    prediction: Text = Field(description="The answer of the model.")
+    gold: Annotated[str | None, _never_null(Text)] = absent("The row's answer; absent if the turn has no label.")
     answers: Annotated[tuple[str, ...] | None, _never_null(Texts)] = absent(
-        "Every accepted answer; absent where it is the gold answer alone."
+        "All accepted answers; absent if only the gold answer is accepted."
     )
-    group: OptionalGroup = absent("The row's group; rows of one group are drawn together for confidence intervals.")
-    sentence_id: OptionalGroup = absent(
-        "The statement that the row asks about, in NLVR2: it is shown with several pairs of images."
-    )
+    group: OptionalGroup = absent("The row's group; rows of a group are resampled together for confidence intervals.")
+    sentence_id: OptionalGroup = absent("NLVR2: the statement of the row, which occurs with several image pairs.")
     score: Annotated[float | None, _never_null(Score)] = absent(
-        "How probable the model holds the positive answer of two; only the order of scores matters."
+        "Score of the positive answer, such as its probability; only the order of scores matters."
     )
 
     @classmethod
     def from_row(cls, row: Row, turn: int, prediction: str, score: float | None = None) -> Self:
-        """What the model answered in a turn of a row.
+        """Return the prediction for a turn of a row.
 
         Raises:
             ValidationError: a text is longer than 100,000 characters.
@@ -76,57 +74,57 @@ class Prediction(BaseModel):
 
     @property
     def accepted(self) -> tuple[str, ...]:
-        """Every accepted answer; none where the turn has no label."""
+        """Return all accepted answers; none if the turn has no label."""
         return self.answers or (() if self.gold is None else (self.gold,))
 
     @property
     def label(self) -> str:
-        """The one answer, where answers are classes; only of a turn that has one."""
+        """Return the answer as a class name; only for a turn with a label."""
         return self.accepted[0] if self.gold is None else self.gold
 
     @property
     def cluster(self) -> tuple[bool, str]:
-        """What is drawn together for confidence intervals: the row's group, or else the row."""
+        """Return the bootstrap cluster: the row's group, or else the row."""
         return (self.group is not None, self.group or self.id)
 
     def to_line(self) -> bytes:
-        """The prediction as one JSON line, without line end; absent keys are left out."""
+        """Return the prediction as a JSON line without newline; absent keys are omitted."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read a predictions file whole; `.jsonl.gz` and `.jsonl.zst` are decompressed.
+    """Read a whole predictions file; `.jsonl.gz` and `.jsonl.zst` are decompressed.
 
     Returns:
-        The predictions in the order of ids and turns, so that scores do not depend on that of the lines.
+        The predictions ordered by id and turn, so that scores do not depend on the order of lines.
 
     Raises:
         OSError: the file cannot be read.
-        ConvkitError: a line is no prediction, or one of a turn that an earlier line has; or there is none.
+        ConvkitError: a line is not a prediction, a turn occurs twice, or the file is empty.
     """
-    shown = display_path(path)
+    name = display_path(path)
     lines: dict[tuple[str, str, int], int] = {}
     predictions = []
-    for number, prediction in _parse(path, shown):
+    for number, prediction in _parse(path, name):
         key = (prediction.source, prediction.id, prediction.turn)
         if (first := lines.setdefault(key, number)) != number:
             raise ConvkitError(
-                f"{shown}:{number} predicts turn {prediction.turn} of the row {prediction.id!r} of "
-                f"{prediction.source!r} again, as line {first} does. Keep one of the two lines."
+                f"{name}:{number} repeats turn {prediction.turn} of the row {prediction.id!r} of "
+                f"{prediction.source!r} from line {first}. Keep one of the two lines."
             )
         predictions.append(prediction)
     if not predictions:
-        raise ConvkitError(f"{shown} holds no predictions. Give a file with a line for each turn of each row.")
+        raise ConvkitError(f"{name} contains no predictions. Give a file with one line per turn.")
     return sorted(predictions, key=lambda prediction: (prediction.id, prediction.turn))
 
 
-def _parse(path: Path, shown: str) -> Iterator[tuple[int, Prediction]]:
+def _parse(path: Path, name: str) -> Iterator[tuple[int, Prediction]]:
     for line in read_lines(path):
         try:
             yield line.number, Prediction.model_validate_json(line.raw)
         except ValidationError as error:
             raise ConvkitError(
-                f"{shown}:{line.number} is not a prediction: {_problem(line, error)}. Fix the line; "
+                f"{name}:{line.number} is not a prediction: {_problem(line, error)}. Fix the line; "
                 "`convkit schema prediction` prints the format."
             ) from None
 

@@ -1,7 +1,7 @@
-"""Numbers over many turns, as functions of how often each turn counts, and their confidence intervals.
+"""Weighted statistics, bootstrap confidence intervals and significance tests.
 
-A statistic takes weights, one for each item, and gives a number, or NaN where there is none: a score is that of equal
-weights, and a resample of the bootstrap is another set of weights.
+A statistic maps weights, one per item, to a number, or to NaN if it is undefined. The score itself uses equal weights;
+each bootstrap resample is another set of weights.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 
 
 def mean(values: Sequence[float]) -> Statistic:
-    """The weighted mean."""
+    """Return the weighted mean of values as a statistic."""
     import numpy as np
 
     array = np.asarray(values, float)
@@ -29,9 +29,10 @@ def mean(values: Sequence[float]) -> Statistic:
 
 
 def auroc(positive: Sequence[bool], scores: Sequence[float]) -> Statistic:
-    """The area under the ROC curve: how probable it is that a positive item has a higher score than a negative one.
+    """Return the area under the ROC curve as a statistic.
 
-    An equal score counts as half. NaN where all items (of a weight above 0) are of one class.
+    This is the probability that a positive item has a higher score than a negative one; ties count as half. It is NaN
+    if all items with a weight above 0 belong to one class.
     """
     import numpy as np
 
@@ -51,7 +52,7 @@ def auroc(positive: Sequence[bool], scores: Sequence[float]) -> Statistic:
 
 
 def unweighted(statistic: Statistic, items: int) -> float:
-    """The statistic where every item counts once."""
+    """Return the value of a statistic for equal weights."""
     import numpy as np
 
     return statistic(np.ones(items))
@@ -60,21 +61,22 @@ def unweighted(statistic: Statistic, items: int) -> float:
 def confidence_interval(
     statistic: Statistic, clusters: Sequence[Hashable], resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """A 95 % confidence confidence_interval by the percentile bootstrap, see `bootstrap` and `percentile_interval`."""
+    """Return the 95 % percentile bootstrap interval, see `bootstrap` and `percentile_interval`."""
     return percentile_interval(bootstrap(statistic, clusters, resamples, seed))
 
 
 def bootstrap(statistic: Statistic, clusters: Sequence[Hashable], resamples: int, seed: int) -> "Values":
-    """The statistic where whole clusters are drawn with replacement.
+    """Return the values of a statistic on bootstrap resamples of whole clusters.
 
     Args:
-        clusters: for each item the cluster that it belongs to. Items that share an image or a row are not independent:
-            drawn one by one, they would make the confidence_interval too narrow.
-        resamples: how often they are drawn. Resamples in which the statistic is NaN are left out.
-        seed: the same seed gives the same values.
+        statistic: maps weights to a number.
+        clusters: the cluster of each item. Items that share an image or a row are not independent; resampling them
+            one by one would make the interval too narrow.
+        resamples: number of resamples. Those in which the statistic is NaN are dropped.
+        seed: random seed.
 
     Returns:
-        (resamples) at most; none where there are fewer than two clusters.
+        At most (resamples) values; none if there are fewer than two clusters.
     """
     import numpy as np
 
@@ -91,7 +93,7 @@ def bootstrap(statistic: Statistic, clusters: Sequence[Hashable], resamples: int
 
 
 def percentile_interval(values: "Values") -> tuple[float, float] | None:
-    """The ends of the 95 % of resamples in the percentile_interval; None where there are no resamples."""
+    """Return the ends of the central 95 % of resampled values; None if there are none."""
     import numpy as np
 
     if not len(values):
@@ -101,10 +103,10 @@ def percentile_interval(values: "Values") -> tuple[float, float] | None:
 
 
 def bootstrap_test(differences: "Values") -> float | None:
-    """How probable bootstrap differences hold one as large where there is none: two-sided, and never 0.
+    """Return the two-sided p-value of a difference from its resampled values.
 
     Returns:
-        The p-value, at least 2 / (resamples + 1); None where there are no resamples.
+        At least 2 / (resamples + 1), never 0; None if there are no resamples.
     """
     if not len(differences):
         return None
@@ -113,13 +115,14 @@ def bootstrap_test(differences: "Values") -> float | None:
 
 
 def sign_test(differences: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """The exact two-sided sign test of paired scores, over clusters: each counts by the sign of its sum.
+    """Return the p-value of the exact two-sided sign test of paired scores, over clusters.
 
-    Of right and wrong answers that are a cluster each, it is McNemar's exact test. Items of one cluster are not
-    independent: counted one by one, they would make a difference look surer than it is.
+    Each cluster counts by the sign of the sum of its differences. If each answer is a cluster of its own, this is
+    McNemar's exact test. Items of a cluster are not independent: counting them one by one would give too small
+    p-values.
 
     Returns:
-        The p-value; 1 where nothing differs.
+        The p-value; 1 if nothing differs.
     """
     sums: Counter[Hashable] = Counter()
     for cluster, difference in zip(clusters, differences, strict=True):

@@ -1,4 +1,4 @@
-"""`convkit score` as a user sees it."""
+"""The command `convkit score`: text and JSON output, exit codes and errors."""
 
 import json
 import subprocess
@@ -51,13 +51,13 @@ def write(path: Path, *lines: object) -> Path:
     return path
 
 
-def test_scores_as_text(tmp_path: Path) -> None:
+def test_scores_are_printed_as_text(tmp_path: Path) -> None:
     for order in (LINES, LINES[::-1]):
         result = CliRunner().invoke(app, ["score", str(write(tmp_path / "p.jsonl", *order))])
         assert (result.exit_code, result.output) == (0, TEXT)
 
 
-def test_scores_as_json(tmp_path: Path) -> None:
+def test_scores_are_printed_as_json(tmp_path: Path) -> None:
     arguments = ["score", str(write(tmp_path / "p.jsonl", *LINES)), "--format", "json", "--metrics", "anls, classes"]
     result = CliRunner().invoke(app, [*arguments, "--resamples", "0", "--seed", "5"])
     assert result.exit_code == 0
@@ -71,7 +71,7 @@ def test_scores_as_json(tmp_path: Path) -> None:
     assert scores["sources"][1]["classes"][1]["predicted_as"] == {"red": 1}
 
 
-def test_what_is_not_scored_is_named(tmp_path: Path) -> None:
+def test_turns_that_are_not_scored_are_listed(tmp_path: Path) -> None:
     unlabelled = [{"id": f"u{i}", "source": "pets", "turn": 1, "prediction": "x"} for i in range(10, 22)]
     result = CliRunner().invoke(app, ["score", str(write(tmp_path / "p.jsonl", *unlabelled))])
     assert result.exit_code == 1
@@ -81,7 +81,7 @@ def test_what_is_not_scored_is_named(tmp_path: Path) -> None:
     assert "accuracy: no turn has a gold answer" in result.output
 
 
-def test_frequent_confusions_of_many_classes_are_listed(tmp_path: Path) -> None:
+def test_the_most_frequent_confusions_of_many_classes_are_listed(tmp_path: Path) -> None:
     names = [f"class{i:03}" for i in range(201)]
     lines = [
         {"id": f"{i}", "source": "ucf101", "turn": 0, "prediction": name, "gold": name} for i, name in enumerate(names)
@@ -96,7 +96,7 @@ def test_frequent_confusions_of_many_classes_are_listed(tmp_path: Path) -> None:
     assert [line.split() for line in table[2:4]] == [["class001", "class002", "3"], ["class001", "(no", "class)", "1"]]
 
 
-def test_positive_answers_can_be_named(tmp_path: Path) -> None:
+def test_positive_answers_can_be_set(tmp_path: Path) -> None:
     lines = [
         {"id": name, "source": "hateful-memes", "turn": 0, "prediction": "mean", "gold": gold, "score": score}
         for name, gold, score in [("a", "mean", 0.9), ("b", "kind", 0.1)]
@@ -104,7 +104,7 @@ def test_positive_answers_can_be_named(tmp_path: Path) -> None:
     arguments = ["score", str(write(tmp_path / "p.jsonl", *lines)), "--metrics", "auroc"]
     unnamed = CliRunner().invoke(app, arguments)
     assert unnamed.exit_code == 1
-    assert "auroc: say with --positive which gold answer is positive, 'kind' or 'mean'" in unnamed.output
+    assert "auroc: set --positive to the positive gold answer, 'kind' or 'mean'" in unnamed.output
     named = CliRunner().invoke(app, [*arguments, "--positive", "mean"])
     assert named.exit_code == 0
     assert "auroc   1.0000" in named.output
@@ -127,7 +127,7 @@ def convkit(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return done
 
 
-def test_mistakes_end_in_a_paragraph(tmp_path: Path) -> None:
+def test_errors_are_a_paragraph_without_traceback(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", *LINES, {"id": "q3"})
     done = convkit("score", path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -138,13 +138,13 @@ def test_mistakes_end_in_a_paragraph(tmp_path: Path) -> None:
     assert convkit("score", tmp_path / "nothing.jsonl").returncode == 2
 
 
-def test_no_model_is_needed(tmp_path: Path) -> None:
+def test_scoring_imports_no_model_libraries(tmp_path: Path) -> None:
     done = convkit("score", write(tmp_path / "p.jsonl", *LINES))
     assert (done.returncode, done.stdout) == (0, TEXT)
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-def test_two_files_are_compared_whatever_the_order_of_their_lines(tmp_path: Path) -> None:
+def test_two_files_are_compared_for_any_order_of_lines(tmp_path: Path) -> None:
     baseline = write(tmp_path / "a.jsonl", *LINES[2:])
     better = [*LINES[2:4], {**LINES[4], "prediction": "green"}]
     for order in (better, better[::-1]):
@@ -159,13 +159,13 @@ def test_two_files_are_compared_whatever_the_order_of_their_lines(tmp_path: Path
         assert found["sources"][0]["metrics"][0]["lost"] == []
 
 
-def test_evaluate_compares_alike(tmp_path: Path) -> None:
+def test_evaluate_compares_like_score(tmp_path: Path) -> None:
     first = str(write(tmp_path / "a.jsonl", *LINES[2:]))
     second = str(write(tmp_path / "b.jsonl", *LINES[2:4], {**LINES[4], "prediction": "green"}))
-    told = [
+    results = [
         CliRunner().invoke(app, command)
         for command in (["score", second, "--compare", first], ["evaluate", "--compare", first, second])
     ]
-    assert [each.exit_code for each in told] == [0, 0]
-    assert told[0].output == told[1].output != ""
+    assert [each.exit_code for each in results] == [0, 0]
+    assert results[0].output == results[1].output != ""
     assert CliRunner().invoke(app, ["evaluate", "--compare", first, str(tmp_path / "c.jsonl")]).exit_code == 2

@@ -1,4 +1,4 @@
-"""Accuracy and ANLS against their definitions, and at their boundaries."""
+"""Exact match and ANLS against their definitions, and at their thresholds."""
 
 import sys
 
@@ -25,11 +25,11 @@ TEXTS = st.text("abAB .\t\u0130\u00df\u00e9\U0001f600", max_size=12)
         ("\u00c9T\u00c9", "\u00e9t\u00e9"),
     ],
 )
-def test_normalisation_is_the_recipes(text: str, normal: str) -> None:
+def test_normalization_is_that_of_the_recipe(text: str, normal: str) -> None:
     assert normalize(text) == normal
 
 
-def test_a_match_is_with_any_accepted_answer() -> None:
+def test_exact_match_accepts_any_accepted_answer() -> None:
     assert exact_match("two.", ("2", "Two"))
     assert not exact_match("twos", ("2", "Two"))
     assert not exact_match("", ("2", "Two"))
@@ -58,17 +58,17 @@ def test_a_match_is_with_any_accepted_answer() -> None:
         ("abcx", ["zzzz", "abcd", "abyy"], 0.75),  # the closest answer counts
     ],
 )
-def test_anls_worked_by_hand(prediction: str, accepted: list[str], score: float) -> None:
+def test_anls_of_hand_computed_examples(prediction: str, accepted: list[str], score: float) -> None:
     assert anls(prediction, accepted) == score
 
 
-def test_anls_of_no_answer_is_refused() -> None:
+def test_anls_without_accepted_answers_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one accepted answer"):
         anls("a", ())
 
 
 def distance(one: str, other: str) -> int:
-    """Wagner and Fischer's table, by the definition."""
+    """Compute the edit distance with the Wagner-Fischer table."""
     table = {(i, 0): i for i in range(len(one) + 1)} | {(0, j): j for j in range(len(other) + 1)}
     for i, a in enumerate(one, 1):
         for j, b in enumerate(other, 1):
@@ -89,13 +89,13 @@ def defined(prediction: str, accepted: list[str]) -> float:
 @settings(max_examples=1000)
 @example("ab", ["ac"])
 @given(TEXTS, st.lists(TEXTS, min_size=1, max_size=3))
-def test_anls_is_as_defined(prediction: str, accepted: list[str]) -> None:
+def test_anls_follows_its_definition(prediction: str, accepted: list[str]) -> None:
     assert anls(prediction, accepted) == defined(prediction, accepted)
 
 
 @settings(max_examples=1000)
 @given(TEXTS, st.lists(TEXTS, min_size=1, max_size=3))
-def test_anls_is_rapidfuzz_above_the_threshold(prediction: str, accepted: list[str]) -> None:
+def test_anls_equals_rapidfuzz_above_the_threshold(prediction: str, accepted: list[str]) -> None:
     from rapidfuzz.distance import Levenshtein
     from rapidfuzz.process import cdist
 
@@ -107,7 +107,7 @@ def test_anls_is_rapidfuzz_above_the_threshold(prediction: str, accepted: list[s
     assert anls(prediction, accepted) == (pytest.approx(best, abs=1e-6) if best > 0.5 else 0)
 
 
-def test_anls_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anls_without_rapidfuzz_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
     with pytest.raises(MissingExtra, match=r"ANLS needs the package rapidfuzz.*convkit-vlm\[metrics\]"):
         anls("a", ["b"])

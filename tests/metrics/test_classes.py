@@ -1,4 +1,4 @@
-"""The table of classes against scikit-learn."""
+"""Per-class scores and the confusion matrix against scikit-learn."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ PAIRS = st.lists(
 
 @settings(max_examples=1000)
 @given(PAIRS)
-def test_the_table_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+def test_class_scores_equal_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     scores = class_scores(pairs)
     gold = [normalize(name) for name, _ in pairs]
     labels = sorted(set(gold))
@@ -31,7 +31,7 @@ def test_the_table_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None
         assert (score.precision is None) == (score.predicted == 0)
 
 
-def test_a_class_has_the_name_of_its_first_spelling() -> None:
+def test_a_class_is_named_after_its_first_spelling() -> None:
     (score,) = class_scores([("Yes.", "YES"), ("yes", "yess")])
     assert (score.name, score.support, score.correct, score.predicted_as, score.no_class) == (
         "Yes.",

@@ -1,4 +1,4 @@
-"""Predictions files: what a line says, and what is refused."""
+"""The predictions file: contents of a line, and errors."""
 
 import gzip
 import json
@@ -39,7 +39,7 @@ def write(path: Path, *lines: object) -> Path:
 
 
 @pytest.mark.parametrize(("line", "problem"), BAD, ids=range(len(BAD)))
-def test_a_bad_line_is_named(tmp_path: Path, line: object, problem: str) -> None:
+def test_an_invalid_line_is_reported_with_its_number(tmp_path: Path, line: object, problem: str) -> None:
     assert not SCHEMA.is_valid(line)
     path = write(tmp_path / "p.jsonl", LINE, line)
     with pytest.raises(ConvkitError, match=r"p\.jsonl:2 is not a prediction: ") as error:
@@ -61,27 +61,25 @@ def test_a_bad_line_is_named(tmp_path: Path, line: object, problem: str) -> None
     ],
     ids=["empty", "cut", "nan", "infinite", "surrogate", "bom", "overlong"],
 )
-def test_what_is_no_json_is_named(tmp_path: Path, line: str, problem: str) -> None:
+def test_a_line_that_is_not_json_is_reported(tmp_path: Path, line: str, problem: str) -> None:
     with pytest.raises(ConvkitError, match=r"p\.jsonl:2 is not a prediction: ") as error:
         read_predictions(write(tmp_path / "p.jsonl", LINE, line))
     assert problem in str(error.value)
 
 
-def test_a_turn_twice_is_refused(tmp_path: Path) -> None:
+def test_a_repeated_turn_is_an_error(tmp_path: Path) -> None:
     other = {**LINE, "source": "birds"}
     path = write(tmp_path / "p.jsonl", LINE, other, {**LINE, "turn": 1}, {**LINE, "prediction": "dog"})
-    with pytest.raises(
-        ConvkitError, match=r"p\.jsonl:4 predicts turn 0 of the row 'a' of 'pets' again, as line 1 does"
-    ):
+    with pytest.raises(ConvkitError, match=r"p\.jsonl:4 repeats turn 0 of the row 'a' of 'pets' from line 1"):
         read_predictions(path)
 
 
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConvkitError, match="holds no predictions"):
+def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConvkitError, match="contains no predictions"):
         read_predictions(write(tmp_path / "p.jsonl"))
 
 
-def test_lines_are_read_back_whatever_their_order(tmp_path: Path) -> None:
+def test_predictions_are_sorted_for_any_order_of_lines(tmp_path: Path) -> None:
     full = Prediction(
         id="\u00e9",
         source="docvqa",
@@ -102,7 +100,7 @@ def test_lines_are_read_back_whatever_their_order(tmp_path: Path) -> None:
         assert read_predictions(path) == [bare, full]
 
 
-def test_a_prediction_takes_what_scoring_needs_of_its_row() -> None:
+def test_a_prediction_copies_the_fields_of_its_row() -> None:
     turns = [
         {"images": [], "user": "one?", "assistant": "1", "answers": ["1", "one"]},
         {"images": [], "user": "two?"},
@@ -119,6 +117,6 @@ def test_a_prediction_takes_what_scoring_needs_of_its_row() -> None:
     assert Prediction.from_row(odd, 0, "x").cluster == (False, "r")
 
 
-def test_no_key_is_ever_null() -> None:
+def test_null_values_are_an_error() -> None:
     with pytest.raises(ValidationError):
         Prediction(id="a", source="s", turn=0, prediction="x", gold=None)

@@ -6,8 +6,9 @@ from typing import Any
 
 from convkit import receipt, run_info
 from convkit.dataset import Dataset
+from convkit.metrics.options import ScoreOptions
 from convkit.metrics.predictions import Prediction, read_predictions
-from convkit.metrics.score import ScoreOptions, score
+from convkit.metrics.score import score
 from convkit.run_info import Hardware, Planned, Record
 from convkit.schema import Row
 from convkit.validate.run import validate

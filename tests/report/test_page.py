@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from convkit import report
 from convkit.cli import main
 from convkit.errors import ConvkitError
-from convkit.metrics.score import ScoreOptions
+from convkit.metrics.options import ScoreOptions
 from convkit.report import page, pictures, samples
 from tests.report import run_directories as directories
 

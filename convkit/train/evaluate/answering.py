@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from convkit import layout
 from convkit.dataset import Dataset, first_problem
 from convkit.errors import ConvkitError
+from convkit.metrics.options import DEFAULT_POSITIVE
 from convkit.metrics.predictions import Prediction
-from convkit.metrics.score import DEFAULT_POSITIVE
 from convkit.train.data.loader import batches, worker_errors
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.generate import Generator, Prompts, first_token_id

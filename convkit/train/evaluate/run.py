@@ -11,9 +11,10 @@ import torch
 from convkit import receipt, run_info
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
-from convkit.metrics import score as metrics
+from convkit.metrics.options import ScoreOptions
 from convkit.metrics.predictions import read_predictions
 from convkit.metrics.results import Scores
+from convkit.metrics.score import score
 from convkit.run_info import Record
 from convkit.train import models
 from convkit.train.distributed.environment import hardware, versions
@@ -52,9 +53,9 @@ def evaluate(options: Options, world: World, bars: ProgressBars = no_progress_ba
     return finished
 
 
-def scores(predictions: Path, options: metrics.ScoreOptions = metrics.ScoreOptions()) -> Scores:
+def scores(predictions: Path, options: ScoreOptions = ScoreOptions()) -> Scores:
     """Score a predictions file, and write scores.json beside it."""
-    found = metrics.score(read_predictions(predictions), options)
+    found = score(read_predictions(predictions), options)
     write_atomic(predictions.parent / SCORES, found.model_dump_json(indent=2).encode() + b"\n", predictions.parent)
     return found
 

@@ -53,7 +53,7 @@ def test_the_command_writes_scores_and_a_report(
     assert "data:image/jpeg;base64," in page
     (tmp_path / "c" / "run.json").write_text("{}")
     assert not evaluate(*arguments(options, tmp_path / "c"))
-    assert "no report was written: " in capsys.readouterr().err
+    assert "could not write the report: " in capsys.readouterr().err
 
 
 def test_a_split_without_labels_is_answered_but_not_scored(
