@@ -83,7 +83,7 @@ app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 app.add_typer(convert_app, name="convert")
-app.command()(evaluate)
+app.command("evaluate")(evaluate)
 app.command("init-vlm")(init_vlm)
 app.command()(inspect)
 app.command()(merge)

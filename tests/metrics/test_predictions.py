@@ -45,7 +45,7 @@ def test_an_invalid_line_is_reported_with_its_number(tmp_path: Path, line: objec
     with pytest.raises(ConvkitError, match=r"p\.jsonl:2 is not a prediction: ") as error:
         read_predictions(path)
     assert problem in str(error.value)
-    assert "docs/metrics.md" in str(error.value)
+    assert "`convkit schema prediction`" in str(error.value)
 
 
 @pytest.mark.parametrize(
