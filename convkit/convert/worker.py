@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from convkit.convert.journal import Entry, Outcome, Written
-from convkit.converters.base import Converter, Exclude, Item, Record, Reject, broken_schema
+from convkit.converters.base import Converter, Exclude, Item, Record, Reject, schema_error
 from convkit.errors import ItemError
 from convkit.utils.files import size_of, write_or_link
 
@@ -87,7 +87,7 @@ def _convert_item(converter: Converter[Any], item: Item) -> Iterator[Record | Re
     except ItemError as error:
         rule, reason = error.rule, error.reason
     except ValidationError as error:
-        rule, reason = "invalid-row", broken_schema(error)
+        rule, reason = "invalid-row", schema_error(error)
     except OSError as error:
         rule, reason = "unreadable", f"cannot be read: {error.strerror or error}"
     except Exception as error:  # a bug in a converter must not cost the other rows; it is named and counted

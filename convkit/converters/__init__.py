@@ -1,6 +1,6 @@
-"""The converters: a literal table, read without importing any of them.
+"""Register the built-in converters in a table that is read without importing them.
 
-Others come from installed packages, as entry points of the group `convkit.converters`: name -> `module:Class`.
+Installed packages add converters as entry points of the group `convkit.converters`: name -> `module:Class`.
 """
 
 from dataclasses import dataclass
@@ -17,36 +17,41 @@ ENTRY_POINTS = "convkit.converters"
 
 @dataclass(frozen=True)
 class ConverterEntry:
-    """A line of the table."""
+    """Describe one registered converter."""
 
     target: str
-    """`module:Class`."""
+    """The converter class as `module:Class`."""
     summary: str
 
 
 CONVERTERS = {
     "cauldron": ConverterEntry(
-        "convkit.converters.cauldron:Cauldron",
-        "The Cauldron's sets, and other Parquet files of conversations.",
+        "convkit.converters.cauldron:Cauldron", "The Cauldron, and other Parquet files of conversations about images."
     ),
-    "docvqa": ConverterEntry("convkit.converters.docvqa:DocVQA", "DocVQA: questions on scanned pages, as published."),
+    "docvqa": ConverterEntry(
+        "convkit.converters.docvqa:DocVQA", "DocVQA: questions about scanned pages (official release or Hub)."
+    ),
     "easy-vqa": ConverterEntry(
-        "convkit.converters.easy_vqa:EasyVQA", "easy-VQA: questions on small pictures; no download."
+        "convkit.converters.easy_vqa:EasyVQA", "easy-VQA: questions about small images; no download."
     ),
     "hateful-memes": ConverterEntry(
-        "convkit.converters.hateful_memes:HatefulMemes", "Hateful Memes: picture and text, labelled."
+        "convkit.converters.hateful_memes:HatefulMemes", "Hateful Memes: classify memes by image and text."
     ),
-    "image-folder": ConverterEntry("convkit.converters.image_folder:ImageFolder", "Any folder of images by class."),
+    "image-folder": ConverterEntry(
+        "convkit.converters.image_folder:ImageFolder", "Image classification: any images in class folders."
+    ),
     "nlvr2": ConverterEntry("convkit.converters.nlvr2:NLVR2", "NLVR2: is a sentence true of a pair of photographs?"),
     "ucf101": ConverterEntry(
-        "convkit.converters.ucf101:UCF101", "UCF-101 action clips: the release, or the subset on the hub."
+        "convkit.converters.ucf101:UCF101", "UCF-101 action clips: the official release, or the subset on the Hub."
     ),
-    "video-folder": ConverterEntry("convkit.converters.video_folder:VideoFolder", "Any folder of videos by class."),
+    "video-folder": ConverterEntry(
+        "convkit.converters.video_folder:VideoFolder", "Video classification: any videos in class folders."
+    ),
 }
 
 
 def available_converters() -> dict[str, ConverterEntry]:
-    """convkit's own converters and those of installed packages, by name; convkit's own win."""
+    """Return built-in and installed converters by name; built-in names take precedence."""
     from importlib.metadata import entry_points
 
     others = {
@@ -59,15 +64,15 @@ def available_converters() -> dict[str, ConverterEntry]:
 
 
 def load_converter(name: str) -> "type[Converter[Any]]":
-    """The converter of a name.
+    """Import and return the converter class registered under a name.
 
     Raises:
-        ConvkitError: there is none, or the package that offers it is broken.
+        ConvkitError: no such converter exists, or its package is broken.
     """
     entry = CONVERTERS.get(name) or available_converters().get(name)
     if entry is None:
         raise ConvkitError(
-            f"there is no converter {name!r}. Known: {', '.join(available_converters())}. See: convkit convert --list"
+            f"unknown converter {name!r}. Known: {', '.join(available_converters())}. See: convkit convert --list"
         )
     module, _, attribute = entry.target.partition(":")
     try:

@@ -1,7 +1,7 @@
-"""Annotations and the images that they name: what converters of published image sets share.
+"""Base class of converters for published sets of annotation files and images.
 
-All that is annotated of the same images is one item: each image is read once and stored once, however many rows show
-it. Annotation files are found by their official names, at any depth, and images by the end of their paths.
+All annotations of the same images form one item, so each image is read and stored once, however many rows use it.
+Annotation files are found by their official names at any depth, and images by the end of their paths.
 """
 
 import os
@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from convkit.converters.base import Converter, Exclude, Item, Record, Reject, broken_schema, first_problem
-from convkit.converters.picture_index import PictureIndex, files_below, stem_of
-from convkit.converters.pictures import Picture, PictureOptions, from_file
+from convkit.converters.base import Converter, Exclude, Item, Record, Reject, first_problem, schema_error
+from convkit.converters.image_index import ImageIndex, image_stem, list_files
+from convkit.converters.image_store import ImageOptions, StoredImage, store_file
 from convkit.dataset import MAX_LINE_BYTES, read_lines
 from convkit.errors import ItemError, SourceError
 from convkit.schema import Row
@@ -27,43 +27,45 @@ BAD_ANNOTATION = "bad-annotation"
 _BOM = b"\xef\xbb\xbf"
 
 
-def annotation_files(root: Path, splits: Iterable[str], names: Sequence[str], others: str = "") -> dict[str, str]:
-    """Where the annotations of each split are, at any depth: official name -> relative path, as far as there are any.
+def find_annotation_files(root: Path, splits: Iterable[str], names: Sequence[str], others: str = "") -> dict[str, str]:
+    """Return the annotation file of each split that exists: official split name -> relative path, at any depth.
 
     Args:
-        names: of the file of a split, {split} for the split; of several that are there, the first wins.
-        others: what was looked for in vain before.
+        names: possible file names of a split, with {split} for its name; the first that exists is used.
+        others: other layouts that were already searched for, for the error message.
 
     Raises:
-        SourceError: there is none, or there are two of a name.
+        SourceError: there is no annotation file, or two of the same name.
     """
     found: dict[str, list[str]] = {name.format(split=split): [] for split in splits for name in names}
-    for path in files_below(root):
+    for path in list_files(root):
         found.get(PurePosixPath(path).name, []).append(path)
     for name, paths in found.items():
         if len(paths) > 1:
-            listed = ", ".join(map(display_path, paths[:4]))
-            raise SourceError(f"{root} holds {len(paths)} files {name}: {listed}. Point --source at the folder of one.")
+            first = ", ".join(map(display_path, paths[:4]))
+            raise SourceError(
+                f"{root} contains {len(paths)} files {name}: {first}. Point --source at the folder of one."
+            )
     if not any(found.values()):
         raise SourceError(
-            f"{root} holds no annotations. Looked for {', '.join(found)}{others and f', or {others}'}, at any depth. "
-            "Point --source at a folder above them."
+            f"{root} contains no annotations. Looked for {', '.join(found)}{others and f', or {others}'}, at any "
+            "depth. Point --source at a folder above them."
         )
-    places = ((split, found[name.format(split=split)]) for split in splits for name in reversed(names))
-    return {split: paths[0] for split, paths in places if paths}
+    by_split = ((split, found[name.format(split=split)]) for split in splits for name in reversed(names))
+    return {split: paths[0] for split, paths in by_split if paths}
 
 
-class Fields(BaseModel):
-    """What is read of one annotation; whatever else it holds is passed over."""
+class AnnotationModel(BaseModel):
+    """Base class of the fields read from one annotation; all other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
-F = TypeVar("F", bound=Fields)
+F = TypeVar("F", bound=AnnotationModel)
 
 
-def json_lines(root: Path, path: str, fields: type[F]) -> Iterator[tuple[str, F] | Reject]:
-    """Each line of a JSON Lines file with its address; empty lines are nothing.
+def read_annotation_lines(root: Path, path: str, fields: type[F]) -> Iterator[tuple[str, F] | Reject]:
+    """Yield each non-empty line of a JSON Lines file with its address.
 
     Raises:
         SourceError: the file cannot be read.
@@ -75,34 +77,34 @@ def json_lines(root: Path, path: str, fields: type[F]) -> Iterator[tuple[str, F]
             if line.overlong:
                 yield Reject(address, BAD_ANNOTATION, f"the line is longer than {MAX_LINE_BYTES:,} bytes")
             elif raw.strip():
-                yield checked(address, partial(fields.model_validate_json, raw))
+                yield validate_annotation(address, partial(fields.model_validate_json, raw))
     except OSError as error:
-        raise unreadable(root / path, error) from error
+        raise read_error(root / path, error) from error
 
 
-def checked(address: str, read: Callable[[], F]) -> tuple[str, F] | Reject:
-    """An annotation with its address, or the reason why it is none."""
+def validate_annotation(address: str, read: Callable[[], F]) -> tuple[str, F] | Reject:
+    """Return an annotation with its address, or a reject with the validation error."""
     try:
         return address, read()
     except ValidationError as error:
         return Reject(address, BAD_ANNOTATION, first_problem(error))
 
 
-def unreadable(path: Path, error: OSError) -> SourceError:
-    """The error of an annotation file."""
+def read_error(path: Path, error: OSError) -> SourceError:
+    """Return the error for an annotation file that cannot be read."""
     return SourceError(f"{display_path(os.fspath(path))} cannot be read ({error.strerror}). Check its permissions.")
 
 
-def fill(template: str, **values: str) -> str:
-    """Put values into a template in one pass: braces inside a value, or of another name, stay what they are."""
+def fill_template(template: str, **values: str) -> str:
+    """Insert values into a template in one pass; braces inside values and unknown names stay unchanged."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
-def two_words(default: tuple[str, str]) -> Callable[[Any], Any]:
-    """Reads `A,B`, as the command line spells a pair; nothing means the default.
+def word_pair(default: tuple[str, str]) -> Callable[[Any], Any]:
+    """Return a validator that parses two words `A,B` from the command line; no value means the default.
 
     Raises:
-        ValueError: two different words are wanted.
+        ValueError: the value is not two different words.
     """
 
     def read(value: Any) -> Any:
@@ -114,35 +116,35 @@ def two_words(default: tuple[str, str]) -> Callable[[Any], Any]:
     return read
 
 
-class AnnotatedOptions(PictureOptions):
-    """Options of every converter of annotation files and folders of images."""
+class AnnotatedOptions(ImageOptions):
+    """Options shared by all converters of annotation files and image folders."""
 
     images: Path | None = Field(
-        None, exclude=True, description="The folder with the images, at any depth. Default: the source itself."
+        None, exclude=True, description="Folder that contains the images, at any depth. Default: the source."
     )
-    limit: int | None = Field(None, ge=1, description="At most this many annotations of each split.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of annotations per split.")
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One annotated unit; converters add fields of their own, all that their rows depend on."""
+    """Hold one annotation; subclasses add all fields that their rows depend on."""
 
     address: str
     key: str
-    """What tells it from all others of its split."""
+    """The annotation's id, unique within its split."""
     images: tuple[str, ...]
-    """The images it names, in order, each a path with slashes."""
+    """The images that it refers to, in order, as paths with slashes."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """An image file."""
+    """Hold the location of an image file."""
 
     path: str
-    """Relative to the folder with the images."""
+    """The path relative to the images folder."""
     size: int
     stem: str
-    """Its path in rows, without suffix."""
+    """The path in rows, without its suffix."""
 
 
 A = TypeVar("A", bound=Annotation)
@@ -151,7 +153,7 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Pictured(Item, Generic[A]):
-    """One image, or one sequence of images, and all that is annotated of it."""
+    """Hold one image, or one sequence of images, with all its annotations."""
 
     split: str
     pictures: tuple[Located, ...]
@@ -159,83 +161,95 @@ class Pictured(Item, Generic[A]):
 
     @property
     def units(self) -> int:
-        """Its annotations."""
+        """Return the number of annotations."""
         return len(self.annotations)
 
 
-class AnnotatedPictures(Converter[Any], Generic[A]):
-    """Base of converters that differ in how they read annotations, and in what row they make of one."""
+class AnnotatedImages(Converter[Any], Generic[A]):
+    """Base class of converters that read annotations and make rows of them."""
 
     options: AnnotatedOptions
     split_names: ClassVar[Mapping[str, str]]
-    """Our split by the official name, in our order."""
+    """The dataset's split name by official split name, in output order."""
     file_names: ClassVar[tuple[str, ...]]
-    """Of the annotations, {split} for the official name; of several that are there, the first is read."""
+    """Names of a split's annotation file, with {split} for the official name; the first that exists is read."""
+    annotation_fields: ClassVar[type[AnnotationModel]]
+    """The fields that are read from each annotation."""
     other_layouts: ClassVar[str] = ""
-    """What else may hold annotations, for the message that there are none."""
+    """Other layouts that may hold annotations, for the error message if none is found."""
+
+    def read_annotations(self, path: str) -> Iterator[tuple[str, Any] | Reject]:
+        """Yield the fields of each annotation of a file with its address, in order; by default from JSON Lines."""
+        return read_annotation_lines(self.root, path, self.annotation_fields)
 
     @abstractmethod
-    def annotations(self, official: str, path: str) -> Iterator[A | Reject]:
-        """The annotations of a file, in its order.
+    def annotation(self, official: str, address: str, fields: Any) -> A | Reject:
+        """Return the annotation with the given fields.
 
         Args:
             official: the official name of its split.
-            path: relative to the source.
+            address: its location in the source.
+            fields: an instance of `annotation_fields`.
         """
 
     @abstractmethod
     def rows(self, split: str, annotations: tuple[A, ...], images: tuple[str, ...]) -> tuple[Row, ...]:
-        """The rows of annotations of the same images: of one, unless `batches` says otherwise."""
+        """Return the rows of one batch of annotations of the same images."""
 
     def batches(self, annotations: tuple[A, ...]) -> Iterator[tuple[A, ...]]:
-        """The annotations of the same images by what becomes rows together."""
+        """Yield the annotations of the same images in batches that become rows together; by default one each."""
         return ((annotation,) for annotation in annotations)
 
+    def annotations(self, official: str, path: str) -> Iterator[A | Reject]:
+        """Yield the annotations of a file, which belongs to a split of the official name."""
+        for read in self.read_annotations(path):
+            yield read if isinstance(read, Reject) else self.annotation(official, *read)
+
     def count(self) -> int:
-        """The number of annotations; no image is looked for."""
+        """Return the number of annotations, without searching for images."""
         return sum(1 for _, annotations in self._splits() for _ in annotations)
 
     def items(self) -> Iterator[Item | Reject | Exclude]:
-        """Split by split, in the order in which images are first named."""
-        splits = self._splits()  # a source without annotations is refused before its images are looked for
-        index = PictureIndex(self._pictures_root)
+        """Yield items split by split, in the order in which images are first used."""
+        splits = self._splits()  # fail on missing annotations before searching for images
+        index = ImageIndex(self._images_root)
         if not index:
             raise SourceError(
-                f"{self._pictures_root} holds no images, which are published apart from the annotations. Unpack them "
-                "below the source, or name their folder with --images."
+                f"{self._images_root} contains no images, which are published separately from the annotations. Unpack "
+                "them below the source, or pass their folder with --images."
             )
         for split, annotations in splits:
-            for entry in self.gather(annotations, _Desk(split, index).locate):
+            for entry in self.group_by_images(annotations, _ImageLookup(split, index).locate):
                 if isinstance(entry, Reject | Exclude):
                     yield entry
                 else:
-                    pictures, of_them = entry
-                    yield Pictured(of_them[0].address, split, pictures, of_them)
+                    images, members = entry
+                    yield Pictured(members[0].address, split, images, members)
 
     def _splits(self) -> list[tuple[str, Iterator[A | Reject]]]:
-        """The annotations of each split that is there.
+        """Return the annotations of each split that exists.
 
         Raises:
-            SourceError: there are none; the message names the files that were looked for.
+            SourceError: no annotation file was found; the message lists the expected names.
         """
-        files = annotation_files(self.root, self.split_names, self.file_names, self.other_layouts)
+        files = find_annotation_files(self.root, self.split_names, self.file_names, self.other_layouts)
         return [(self.split_names[official], self.annotations(official, path)) for official, path in files.items()]
 
     @property
-    def _pictures_root(self) -> Path:
+    def _images_root(self) -> Path:
         return self.options.images or self.root
 
-    def gather(
+    def group_by_images(
         self, annotations: Iterable[A | Reject], locate: Callable[[A], K]
     ) -> Iterator[tuple[K, tuple[A, ...]] | Reject | Exclude]:
-        """The annotations of a split by what they show, as far as the limit goes.
+        """Group the annotations of a split by their images, up to `--limit`.
 
-        What is refused keeps its place among them: all of it at once would look like a source that is all bad.
+        Rejects keep their position. If they came first, the error budget would see a source with bad entries only.
         """
         found: dict[K | Reject, list[A]] = {}
-        sound = beyond = 0
+        accepted = beyond = 0
         for annotation in annotations:
-            if self.options.limit is not None and sound >= self.options.limit:
+            if self.options.limit is not None and accepted >= self.options.limit:
                 beyond += 1
                 continue
             try:
@@ -243,55 +257,57 @@ class AnnotatedPictures(Converter[Any], Generic[A]):
                     found[annotation] = []
                 else:
                     found.setdefault(locate(annotation), []).append(annotation)
-                    sound += 1
+                    accepted += 1
             except ItemError as error:
                 found[Reject(annotation.address, error.rule, error.reason)] = []
-        for shown, of_them in found.items():
-            yield shown if isinstance(shown, Reject) else (shown, tuple(of_them))
+        for key, members in found.items():
+            yield key if isinstance(key, Reject) else (key, tuple(members))
         if beyond:
             yield Exclude("beyond --limit", beyond)
 
     def convert(self, item: Pictured[A]) -> Iterator[Record | Reject]:
-        """Read the images, and make the rows that show them."""
-        pictures: list[Picture] = []
+        """Read the images and make the rows that use them."""
+        stored: list[StoredImage] = []
         for located in item.pictures:
             try:
-                pictures.append(from_file(self._pictures_root / located.path, located.stem, self.options))
+                stored.append(store_file(self._images_root / located.path, located.stem, self.options))
             except ItemError as error:
                 reason = f"{PurePosixPath(located.path).name}: {error.reason}"
                 yield from (Reject(a.address, error.rule, reason) for a in item.annotations)
                 return
-        yield from self.records(item.split, item.annotations, pictures)
+        yield from self.records(item.split, item.annotations, stored)
 
-    def records(self, split: str, annotations: tuple[A, ...], pictures: Sequence[Picture]) -> Iterator[Record | Reject]:
-        """What annotations of the same images become; the images come with the first of the rows."""
-        images = tuple(picture.path for picture in pictures)
-        media: dict[str, bytes | Path] = {picture.path: picture.content for picture in pictures}
-        notes = tuple(note for picture in pictures for note in picture.notes)
+    def records(
+        self, split: str, annotations: tuple[A, ...], stored: Sequence[StoredImage]
+    ) -> Iterator[Record | Reject]:
+        """Yield the records of annotations of the same images; the first record carries the images."""
+        images = tuple(image.path for image in stored)
+        media: dict[str, bytes | Path] = {image.path: image.content for image in stored}
+        notes = tuple(note for image in stored for note in image.notes)
         for batch in self.batches(annotations):
             try:
                 rows = self.rows(split, batch, images)
             except ValidationError as error:
-                yield from (Reject(a.address, "invalid-row", broken_schema(error)) for a in batch)
+                yield from (Reject(a.address, "invalid-row", schema_error(error)) for a in batch)
             else:
                 yield Record(split, rows, media, len(batch), notes)
                 media, notes = {}, ()
 
 
-class _Desk:
-    """Looks up the images of one split's annotations, and refuses what would clash with an earlier one."""
+class _ImageLookup:
+    """Find the images of one split's annotations, and reject annotations that conflict with earlier ones."""
 
-    def __init__(self, split: str, index: PictureIndex) -> None:
+    def __init__(self, split: str, index: ImageIndex) -> None:
         self._split = split
         self._index = index
         self._addresses: dict[str, str] = {}
         self._paths: dict[str, str] = {}
 
     def locate(self, annotation: Annotation) -> tuple[Located, ...]:
-        """The files of its images.
+        """Return the image files of an annotation.
 
         Raises:
-            ItemError: its id or the name of an image is taken, or an image is missing.
+            ItemError: its id or an image name is already in use, or an image is missing.
         """
         earlier = self._addresses.setdefault(annotation.key, annotation.address)
         if earlier != annotation.address:
@@ -302,7 +318,7 @@ class _Desk:
         return tuple(self._located(image, path) for image, path in found if path is not None)
 
     def _located(self, image: str, path: str) -> Located:
-        stem = f"{self._split}/{stem_of(image)}"
+        stem = f"{self._split}/{image_stem(image)}"
         taken = self._paths.setdefault(stem, path)
         if taken != path:
             raise ItemError("duplicate-name", f"{image} would be stored under the name of {display_path(taken)}")

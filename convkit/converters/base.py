@@ -1,8 +1,8 @@
-"""The converter contract: list a source as small work items, and turn one item into rows and media.
+"""Define the converter contract: list a source as work items, and convert one item to rows and images.
 
-A converter is a class with two methods, `items` and `convert`, and a line in the table of
-`convkit.converters` (or an entry point in the group `convkit.converters`). Everything else (processes, order,
-resuming, quarantine, accounting, progress) belongs to `convkit.convert` and `convkit.utils.pool`.
+A converter is a class with two methods, `items` and `convert`. It is registered in the table of
+`convkit.converters`, or as an entry point in the group `convkit.converters`. `convkit.convert` and
+`convkit.utils.pool` do everything else: processes, order, resuming, quarantine, accounting and progress.
 
 Example:
     class Captions(Converter[Caption]):
@@ -28,18 +28,18 @@ from convkit.utils.progress import Progress
 
 
 class Options(BaseModel):
-    """A converter's own options: each field becomes an option of its command, its description the help text.
+    """Base class of a converter's options.
 
-    Only what has a bearing on the bytes belongs here; all of it is written into the manifest, so paths are
-    marked with `Field(exclude=True)`.
+    Each field becomes a command-line option, and its description the help text. Include only options that change
+    the output. All of them are written to the manifest, so mark paths with `Field(exclude=True)`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def to_manifest(self) -> dict[str, Any]:
-        """What the manifest says of them, and an unfinished conversion is held to.
+        """Return the options as recorded in the manifest and compared on resume.
 
-        A file that an option names and that no item tells of belongs here by its digest.
+        If an option names a file that no item describes, add the digest of that file here.
 
         Raises:
             SourceError: such a file cannot be read.
@@ -49,24 +49,25 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Item:
-    """One unit of work: small, picklable, and with a `repr` that names everything the result depends on.
+    """Describe one unit of work: small, picklable, with a `repr` that names everything the result depends on.
 
-    The digest of all items' `repr` in order is the source's fingerprint, so an item of a file holds its size,
-    and paths in it are relative to the converter's `root`.
+    The source's fingerprint is the digest of the `repr` of all items in order. So an item that reads a file holds the
+    file's size, and its paths are relative to the converter's `root`. Renaming an item class or field changes the
+    fingerprint.
     """
 
     address: str
-    """Where it stands in the source: a relative path, an archive member or file:line."""
+    """The item's location in the source: a relative path, an archive member or file:line."""
 
     @property
     def units(self) -> int:
-        """How many of the converter's units (questions, say) it holds."""
+        """Return the number of the converter's units (for example questions) in this item."""
         return 1
 
 
 @dataclass(frozen=True)
 class Reject:
-    """Something in the source that cannot become an item; it is quarantined with its reason."""
+    """Report a part of the source that cannot become an item; it is quarantined with its reason."""
 
     address: str
     rule: str
@@ -76,7 +77,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class Exclude:
-    """Units left out because an option asked for it; counted by reason."""
+    """Count units that an option leaves out, by reason."""
 
     reason: str
     units: int = 1
@@ -84,51 +85,51 @@ class Exclude:
 
 @dataclass(frozen=True)
 class Record:
-    """What an item, or a part of it, became."""
+    """Hold the rows and images that an item, or a part of it, was converted to."""
 
     split: str
     rows: tuple[Row, ...]
     media: Mapping[str, bytes | Path] = field(default_factory=dict)
-    """File content by image path, as the rows spell it; or a file of the source to hard-link, if it can be.
+    """File content by image path as in the rows, or a source file to hard-link where possible.
 
-    Two records may name the same path only for the same content: which of two contents would stay is not defined.
+    Two records may share a path only if the content is the same. Otherwise it is undefined which content is kept.
     """
     units: int = 1
-    """How many of the item's units it holds; those of all its parts together are the item's."""
+    """The number of the item's units in this record. All parts of an item add up to its units."""
     notes: tuple[str, ...] = ()
-    """What was done to the item beyond the ordinary, counted in the manifest."""
+    """Notes on changes made to the images, counted in the manifest."""
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
 
 
 class Converter(ABC, Generic[I]):
-    """A source format. Instances are picklable and hold no open files.
+    """Base class of converters for one source format. Instances are picklable and hold no open files.
 
     Args:
-        root: the source: a folder, or the folder that an archive was unpacked into.
+        root: the source folder, or the folder that an archive was unpacked to.
         options: an instance of the class's `Options`.
     """
 
     name: ClassVar[str]
-    """The command's name, and the data set's unless `dataset` says otherwise."""
+    """The command's name, and by default the dataset's name (see `dataset_name`)."""
     unit: ClassVar[str]
-    """What is counted, in the singular: clip, question."""
+    """The unit that is counted, in the singular: clip, question."""
     version: ClassVar[int]
-    """Raised whenever the same source and options give other bytes."""
+    """The converter's version. Raise it whenever the same source and options produce different output."""
     Options: ClassVar[type[Options]] = Options
     default_source: ClassVar[str | None] = None
-    """Where the data comes from without `--source`: see `convkit.sources`. None: `--source` is required."""
+    """The source to use without `--source` (see `convkit.sources`). None: `--source` is required."""
     suffixes: ClassVar[frozenset[str]] = frozenset()
-    """Lower-case suffixes of the files that an archive is unpacked for."""
+    """Lower-case suffixes of the files to unpack from an archive."""
     expected_missing: ClassVar[float] = 0.0
-    """The share of its units that an ordinary copy of the source may lack; so much of them ends no run."""
+    """The share of units that is usually missing from a copy of the source. Up to this share does not stop the run."""
     imports: ClassVar[tuple[str, ...]] = ()
-    """Modules that `convert` imports where it needs them; workers start sooner with these loaded."""
+    """Modules that `convert` imports lazily. Workers import them at start."""
 
     @classmethod
     def default_source_for(cls, options: Any) -> str | None:
-        """`default_source`, where it depends on an option."""
+        """Return `default_source`; override it where the source depends on an option."""
         return cls.default_source
 
     def __init__(self, root: Path, options: Any) -> None:
@@ -137,42 +138,42 @@ class Converter(ABC, Generic[I]):
 
     @property
     def dataset_name(self) -> str:
-        """The data set's name: `source` of its rows and first part of its file names."""
+        """The dataset's name: the `source` of its rows and the prefix of its file names."""
         return self.name
 
     def count(self) -> int | None:
-        """How many units all entries of `items` hold, if that is cheap to know; for the progress bar alone."""
+        """Return the number of units in all entries of `items`, for the progress bar, or None if counting is slow."""
         return None
 
     @abstractmethod
     def items(self) -> Iterator[I | Reject | Exclude]:
-        """Everything in the source, in a fixed order that does not depend on the file system.
+        """Yield all entries of the source, in a fixed order that does not depend on the file system.
 
         Raises:
-            SourceError: the source is not in a layout that the converter knows; the message names the layouts.
+            SourceError: the source is not in a known layout; the message lists the known layouts.
         """
 
     def iter_with_progress(self, progress: Progress) -> Iterator[I | Reject | Exclude]:
-        """`items`, for a converter that reads much of the source before the first one and tells how far it is."""
+        """Yield `items` and report progress; override it if much of the source is read before the first item."""
         return self.items()
 
     @abstractmethod
     def convert(self, item: I) -> Record | Iterable[Record | Reject]:
-        """The rows and media of one item: a pure function of the item and the source, run in any process.
+        """Convert one item to rows and images: a pure function of the item and the source, run in any process.
 
-        An item that is a batch yields its parts one by one, each a record or a reject with its own address.
+        If the item is a batch, yield its parts one by one. Each part is a record, or a reject with its own address.
 
         Raises:
-            ItemError: the item, or what is left of it, cannot become rows.
+            ItemError: the item, or the rest of it, cannot become rows.
         """
 
 
 def first_problem(error: ValidationError) -> str:
-    """What a model says first against its input: where, and what."""
+    """Return the first validation error as text: its location and message."""
     first = error.errors(include_url=False, include_input=False)[0]
     return ": ".join(filter(None, ("/".join(map(str, first["loc"])), first["msg"])))
 
 
-def broken_schema(error: ValidationError) -> str:
-    """Why something cannot become a row."""
+def schema_error(error: ValidationError) -> str:
+    """Return the reason why data cannot become a row."""
     return f"the row would break the schema: {first_problem(error)}"

@@ -1,8 +1,8 @@
-"""Folders of media by class, with or without folders by split above them: what video and image sources share.
+"""List media files in class folders, with or without split folders above them.
 
-Two layouts are known, at any depth below the source:
+Two layouts are supported, at any depth below the source:
     {train,val,test}/<Class>/<file>      splits by folder
-    <Class>/<file>                       splits by lists, or all of it train
+    <Class>/<file>                       splits by split lists, or all files in train
 """
 
 import hashlib
@@ -31,55 +31,58 @@ SPLIT_FOLDERS = {
 MAX_DEPTH = 6
 
 
-def _commas(value: object) -> object:
+def _split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 DatasetName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name of the data set in rows and file names.")
+    str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Dataset name in rows and file names.")
 ]
 
 
 class ClassOptions(Options):
-    """Options of every converter of media by class."""
+    """Options shared by all converters of class folders."""
 
-    classes: Annotated[tuple[str, ...], BeforeValidator(_commas)] = Field(
+    classes: Annotated[tuple[str, ...], BeforeValidator(_split_commas)] = Field(
         (), description="Only these classes, separated by commas. Default: all."
     )
-    limit: int | None = Field(None, ge=1, description="At most this many of each class in each split.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of files per class and split.")
     val_fraction: float = Field(
-        0.1, ge=0, lt=1, description="Share of train's groups that become val where the source has no val; 0: none."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Fraction of train's groups to split off as val if the source has no val split; 0: none.",
     )
     prompt: str = Field(
         "Classify the image into one of the following classes: {classes}.",
         pattern=r"\{classes\}",
-        description="The user's text; {classes} stands for the sorted class names.",
+        description="User prompt; {classes} is replaced by the sorted class names.",
     )
-    seed: int = Field(0, description="Decides which groups become val.")
+    seed: int = Field(0, description="Random seed for selecting the groups of val.")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One media file: where it is and what its folders say of it."""
+    """Describe one media file: its path, split and class."""
 
     path: str
-    """Relative to the source, with slashes."""
+    """The path relative to the source, with slashes."""
     split: str
     label: str
     stem: str
-    """Its name without suffix; with it, where an earlier file of another suffix has that name."""
+    """The file name without suffix, or with it if an earlier file differs by suffix only."""
     size: int
-    """Bytes."""
+    """The file size in bytes."""
 
     @property
     def name(self) -> str:
-        """Its path in rows, without suffix."""
+        """The path in rows, without its suffix."""
         return f"{self.split}/{self.label}/{self.stem}"
 
 
 @dataclass(frozen=True)
 class Classed(Item):
-    """One media file and the row that it becomes."""
+    """Hold one media file and the id and prompt of its row."""
 
     member: Member
     row_id: str
@@ -87,35 +90,35 @@ class Classed(Item):
 
 
 @dataclass(frozen=True)
-class Unusable:
-    """What stands in a class folder and cannot become an item; a reject, unless its class is not wanted."""
+class UnusableFile:
+    """Hold a file in a class folder that cannot become an item; a reject if its class is selected."""
 
     label: str
     reject: Reject
 
 
-class Place(NamedTuple):
-    """Where the media of a source are."""
+class MediaRoot(NamedTuple):
+    """Locate the class folders of a source."""
 
     base: Path
-    """The folder that holds the split or class folders."""
+    """The folder that contains the split folders or class folders."""
     by_split: bool
 
 
-def members(
-    root: Path, suffixes: frozenset[str], kind: str, place: Place | None = None
-) -> Iterator[Member | Unusable | Reject | Exclude]:
-    """Every file of a source, ordered by split, class and name; what cannot be used is named.
+def list_members(
+    root: Path, suffixes: frozenset[str], kind: str, place: MediaRoot | None = None
+) -> Iterator[Member | UnusableFile | Reject | Exclude]:
+    """Yield every file of a source, ordered by split, class and name, with a reject for each unusable one.
 
     Args:
-        suffixes: lower-case suffixes of the files looked for.
-        kind: what they are called in messages, such as "video".
-        place: what `find` said, where it was asked.
+        suffixes: lower-case suffixes of the media files.
+        kind: the word for the files in messages, such as "video".
+        place: the result of `find_media_root`, if already known.
 
     Raises:
-        SourceError: neither layout is there, or more than one place could be meant.
+        SourceError: no supported layout was found, or more than one match.
     """
-    base, by_split = place or find(root, suffixes, kind)
+    base, by_split = place or find_media_root(root, suffixes, kind)
     splits = _split_folders(base) if by_split else {"train": base}
     classes = [(split, folder) for split in SPLITS if split in splits for folder in _subfolders(splits[split])]
     yield from _misplaced(root, {folder for _, folder in classes}, suffixes, kind)
@@ -138,14 +141,14 @@ def _split_folders(base: Path) -> dict[str, Path]:
 
 def _class_members(
     root: Path, folder: Path, split: str, suffixes: frozenset[str], kind: str
-) -> Iterator[Member | Unusable | Exclude]:
-    def unusable(address: str, rule: str, reason: str, units: int = 1) -> Unusable:
-        return Unusable(folder.name, Reject(address, rule, reason, units))
+) -> Iterator[Member | UnusableFile | Exclude]:
+    def unusable(address: str, rule: str, reason: str, units: int = 1) -> UnusableFile:
+        return UnusableFile(folder.name, Reject(address, rule, reason, units))
 
     found = False
     stems: set[str] = set()
     place = folder.relative_to(root).as_posix()
-    for entry in _entries(folder):
+    for entry in _visible_entries(folder):
         path = f"{place}/{entry.name}"
         stem, suffix = os.path.splitext(entry.name)
         if entry.is_dir():
@@ -163,7 +166,7 @@ def _class_members(
         else:
             found = True
             if stem in stems:
-                stem = entry.name  # which no other has: a file with one more suffix comes later
+                stem = entry.name  # unique, since files with another suffix come later
             stems.add(stem)
             yield Member(path, split, folder.name, stem, entry.stat().st_size)
     if not found:
@@ -171,49 +174,51 @@ def _class_members(
 
 
 def _misplaced(root: Path, classes: set[Path], suffixes: frozenset[str], kind: str) -> Iterator[Reject]:
-    """Files of the wanted kind that stand in no class folder."""
+    """Yield files of the wanted kind that are not in a class folder."""
     for folder in _walk(root, 2 * MAX_DEPTH):
-        for entry in _entries(folder) if folder not in classes else ():
+        for entry in _visible_entries(folder) if folder not in classes else ():
             if os.path.splitext(entry.name)[1].lower() in suffixes and not entry.is_dir():
                 address = display_path(Path(entry.path).relative_to(root).as_posix())
                 yield Reject(address, "misplaced", f"the {kind} stands in no class folder of a split; move it into one")
 
 
-def find(root: Path, suffixes: frozenset[str], kind: str) -> Place:
-    """Where a source has its media.
+def find_media_root(root: Path, suffixes: frozenset[str], kind: str) -> MediaRoot:
+    """Find the folder that contains the split folders or class folders.
 
     Raises:
-        SourceError: neither layout is there, or more than one place could be meant.
+        SourceError: no supported layout was found, or more than one match.
     """
     if root.is_file():
         raise SourceError(
-            f"{root} is a single {kind}, and its class is not known: that is the name of its folder. "
+            f"{root} is a single {kind} without a class: the class is the name of its folder. "
             "Point --source at the folder above the class folders."
         )
     by_split: list[Path] = []
     by_class: list[Path] = []
     for folder in _walk(root, MAX_DEPTH):
         children = _subfolders(folder)
-        if any(c.name.lower() in SPLIT_FOLDERS and _holds_classes(c, suffixes) for c in children):
+        if any(c.name.lower() in SPLIT_FOLDERS and _has_class_folders(c, suffixes) for c in children):
             by_split.append(folder)
-        elif any(_holds(c, suffixes) for c in children):
+        elif any(_has_media(c, suffixes) for c in children):
             by_class.append(folder)
     # Below a folder of splits, each split looks like a folder of classes.
     candidates = by_split or by_class
     if len(candidates) == 1:
-        return Place(candidates[0], bool(by_split))
+        return MediaRoot(candidates[0], bool(by_split))
     layouts = f"{{train,val,test}}/<Class>/<{kind}> or <Class>/<{kind}>, at any depth up to {MAX_DEPTH}"
     if not candidates:
         raise SourceError(
-            f"{root} holds no {kind}s in class folders. Looked for {layouts}, with files ending in "
+            f"{root} contains no {kind}s in class folders. Looked for {layouts}, with files ending in "
             f"{', '.join(sorted(suffixes))}. Point --source at the folder above the class or split folders."
         )
     named = ", ".join(str(c) for c in candidates[:4])
-    raise SourceError(f"{root} holds {len(candidates)} sets of class folders: {named}. Point --source at one of them.")
+    raise SourceError(
+        f"{root} contains {len(candidates)} sets of class folders: {named}. Point --source at one of them."
+    )
 
 
 def _walk(folder: Path, depth: int, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """A folder and all below it; a link back to a folder above is not followed round and round."""
+    """Yield a folder and all folders below it, without following links back to a parent folder."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -223,71 +228,73 @@ def _walk(folder: Path, depth: int, above: tuple[str, ...] = ()) -> Iterator[Pat
             yield from _walk(child, depth - 1, (*above, real))
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name; hidden files are the system's, not the user's."""
+def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the visible entries of a folder, sorted by name."""
     with os.scandir(folder) as entries:
         return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [Path(e.path) for e in _entries(folder) if e.is_dir()]
+    return [Path(e.path) for e in _visible_entries(folder) if e.is_dir()]
 
 
-def _holds_classes(folder: Path, suffixes: frozenset[str]) -> bool:
-    return any(_holds(c, suffixes) for c in _subfolders(folder))
+def _has_class_folders(folder: Path, suffixes: frozenset[str]) -> bool:
+    return any(_has_media(c, suffixes) for c in _subfolders(folder))
 
 
-def _holds(folder: Path, suffixes: frozenset[str]) -> bool:
-    return any(os.path.splitext(e.name)[1].lower() in suffixes and not e.is_dir() for e in _entries(folder))
+def _has_media(folder: Path, suffixes: frozenset[str]) -> bool:
+    return any(os.path.splitext(e.name)[1].lower() in suffixes and not e.is_dir() for e in _visible_entries(folder))
 
 
 def _is_utf8(text: str) -> bool:
     return display_path(text) == text
 
 
-Entry = Member | Unusable | Reject | Exclude
-Chosen = Member | Reject | Exclude
-E = TypeVar("E", Entry, Chosen)
+FolderEntry = Member | UnusableFile | Reject | Exclude
+SelectedEntry = Member | Reject | Exclude
+E = TypeVar("E", FolderEntry, SelectedEntry)
 
 
-def count(entries: Iterable[Entry]) -> int:
-    """How many files there are, usable or not."""
+def count_files(entries: Iterable[FolderEntry]) -> int:
+    """Return the number of files, usable or not."""
     return sum(_units(entry) for entry in entries)
 
 
-def _units(entry: Entry) -> int:
-    if isinstance(entry, Unusable):
+def _units(entry: FolderEntry) -> int:
+    if isinstance(entry, UnusableFile):
         return entry.reject.units
     return 1 if isinstance(entry, Member) else entry.units
 
 
-def choose_classes(entries: Iterable[Entry], wanted: tuple[str, ...]) -> Iterator[Chosen]:
-    """Leave out the members of other classes, usable or not; no classes named means all.
+def select_classes(entries: Iterable[FolderEntry], wanted: tuple[str, ...]) -> Iterator[SelectedEntry]:
+    """Leave out files of classes that are not selected; an empty selection means all classes.
 
     Raises:
-        SourceError: a class that is wanted does not exist.
+        SourceError: a selected class does not exist.
     """
     known = set()
     for entry in entries:
-        if isinstance(entry, Member | Unusable):
+        if isinstance(entry, Member | UnusableFile):
             known.add(entry.label)
-        if isinstance(entry, Member | Unusable) and wanted and entry.label not in wanted:
+        if isinstance(entry, Member | UnusableFile) and wanted and entry.label not in wanted:
             yield Exclude("class not in --classes", _units(entry))
         else:
-            yield entry.reject if isinstance(entry, Unusable) else entry
+            yield entry.reject if isinstance(entry, UnusableFile) else entry
     if unknown := sorted(set(wanted) - known):
         raise SourceError(f"no class {', '.join(unknown)} in the source. Its classes: {', '.join(sorted(known))}.")
 
 
-def carve_val(entries: list[Chosen], fraction: float, seed: int, group: Callable[[Member], str]) -> list[Chosen]:
-    """Move whole groups of each class from train to val, where the source has no val split of its own.
+def split_off_val(
+    entries: list[SelectedEntry], fraction: float, seed: int, group: Callable[[Member], str]
+) -> list[SelectedEntry]:
+    """Move whole groups of each class from train to val, if the source has no val split.
 
-    A group that spans classes moves as a whole.
+    A group that spans several classes moves as a whole.
 
     Args:
-        fraction: share of a class's groups, rounded, at least one of two or more; 0 moves none.
-        seed: decides which groups, whatever the order of the files.
-        group: asked of train's members alone, and only where there is something to move.
+        fraction: share of each class's groups, rounded, but at least one of two or more; 0 moves none.
+        seed: selects the groups, independent of the order of the files.
+        group: returns the group of a file; called for files of train only, and only if something is moved.
     """
     found = [e for e in entries if isinstance(e, Member)]
     if fraction == 0 or any(m.split == "val" for m in found):
@@ -300,21 +307,21 @@ def carve_val(entries: list[Chosen], fraction: float, seed: int, group: Callable
         count = max(1, round(fraction * len(drawn))) if len(drawn) > 1 else 0
         chosen.update(name for _, name in drawn[:count])
 
-    def moved(entry: Chosen) -> Chosen:
+    def moved(entry: SelectedEntry) -> SelectedEntry:
         if isinstance(entry, Member) and group_of.get(entry.path) in chosen:
             return replace(entry, split="val")
         return entry
 
-    return in_split_order([moved(entry) for entry in entries])
+    return sort_by_split([moved(entry) for entry in entries])
 
 
-def in_split_order(entries: list[E]) -> list[E]:
-    """Train, val, test; what has no split comes first. The order within a split stays."""
+def sort_by_split(entries: list[E]) -> list[E]:
+    """Sort entries by split: those without a split, train, val, test. Order within a split is kept."""
     return sorted(entries, key=lambda e: SPLITS.index(e.split) if isinstance(e, Member) else -1)
 
 
-def limit_each_class(entries: Iterable[Chosen], limit: int | None) -> Iterator[Chosen]:
-    """Leave out all but the first `limit` members of each class and split."""
+def limit_each_class(entries: Iterable[SelectedEntry], limit: int | None) -> Iterator[SelectedEntry]:
+    """Leave out all but the first `limit` files of each class and split."""
     seen: dict[tuple[str, str], int] = {}
     for entry in entries:
         if limit is not None and isinstance(entry, Member):
@@ -325,15 +332,15 @@ def limit_each_class(entries: Iterable[Chosen], limit: int | None) -> Iterator[C
             yield entry
 
 
-def arrange(
-    entries: Iterable[Entry], options: ClassOptions, group: Callable[[Member], str]
+def make_items(
+    entries: Iterable[FolderEntry], options: ClassOptions, group: Callable[[Member], str]
 ) -> Iterator[Classed | Reject | Exclude]:
-    """The work items of a source, as its options want them: by split, class and name.
+    """Yield the work items of a source according to its options: by split, class and name.
 
     Args:
-        group: what may not be separated by a split, of a member.
+        group: returns the group of a file, which a split keeps together.
     """
-    chosen = carve_val(list(choose_classes(entries, options.classes)), options.val_fraction, options.seed, group)
+    chosen = split_off_val(list(select_classes(entries, options.classes)), options.val_fraction, options.seed, group)
     labels = sorted({entry.label for entry in chosen if isinstance(entry, Member)})
     prompt = options.prompt.replace("{classes}", ", ".join(labels))
     number = 0

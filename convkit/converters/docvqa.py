@@ -1,8 +1,9 @@
-"""DocVQA, task 1: questions about scanned pages, with all accepted answers.
+"""Convert DocVQA, task 1: questions about scanned pages, with all accepted answers.
 
-Layouts: `{train,val,test}_v1.0_withQT.json`, or the older names without `_withQT`, at any depth: one object each whose
-`data` is the list of questions; and the pages, in `documents/` or in any other folders. Or Parquet files as on the hub,
-with the columns image, query (a struct of languages, of which English is read), answers and id.
+Layouts, at any depth:
+    {train,val,test}_v1.0_withQT.json    the release, or older names without `_withQT`: one object whose `data` is the
+                                         list of questions; pages in `documents/` or any other folders
+    *.parquet                            the Hub's columns image, query (by language; English is used), answers and id
 """
 
 import itertools
@@ -16,57 +17,57 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from convkit.converters import docvqa_parquet, parquet, pictures
+from convkit.converters import docvqa_parquet, image_store, parquet
 from convkit.converters.annotated import (
     BAD_ANNOTATION,
+    AnnotatedImages,
     AnnotatedOptions,
-    AnnotatedPictures,
     Annotation,
-    Fields,
+    AnnotationModel,
     Pictured,
-    checked,
-    fill,
-    unreadable,
+    fill_template,
+    read_error,
+    validate_annotation,
 )
 from convkit.converters.base import Exclude, Item, Record, Reject
-from convkit.converters.docvqa_parquet import Fact, Page
+from convkit.converters.docvqa_parquet import Page, QuestionRow
+from convkit.converters.image_index import image_stem, list_files
+from convkit.converters.image_store import IMAGE_SUFFIXES
 from convkit.converters.parquet import RowGroup
-from convkit.converters.picture_index import files_below, stem_of
-from convkit.converters.pictures import IMAGE_SUFFIXES
 from convkit.errors import ItemError, SourceError
 from convkit.schema import Row, Turn
 from convkit.utils.files import display_path
 from convkit.utils.progress import Progress, ignore_progress
 
-UNLABELLED = "test"
-"""The split whose answers are kept back."""
+UNLABELLED_SPLIT = "test"
+"""The split whose answers are not published."""
 
 
 class DocVQAOptions(AnnotatedOptions):
-    """Options of `docvqa`."""
+    """Options of the `docvqa` converter."""
 
     prompt_template: str = Field(
         "{question}\nAnswer briefly.",
         pattern=r"\{question\}",
-        description="The user's text; {question} stands for the question.",
+        description="User prompt; {question} is replaced by the question.",
     )
     answer: Literal["first", "most_frequent", "all_rows"] = Field(
         "most_frequent",
-        description="Which accepted answer is trained on: the first, the most frequent (of equals the first), or one "
-        "row for each different answer.",
+        description="Accepted answer to train on: the first, the most frequent (the first of equals), or one row "
+        "per different answer.",
     )
     questions_per_row: Literal["one", "all"] = Field(
         "one",
-        description="One row a question, or all questions of a page as turns of one row. Where answers are missing, "
-        "as in test, it is one row a question in any case.",
+        description="One row per question, or one row per page with its questions as turns. Pages with a missing "
+        "answer, as in test, always get one row per question.",
     )
-    limit: int | None = Field(None, ge=1, description="At most this many questions of each split.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of questions per split.")
 
     @model_validator(mode="after")
     def _one_answer_a_turn(self) -> Self:
         if self.answer == "all_rows" and self.questions_per_row == "all":
             raise SourceError(
-                "--answer all_rows makes a row of each answer, which --questions_per_row all leaves no room for. "
+                "--answer all_rows makes one row per answer, which conflicts with --questions_per_row all. "
                 "Choose --questions_per_row one, or another --answer."
             )
         return self
@@ -75,7 +76,7 @@ class DocVQAOptions(AnnotatedOptions):
 _Text = Annotated[str, Field(pattern=r"\S")]
 
 
-class _Datum(Fields):
+class _Datum(AnnotationModel):
     questionId: int = Field(ge=0)  # noqa: N815, the source's name
     question: _Text
     image: _Text
@@ -88,12 +89,12 @@ class _Datum(Fields):
 
 @dataclass(frozen=True)
 class Question(Annotation):
-    """A question about one page; its key is its number."""
+    """Hold a question about one page; its key is its number."""
 
     question_id: int | str
     question: str
     answers: tuple[str, ...]
-    """Empty where there is no label."""
+    """The accepted answers, empty if there are none."""
     group: str
     ucsf_document_id: str | None
     page: str | None
@@ -102,21 +103,21 @@ class Question(Annotation):
 
 @dataclass(frozen=True)
 class Pages(Item):
-    """A row group, and all that is asked about the pages that no row before it shows."""
+    """Hold a row group with all questions about the pages that appear first in it."""
 
     group: RowGroup
     split: str
     pages: tuple[tuple[int, tuple[Question, ...]], ...]
-    """By the number of the row that shows the page."""
+    """The questions about each page, with the number of the page's row."""
 
     @property
     def units(self) -> int:
-        """Its questions."""
+        """Return the number of questions."""
         return sum(len(questions) for _, questions in self.pages)
 
 
-class DocVQA(AnnotatedPictures[Question]):
-    """A question about a page becomes one row, or a page with all its questions; the rows of a document are a group."""
+class DocVQA(AnnotatedImages[Question]):
+    """Convert a question to one row, or a page with all its questions; the rows of a document form one group."""
 
     name = "docvqa"
     unit = "question"
@@ -124,33 +125,39 @@ class DocVQA(AnnotatedPictures[Question]):
     Options = DocVQAOptions
     default_source = "hub:nielsr/docvqa_1200_examples/data/*.parquet"
     suffixes = IMAGE_SUFFIXES | {".json", parquet.SUFFIX}
-    imports = pictures.IMPORTS
+    imports = image_store.WORKER_IMPORTS
     split_names: ClassVar = {"train": "train", "val": "val", "test": "test"}
+    annotation_fields = _Datum
     file_names = ("{split}_v1.0_withQT.json", "{split}_v1.0.json")
     other_layouts = f"Parquet files (*{parquet.SUFFIX}) with the columns image, query and answers"
     options: DocVQAOptions
 
-    def annotations(self, official: str, path: str) -> Iterator[Question | Reject]:
-        """An entry of `data` each."""
-        for index, datum in enumerate(_data(self.root / path)):
-            read = checked(f"{display_path(path)}:data[{index}]", partial(_Datum.model_validate, datum))
-            yield read if isinstance(read, Reject) else _labelled(official, _question(*read))
+    def read_annotations(self, path: str) -> Iterator[tuple[str, Any] | Reject]:
+        """Yield the fields of each entry of `data` with its address."""
+        for index, datum in enumerate(_load_annotations(self.root / path)):
+            yield validate_annotation(
+                f"{display_path(path)}:data[{index}]", partial(self.annotation_fields.model_validate, datum)
+            )
+
+    def annotation(self, official: str, address: str, fields: _Datum) -> Question | Reject:
+        """Return the question of one entry; only the test split may lack answers."""
+        return _require_answers(official, _question_from_json(address, fields))
 
     def count(self) -> int:
-        """The number of questions; no page is read."""
-        if tables := self._tables():
+        """Return the number of questions, without reading any page."""
+        if tables := self._parquet_files():
             return sum(g.rows for t in tables for g in parquet.row_groups(self.root, t, docvqa_parquet.LAYOUTS))
         return super().count()
 
     def items(self) -> Iterator[Item | Reject | Exclude]:
-        """Split by split: what is refused, then the pages in the order in which they are first shown."""
+        """Yield items split by split: first the rejects, then the pages in order of first use."""
         return self.iter_with_progress(ignore_progress)
 
     def iter_with_progress(self, progress: Progress) -> Iterator[Item | Reject | Exclude]:
-        """The same."""
+        """Yield `items` and report progress while Parquet files are read."""
         tables: dict[str, list[str]] = {}
-        for table in self._tables():
-            tables.setdefault(parquet.split_of(table), []).append(table)
+        for table in self._parquet_files():
+            tables.setdefault(parquet.split_name(table), []).append(table)
         if not tables:
             yield from super().items()
             return
@@ -161,33 +168,33 @@ class DocVQA(AnnotatedPictures[Question]):
 
         yield from [entry for split, files in tables.items() for entry in self._pages(split, files, reading)]
 
-    def _tables(self) -> list[str]:
-        tables = parquet.files(self.root)
+    def _parquet_files(self) -> list[str]:
+        tables = parquet.list_files(self.root)
         if tables and self.root.is_dir():
             official = {name.format(split=split) for split in self.split_names for name in self.file_names}
-            if both := next((path for path in files_below(self.root) if Path(path).name in official), None):
+            if both := next((path for path in list_files(self.root) if Path(path).name in official), None):
                 raise SourceError(
-                    f"{self.root} holds {display_path(both)} as well as {display_path(tables[0])}, which may be the "
-                    "same questions twice. Point --source at one of them."
+                    f"{self.root} contains both {display_path(both)} and {display_path(tables[0])}, which may hold the "
+                    "same questions. Point --source at one of them."
                 )
         return tables
 
     def _pages(self, split: str, files: list[str], reading: Callable[[], None]) -> Iterator[Pages | Reject | Exclude]:
-        """All rows are read once more for it: questions about a page may stand far apart."""
+        """Yield the pages of a split. This reads all rows, since questions about a page may be far apart."""
         page_of: dict[str, Page] = {}
 
         def asked() -> Iterator[Question | Reject]:
-            for position, fact in enumerate(docvqa_parquet.facts(self.root, self._pictures_root, files)):
+            for position, fact in enumerate(docvqa_parquet.read_questions(self.root, self._images_root, files)):
                 reading()
                 if isinstance(fact, Reject):
                     yield fact
                     continue
                 address, page, said = fact
                 page_of[str(position)] = page
-                yield _labelled(split, _asked(position, address, page, said))
+                yield _require_answers(split, _question_from_row(position, address, page, said))
 
         by_group: dict[RowGroup, list[tuple[int, tuple[Question, ...]]]] = {}
-        for entry in self.gather(asked(), lambda question: page_of[question.key].digest):
+        for entry in self.group_by_images(asked(), lambda question: page_of[question.key].digest):
             if isinstance(entry, Reject | Exclude):
                 yield entry
             else:
@@ -197,38 +204,38 @@ class DocVQA(AnnotatedPictures[Question]):
             yield Pages(group.address, group, split, tuple(pages))
 
     def convert(self, item: Pictured[Question] | Pages) -> Iterator[Record | Reject]:
-        """A page with what is asked about it, or such pages one by one."""
+        """Convert the questions of a page, or of the pages of a row group one by one."""
         return self._convert_pages(item) if isinstance(item, Pages) else super().convert(item)
 
     def _convert_pages(self, item: Pages) -> Iterator[Record | Reject]:
         asked = dict(item.pages)
-        for number, row in parquet.rows(self.root, item.group, (item.group.images,)):
+        for number, row in parquet.read_rows(self.root, item.group, (item.group.images,)):
             if not (questions := asked.get(number)):
                 continue
             try:
                 if isinstance(row, ItemError):
                     raise row
-                page = docvqa_parquet.image(self._pictures_root, item.group, row)
-                picture = pictures.bring(page, f"{item.split}/{questions[0].key}", self.options)
+                page = docvqa_parquet.page_image(self._images_root, item.group, row)
+                picture = image_store.store_image(page, f"{item.split}/{questions[0].key}", self.options)
                 yield from self.records(item.split, questions, [picture])
             except ItemError as error:
                 yield from (Reject(q.address, error.rule, error.reason) for q in questions)
 
     def batches(self, annotations: tuple[Question, ...]) -> Iterator[tuple[Question, ...]]:
-        """One question, or all of the page where each has an answer: only a row's last turn may lack it."""
+        """Yield one question, or all of the page if each has an answer: only a row's last turn may lack it."""
         if self.options.questions_per_row == "all" and all(question.answers for question in annotations):
             return iter((annotations,))
         return super().batches(annotations)
 
     def rows(self, split: str, annotations: tuple[Question, ...], images: tuple[str, ...]) -> tuple[Row, ...]:
-        """One row, or with `--answer all_rows` one for each different answer."""
+        """Return one row, or with `--answer all_rows` one row per different answer."""
         first = annotations[0]
         if self.options.questions_per_row == "all" and first.answers:
             turns = tuple(self._turn(q, () if k else images, self._answer(q)) for k, q in enumerate(annotations))
-            questions: list[JsonValue] = [_about_question(question) for question in annotations]
-            row_id = f"{split}-{stem_of(first.images[0])}"
-            return (self._row(row_id, first, turns, {"questions": questions, **_about_page(first)}),)
-        metadata = {**_about_question(first), **_about_page(first)}
+            questions: list[JsonValue] = [_question_metadata(question) for question in annotations]
+            row_id = f"{split}-{image_stem(first.images[0])}"
+            return (self._row(row_id, first, turns, {"questions": questions, **_page_metadata(first)}),)
+        metadata = {**_question_metadata(first), **_page_metadata(first)}
         row_id = f"{split}-{first.key}"
         if self.options.answer == "all_rows" and first.answers:
             different = dict.fromkeys(first.answers)
@@ -243,10 +250,10 @@ class DocVQA(AnnotatedPictures[Question]):
             return None
         if self.options.answer == "first":
             return question.answers[0]
-        return Counter(question.answers).most_common(1)[0][0]  # of equals the first, by Counter's contract
+        return Counter(question.answers).most_common(1)[0][0]  # Counter keeps the first of equal counts
 
     def _turn(self, question: Question, images: tuple[str, ...], answer: str | None) -> Turn:
-        user = fill(self.options.prompt_template, question=question.question)
+        user = fill_template(self.options.prompt_template, question=question.question)
         if answer is None:
             return Turn(images=images, user=user)
         return Turn(images=images, user=user, assistant=answer, answers=question.answers)
@@ -255,12 +262,13 @@ class DocVQA(AnnotatedPictures[Question]):
         return Row(id=row_id, source=self.name, conversations=turns, group=question.group, metadata=metadata)
 
 
-def _data(path: Path) -> list[Any]:
-    """The annotations of a file, unchecked: one that is bad must not cost the others."""
+def _load_annotations(path: Path) -> list[Any]:
+    """Return the unvalidated annotations of a file, so that a bad one does not affect the others."""
     try:
-        content = json.loads(path.read_bytes())  # unlike pydantic's, it passes bad characters on to their datum
+        # Unlike pydantic's parser, json keeps invalid characters, so that only their entry fails.
+        content = json.loads(path.read_bytes())
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{display_path(str(path))} is not JSON: {error}. Download it again.") from error
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
@@ -272,7 +280,7 @@ def _data(path: Path) -> list[Any]:
     return data
 
 
-def _question(address: str, datum: _Datum) -> Question:
+def _question_from_json(address: str, datum: _Datum) -> Question:
     return Question(
         address=address,
         key=str(datum.questionId),
@@ -287,8 +295,8 @@ def _question(address: str, datum: _Datum) -> Question:
     )
 
 
-def _asked(position: int, address: str, page: Page, fact: Fact) -> Question:
-    """A row of a Parquet file, which tells nothing of the document: the page stands for it."""
+def _question_from_row(position: int, address: str, page: Page, fact: QuestionRow) -> Question:
+    """Return the question of a Parquet row; the page serves as its document, which the file does not name."""
     return Question(
         address=address,
         key=str(position),
@@ -296,26 +304,26 @@ def _asked(position: int, address: str, page: Page, fact: Fact) -> Question:
         question_id=fact.id or position,
         question=fact.query.en,
         answers=tuple(fact.answers or ()),
-        group=pictures.group_of(page.digest),
+        group=image_store.image_group(page.digest),
         ucsf_document_id=None,
         page=None,
         types=None,
     )
 
 
-def _labelled(split: str, question: Question) -> Question | Reject:
-    if split != UNLABELLED and not question.answers:
+def _require_answers(split: str, question: Question) -> Question | Reject:
+    if split != UNLABELLED_SPLIT and not question.answers:
         return Reject(question.address, BAD_ANNOTATION, "answers: there are none, though the split is a labelled one")
     return question
 
 
-def _about_question(question: Question) -> dict[str, JsonValue]:
+def _question_metadata(question: Question) -> dict[str, JsonValue]:
     about: dict[str, JsonValue] = {"questionId": question.question_id}
     if question.types is not None:
         about["question_types"] = list(question.types)
     return about
 
 
-def _about_page(question: Question) -> dict[str, JsonValue]:
+def _page_metadata(question: Question) -> dict[str, JsonValue]:
     about = {"page": question.page, "ucsf_document_id": question.ucsf_document_id}
     return {key: value for key, value in about.items() if value is not None}

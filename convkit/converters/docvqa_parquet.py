@@ -1,4 +1,4 @@
-"""DocVQA's questions in Parquet files as on the hub: a page, a question in several languages, and all answers."""
+"""Read DocVQA's questions from the Hub's Parquet files: a page, a question in several languages, all answers."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from convkit.converters import parquet, pictures
-from convkit.converters.annotated import Fields, checked
+from convkit.converters import image_store, parquet
+from convkit.converters.annotated import AnnotationModel, validate_annotation
 from convkit.converters.base import Reject
 from convkit.converters.parquet import Layout, RowGroup
 from convkit.errors import ItemError
@@ -19,12 +19,12 @@ LAYOUTS = {"questions": Layout(("query",), ("id", "answers"))}
 _Text = Annotated[str, Field(pattern=r"\S")]
 
 
-class _Query(Fields):
+class _Query(AnnotationModel):
     en: _Text
 
 
-class Fact(Fields):
-    """What a row says."""
+class QuestionRow(AnnotationModel):
+    """The question fields of one row."""
 
     id: str | None = None
     query: _Query
@@ -33,28 +33,28 @@ class Fact(Fields):
 
 @dataclass(frozen=True)
 class Page:
-    """Where a page is shown, and what tells that it is shown elsewhere."""
+    """Locate a page and identify it by its digest."""
 
     group: RowGroup
     number: int
-    """Of the row, in its file."""
+    """The number of the row in its file."""
     digest: int
 
 
-def facts(root: Path, images: Path, files: Iterable[str]) -> Iterator[tuple[str, Page, Fact] | Reject]:
-    """Every row with its address, in order, or why it cannot be used; images are read, but not decoded.
+def read_questions(root: Path, images: Path, files: Iterable[str]) -> Iterator[tuple[str, Page, QuestionRow] | Reject]:
+    """Yield every question with its address and page, in order, or a reject; images are hashed, not decoded.
 
     Args:
-        images: the folder that images without bytes are in.
+        images: the folder of images that are stored as paths only.
     """
     for file in files:
         for group in parquet.row_groups(root, file, LAYOUTS):
             number = group.first - 1
             try:
-                for number, row in parquet.rows(root, group):
+                for number, row in parquet.read_rows(root, group):
                     address = f"{file}:{number}"
                     try:
-                        yield _fact(images, group, number, address, row)
+                        yield _read_question(images, group, number, address, row)
                     except ItemError as error:
                         yield Reject(address, error.rule, error.reason)
             except ItemError as error:
@@ -62,24 +62,24 @@ def facts(root: Path, images: Path, files: Iterable[str]) -> Iterator[tuple[str,
                 yield Reject(f"{file}:{number + 1}", error.rule, error.reason, left)
 
 
-def _fact(
+def _read_question(
     images: Path, group: RowGroup, number: int, address: str, row: parquet.RawRow | ItemError
-) -> tuple[str, Page, Fact] | Reject:
+) -> tuple[str, Page, QuestionRow] | Reject:
     if isinstance(row, ItemError):
         raise row
-    read = checked(address, partial(Fact.model_validate, row))
+    read = validate_annotation(address, partial(QuestionRow.model_validate, row))
     if isinstance(read, Reject):
         return read
-    return address, Page(group, number, pictures.digest_of(image(images, group, row))), read[1]
+    return address, Page(group, number, image_store.image_digest(page_image(images, group, row))), read[1]
 
 
-def image(root: Path, group: RowGroup, row: parquet.RawRow) -> parquet.Image:
-    """The page that a row shows.
+def page_image(root: Path, group: RowGroup, row: parquet.RawRow) -> parquet.ImageSource:
+    """Return the page image of a row.
 
     Raises:
-        ItemError: there is none, or more than one.
+        ItemError: the row has no image, or more than one.
     """
-    found = parquet.images_of(group, row)
+    found = parquet.row_images(group, row)
     if len(found) != 1:
         raise ItemError("missing-image" if not found else "image-count", f"the row has {len(found)} images, not one")
-    return parquet.image(root, 0, found[0])
+    return parquet.resolve_image(root, 0, found[0])

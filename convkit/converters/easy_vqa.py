@@ -1,4 +1,4 @@
-"""easy-VQA: 48,248 questions on 5,000 pictures of one shape, whole inside the PyPI package `easy-vqa`.
+"""Convert easy-VQA: 48,248 questions about 5,000 images of one shape each, from the PyPI package `easy-vqa`.
 
 Layout: `{train,test}/questions.json` = [[question, answer, image id], ...] and `{train,test}/images/<id>.png`.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from convkit.converters import pictures
+from convkit.converters import image_store
 from convkit.converters.base import Converter, Exclude, Item, Options, Record, Reject
-from convkit.converters.pictures import PictureOptions
+from convkit.converters.image_store import ImageOptions
 from convkit.errors import SourceError
 from convkit.schema import Row, Turn
 
@@ -20,35 +20,35 @@ _QUESTIONS = TypeAdapter(list[tuple[str, str, int]])
 
 
 class EasyVQAOptions(Options):
-    """Options of `easy-vqa`."""
+    """Options of the `easy-vqa` converter."""
 
     one_question_per_row: bool = Field(
-        False, description="One row a question, instead of all questions of a picture as turns of one row."
+        False, description="One row per question, instead of one row per image with its questions as turns."
     )
-    val_fraction: float = Field(0.1, ge=0, lt=1, description="Share of train's pictures that become val; 0: none.")
-    limit: int | None = Field(None, ge=1, description="At most this many pictures of each split.")
-    seed: int = Field(0, description="Decides which pictures become val.")
+    val_fraction: float = Field(0.1, ge=0, lt=1, description="Fraction of train's images to split off as val; 0: none.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of images per split.")
+    seed: int = Field(0, description="Random seed for selecting the images of val.")
 
 
 @dataclass(frozen=True)
 class Picture(Item):
-    """One picture with all its questions."""
+    """Hold one image with all its questions."""
 
     folder: str
     image_id: int
     split: str
     group: str
     turns: tuple[tuple[str, str], ...]
-    """(question, answer), in the order of the source."""
+    """The questions and answers, in the order of the source."""
 
     @property
     def units(self) -> int:
-        """Its questions."""
+        """Return the number of questions."""
         return len(self.turns)
 
 
 class EasyVQA(Converter[Picture]):
-    """A picture and its questions become one conversation; equal pictures are one group, so val never sees train's."""
+    """Convert an image and its questions to one conversation; equal images form one group in one split."""
 
     name = "easy-vqa"
     unit = "question"
@@ -58,16 +58,16 @@ class EasyVQA(Converter[Picture]):
     options: EasyVQAOptions
 
     def count(self) -> int:
-        """The number of questions; no picture is read."""
+        """Return the number of questions, without reading any image."""
         return sum(len(self._questions(folder)) for folder in ("train", "test"))
 
     def items(self) -> Iterator[Picture | Reject | Exclude]:
-        """Pictures in the order train, val, test, then by id."""
+        """Yield images in the order train, val, test, then by id."""
         train = list(self._pictures("train"))
         chosen = self._val_groups([p.group for p in train if isinstance(p, Picture)])
         for split in ("train", "val"):
-            wanted = (p for p in train if _split_of(p, chosen) == split)
-            yield from self._limited(_moved(p, split) for p in wanted)
+            wanted = (p for p in train if _split_for(p, chosen) == split)
+            yield from self._limited(_with_split(p, split) for p in wanted)
         yield from self._limited(self._pictures("test"))
 
     def _pictures(self, folder: str) -> Iterator[Picture | Reject]:
@@ -90,7 +90,7 @@ class EasyVQA(Converter[Picture]):
             return _QUESTIONS.validate_python(json.loads(path.read_bytes()))
         except FileNotFoundError as error:
             raise SourceError(
-                f"{self.root} is not easy-VQA's data: there is no {folder}/questions.json. Leave --source out to use "
+                f"{self.root} is not easy-VQA's data: there is no {folder}/questions.json. Omit --source to use "
                 "the data of the package easy-vqa."
             ) from error
         except (ValueError, ValidationError) as error:
@@ -109,8 +109,8 @@ class EasyVQA(Converter[Picture]):
             yield Exclude("beyond --limit", picture.units) if over else picture
 
     def convert(self, item: Picture) -> Record:
-        """The picture is stored as it is, under `<split>/<id>.png`."""
-        picture = pictures.from_file(self.root / item.address, f"{item.split}/{item.image_id}", PictureOptions())
+        """Store the image unchanged as `<split>/<id>.png`, and make its rows."""
+        picture = image_store.store_file(self.root / item.address, f"{item.split}/{item.image_id}", ImageOptions())
         image = picture.path
         turns = [Turn(images=(), user=question, assistant=answer) for question, answer in item.turns]
         first = Turn(images=(image,), user=turns[0].user, assistant=turns[0].assistant)
@@ -126,9 +126,9 @@ class EasyVQA(Converter[Picture]):
         return Row(id=row_id, source=self.name, conversations=turns, group=item.group)
 
 
-def _split_of(picture: Picture | Reject, chosen: set[str]) -> str:
+def _split_for(picture: Picture | Reject, chosen: set[str]) -> str:
     return "val" if isinstance(picture, Picture) and picture.group in chosen else "train"
 
 
-def _moved(picture: Picture | Reject, split: str) -> Picture | Reject:
+def _with_split(picture: Picture | Reject, split: str) -> Picture | Reject:
     return replace(picture, split=split) if isinstance(picture, Picture) else picture

@@ -1,27 +1,27 @@
-"""Folders of images by class: one row an image, its class as the answer."""
+"""Convert image classification folders: one row per image, with the class as the answer."""
 
 import itertools
 from collections.abc import Iterator
 
-from convkit.converters import class_folders, pictures
+from convkit.converters import class_folders, image_store
 from convkit.converters.base import Converter, Exclude, Record, Reject
-from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, Entry, Member
-from convkit.converters.pictures import IMAGE_SUFFIXES, PictureOptions
+from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, FolderEntry, Member
+from convkit.converters.image_store import IMAGE_SUFFIXES, ImageOptions
 from convkit.schema import Row, Turn
 from convkit.utils.progress import Progress, ignore_progress
 
 
-class ImageFolderOptions(PictureOptions, ClassOptions):
-    """Options of `image-folder`."""
+class ImageFolderOptions(ImageOptions, ClassOptions):
+    """Options of the `image-folder` converter."""
 
     name: DatasetName = "images"
 
 
 class ImageFolder(Converter[Classed]):
-    """`{train,val,test}/<Class>/<image>` or `<Class>/<image>`; equal files are one group, whatever their names.
+    """Convert `{train,val,test}/<Class>/<image>` or `<Class>/<image>`; files with equal bytes form one group.
 
-    Where val is carved out of train, every file of train is read once more for its digest, while the source is
-    listed: so no image of val is in train under another name. Otherwise listing reads no file.
+    If val is split off from train, every file of train is hashed while the source is listed. This prevents data leakage
+    through copies under other names. Otherwise, listing reads no file.
     """
 
     name = "image-folder"
@@ -29,48 +29,48 @@ class ImageFolder(Converter[Classed]):
     version = 3
     Options = ImageFolderOptions
     suffixes = IMAGE_SUFFIXES
-    imports = pictures.IMPORTS
+    imports = image_store.WORKER_IMPORTS
     options: ImageFolderOptions
 
     @property
     def dataset_name(self) -> str:
-        """The name that the user gave."""
+        """The dataset name given by the user."""
         return self.options.name
 
     def count(self) -> int:
-        """From the listing alone: `items` may have to read the files."""
-        return class_folders.count(self._members())
+        """Return the number of images from the listing alone, since `items` may read the files."""
+        return class_folders.count_files(self._members())
 
     def items(self) -> Iterator[Classed | Reject | Exclude]:
-        """Images in the order train, val, test, then by class and name."""
+        """Yield images in the order train, val, test, then by class and name."""
         return self.iter_with_progress(ignore_progress)
 
     def iter_with_progress(self, progress: Progress) -> Iterator[Classed | Reject | Exclude]:
-        """The same."""
+        """Yield `items` and report progress while files are hashed."""
         number = itertools.count(1)
 
         def group(member: Member) -> str:
             progress(next(number), None)
             return self._group(member)
 
-        return class_folders.arrange(self._members(), self.options, group)
+        return class_folders.make_items(self._members(), self.options, group)
 
-    def _members(self) -> Iterator[Entry]:
-        return class_folders.members(self.root, IMAGE_SUFFIXES, "image")
+    def _members(self) -> Iterator[FolderEntry]:
+        return class_folders.list_members(self.root, IMAGE_SUFFIXES, "image")
 
     def _group(self, member: Member) -> str:
         try:
             return self._content_group(member)
-        except OSError:  # it will be quarantined with this reason
+        except OSError:  # the file will be quarantined with this reason
             return f"{member.label}/{member.stem}"
 
     def _content_group(self, member: Member) -> str:
-        return pictures.group_of(pictures.digest_of(self.root / member.path))
+        return image_store.image_group(image_store.image_digest(self.root / member.path))
 
     def convert(self, item: Classed) -> Record:
-        """Bring the image along; its suffix follows its content."""
+        """Store the image; its suffix follows its content."""
         member = item.member
-        picture = pictures.from_file(self.root / member.path, member.name, self.options)
+        picture = image_store.store_file(self.root / member.path, member.name, self.options)
         turn = Turn(images=(picture.path,), user=item.prompt, assistant=member.label)
         row = Row(id=item.row_id, source=self.dataset_name, conversations=(turn,), group=self._content_group(member))
         return Record(member.split, (row,), {picture.path: picture.content}, notes=picture.notes)

@@ -1,7 +1,7 @@
-"""UCF-101, as the official release with its split lists and as the subset on the hub.
+"""Convert UCF-101, as the official release with its split lists or as the subset on the Hugging Face Hub.
 
 Layouts: `{train,val,test}/<Class>/*.avi` (the subset), `<Class>/*.avi` with `ucfTrainTestlist/` (the release).
-The class is the folder's name: the files of HandstandPushups are spelled otherwise.
+The class is the folder's name, since the files of HandstandPushups are spelled differently.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from convkit.converters import class_folders
 from convkit.converters.base import Exclude, Reject
-from convkit.converters.class_folders import Entry, Member
+from convkit.converters.class_folders import FolderEntry, Member
 from convkit.converters.video_folder import VIDEO_SUFFIXES, VideoFolder, VideoOptions
 from convkit.errors import SourceError
 
@@ -25,26 +25,26 @@ _GROUP = re.compile(r"_(g\d+)_c\d+$")
 
 
 class UCF101Options(VideoOptions):
-    """Options of `ucf101`."""
+    """Options of the `ucf101` converter."""
 
     splits: Path | None = Field(
-        None, exclude=True, description=f"The folder {LISTS} of the official release. Default: found beside the source."
+        None, exclude=True, description=f"Folder {LISTS} of the official release. Default: searched beside the source."
     )
-    fold: int = Field(1, ge=1, le=3, description="Which of the three official splits.")
+    fold: int = Field(1, ge=1, le=3, description="Number of the official split (fold).")
 
     def to_manifest(self) -> dict[str, Any]:
-        """With the digest of the lists: other lists of the same names make other rows of the same archive."""
+        """Add the digest of the split lists: other lists of the same name produce other rows."""
         if self.splits is None:
             return super().to_manifest()
         digest = hashlib.sha256()
-        for _, path in _lists_of(self.splits, self.fold):
-            with _reading(path):
+        for _, path in _split_lists(self.splits, self.fold):
+            with _list_errors(path):
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
         return {**super().to_manifest(), "splits": digest.hexdigest()}
 
 
 class UCF101(VideoFolder):
-    """UCF-101: 13,320 clips of 101 actions; the clips of an action come in 25 groups of the same scene."""
+    """Convert UCF-101: 13,320 clips of 101 actions; each action has 25 groups of clips of the same scene."""
 
     name = "ucf101"
     version = 2
@@ -54,17 +54,17 @@ class UCF101(VideoFolder):
     options: UCF101Options
 
     def group(self, member: Member) -> str:
-        """The action and the number gNN in the clip's name."""
+        """Return the action and the group number gNN of the clip's name."""
         found = _GROUP.search(member.stem)
         return f"{member.label}_{found[1]}" if found else super().group(member)
 
-    def members(self) -> Iterator[Entry]:
-        """Clips with the split of their folder, or of the official lists where the folders say nothing."""
-        place = class_folders.find(self.root, VIDEO_SUFFIXES, "video")
-        found = class_folders.members(self.root, VIDEO_SUFFIXES, "video", place)
+    def members(self) -> Iterator[FolderEntry]:
+        """Yield clips with the split of their folder, or of the official lists if there are no split folders."""
+        place = class_folders.find_media_root(self.root, VIDEO_SUFFIXES, "video")
+        found = class_folders.list_members(self.root, VIDEO_SUFFIXES, "video", place)
         if self.options.splits is None and place.by_split:
             return found
-        return _by_lists(found, self._lists(place.base), self.options)
+        return _assign_splits(found, self._lists(place.base), self.options)
 
     def _lists(self, base: Path) -> Path:
         places = (folder / LISTS for folder in (base, base.parent, self.root, self.root.parent))
@@ -78,17 +78,17 @@ class UCF101(VideoFolder):
         return lists
 
 
-def _by_lists(entries: Iterator[Entry], lists: Path, options: UCF101Options) -> Iterator[Entry]:
-    """Give every clip the split that the lists name; what only one side knows is accounted for."""
+def _assign_splits(entries: Iterator[FolderEntry], lists: Path, options: UCF101Options) -> Iterator[FolderEntry]:
+    """Assign each clip the split from the lists. Clips and list entries without a match are counted or rejected."""
     listed: dict[str, tuple[str, str]] = {}
-    for split, path in _lists_of(lists, options.fold):
+    for split, path in _split_lists(lists, options.fold):
         for clip, place in _read_list(path, split).items():
             if clip in listed:
                 raise SourceError(
-                    f"{clip} is in both {listed[clip][1]} and {place[1]}: train and test overlap. Mend the lists."
+                    f"{clip} is in both {listed[clip][1]} and {place[1]}: train and test overlap. Fix the lists."
                 )
             listed[clip] = place
-    placed: list[Entry] = []
+    placed: list[FolderEntry] = []
     for entry in entries:
         if not isinstance(entry, Member):
             placed.append(entry)
@@ -101,17 +101,17 @@ def _by_lists(entries: Iterator[Entry], lists: Path, options: UCF101Options) -> 
             placed.append(Exclude("class not in --classes"))
         else:
             placed.append(Reject(address, "missing-clip", f"the list names {clip}, which is not in the source"))
-    return iter(class_folders.in_split_order(placed))
+    return iter(class_folders.sort_by_split(placed))
 
 
-def _lists_of(folder: Path, fold: int) -> Iterator[tuple[str, Path]]:
-    """The lists of a fold, each with its split."""
+def _split_lists(folder: Path, fold: int) -> Iterator[tuple[str, Path]]:
+    """Yield the split lists of a fold, each with its split."""
     for split in ("train", "test"):
         yield split, folder / f"{split}list0{fold}.txt"
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _list_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -121,21 +121,21 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _read_list(path: Path, split: str) -> dict[str, tuple[str, str]]:
-    """Clip -> (split, file:line). Lines are `Class/clip.avi` with or without a label number."""
+    """Read a split list: clip -> (split, file:line). Lines are `Class/clip.avi` with or without a label number."""
     try:
-        with _reading(path):
+        with _list_errors(path):
             lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is not a text file in UTF-8. --splits takes the folder {LISTS}.") from error
+        raise SourceError(f"{path} is not a UTF-8 text file. --splits takes the folder {LISTS}.") from error
     found: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         clip = line.split()[0]
         if clip.count("/") != 1 or clip in found:
-            problem = "names a clip twice" if clip in found else "is not of the form Class/clip.avi [label]"
+            problem = "lists a clip twice" if clip in found else "is not of the form Class/clip.avi [label]"
             raise SourceError(
-                f"{path}:{number} {problem}: {line.strip()[:80]!r}. Mend the list or use the official one."
+                f"{path}:{number} {problem}: {line.strip()[:80]!r}. Fix the list or use the official one."
             )
         found[clip] = (split, f"{path.name}:{number}")
     return found

@@ -1,4 +1,4 @@
-"""Folders of videos by class: one row a clip, its frames as images, its class as the answer."""
+"""Convert video classification folders: one row per clip, with sampled frames as images and the class as the answer."""
 
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from convkit.converters import class_folders
 from convkit.converters.base import Converter, Exclude, Record, Reject
-from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, Entry, Member
+from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, FolderEntry, Member
 from convkit.media.frames import sample_frames
 from convkit.schema import Row, Turn
 
@@ -21,27 +21,29 @@ VIDEO_SUFFIXES = frozenset(
 
 
 class VideoOptions(ClassOptions):
-    """Options of every converter of videos by class."""
+    """Options shared by all converters of video class folders."""
 
-    num_frames: int = Field(8, ge=1, le=1024, description="Frames a clip, evenly spaced; short clips repeat frames.")
+    num_frames: int = Field(8, ge=1, le=1024, description="Frames per clip, evenly spaced; short clips repeat frames.")
     prompt: str = Field(
         "Classify the video into one of the following classes: {classes}.",
         pattern=r"\{classes\}",
-        description="The user's text; {classes} stands for the sorted class names.",
+        description="User prompt; {classes} is replaced by the sorted class names.",
     )
-    jpeg_quality: int = Field(90, ge=1, le=100, description="Quality of the frames' JPEG.")
-    max_side: int | None = Field(None, ge=16, description="Shrink frames to at most this many pixels a side.")
-    allow_truncated: bool = Field(False, description="Use damaged clips as far as they decode.")
+    jpeg_quality: int = Field(90, ge=1, le=100, description="JPEG quality of the frames.")
+    max_side: int | None = Field(
+        None, ge=16, description="Scale larger frames down to this maximum width and height in pixels."
+    )
+    allow_truncated: bool = Field(False, description="Use damaged or truncated clips as far as they decode.")
 
 
 class VideoFolderOptions(VideoOptions):
-    """Options of `video-folder`."""
+    """Options of the `video-folder` converter."""
 
     name: DatasetName = "videos"
 
 
 class VideoFolder(Converter[Classed]):
-    """`{train,val,test}/<Class>/<clip>` or `<Class>/<clip>`; each clip is a group of its own."""
+    """Convert `{train,val,test}/<Class>/<clip>` or `<Class>/<clip>`; each clip is its own group."""
 
     name = "video-folder"
     unit = "clip"
@@ -53,27 +55,27 @@ class VideoFolder(Converter[Classed]):
 
     @property
     def dataset_name(self) -> str:
-        """The name that the user gave."""
+        """The dataset name given by the user."""
         return self.options.name if isinstance(self.options, VideoFolderOptions) else self.name
 
     def count(self) -> int:
-        """Listing folders is cheap beside decoding what is in them."""
-        return class_folders.count(self.members())
+        """Return the number of clips; listing is cheap compared with decoding."""
+        return class_folders.count_files(self.members())
 
     def group(self, member: Member) -> str:
-        """What may not be separated by a split: clips of one name may be one film in two formats."""
+        """Return the group that splits keep together: clips with one name may be the same film in two formats."""
         return f"{member.label}/{PurePosixPath(member.path).stem}"
 
-    def members(self) -> Iterator[Entry]:
-        """The source's clips, each in the split that the source gives it."""
-        return class_folders.members(self.root, VIDEO_SUFFIXES, "video")
+    def members(self) -> Iterator[FolderEntry]:
+        """Yield the source's clips with their splits."""
+        return class_folders.list_members(self.root, VIDEO_SUFFIXES, "video")
 
     def items(self) -> Iterator[Classed | Reject | Exclude]:
-        """Clips in the order train, val, test, then by class and name."""
-        return class_folders.arrange(self.members(), self.options, self.group)
+        """Yield clips in the order train, val, test, then by class and name."""
+        return class_folders.make_items(self.members(), self.options, self.group)
 
     def convert(self, item: Classed) -> Record:
-        """Sample the clip's frames; they are JPEG files named `<clip>.<k>.jpg`."""
+        """Sample the clip's frames and store them as JPEG files named `<clip>.<k>.jpg`."""
         options, member = self.options, item.member
         encode = _jpeg_encoder(options.jpeg_quality, options.max_side)
         frames = sample_frames(

@@ -1,1 +1,1 @@
-"""Pictures and videos: opening them safely, and taking frames."""
+"""Open images safely, and sample frames of videos."""

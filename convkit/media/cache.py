@@ -1,7 +1,7 @@
-"""What was seen of image files, kept for the next run: a file whose status is unchanged is not read again.
+"""Cache the properties of image files between runs, so that unchanged files are not read again.
 
-Only an optimisation: a cache that is missing, locked, damaged or strange is a cache that knows nothing. It trusts
-the kernel's change time, which, unlike the modification time, no program can set.
+The cache is only an optimization: if it is missing, locked or damaged, it is treated as empty. It relies on the
+kernel's change time (ctime), which, unlike the modification time, no program can set.
 """
 
 import json
@@ -19,13 +19,13 @@ from convkit import __version__
 from convkit.media.images import ImageInfo
 
 MIN_FILE_AGE_NS = 2_000_000_000
-"""A file that changed less than this ago may change again without a trace: clocks of file systems are coarse."""
+"""Minimum age of a cached file. A file changed more recently may change again within the clock's resolution."""
 _FORMAT = 1
 _TYPES = tuple(get_type_hints(ImageInfo).values())
 
 
 class FileStamp(NamedTuple):
-    """What changes with the bytes of a file."""
+    """File status fields that change with the file's bytes."""
 
     size: int
     mtime_ns: int
@@ -33,22 +33,22 @@ class FileStamp(NamedTuple):
     inode: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "FileStamp":
-        """Take it from the status of a file."""
+    def from_stat(cls, status: os.stat_result) -> "FileStamp":
+        """Make a stamp from the status of a file."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def file_stamp(path: str) -> FileStamp | None:
-    """The stamp of a regular file; None for links and all else, of which nothing is remembered."""
+    """Return the stamp of a regular file; None for links and everything else, which is not cached."""
     try:
         status = os.lstat(path)
     except (OSError, ValueError):
         return None
-    return FileStamp.of(status) if stat.S_ISREG(status.st_mode) else None
+    return FileStamp.from_stat(status) if stat.S_ISREG(status.st_mode) else None
 
 
 class MediaCache:
-    """Sound images by path. Whoever asks compares the stamp."""
+    """Cache the properties of valid images by path; the caller compares the stamps."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -58,7 +58,7 @@ class MediaCache:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._database = self._open()
         except (sqlite3.Error, OSError) as error:
-            self._give_up(error)
+            self._disable(error)
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, timeout=1, isolation_level=None)
@@ -68,7 +68,7 @@ class MediaCache:
         tag = f"{_FORMAT} {__version__} {version('pillow')} {' '.join(ImageInfo._fields)}"
         database.execute("CREATE TABLE IF NOT EXISTS tag (tag TEXT)")
         if database.execute("SELECT tag FROM tag").fetchall() != [(tag,)]:
-            # Another version saw other things, or saw them otherwise.
+            # Written by another version, whose properties may differ.
             database.executescript("BEGIN; DROP TABLE IF EXISTS image; DELETE FROM tag; COMMIT")
             database.execute("INSERT INTO tag VALUES (?)", (tag,))
         database.execute(
@@ -78,7 +78,7 @@ class MediaCache:
         return database
 
     def get(self, paths: Sequence[str]) -> dict[str, tuple[FileStamp, ImageInfo]]:
-        """What is known of some paths, at most 500."""
+        """Return the cached entries of at most 500 paths."""
         if self._database is None:
             return {}
         marks = ",".join("?" * len(paths))
@@ -86,13 +86,13 @@ class MediaCache:
         try:
             rows = self._database.execute(query, paths).fetchall()
         except (sqlite3.Error, UnicodeError) as error:
-            self._give_up(error)
+            self._disable(error)
             return {}
-        images = ((path, FileStamp(*stamp), _image(seen)) for path, *stamp, seen in rows)
+        images = ((path, FileStamp(*stamp), _parse_image_info(seen)) for path, *stamp, seen in rows)
         return {path: (stamp, image) for path, stamp, image in images if image is not None}
 
     def put(self, path: str, stamp: FileStamp, image: ImageInfo) -> None:
-        """Keep what was seen of a file that had this stamp before it was opened."""
+        """Cache the properties of a file; the stamp must be from before the file was opened."""
         if time.time_ns() - max(stamp.ctime_ns, stamp.mtime_ns) < MIN_FILE_AGE_NS:
             return
         self._new.append((path, *stamp, json.dumps(image)))
@@ -100,7 +100,7 @@ class MediaCache:
             self.save()
 
     def save(self) -> None:
-        """Write what is new."""
+        """Write new entries to the database."""
         new, self._new = self._new, []
         if self._database is None or not new:
             return
@@ -109,32 +109,32 @@ class MediaCache:
             self._database.executemany("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?)", new)
             self._database.execute("COMMIT")
         except (sqlite3.Error, UnicodeError) as error:
-            self._give_up(error)
+            self._disable(error)
 
     def close(self) -> None:
-        """Write what is new, and let go."""
+        """Write new entries and close the database."""
         self.save()
         if self._database is not None:
             self._database.close()
             self._database = None
 
-    def _give_up(self, error: Exception) -> None:
-        """Do without; a file that is no sound database is removed, so that the next run has one."""
+    def _disable(self, error: Exception) -> None:
+        """Continue without the cache; a damaged database is deleted, so that the next run creates a new one."""
         if self._database is not None:
             with suppress(sqlite3.Error):
                 self._database.close()
             self._database = None
         damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        for path in _files(self._path) if damaged else ():
+        for path in _database_files(self._path) if damaged else ():
             with suppress(OSError):
                 path.unlink()
 
 
-def _files(path: Path) -> Iterable[Path]:
+def _database_files(path: Path) -> Iterable[Path]:
     return (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
 
 
-def _image(seen: object) -> ImageInfo | None:
+def _parse_image_info(seen: object) -> ImageInfo | None:
     try:
         values = json.loads(str(seen))
     except ValueError:

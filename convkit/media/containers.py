@@ -1,4 +1,4 @@
-"""What a container says of its own length: the sign of a file that was cut short in a copy or download."""
+"""Detect truncated videos from the length that their container declares."""
 
 import os
 from pathlib import Path
@@ -10,13 +10,13 @@ _MAX_BOXES = 10_000
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
 _ID_BYTES = 4  # of both of these elements
-_UNKNOWN_SIZE = b"\xff" * 4  # what is written to a pipe, where the size cannot be filled in afterwards
+_UNKNOWN_SIZE = b"\xff" * 4  # written to a pipe, where the size cannot be filled in afterwards
 
 
-def cut_short(path: Path) -> str | None:
-    """Say how much of an AVI (RIFF), MP4/MOV (ISO 14496-12) or Matroska/WebM (RFC 9559) file is missing, or None.
+def truncation_reason(path: Path) -> str | None:
+    """Return how much of an AVI (RIFF), MP4/MOV (ISO 14496-12) or Matroska/WebM (RFC 9559) file is missing, or None.
 
-    Other containers do not state their length where it could be compared; for them the answer is None.
+    Other containers declare no length that could be compared; for them the result is None.
     """
     with path.open("rb") as file:
         head = file.read(_BOX_HEADER + 4)
@@ -33,7 +33,7 @@ def cut_short(path: Path) -> str | None:
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Where the last top-level box says that it ends; `size` when the chain is sound or cannot be followed."""
+    """Return the end of the last top-level box; `size` if the boxes are valid or cannot be followed."""
     position = 0
     for _ in range(_MAX_BOXES):
         if position + _BOX_HEADER > size:
@@ -50,7 +50,7 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
 
 
 def _end_of_segment(file: BinaryIO, size: int) -> int:
-    """Where the segment behind the EBML header says that it ends; `size` when it says nothing, as in a live stream."""
+    """Return the end of the segment after the EBML header; `size` if it is not declared, as in a live stream."""
     position = 0
     for element in (_EBML, _SEGMENT):
         file.seek(position)
@@ -61,9 +61,9 @@ def _end_of_segment(file: BinaryIO, size: int) -> int:
 
 
 def _read_length(file: BinaryIO) -> int | None:
-    """An EBML length of 1 to 8 bytes: as many leading zero bits as bytes follow, a one, and the number.
+    """Read an EBML length of 1 to 8 bytes: one leading zero bit per following byte, a one bit, and the number.
 
-    None when all bits of the number are set (unknown), and when there is no such length.
+    None if all bits of the number are set (unknown length), or if there is no valid length.
     """
     first = file.read(1)
     if not first or not first[0]:

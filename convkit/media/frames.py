@@ -1,10 +1,10 @@
-"""Frame sampling: n frames of a video, evenly spaced over the frames that really decode.
+"""Sample n frames of a video, evenly spaced over the frames that decode.
 
-Frame k of n is decoded frame floor(k*T/n), where T is the number of frames that decode: what the container's
-header claims is only a guess, and timestamps (not monotonic in UCF-101's clips) are not looked at. The guess is
-what makes one pass enough: the frames it calls for are kept while all are decoded, and only if T turns out
-different is the clip decoded a second time. Decoding (`grab`) does not convert; the sampled frames alone become RGB.
-Where a stream changes its size, OpenCV scales to the size at the beginning and tells of no other.
+Frame k of n is decoded frame floor(k*T/n), where T is the number of frames that decode. The header's frame count is
+only an estimate of T, and timestamps are ignored, since UCF-101's are not monotonic. The frames for the estimated T are
+kept while all frames are decoded, so one pass is usually enough. If T differs, the clip is decoded a second time.
+Decoding (`grab`) does not convert; only the sampled frames are converted to RGB. If a stream changes its resolution,
+OpenCV silently scales all frames to the first one.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from convkit.errors import ItemError
-from convkit.media.containers import cut_short
+from convkit.media.containers import truncation_reason
 
 if TYPE_CHECKING:
     import cv2
@@ -24,59 +24,61 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 
 CONTAINERS = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,asf,flv,ogg"
-"""FFmpeg's names of the formats that are read."""
+"""FFmpeg's names of the supported container formats."""
 MAX_FRAME_PIXELS = 64_000_000
-"""Larger frames (8K is 33 million) are refused before one is decoded."""
+"""Maximum pixels per frame (8K has 33 million). Larger frames are refused before decoding."""
 MAX_FRAMES = 3_000_000
-"""Longer clips are refused: more than a day at 30 frames a second, while a few bytes can claim frames without end."""
+"""Maximum frames per clip: more than a day at 30 frames per second. A tiny file can declare endless frames."""
 MAX_PIXELS = 500_000_000_000
-"""Of all frames of a clip: two hours of full HD at 30 frames a second, which take minutes to decode and not days."""
+"""Maximum pixels of all frames of a clip: two hours of full HD at 30 frames per second."""
 
 
 def sample_indices(total: int, count: int) -> list[int]:
-    """Index of each sampled frame: floor(k*total/count) for k in 0..count-1. A short clip's frames repeat."""
+    """Return the index of each sampled frame: floor(k*total/count) for k in 0..count-1. Short clips repeat frames."""
     return [k * total // count for k in range(count)]
 
 
-def sample_frames(path: Path, count: int, keep: "Callable[[MatLike], K]", *, allow_truncated: bool = False) -> list[K]:
-    """Decode a video and return `count` frames, each as `keep` makes it.
+def sample_frames(
+    path: Path, count: int, encode: "Callable[[MatLike], K]", *, allow_truncated: bool = False
+) -> list[K]:
+    """Decode a video and return `count` sampled frames, each encoded with `encode`.
 
     Args:
         path: any container and codec that OpenCV's FFmpeg reads; its first video stream is used.
-        count: frames to return, at least 1.
-        keep: called once for each distinct sampled frame with an array (height, width, 3) of uint8 in BGR, rotation
-            applied; what it returns is kept, so that an encoder here means that raw frames are never collected.
-        allow_truncated: use a damaged or cut clip as far as it decodes, if one frame does.
+        count: the number of frames to return, at least 1.
+        encode: called once for each distinct sampled frame with an array (height, width, 3) of uint8 in BGR, rotation
+            applied. Only its result is kept, so raw frames do not accumulate in memory.
+        allow_truncated: use a damaged or truncated clip as far as it decodes, if at least one frame does.
 
     Raises:
-        ItemError: no frame decodes, they are more than `MAX_FRAMES` or `MAX_PIXELS`, or the clip is damaged and
+        ItemError: no frame decodes, there are more than `MAX_FRAMES` or `MAX_PIXELS`, or the clip is damaged and
             `allow_truncated` is false.
     """
     with _open(path) as capture:
-        claimed = _claimed(capture)
-        total, kept = _decode(capture, set(sample_indices(claimed, count)), keep)
+        declared = _declared_frame_count(capture)
+        total, kept = _decode(capture, set(sample_indices(declared, count)), encode)
     if total == 0:
-        raise ItemError("no-frames", f"the file opens as video but none of its frames decodes{_why_not(path)}")
-    if total != claimed:
+        raise ItemError("no-frames", f"the file opens as a video but none of its frames decodes{_failure_reason(path)}")
+    if total != declared:
         if not allow_truncated:
-            _refuse_if_damaged(path, total, claimed)
+            _check_damage(path, total, declared)
         with _open(path) as capture:
-            _, kept = _decode(capture, set(sample_indices(total, count)), keep)
+            _, kept = _decode(capture, set(sample_indices(total, count)), encode)
     return [kept[index] for index in sample_indices(total, count)]
 
 
 @cache
 def _cv2() -> Any:
-    # Read by OpenCV. Decoders' complaints go into findings, not to the terminal from every worker; and a playlist that
-    # calls itself a clip opens no other file.
+    # Read by OpenCV. Decoder messages go into findings, not to the terminal of every worker. A playlist disguised as
+    # a clip cannot open other files.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = (
-        f"protocol_whitelist;file|format_whitelist;{CONTAINERS}|fpsprobesize;0"  # the frame rate is of no interest
+        f"protocol_whitelist;file|format_whitelist;{CONTAINERS}|fpsprobesize;0"  # the frame rate is not used
     )
     import cv2
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    cv2.setNumThreads(1)  # parallelism is the engine's: one clip, one core
+    cv2.setNumThreads(1)  # the worker pool runs one clip per core
     return cv2
 
 
@@ -85,11 +87,11 @@ def _open(path: Path, *options: int) -> "Iterator[cv2.VideoCapture]":
     cv2 = _cv2()
     if os.fsencode(path).decode(errors="replace") != os.fspath(path):
         raise ItemError("bad-name", "the file's path is not UTF-8, which crashes OpenCV; rename it")
-    # Absolute: FFmpeg would take a relative name with a colon for a protocol.
+    # Absolute, since FFmpeg would parse a relative name with a colon as a protocol.
     capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *options])
     try:
         if not capture.isOpened():
-            raise ItemError("unreadable-video", f"not a video that OpenCV's FFmpeg can open{_why_not(path)}")
+            raise ItemError("unreadable-video", f"not a video that OpenCV's FFmpeg can open{_failure_reason(path)}")
         width, height = _size(capture)
         if width * height > MAX_FRAME_PIXELS:
             raise ItemError("huge-frames", f"frames of {width}x{height} pixels; the limit is {MAX_FRAME_PIXELS:,}")
@@ -98,54 +100,56 @@ def _open(path: Path, *options: int) -> "Iterator[cv2.VideoCapture]":
         capture.release()
 
 
-def _decode(capture: "cv2.VideoCapture", wanted: set[int], keep: "Callable[[MatLike], K]") -> tuple[int, dict[int, K]]:
-    """Decode to the end: how many frames there are, and those wanted, by index."""
+def _decode(
+    capture: "cv2.VideoCapture", wanted: set[int], encode: "Callable[[MatLike], K]"
+) -> tuple[int, dict[int, K]]:
+    """Decode to the end; return the number of frames, and the encoded frames by index."""
     kept: dict[int, K] = {}
     total = 0
     width, height = _size(capture)
-    most = min(MAX_FRAMES, MAX_PIXELS // max(1, width * height))
+    limit = min(MAX_FRAMES, MAX_PIXELS // max(1, width * height))
     while capture.grab():
         if total in wanted:
             _, frame = capture.retrieve()
-            kept[total] = keep(frame)
+            kept[total] = encode(frame)
         total += 1
-        if total > most:
-            what = f"more than {most:,} frames of {width}x{height} pixels decode"
+        if total > limit:
+            what = f"more than {limit:,} frames of {width}x{height} pixels decode"
             raise ItemError("endless-video", f"{what}; cut it into shorter clips")
     return total, kept
 
 
 def _size(capture: "cv2.VideoCapture") -> tuple[int, int]:
-    """Width and height of the frames, in pixels."""
+    """Return the width and height of the frames in pixels."""
     cv2 = _cv2()
     return int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
-def _claimed(capture: "cv2.VideoCapture") -> int:
-    """The header's number of frames, or an estimate from the duration; 0 where there is neither."""
+def _declared_frame_count(capture: "cv2.VideoCapture") -> int:
+    """Return the header's frame count, or an estimate from the duration; 0 if neither is available."""
     return max(0, int(capture.get(_cv2().CAP_PROP_FRAME_COUNT)))
 
 
-def _refuse_if_damaged(path: Path, total: int, claimed: int) -> None:
-    """A header that miscounts is no damage; packets that do not decode and a file cut short are."""
-    packets = _count_packets(path, claimed)
+def _check_damage(path: Path, total: int, declared: int) -> None:
+    """Refuse a clip whose packets do not decode or whose file is truncated; a wrong frame count is accepted."""
+    packets = _count_packets(path, declared)
     if packets is not None and total < packets:
         raise ItemError(
             "damaged-video",
-            f"{total} of its {packets} readable frames decode (the header claims {claimed}); "
+            f"{total} of its {packets} readable frames decode (the header declares {declared}); "
             "--allow_truncated uses it as far as it decodes",
         )
-    if reason := cut_short(path):
+    if reason := truncation_reason(path):
         raise ItemError("truncated-video", f"{reason}; --allow_truncated uses the {total} frames that decode")
 
 
-def _count_packets(path: Path, claimed: int) -> int | None:
-    """Packets of the video stream, without decoding them; None where OpenCV would count another stream's.
+def _count_packets(path: Path, declared: int) -> int | None:
+    """Count the packets of the video stream without decoding; None if OpenCV would count another stream.
 
-    In this mode OpenCV takes the best video stream of several, not the first; the header's claim tells them apart.
+    In this mode OpenCV selects the best video stream, not the first. The declared frame counts reveal the difference.
     """
     with _open(path, _cv2().CAP_PROP_FORMAT, -1) as capture:
-        if _claimed(capture) != claimed:
+        if _declared_frame_count(capture) != declared:
             return None
         total = 0
         while total <= MAX_FRAMES and capture.grab():
@@ -153,10 +157,10 @@ def _count_packets(path: Path, claimed: int) -> int | None:
         return total
 
 
-def _why_not(path: Path) -> str:
-    """The plainest reason why a file gives no frames, as the end of a sentence."""
+def _failure_reason(path: Path) -> str:
+    """Return the simplest reason why a file has no frames, as the end of a sentence."""
     try:
-        reason = "the file is empty" if path.stat().st_size == 0 else cut_short(path)
+        reason = "the file is empty" if path.stat().st_size == 0 else truncation_reason(path)
     except OSError as error:
         reason = str(error.strerror)
     return f": {reason}" if reason else " (unknown format, missing codec, or damaged)"

@@ -1,6 +1,6 @@
-"""What the rules ask of an open image beyond its size: how it is stored, and what its pixels can be compared by.
+"""Compute properties of an open image for the rules: orientation, frames, and digests for duplicate detection.
 
-None of these raises for a sound image. Of pixels, an answer is some bytes, whatever the size of the image.
+No function raises for a valid image. Pixel digests have a fixed size, independent of the image's size.
 """
 
 from itertools import pairwise
@@ -15,40 +15,40 @@ ORIENTATION_TAG = 0x0112
 HASH_SIDE = 16
 HASH_BITS = HASH_SIDE * HASH_SIDE
 _LEAST_STEP = 3
-"""Grey levels between two cells that count as a step; compressing an image again moves the mean of a cell by less."""
+"""Minimum brightness step between neighbouring cells; recompressing an image changes a cell's mean by less."""
 _LEAST_STEPS = 40
 _STRIP_PIXELS = 2**22
 
 
 def orientation(image: "Image") -> int:
-    """1 to 8, as EXIF counts them; 1 is upright."""
+    """Return the EXIF orientation, 1 to 8; 1 is upright."""
     import PIL.Image
 
     try:
-        # Not that of the subclass, which for a PNG without EXIF decodes the pixels to look behind them.
+        # Not the subclass's method, which for a PNG without EXIF decodes the pixels to search behind them.
         found = PIL.Image.Image.getexif(image).get(ORIENTATION_TAG, 1)
-    except Exception:  # broken metadata says nothing about the pixels
+    except Exception:  # broken metadata does not affect the pixels
         return 1
     return found if found in range(2, 9) else 1
 
 
 def has_more_frames(image: "Image") -> bool:
-    """Whether a frame or page follows the first; a camera's MPO is a JPEG with previews behind it.
+    """Return True if a frame or page follows the first; a camera's MPO is a JPEG with previews behind it.
 
-    To be asked last: what comes after the first frame's pixels may be broken, and the pixels may be gone afterwards.
+    Call it last: data after the first frame may be broken, and the pixels may be lost afterwards.
     """
     if image.format == "MPO":
         return False
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # there is something behind it, though it does not parse
+    except Exception:  # more data follows, although it does not parse
         return True
 
 
 def is_blank(image: "Image") -> bool:
-    """Whether all pixels of a loaded image are equal."""
+    """Return True if all pixels of a loaded image are equal."""
     first, right, bottom = image.getpixel((0, 0)), image.width - 1, image.height - 1
-    # Mostly three more pixels say that it is not.
+    # Usually three more pixels are enough to find a difference.
     if any(image.getpixel(place) != first for place in ((right, bottom), (right // 2, bottom // 2), (0, bottom))):
         return False
     extrema = image.getextrema()
@@ -57,9 +57,9 @@ def is_blank(image: "Image") -> bool:
 
 
 def pixel_digest(image: "Image") -> int:
-    """64 bits of what a loaded image shows in RGB, so that the same picture in two formats has one digest.
+    """Return a 64-bit digest of a loaded image in RGB; equal images in two file formats have one digest.
 
-    It is no secret and proves nothing: who prepares two pictures with one digest gets a false finding.
+    It is not cryptographic: images crafted to share a digest cause a false finding.
     """
     digest = xxh3_64(repr(image.size).encode())
     rows = max(1, _STRIP_PIXELS // image.width)
@@ -70,10 +70,11 @@ def pixel_digest(image: "Image") -> int:
 
 
 def difference_hash(image: "Image") -> str:
-    """The steps from dark to bright between neighbours in 16 rows of 17 cells, as 64 hexadecimal digits.
+    """Return the difference hash (dHash) of an image for near-duplicate detection, as 64 hexadecimal digits.
 
-    Two sizes or compressions of one picture differ in a few of the 256 bits, different photographs in some 80. Empty
-    where there are too few steps to tell pictures apart, as in a shape before a plain ground.
+    Each of the 256 bits compares two neighbours in 16 rows of 17 cells. Other sizes or compressions of an image differ
+    in a few bits, different photographs in about 80. The result is empty if there are too few brightness steps to tell
+    images apart, as for a single shape on a plain background.
     """
     import PIL.Image
 
@@ -85,7 +86,7 @@ def difference_hash(image: "Image") -> str:
 
 
 def _as(image: "Image", mode: str) -> "Image":
-    """Converted; or its first band where there is no way, as from LAB."""
+    """Convert an image to a mode, or return its first band if Pillow cannot convert it, as from LAB."""
     if image.mode == mode:
         return image
     try:

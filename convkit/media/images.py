@@ -1,8 +1,8 @@
-"""Looking at image files that may be missing, broken or hostile. Runs in worker processes.
+"""Inspect image files that may be missing, broken or hostile. Runs in worker processes.
 
-`opened` is the only place where convkit opens an image: for the validator, here, and for `convkit.media.ingest`. Of the
-validator's functions the answer is a value, whatever the file holds: a decoder that raises is a finding about the
-file, not an error of the program. PIL is imported only where a file is opened.
+`open_image` is the only place where convkit opens an image: for the validator, here, and for `convkit.media.ingest`.
+The validator's functions return a value for any file: a decoder error is a finding about the file, not an error of the
+program. PIL is imported only when a file is opened.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 178_956_970
-"""Where Pillow itself refuses an image as a decompression bomb: half a gigabyte of RGB."""
+"""Pillow's own limit for decompression bombs: half a gigabyte of RGB."""
 MAX_FILE_BYTES = 512 * 2**20
 SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -38,38 +38,38 @@ _TIFF_ROWS = 257
 
 
 class ImageInfo(NamedTuple):
-    """A sound image."""
+    """Hold the properties of a valid image."""
 
     sha256: str | None
-    """None unless it was decoded."""
+    """The digest of the file, or None unless the image was decoded."""
     bytes: int
     width: int
     height: int
     format: str
     mode: str
-    """Pillow's name for the kind of pixels, such as RGB."""
+    """Pillow's name for the pixel format, such as RGB."""
     orientation: int
     transparent: bool
     animated: bool
     blank: bool = False
-    """This and what follows says nothing where `sha256` is None."""
+    """True if all pixels are equal. This and the next fields are not set if `sha256` is None."""
     pixel_digest: int = 0
-    """As `convkit.media.image_properties.pixel_digest` has it."""
+    """The result of `convkit.media.image_properties.pixel_digest`."""
     difference_hash: str = ""
-    """As `convkit.media.image_properties.difference_hash` has it."""
+    """The result of `convkit.media.image_properties.difference_hash`."""
 
 
 class ImageJob(NamedTuple):
-    """An image for a worker to look at."""
+    """Hold an image for a worker to inspect."""
 
     relative: str
-    """The path as rows spell it; it follows the pattern of the row schema."""
+    """The path as in rows; it matches the pattern of the row schema."""
     real: str | None
-    """The file itself, where it is known to lie inside the folder and to be no link."""
+    """The file itself, if it is known to lie inside the folder and is not a link."""
 
 
 class ImageProblem(NamedTuple):
-    """Why an image cannot be used: the slug of a CK2xx rule, and what is wrong in one line."""
+    """Describe why an image cannot be used: the slug of a CK2xx rule, and a message of one line."""
 
     rule: str
     message: str
@@ -77,15 +77,15 @@ class ImageProblem(NamedTuple):
 
 @contextmanager
 def open_image(file: BinaryIO) -> "Iterator[PIL.Image.Image]":
-    """An image whose header has been read and whose size is within bounds; its pixels are for the caller to decode.
+    """Open an image, read its header and check its size; the caller decodes the pixels.
 
     Raises:
-        ItemError: it is none, or too large, or the caller's decoding of it fails; the rule is the slug of a CK2xx rule
-            and the reason goes on from the image's name.
+        ItemError: the file is not an image, is too large, or fails while the caller decodes it. The rule is the slug
+            of a CK2xx rule, and the reason continues a sentence that starts with the image's name.
     """
     import PIL.Image
 
-    # Warnings are about metadata, or about a size below our cap: the pixels are what counts.
+    # Warnings concern metadata, or sizes below our limit; only the pixels matter.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -94,20 +94,20 @@ def open_image(file: BinaryIO) -> "Iterator[PIL.Image.Image]":
                 if width * height > MAX_PIXELS:
                     raise ItemError("pixel-bomb", f"has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,}")
                 if image.format == "TIFF":
-                    _refuse_missing_rows(image)
+                    _check_tiff_rows(image)
                 yield image
         except ItemError:
             raise
         except PIL.Image.DecompressionBombError:
             raise ItemError("pixel-bomb", f"has more than {MAX_PIXELS:,} pixels") from None
         except PIL.UnidentifiedImageError:
-            raise ItemError("undecodable-image", _unidentified(file)) from None
-        except Exception as error:  # whatever a decoder makes of hostile bytes
-            raise ItemError("undecodable-image", f"does not decode: {_reason(error)}") from error
+            raise ItemError("undecodable-image", _unidentified_reason(file)) from None
+        except Exception as error:  # any error of a decoder on hostile bytes
+            raise ItemError("undecodable-image", f"does not decode: {_error_text(error)}") from error
 
 
-def _refuse_missing_rows(image: Any) -> None:
-    """Refuse a TIFF with strips for a part of it only: Pillow makes the rest black, be it millions of rows."""
+def _check_tiff_rows(image: Any) -> None:
+    """Refuse a TIFF with strips for some of its rows only, since Pillow fills the rest with black."""
     rows = image.tag_v2[_TIFF_ROWS]  # the image's height is that of the upright one
     present = max((tile.extents[3] for tile in image.tile if tile.extents), default=0)
     if present < rows:
@@ -115,10 +115,10 @@ def _refuse_missing_rows(image: Any) -> None:
 
 
 def check_file_size(size: int) -> None:
-    """Refuse a file by its number of bytes.
+    """Refuse an empty or too large file.
 
     Raises:
-        ItemError: as `opened` does.
+        ItemError: as for `open_image`.
     """
     if size == 0:
         raise ItemError("empty-image", "has no bytes")
@@ -127,19 +127,19 @@ def check_file_size(size: int) -> None:
 
 
 def inspect_image(images: Path, decode: bool, job: ImageJob) -> ImageInfo | ImageProblem:
-    """`check`, or `probe` where the file is known; here, so that a worker loads nothing but Pillow to do it."""
+    """Inspect the image of a job. It is defined here so that a worker imports only Pillow for it."""
     if job.real is None:
         return inspect_dataset_image(images, decode, job.relative)
     return inspect_file(job.real, decode, job.relative)
 
 
 def inspect_dataset_image(images: Path, decode: bool, relative: str) -> ImageInfo | ImageProblem:
-    """Look at one image of a data set; never raises for what the file is or holds.
+    """Inspect one image of a dataset; never raises for the file's content.
 
     Args:
         images: the images/ folder.
-        decode: decode all pixels and take the digest; else the header alone is read.
-        relative: the path as rows spell it; it follows the pattern of the row schema.
+        decode: decode all pixels and compute the digests; otherwise only the header is read.
+        relative: the path as in rows; it matches the pattern of the row schema.
     """
     try:
         path = resolve_image_path(images, relative)
@@ -149,17 +149,17 @@ def inspect_dataset_image(images: Path, decode: bool, relative: str) -> ImageInf
 
 
 def crash_problem(relative: str) -> ImageProblem:
-    """The answer for an image that killed the process that decoded it."""
+    """Return the problem of an image that crashed the process that decoded it."""
     return ImageProblem("undecodable-image", f"{relative!r} crashed the decoder")
 
 
 def inspect_file(path: str | Path, decode: bool = True, name: str | None = None) -> ImageInfo | ImageProblem:
-    """Look at one image file; never raises for what the file is or holds.
+    """Inspect one image file; never raises for the file's content.
 
-    Of an animation only the first frame is decoded, which is the one that models are shown.
+    Only the first frame of an animation is decoded, as models use only that one.
 
     Args:
-        name: what messages call the file; its last part if not given.
+        name: the file's name in messages; by default the last part of its path.
     """
     name = name or os.path.basename(path)
     try:
@@ -172,14 +172,14 @@ def inspect_file(path: str | Path, decode: bool = True, name: str | None = None)
             if decode:
                 file.seek(0)
             with open_image(file) as image:
-                return _facts(image, sha256, status.st_size)
+                return _image_info(image, sha256, status.st_size)
     except ItemError as refusal:
         return ImageProblem(refusal.rule, f"{name!r} {refusal.reason}")
     except OSError as error:
-        return ImageProblem("undecodable-image", f"{name!r} cannot be read: {_reason(error)}")
+        return ImageProblem("undecodable-image", f"{name!r} cannot be read: {_error_text(error)}")
 
 
-def _facts(image: "PIL.Image.Image", sha256: str | None, size: int) -> ImageInfo:
+def _image_info(image: "PIL.Image.Image", sha256: str | None, size: int) -> ImageInfo:
     stored = (
         *image.size,
         image.format or "",
@@ -199,16 +199,16 @@ def _facts(image: "PIL.Image.Image", sha256: str | None, size: int) -> ImageInfo
 
 
 def resolve_image_path(images: Path, relative: str) -> Path:
-    """Follow symbolic links, which must stay inside images/.
+    """Resolve symbolic links, which must stay inside images/.
 
     Raises:
-        ItemError: there is no such file, or it lies outside.
+        ItemError: the file does not exist, or lies outside.
     """
     root = os.path.realpath(images)
     try:
         real = os.path.realpath(os.path.join(root, relative), strict=True)
     except (OSError, ValueError) as error:
-        why = "" if isinstance(error, FileNotFoundError) else f": {_reason(error)}"
+        why = "" if isinstance(error, FileNotFoundError) else f": {_error_text(error)}"
         if relative.startswith(f"{images.name}/"):
             why += f", which paths do not name: leave out {images.name}/"
         raise ItemError("missing-image", f"is not in {images.name}/{why}") from None
@@ -217,8 +217,8 @@ def resolve_image_path(images: Path, relative: str) -> Path:
     return Path(real)
 
 
-def _unidentified(file: BinaryIO) -> str:
-    """Why no decoder takes a file: Pillow says "unidentified" even of a TIFF in a kind of pixels it has no mode for."""
+def _unidentified_reason(file: BinaryIO) -> str:
+    """Return why no decoder accepts a file. Pillow reports "unidentified" even for a TIFF of an unsupported mode."""
     import PIL.Image
 
     file.seek(0)
@@ -228,11 +228,11 @@ def _unidentified(file: BinaryIO) -> str:
     if kind:
         try:
             PIL.Image.OPEN[kind][0](file, "")
-        except Exception as error:  # the one that Image.open swallowed
-            return f"begins as {kind} but cannot be read as such: {_reason(error)}"
+        except Exception as error:  # the error that Image.open swallowed
+            return f"begins as {kind} but cannot be read as such: {_error_text(error)}"
     return f"is not one of {', '.join(FORMATS)}"
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())[:_MAX_REASON] or type(error).__name__

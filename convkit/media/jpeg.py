@@ -1,8 +1,8 @@
-"""JPEGs that are so plain that their markers alone tell it: most of what a large source holds.
+"""Recognize plain RGB JPEGs by their markers alone, which covers most images of large datasets.
 
-Pillow reads every header into tables that nobody here asks for, which takes longer than all else that is done for an
-image. It is still asked wherever anything leaves a doubt: a file with EXIF or XMP may have to be turned, and one with
-rare markers may be of a kind that decoders refuse.
+Pillow parses every header into tables that are not needed here, which takes longer than all other work on an image. It
+is still used for any other file: EXIF or XMP may require a rotation, and rare markers may mean a format that decoders
+refuse.
 """
 
 from convkit.media.images import MAX_PIXELS
@@ -11,22 +11,22 @@ START, END = b"\xff\xd8", b"\xff\xd9"
 _JFIF = b"\xff\xe0\x00\x10JFIF\0"
 _QUANTIZATION = b"\xff\xdb"
 _SCAN = b"\xff\xda\x00\x0c\x03"
-"""With the length that three components take."""
+"""The start-of-scan marker, with the length for three components."""
 _SCAN_BYTES = 14
 _FRAMES = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc2")
-"""Sequential and progressive; lossless, hierarchical and arithmetic ones are rare."""
+"""Sequential and progressive frames; lossless, hierarchical and arithmetic ones are rare."""
 _OTHERS = (b"\xff\xc4", b"\xff\xdd", b"\xff\xfe")
 """Huffman tables, restart interval, comment."""
 _FRAME_OF_RGB = b"\x00\x11\x08"
-"""17 bytes, as three components take, of 8 bits."""
+"""17 bytes, the length for three components, and 8 bits per sample."""
 _TABLE = 65
-"""Bytes of a quantization table of 8 bits, behind its number."""
+"""Bytes of an 8-bit quantization table, including its number."""
 
 
 def is_plain(data: bytes) -> bool:
-    """Whether a file is certain to be a whole JPEG in 8-bit RGB that stands upright and is no pixel bomb.
+    """Return True if a file is certainly a complete upright JPEG in 8-bit RGB within the size limits.
 
-    Whole means what it means in `convkit.media.ingest`: nothing between the header and the end marker is looked at.
+    As in `convkit.media.ingest`, complete means that the end marker is present; the pixel data is not checked.
     """
     if not (data.startswith(START) and data.endswith(END)):
         return False
@@ -48,11 +48,11 @@ def is_plain(data: bytes) -> bool:
 
 
 def _is_rgb(frame: bytes) -> bool:
-    """Of three components: 4:4:4 to 4:2:0 or any other sampling, of a size within bounds."""
+    """Return True for a frame of three components, with any chroma sampling and a size within the limits."""
     height, width = int.from_bytes(frame[3:5]), int.from_bytes(frame[5:7])
     return frame.startswith(_FRAME_OF_RGB) and frame[7:8] == b"\3" and 0 < width * height <= MAX_PIXELS
 
 
 def _are_tables(content: bytes) -> bool:
-    """Whether these are whole tables of 8 bits, numbered from 0 to 3."""
+    """Return True for complete 8-bit quantization tables, numbered from 0 to 3."""
     return len(content) % _TABLE == 0 and max(content[::_TABLE], default=0) < 4

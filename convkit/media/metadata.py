@@ -1,7 +1,7 @@
-"""Taking metadata out of a JPEG or PNG, where what cannot be parsed of it keeps Pillow from the pixels.
+"""Remove metadata from a JPEG or PNG if Pillow cannot parse it and so cannot read the pixels.
 
-EXIF and XMP stay, because they may want the image turned, and so does what belongs to the pixels: a PNG's transparent
-colour, and the segment that tells what colours a JPEG is in. None of the former has Pillow give up.
+EXIF and XMP stay, since they may require a rotation. Data that belongs to the pixels stays, too: a PNG's transparent
+colour, and the segment with a JPEG's colour space. Pillow does not fail on EXIF and XMP.
 """
 
 import struct
@@ -13,15 +13,15 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 _EXIF, _ADOBE, _SCAN = 0xE1, 0xEE, 0xDA
 _ADOBE_BYTES = 14
-_STAYS = (b"tRNS", b"eXIf")
+_KEPT_CHUNKS = (b"tRNS", b"eXIf")
 
 
-def without(data: bytes) -> bytes | None:
-    """The file without metadata; None where it holds none, or is no whole JPEG or PNG."""
+def strip_metadata(data: bytes) -> bytes | None:
+    """Return the file without metadata; None if it has none, or is not a complete JPEG or PNG."""
     if data.startswith(jpeg.START):
-        parts, end = _of_jpeg(data), jpeg.END
+        parts, end = _kept_jpeg_segments(data), jpeg.END
     elif data.startswith(PNG_SIGNATURE):
-        parts, end = _of_png(data), END_OF_PNG
+        parts, end = _kept_png_chunks(data), END_OF_PNG
     else:
         return None
     rest = bytearray()
@@ -30,8 +30,8 @@ def without(data: bytes) -> bytes | None:
     return bytes(rest) if rest.endswith(end) and len(rest) < len(data) else None
 
 
-def _of_jpeg(data: bytes) -> Iterator[bytes]:
-    """What stays of the header, and all from the first scan on."""
+def _kept_jpeg_segments(data: bytes) -> Iterator[bytes]:
+    """Yield the header segments to keep, and everything from the first scan on."""
     yield jpeg.START
     position = len(jpeg.START)
     while position + 4 <= len(data):
@@ -46,14 +46,14 @@ def _of_jpeg(data: bytes) -> Iterator[bytes]:
     yield data[position:]
 
 
-def _of_png(data: bytes) -> Iterator[bytes]:
-    """The chunks that stay: those that a decoder needs have names in upper case."""
+def _kept_png_chunks(data: bytes) -> Iterator[bytes]:
+    """Yield the chunks to keep; the names of chunks that a decoder needs start with an upper-case letter."""
     yield PNG_SIGNATURE
     position = len(PNG_SIGNATURE)
     while position + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, position)
         chunk = data[position : position + 12 + length]
-        if name[:1].isupper() or name in _STAYS:
+        if name[:1].isupper() or name in _KEPT_CHUNKS:
             yield chunk
         if name == b"IEND":
             return

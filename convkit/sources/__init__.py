@@ -1,10 +1,10 @@
-"""Where data comes from: a path, an archive, files on a hub, data inside an installed package.
+"""Open the data source of a converter: a folder, an archive, files on the Hub, or data of an installed package.
 
-An address without a path is written `hub:OWNER/NAME/FILE` (a file of a data set on the Hugging Face hub),
+Default sources are written `hub:OWNER/NAME/FILE` (a file of a dataset on the Hugging Face Hub),
 `hub:OWNER/NAME/FOLDER/*SUFFIX` (all such files of a folder there) or `package:MODULE/FOLDER` (a folder inside an
 installed package).
 
-What reads archives and speaks to the hub is imported only when it is needed: `convkit --help` must stay quick.
+Archive readers and the Hub client are imported only when needed, so that `convkit --help` stays fast.
 """
 
 import os
@@ -18,22 +18,22 @@ from convkit.utils.progress import Progress
 
 @dataclass(frozen=True)
 class RefusedMember:
-    """A member of an archive that was not unpacked, though it may have belonged to the data."""
+    """Report an archive member that was not unpacked although it may belong to the data."""
 
     address: str
-    """The archive's name, a colon, the member's name; unprintable characters are escaped."""
+    """The archive's name, a colon and the member's name; unprintable characters are escaped."""
     rule: str
-    """`unsafe-member`, `duplicate-name` or `bad-name`."""
+    """The rule: `unsafe-member`, `duplicate-name` or `bad-name`."""
     reason: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source opened as a folder, or as the one file that holds the data."""
+    """Hold an opened source: a folder, or a single data file."""
 
     root: Path
     name: str
-    """What the manifest calls it: the last part of the path, or the address with its revision or version."""
+    """The name in the manifest: the last part of the path, or the address with its revision or version."""
     bytes: int | None
     """The size of the archive or file; None for a folder."""
     refused: tuple[RefusedMember, ...] = ()
@@ -42,20 +42,20 @@ class Source:
 def open_source(
     address: str | None, default: str | None, suffixes: frozenset[str], work: Path, progress: Progress
 ) -> Source:
-    """Open a source, unpacking or downloading it where need be.
+    """Open a source; unpack or download it if necessary.
 
     Args:
-        address: the path that the user gave; None: `default` is used.
+        address: the path given by the user; None: `default` is used.
         default: a `hub:` or `package:` address (see the module); None: the source cannot be obtained automatically.
-        suffixes: lower-case suffixes of the files that an archive is unpacked for; empty: all files. A file that has
-            one of them is no archive but the data itself, and becomes the root.
-        work: where an archive is unpacked, into the folder `source`; one from an earlier run is reused.
-        progress: told how far the unpacking is.
+        suffixes: lower-case suffixes of the files to unpack from an archive; empty: all files. A file with one of them
+            is a data file, not an archive, and becomes the root.
+        work: the folder in which an archive is unpacked to `source`; one unpacked by an earlier run is reused.
+        progress: called with the bytes unpacked so far.
 
     Raises:
-        SourceError: the source is missing, empty, damaged, or not to be had; the message ends in a remedy.
-        MissingExtra: the hub is needed, but its client is not installed.
-        OSError: the disk is full, or the like.
+        SourceError: the source is missing, empty, damaged, or not available; the message ends with a remedy.
+        MissingExtra: the Hub is needed, but its client is not installed.
+        OSError: the disk is full, or a similar error.
     """
     if address is not None:
         path = Path(address).expanduser()
@@ -68,30 +68,30 @@ def open_source(
     scheme, _, rest = default.partition(":")
     openers = {"hub": _open_hub, "package": _open_package}
     if scheme not in openers:
-        raise ValueError(f"{default!r} is no source address: it must begin with one of {', '.join(openers)}")
+        raise ValueError(f"{default!r} is not a source address: it must begin with one of {', '.join(openers)}")
     return openers[scheme](rest, suffixes, work, progress)
 
 
 def source_name(path: Path) -> str:
-    """What the manifest calls a source of this path: its last part, bytes that are not UTF-8 as escapes."""
+    """Return the manifest's name for a source path: its last part, with bytes that are not UTF-8 escaped."""
     return display_path(os.path.basename(os.path.abspath(path)))
 
 
 def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
-    """A folder as it is, a file of data as it is, or an archive unpacked."""
+    """Open a folder or a data file as it is, or unpack an archive."""
     if not path.exists():
         raise SourceError(f"The source {path} does not exist. Check the path given with --source.")
     try:
         if path.is_dir():
-            _refuse_undecodable(path)
+            _check_utf8_path(path)
             if next(path.iterdir(), None) is None:
-                raise SourceError(f"The source folder {path} is empty. Pass the one that holds the data to --source.")
+                raise SourceError(f"The source folder {path} is empty. Pass the folder with the data to --source.")
             return Source(root=path, name=name, bytes=None)
         if not path.is_file():
             raise SourceError(f"The source {path} is neither a folder nor a file. Pass one of these to --source.")
         path.open("rb").close()
         if path.suffix.lower() in suffixes:
-            _refuse_undecodable(path)
+            _check_utf8_path(path)
             return Source(root=path, name=name, bytes=path.stat().st_size)
     except PermissionError as error:
         raise SourceError(
@@ -105,32 +105,32 @@ def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, prog
     return Source(root=root, name=name, bytes=path.stat().st_size, refused=refused)
 
 
-def _refuse_undecodable(path: Path) -> None:
-    """Decoders take names as text, and some of them end the process over one that is none."""
+def _check_utf8_path(path: Path) -> None:
+    """Refuse a path that is not UTF-8, since some decoders crash on it."""
     shown = display_path(path.absolute())
     if shown != str(path.absolute()):
         raise SourceError(f"The path of the source, {shown}, is not UTF-8. Rename the folder and pass it to --source.")
 
 
 def _open_hub(rest: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
-    """What is on the hub; `rest` is OWNER/NAME/FILE, where FILE may have slashes of its own, or be a pattern."""
+    """Download from the Hub; `rest` is OWNER/NAME/FILE, where FILE may contain slashes or be a pattern."""
     from convkit.sources import hub
 
     owner, name, file = rest.split("/", 2)
-    fetch = hub.fetch_folder if "*" in file else hub.fetch
+    fetch = hub.download_folder if "*" in file else hub.download_file
     path, revision = fetch(f"{owner}/{name}", file)
     return _open_path(path, f"hub:{rest}@{revision}", suffixes, work, progress)
 
 
 def _open_package(rest: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:
-    """A folder inside an installed package, which is found without running the package's code."""
+    """Open a folder inside an installed package, without importing the package."""
     from importlib.util import find_spec
 
     module, _, folder = rest.partition("/")
     spec = find_spec(module)
     if spec is None:
         raise SourceError(
-            f"The data comes inside the Python package {module}, which is not installed. "
+            f"The data is part of the Python package {module}, which is not installed. "
             f"Run: pip install {module}, or pass the folder that holds the data to --source."
         )
     for location in spec.submodule_search_locations or ():
@@ -144,7 +144,7 @@ def _open_package(rest: str, suffixes: frozenset[str], work: Path, progress: Pro
 
 
 def _version_of(module: str) -> str:
-    """`==` and the version of the distribution that a module belongs to; empty for a module that none claims."""
+    """Return `==` and the version of the distribution that provides a module; empty if there is none."""
     from importlib.metadata import packages_distributions, version
 
     distributions = packages_distributions().get(module)

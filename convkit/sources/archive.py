@@ -1,4 +1,4 @@
-"""Archives: told by their content, unpacked once, safely, and all or nothing."""
+"""Unpack archives safely: detected by content, unpacked once, and completely or not at all."""
 
 import json
 import os
@@ -28,39 +28,40 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "zst",
 }
 _COMMANDS = {"rar": "unrar x {}", "7z": "7z x {}", "zst": "tar --zstd -xf {}"}
-"""For the formats that Python cannot read."""
-_IMPOSTORS = {
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run git lfs pull where it came from",
-    b"<!doctype html": "a web page, not the file itself: download it again from where the page leads",
-    b"<html": "a web page, not the file itself: download it again from where the page leads",
+"""Commands for the formats that Python cannot read."""
+_NON_ARCHIVES = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run git lfs pull in its repository",
+    b"<!doctype html": "a web page, not the file itself: download it again from the page's download link",
+    b"<html": "a web page, not the file itself: download it again from the page's download link",
 }
 
 
 def unpack(archive: Path, target: Path, suffixes: frozenset[str], progress: Progress) -> tuple[RefusedMember, ...]:
-    """Unpack an archive into the folder `target`; what an earlier run unpacked from it is reused.
+    """Unpack an archive into the folder `target`, or reuse what an earlier run unpacked from it.
 
-    The folder appears only when it is complete. Beside it, `refused.json` keeps what was refused and what the folder
-    was unpacked from.
+    The folder appears only when it is complete. The file `refused.json` beside it records the refused members and the
+    archive's identity.
 
     Args:
-        suffixes: lower-case suffixes of the files that are wanted; empty: all.
-        progress: called with bytes; of the archive for tar, of the unpacked files for zip.
+        suffixes: lower-case suffixes of the files to unpack; empty: all.
+        progress: called with the bytes read of a tar archive, or written from a zip archive.
 
     Returns:
-        The members that were refused, the same whether unpacked now or before.
+        The refused members, the same whether unpacked now or earlier.
 
     Raises:
-        SourceError: it is no archive, damaged, passes a limit, or holds nothing that is wanted.
-        OSError: the disk is full, or the like.
+        SourceError: it is no archive, is damaged, exceeds a limit, or holds no wanted file.
+        OSError: the disk is full, or a similar error.
     """
-    kind = _kind(archive)
-    identity = _identity(archive, suffixes)
+    kind = _detect_format(archive)
+    identity = _archive_identity(archive, suffixes)
     record = target.with_name(REFUSED_FILE)
     if target.exists():
-        refused = _recorded(record, identity)
+        refused = _read_record(record, identity)
         if refused is not None:
             return refused
-        record.unlink(missing_ok=True)  # First, or a kill during the next line would leave half a folder with a record.
+        # First the record: a kill during the next line would otherwise leave half a folder with a record.
+        record.unlink(missing_ok=True)
         shutil.rmtree(target)
     partial = target.with_name(f"{target.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
@@ -71,7 +72,7 @@ def unpack(archive: Path, target: Path, suffixes: frozenset[str], progress: Prog
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _write_record(record, identity, refused)
-    os.sync()  # One for all files: a folder that outlives a power cut must not hold empty ones.
+    os.sync()  # One sync for all files, so that a folder that survives a power failure has no empty files.
     partial.rename(target)
     return refused
 
@@ -89,17 +90,17 @@ def _unpack_into(
         refused = extraction.refused
         because = f" ({len(refused)} members were refused, the first because {refused[0].reason})" if refused else ""
         raise SourceError(
-            f"The archive {archive} holds no file{wanted} that can be unpacked{because}. "
+            f"The archive {archive} contains no file{wanted} that can be unpacked{because}. "
             "Check that it is the right one, and pass that to --source."
         )
     return tuple(extraction.refused)
 
 
-def _kind(archive: Path) -> str:
-    """The format, by the first bytes: names are often wrong or missing.
+def _detect_format(archive: Path) -> str:
+    """Detect the archive format from the first bytes, since names are often wrong or missing.
 
     Raises:
-        SourceError: it is no archive, or of a format that must be unpacked by hand.
+        SourceError: it is no archive, or its format must be unpacked by hand.
     """
     with archive.open("rb") as file:
         head = file.read(tarfile.BLOCKSIZE)
@@ -115,12 +116,12 @@ def _kind(archive: Path) -> str:
     if kind is None and _is_tar(head):
         kind = "tar"
     if kind is None:
-        raise SourceError(f"The source {archive} is no archive that convkit can read{_impostor(head)}.")
+        raise SourceError(f"The source {archive} is not an archive that convkit can read{_describe_non_archive(head)}.")
     return kind
 
 
 def _is_tar(head: bytes) -> bool:
-    """Whether a file begins with a tar header, of which only newer kinds have a mark but all have a checksum."""
+    """Return True for a tar header. Only newer formats have a magic number, but all have a checksum."""
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -128,18 +129,18 @@ def _is_tar(head: bytes) -> bool:
     return True
 
 
-def _impostor(head: bytes) -> str:
-    """What a file that is no archive seems to be, and a remedy."""
+def _describe_non_archive(head: bytes) -> str:
+    """Describe a file that is not an archive, with a remedy."""
     if not head:
         return ": it is empty. Download it again"
-    for begin, what in _IMPOSTORS.items():
+    for begin, what in _NON_ARCHIVES.items():
         if head.lstrip().lower().startswith(begin):
             return f": it is {what}"
     return " (tar, tar.gz, tar.bz2, tar.xz or zip). Pass one of these, or the folder that holds the data, to --source"
 
 
-def _identity(archive: Path, suffixes: frozenset[str]) -> dict[str, Any]:
-    """What an unpacked folder depends on; a folder from another archive must not be taken for this one's."""
+def _archive_identity(archive: Path, suffixes: frozenset[str]) -> dict[str, Any]:
+    """Return the properties that identify the archive of an unpacked folder."""
     status = archive.stat()
     return {
         "archive": archive.name,
@@ -149,8 +150,8 @@ def _identity(archive: Path, suffixes: frozenset[str]) -> dict[str, Any]:
     }
 
 
-def _recorded(record: Path, identity: dict[str, Any]) -> tuple[RefusedMember, ...] | None:
-    """What was refused when the folder was unpacked; None if the record is missing or about something else."""
+def _read_record(record: Path, identity: dict[str, Any]) -> tuple[RefusedMember, ...] | None:
+    """Return the members refused when the folder was unpacked; None if the record is missing or of another archive."""
     try:
         content = json.loads(record.read_text("utf-8"))
         refused = tuple(RefusedMember(*entry) for entry in content.pop("refused"))

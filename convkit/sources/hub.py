@@ -1,4 +1,4 @@
-"""Files of a data set on the Hugging Face hub, through the hub's own client, cache and credentials."""
+"""Download files of a Hugging Face dataset with the Hub's own client, cache and credentials."""
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -13,20 +13,20 @@ _UNAUTHORIZED = 401
 _FORBIDDEN = 403
 
 
-def fetch(repo: str, filename: str) -> tuple[Path, str]:
-    """Download a file, or find it in the cache; the client shows its progress where there is a terminal.
+def download_file(repo: str, filename: str) -> tuple[Path, str]:
+    """Download a file, or find it in the cache; the client shows its progress on a terminal.
 
     Args:
-        repo: the data set, OWNER/NAME.
+        repo: the dataset, OWNER/NAME.
         filename: the file's path in it.
 
     Returns:
-        Where it lies in the cache, and the commit hash of the revision that it is of.
+        The path in the cache, and the commit hash of the revision.
 
     Raises:
-        SourceError: it is not to be had; the message has the true reason and a remedy.
+        SourceError: the file is not available; the message has the cause and a remedy.
         MissingExtra: the client is not installed.
-        OSError: the disk is full, or the like.
+        OSError: the disk is full, or a similar error.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -37,25 +37,25 @@ def fetch(repo: str, filename: str) -> tuple[Path, str]:
     return path, path.parents[len(PurePosixPath(filename).parts) - 1].name
 
 
-def fetch_folder(repo: str, pattern: str) -> tuple[Path, str]:
+def download_folder(repo: str, pattern: str) -> tuple[Path, str]:
     """Download the files of a folder, or find them in the cache; all of them are of one revision.
 
     Args:
-        repo: the data set, OWNER/NAME.
-        pattern: FOLDER/*SUFFIX, or *SUFFIX. No other pattern will do: the folder is handed on whole, and the cache may
-            hold more of it than was asked for. As for the client, `*` stands for files in sub-folders too.
+        repo: the dataset, OWNER/NAME.
+        pattern: FOLDER/*SUFFIX, or *SUFFIX. Other patterns are refused: the whole folder is returned, and the cache may
+            hold more of it than was requested. As in the client, `*` also matches files in subfolders.
 
     Returns:
-        The folder in the cache, and the commit hash of the revision that it is of.
+        The folder in the cache, and the commit hash of the revision.
 
     Raises:
-        SourceError: they are not to be had, or there are none; the message has the true reason and a remedy.
+        SourceError: the files are not available, or there are none; the message has the cause and a remedy.
         MissingExtra: the client is not installed.
-        OSError: the disk is full, or the like.
+        OSError: the disk is full, or a similar error.
     """
     folder, _, name = pattern.rpartition("/")
     if "*" in folder or name.count("*") != 1 or not name.startswith("*"):
-        raise ValueError(f"{pattern!r} is no pattern of all files of a folder: FOLDER/*SUFFIX")
+        raise ValueError(f"{pattern!r} is not a pattern FOLDER/*SUFFIX for all files of a folder")
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -66,26 +66,26 @@ def fetch_folder(repo: str, pattern: str) -> tuple[Path, str]:
 
     snapshot = _download(download, repo, f"files {pattern}", pattern)
     if next((snapshot / folder).rglob(name), None) is None:
-        why = f"the data set has none. Find its files on {_page(repo)} and pass a folder of them to --source."
-        raise SourceError(f"The files {pattern} of the data set {repo} cannot be downloaded: {why}")
+        why = f"the dataset has none. Find its files on {_page(repo)} and pass a folder of them to --source."
+        raise SourceError(f"The files {pattern} of the dataset {repo} cannot be downloaded: {why}")
     return snapshot / folder, snapshot.name
 
 
 def _download(download: Callable[[], str], repo: str, what: str, files: str) -> Path:
-    """Where the client puts what it downloads.
+    """Return the path that the client downloaded to.
 
     Args:
-        what: what is downloaded, for the message of an error.
-        files: the name or pattern, for its remedy.
+        what: the download's name in error messages.
+        files: the file name or pattern, for the remedy.
     """
     try:
         return Path(download())
     except Exception as error:
-        # Of any kind: what a lost connection raises depends on the HTTP library, and that on the client's version.
+        # Any exception: a lost connection raises different types, depending on the client's version and HTTP library.
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise
         why = _explain(error, repo, files)
-        raise SourceError(f"The {what} of the data set {repo} cannot be downloaded: {why}") from error
+        raise SourceError(f"The {what} of the dataset {repo} cannot be downloaded: {why}") from error
 
 
 def _page(repo: str) -> str:
@@ -95,30 +95,30 @@ def _page(repo: str) -> str:
 
 
 def _explain(error: Exception, repo: str, files: str) -> str:
-    """Why files are not to be had, and what to do about it."""
+    """Return why files are not available, and a remedy."""
     from huggingface_hub import errors
 
     page = _page(repo)
     by_hand = f"download {files} by hand from {page} and pass it to --source"
-    # The client tells that the file is not in the cache either; what kept it from asking the hub is the cause.
+    # The client reports that the file is not in the cache either; the cause is what kept it from the Hub.
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if isinstance(error, errors.OfflineModeIsEnabled):
         missing = "not all of the files are" if "*" in files else "the file is not"
         return f"HF_HUB_OFFLINE is set, and {missing} in the cache. Unset it, or {by_hand}."
     if isinstance(error, errors.HfHubHTTPError):
-        return _explain_answer(error, page, by_hand)
-    return f"the hub cannot be reached ({_line(error)}). Check the network and try again, or {by_hand}."
+        return _explain_http_error(error, page, by_hand)
+    return f"the hub cannot be reached ({_one_line(error)}). Check the network and try again, or {by_hand}."
 
 
-def _explain_answer(error: "HfHubHTTPError", page: str, by_hand: str) -> str:
-    """What an answer of the hub means, and a remedy."""
+def _explain_http_error(error: "HfHubHTTPError", page: str, by_hand: str) -> str:
+    """Explain an HTTP error of the Hub, with a remedy."""
     from huggingface_hub import errors
 
     status = error.response.status_code
     log_in = "set HF_TOKEN or run: hf auth login"
     if isinstance(error, errors.EntryNotFoundError):
-        return f"the data set has no such file, so it was moved or renamed. Find it on {page} and pass it to --source."
+        return f"the dataset has no such file, so it was moved or renamed. Find it on {page} and pass it to --source."
     if isinstance(error, errors.GatedRepoError) and status == _FORBIDDEN:
         return (
             "access is restricted, and the account of your token has not been granted it. "
@@ -130,12 +130,12 @@ def _explain_answer(error: "HfHubHTTPError", page: str, by_hand: str) -> str:
             f"Accept them on {page}, then {log_in}; or {by_hand}."
         )
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"the data set does not exist, or is private. If you have access, {log_in}; or {by_hand}."
+        return f"the dataset does not exist, or is private. If you have access, {log_in}; or {by_hand}."
     if status in {_UNAUTHORIZED, _FORBIDDEN}:
-        return f"the hub refused access ({_line(error)}). To use another token, {log_in}; or {by_hand}."
-    return f"the hub answered with an error ({_line(error)}). Try again later, or {by_hand}."
+        return f"the hub refused access ({_one_line(error)}). To use another token, {log_in}; or {by_hand}."
+    return f"the hub answered with an error ({_one_line(error)}). Try again later, or {by_hand}."
 
 
-def _line(error: Exception) -> str:
-    """An error's message on one line, without the full stop."""
+def _one_line(error: Exception) -> str:
+    """Return an error's message on one line, without the full stop."""
     return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

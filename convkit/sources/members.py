@@ -1,7 +1,7 @@
-"""What may leave an archive: one set of rules for the members of every format, and the writing of those that may.
+"""Check and write archive members, with one set of safety rules for all formats.
 
-Archives come from strangers. A member is only ever written as a new regular file below the given folder, and the
-bytes that are counted against the limits are those that arrive, not those that a header declares.
+Archives are untrusted. A member is only ever written as a new regular file below the given folder. Limits apply to the
+bytes that are read, not to the sizes that headers declare.
 """
 
 import errno
@@ -18,35 +18,35 @@ from typing import IO, Protocol
 from convkit.errors import SourceError
 from convkit.sources import RefusedMember
 
-MEMBERS = 2_000_000
-"""The most members of an archive."""
-MEMBER_BYTES = 64 << 30
-"""The most bytes of one member."""
-TOTAL_BYTES = 4 << 30
-"""The most bytes of all members, or `TOTAL_RATIO` times the archive, whichever is more."""
-TOTAL_RATIO = 200
-REFUSED = 100_000
-"""The most refused members, which are kept in memory and belong in a quarantine file that people read."""
+MAX_MEMBERS = 2_000_000
+"""Maximum number of members of an archive."""
+MAX_MEMBER_BYTES = 64 << 30
+"""Maximum size of one member in bytes."""
+MAX_TOTAL_BYTES = 4 << 30
+"""Maximum size of all members in bytes, or `MAX_TOTAL_RATIO` times the archive's size if that is more."""
+MAX_TOTAL_RATIO = 200
+MAX_REFUSED = 100_000
+"""Maximum number of refused members, since they are kept in memory and listed in the quarantine file."""
 
 CHUNK = 1 << 20
-MODE = 0o644
+FILE_MODE = 0o644
 
-BY_HAND = "unpack it by hand and pass the folder to --source"
+MANUAL_REMEDY = "unpack it by hand and pass the folder to --source"
 
 
 class Readable(Protocol):
-    """What a member is read from."""
+    """A stream that a member is read from."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Extraction:
-    """One archive on its way into a folder: decides about each member, writes it, and keeps the count.
+    """Extract one archive into a folder: check each member, write it, and count.
 
     Attributes:
-        files: how many files were written.
-        written: how many bytes they have.
-        refused: the members that were not written although they may have belonged to the data.
+        files: the number of files written.
+        written: the number of bytes written.
+        refused: the members that were not written although they may belong to the data.
     """
 
     def __init__(self, archive: Path, folder: Path, suffixes: frozenset[str]) -> None:
@@ -56,25 +56,25 @@ class Extraction:
         self.refused: list[RefusedMember] = []
         self._folder = folder
         self._suffixes = suffixes
-        self._limit = max(TOTAL_BYTES, TOTAL_RATIO * archive.stat().st_size)
+        self._limit = max(MAX_TOTAL_BYTES, MAX_TOTAL_RATIO * archive.stat().st_size)
         self._members = 0
 
-    def count(self) -> None:
-        """Count a member, of whatever kind.
+    def count_member(self) -> None:
+        """Count a member of any kind.
 
         Raises:
             SourceError: there are too many.
         """
         self._members += 1
-        if self._members > MEMBERS:
-            raise self._beyond(f"has more than {MEMBERS:,} members")
+        if self._members > MAX_MEMBERS:
+            raise self._limit_error(f"has more than {MAX_MEMBERS:,} members")
 
-    def admit(self, name: str, fault: str | None) -> PurePosixPath | None:
-        """Where a member that is no folder may be written; None when it is refused or not wanted.
+    def accept(self, name: str, fault: str | None) -> PurePosixPath | None:
+        """Return the path at which to write a member that is not a folder; None if it is refused or not wanted.
 
         Args:
-            name: its name, undecodable bytes as surrogates.
-            fault: why its kind makes it unsafe; None for a regular file.
+            name: the member's name, undecodable bytes as surrogates.
+            fault: why its type is unsafe; None for a regular file.
         """
         fault = fault or _unsafe_name(name)
         if fault is not None:
@@ -89,20 +89,22 @@ class Extraction:
         return path
 
     def refuse(self, name: str, rule: str, reason: str) -> None:
-        """Put a member on record as refused.
+        """Record a member as refused.
 
         Raises:
             SourceError: there are too many.
         """
-        self.refused.append(RefusedMember(f"{self.archive.name}:{shown(name)}", rule, reason))
-        if len(self.refused) > REFUSED:
-            raise self._beyond(f"has more than {REFUSED:,} members that cannot be unpacked, the last because {reason},")
+        self.refused.append(RefusedMember(f"{self.archive.name}:{escape_name(name)}", rule, reason))
+        if len(self.refused) > MAX_REFUSED:
+            raise self._limit_error(
+                f"has more than {MAX_REFUSED:,} members that cannot be unpacked, the last because {reason},"
+            )
 
     def write(self, path: PurePosixPath, content: Iterator[bytes]) -> None:
-        """Write a member, or refuse it if its name is taken; the first of a name stays, whatever the format's custom.
+        """Write a member, or refuse it if its name is in use; in every format, the first of a name is kept.
 
         Raises:
-            SourceError: a limit is passed.
+            SourceError: a limit is exceeded.
         """
         try:
             file = _create(self._folder / path)
@@ -123,32 +125,34 @@ class Extraction:
         for chunk in content:
             size += len(chunk)
             self.written += len(chunk)
-            if size > MEMBER_BYTES:
-                raise self._beyond(f"has a member of more than {MEMBER_BYTES:,} bytes, {shown(str(path))},")
+            if size > MAX_MEMBER_BYTES:
+                raise self._limit_error(
+                    f"has a member of more than {MAX_MEMBER_BYTES:,} bytes, {escape_name(str(path))},"
+                )
             if self.written > self._limit:
-                raise self._beyond(f"unpacks to more than {self._limit:,} bytes")
+                raise self._limit_error(f"unpacks to more than {self._limit:,} bytes")
             file.write(chunk)
 
-    def _beyond(self, what: str) -> SourceError:
+    def _limit_error(self, what: str) -> SourceError:
         return SourceError(
-            f"The archive {self.archive} {what} and may be meant to fill the disk. If you trust it, {BY_HAND}."
+            f"The archive {self.archive} {what} and may be meant to fill the disk. If you trust it, {MANUAL_REMEDY}."
         )
 
 
-def shown(name: str) -> str:
-    """A name that is safe to print and to encode: undecodable bytes and unprintable characters are escaped."""
+def escape_name(name: str) -> str:
+    """Escape undecodable bytes and unprintable characters of a name, for messages."""
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
 
 
-def chunks(stream: Readable, archive: Path, where: str) -> Iterator[bytes]:
-    """The content of a member, in pieces of bounded size.
+def read_chunks(stream: Readable, archive: Path, where: str) -> Iterator[bytes]:
+    """Yield the content of a member in chunks of bounded size.
 
     Raises:
         SourceError: the archive is damaged there.
     """
     while True:
-        with reading(archive, where):
+        with translate_errors(archive, where):
             chunk = stream.read(CHUNK)
         if not chunk:
             return
@@ -156,10 +160,10 @@ def chunks(stream: Readable, archive: Path, where: str) -> Iterator[bytes]:
 
 
 @contextmanager
-def reading(archive: Path, where: str) -> Iterator[None]:
-    """Turn what the readers of the standard library raise at damaged bytes into one clear error.
+def translate_errors(archive: Path, where: str) -> Iterator[None]:
+    """Translate the standard library's errors at damaged bytes into one clear error.
 
-    Only reading belongs inside: an error of the disk that is written to is no damage of the archive.
+    Use it for reading only: an error while writing to the disk is not damage of the archive.
     """
     try:
         yield
@@ -168,25 +172,25 @@ def reading(archive: Path, where: str) -> Iterator[None]:
             f"The archive {archive} cannot be unpacked {where}: {error}. Run: 7z x {archive.name}, "
             "and pass the folder to --source."
         ) from error
-    except _DAMAGE as error:
-        raise damaged(archive, where, error) from error
+    except _DAMAGE_ERRORS as error:
+        raise damaged_error(archive, where, error) from error
     except OSError as error:
-        # The decompressors raise a bare OSError; the operating system's own carry a number, and EINVAL is what
-        # it says to an offset that makes no sense.
+        # The decompressors raise OSError without errno. EINVAL is the operating system's error for an invalid
+        # offset; any other errno is an error of the disk.
         if error.errno not in {None, errno.EINVAL}:
             raise
-        raise damaged(archive, where, error) from error
+        raise damaged_error(archive, where, error) from error
 
 
-def damaged(archive: Path, where: str, reason: object) -> SourceError:
-    """The error for an archive whose bytes are not what they should be."""
+def damaged_error(archive: Path, where: str, reason: object) -> SourceError:
+    """Return the error for a damaged archive."""
     return SourceError(
-        f"The archive {archive} is damaged {where}: {reason or 'its bytes make no sense'}. "
-        "It may have been cut off or altered on the way: download it again, and compare its size with the original's."
+        f"The archive {archive} is damaged {where}: {reason or 'invalid data'}. "
+        "It may be truncated or corrupted: download it again, and compare its size with the original's."
     )
 
 
-_DAMAGE = (
+_DAMAGE_ERRORS = (
     EOFError,
     RecursionError,
     ValueError,
@@ -198,7 +202,7 @@ _DAMAGE = (
 
 
 def _create(path: Path) -> IO[bytes]:
-    """A new file; its folders are made only when they turn out to be missing, which is rare among many members."""
+    """Open a new file; its folders are created only if missing, which is rare among many members."""
     try:
         return open(path, "xb", opener=_open_new)
     except FileNotFoundError:
@@ -207,11 +211,11 @@ def _create(path: Path) -> IO[bytes]:
 
 
 def _open_new(path: str, flags: int) -> int:
-    return os.open(path, flags, MODE)
+    return os.open(path, flags, FILE_MODE)
 
 
 def _unsafe_name(name: str) -> str | None:
-    """Why a name could lead out of the folder; None if it cannot."""
+    """Return why a name is unsafe, such as leading out of the folder; None if it is safe."""
     if name.startswith("/"):
         return "its name is an absolute path"
     if ".." in name.split("/"):
@@ -226,7 +230,7 @@ def _unsafe_name(name: str) -> str | None:
 
 
 def _is_apple_double(path: PurePosixPath) -> bool:
-    """Whether macOS put it there beside a file, to keep what other systems have no place for."""
+    """Return True for files in which macOS stores metadata beside a file."""
     return path.name.startswith("._") or "__MACOSX" in path.parts
 
 

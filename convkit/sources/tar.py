@@ -1,8 +1,8 @@
-"""Tar archives, plain or compressed, read once from front to back in constant memory.
+"""Read tar archives, plain or compressed, once from front to back in constant memory.
 
-The standard library's reader is used for headers and for the content of members, with three things held against it:
-it ends quietly at a damaged header, it keeps every member, and it reads an extended header of any size at once.
-Its own decompression is not used, since it checks no checksums.
+The standard library parses headers and reads members, with three corrections. By itself it ends silently at a damaged
+header, keeps every member in memory, and reads an extended header of any size at once. Its own decompression is not
+used, since it checks no checksums.
 """
 
 import bz2
@@ -14,30 +14,30 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol, Self
 
-from convkit.sources.members import Extraction, chunks, damaged, reading, shown
+from convkit.sources.members import Extraction, damaged_error, escape_name, read_chunks, translate_errors
 from convkit.utils.progress import Progress
 
-HEADER_BYTES = 8 << 20
-"""The most bytes of all headers of one member; a path takes four thousand, an attribute sixty-five thousand."""
-PADDING_BYTES = 1 << 30
-"""The most bytes of zeros after the end mark; tools pad to a few kilobytes or to a tape's block."""
+MAX_HEADER_BYTES = 8 << 20
+"""Maximum size of all headers of one member; a path takes up to 4,096 bytes, an attribute 65,536."""
+MAX_PADDING_BYTES = 1 << 30
+"""Maximum number of zero bytes after the end mark; tools pad to a few kilobytes or to a tape block."""
 
 
 def is_end_mark(block: bytes | bytearray) -> bool:
-    """Whether a block is one that stands behind the last member, and alone in an empty archive."""
+    """Return True for the block of zeros that follows the last member."""
     return len(block) == tarfile.BLOCKSIZE and not any(block)
 
 
-class _Unpacked(Protocol):
-    """A plain file or one of the decompressors, which share no class that has a type."""
+class _DecompressedStream(Protocol):
+    """A plain file or a decompressor; they share no typed base class."""
 
     def read(self, size: int, /) -> bytes: ...
     def tell(self) -> int: ...
     def seek(self, position: int, /) -> int: ...
 
 
-class _Header(tarfile.TarInfo):
-    """A header that is damaged, cut off or absent is an error: the members behind it would be missed by nobody."""
+class _StrictHeader(tarfile.TarInfo):
+    """Raise an error at a damaged, truncated or missing header, so that later members are not lost silently."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -54,16 +54,16 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-class _Forward:
-    """The unpacked stream: only forwards, and only as far as `limit`, so that no header is read into memory at will."""
+class _ForwardStream:
+    """Restrict the decompressed stream to forward reads up to `limit`, so that headers stay small in memory."""
 
-    def __init__(self, stream: _Unpacked) -> None:
-        self.limit = HEADER_BYTES
+    def __init__(self, stream: _DecompressedStream) -> None:
+        self.limit = MAX_HEADER_BYTES
         self._stream = stream
 
     def read(self, size: int = -1) -> bytes:
         if size < 0 or self.tell() + size > self.limit:
-            raise tarfile.ReadError("it asks for more bytes than can be meant")
+            raise tarfile.ReadError("a header declares an implausible size")
         return self._stream.read(size)
 
     def tell(self) -> int:
@@ -82,63 +82,63 @@ def unpack_tar(compression: str, extraction: Extraction, progress: Progress) -> 
         compression: "tar" (none), "gz", "bz2" or "xz".
 
     Raises:
-        SourceError: the archive is damaged or passes a limit.
+        SourceError: the archive is damaged or exceeds a limit.
     """
     archive = extraction.archive
     total = archive.stat().st_size
     with archive.open("rb") as raw, _decompressed(raw, compression) as stream:
-        forward = _Forward(stream)
+        forward = _ForwardStream(stream)
         where = "at its beginning, where the first header of a tar archive should be"
-        with reading(archive, where):
+        with translate_errors(archive, where):
             tar = tarfile.TarFile(
                 fileobj=forward,  # type: ignore[arg-type]  # read, tell and seek are all that reading needs
-                tarinfo=_Header,
+                tarinfo=_StrictHeader,
                 encoding="utf-8",
                 errors="surrogateescape",
             )
         with tar:
-            while (member := _next(tar, forward, archive, where)) is not None:
-                where = f"at or after the member {shown(member.name)} (byte {member.offset_data:,} when unpacked)"
+            while (member := _next_member(tar, forward, archive, where)) is not None:
+                where = f"at or after the member {escape_name(member.name)} (byte {member.offset_data:,} when unpacked)"
                 _unpack_member(tar, member, extraction, where)
                 progress(min(raw.tell(), total), total)
-        _expect_end(forward, archive)
+        _check_end(forward, archive)
     progress(total, total)
 
 
-def _next(tar: tarfile.TarFile, forward: _Forward, archive: Path, where: str) -> tarfile.TarInfo | None:
-    """The next member; None at the end mark."""
-    with reading(archive, where):
+def _next_member(tar: tarfile.TarFile, forward: _ForwardStream, archive: Path, where: str) -> tarfile.TarInfo | None:
+    """Return the next member, or None at the end mark."""
+    with translate_errors(archive, where):
         member = tar.next()
-    forward.limit = tar.offset + HEADER_BYTES
-    # The reader keeps what it has seen: every member, and every record that is meant for all that follow.
+    forward.limit = tar.offset + MAX_HEADER_BYTES
+    # The reader keeps all members and all global records in memory.
     tar.members.clear()  # type: ignore[attr-defined]  # not in the stubs
     tar.pax_headers = {}
     return member
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, extraction: Extraction, where: str) -> None:
-    extraction.count()
+    extraction.count_member()
     if member.isdir():
         return
-    path = extraction.admit(member.name, _unsafe_kind(member))
+    path = extraction.accept(member.name, _unsafe_kind(member))
     if path is None:
         return
-    with reading(extraction.archive, where):
+    with translate_errors(extraction.archive, where):
         stream = tar.extractfile(member)
     if stream is None:
-        raise damaged(extraction.archive, where, "a file without content")
+        raise damaged_error(extraction.archive, where, "a file without content")
     with stream:
-        extraction.write(path, chunks(stream, extraction.archive, where))
+        extraction.write(path, read_chunks(stream, extraction.archive, where))
 
 
 def _unsafe_kind(member: tarfile.TarInfo) -> str | None:
-    """Why what a member is makes it unsafe; None for a regular file."""
+    """Return why a member's type is unsafe; None for a regular file."""
     if member.isreg():
         return None
     if member.issym():
-        return f"it is a symbolic link to {shown(member.linkname)}"
+        return f"it is a symbolic link to {escape_name(member.linkname)}"
     if member.islnk():
-        return f"it is a hard link to {shown(member.linkname)}"
+        return f"it is a hard link to {escape_name(member.linkname)}"
     if member.isfifo():
         return "it is a named pipe"
     if member.isdev():
@@ -146,22 +146,22 @@ def _unsafe_kind(member: tarfile.TarInfo) -> str | None:
     return f"it is of the unknown type {member.type!r}"
 
 
-def _expect_end(forward: _Forward, archive: Path) -> None:
-    """Read what follows the end mark, since a compressed file's checksum stands at its very end."""
+def _check_end(forward: _ForwardStream, archive: Path) -> None:
+    """Read to the end after the end mark, since a compressed file's checksum comes last."""
     where = "after its end mark"
-    forward.limit = forward.tell() + PADDING_BYTES
-    for chunk in chunks(forward, archive, where):
+    forward.limit = forward.tell() + MAX_PADDING_BYTES
+    for chunk in read_chunks(forward, archive, where):
         if chunk.count(0) != len(chunk):
-            raise damaged(archive, where, "more data follows, as when archives are joined end to end")
+            raise damaged_error(archive, where, "more data follows, as when archives are joined end to end")
 
 
 @contextmanager
-def _decompressed(raw: IO[bytes], compression: str) -> Iterator[_Unpacked]:
+def _decompressed(raw: IO[bytes], compression: str) -> Iterator[_DecompressedStream]:
     if compression == "tar":
         yield raw
         return
-    # Each of these checks what checksums the format has, and unpacks no more at a time than it is asked for.
-    openers: dict[str, Callable[[IO[bytes]], AbstractContextManager[_Unpacked]]] = {
+    # Each of these verifies the format's checksums, and decompresses only as much as is read.
+    openers: dict[str, Callable[[IO[bytes]], AbstractContextManager[_DecompressedStream]]] = {
         "gz": gzip.open,
         "bz2": bz2.open,
         "xz": lzma.open,

@@ -1,4 +1,4 @@
-"""Zip archives."""
+"""Read and unpack zip archives."""
 
 import shutil
 import stat
@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from convkit.errors import SourceError
-from convkit.sources.members import BY_HAND, Extraction, chunks, reading
+from convkit.sources.members import MANUAL_REMEDY, Extraction, read_chunks, translate_errors
 from convkit.utils.progress import Progress
 
 _ENCRYPTED = 0x1
@@ -17,42 +17,42 @@ def unpack_zip(extraction: Extraction, folder: Path, progress: Progress) -> None
     """Write the members of a zip archive below `folder`.
 
     Raises:
-        SourceError: the archive is damaged, passes a limit, or does not fit on the disk.
+        SourceError: the archive is damaged, exceeds a limit, or does not fit on the disk.
     """
-    with reading(extraction.archive, "in its list of members"):
+    with translate_errors(extraction.archive, "in its list of members"):
         archive = zipfile.ZipFile(extraction.archive)
     with archive:
-        members = _admitted(archive, extraction)
+        members = _accepted_members(archive, extraction)
         total = sum(info.file_size for _, info in members)
-        _expect_space(extraction.archive, folder, total)
+        _check_disk_space(extraction.archive, folder, total)
         for path, info in members:
             where = f"at the member {path}"
-            with reading(extraction.archive, where):
+            with translate_errors(extraction.archive, where):
                 stream = archive.open(info)
             with stream:
-                extraction.write(path, chunks(stream, extraction.archive, where))
+                extraction.write(path, read_chunks(stream, extraction.archive, where))
             progress(min(extraction.written, total), total)
     progress(total, total)
 
 
-def _admitted(archive: zipfile.ZipFile, extraction: Extraction) -> list[tuple[PurePosixPath, zipfile.ZipInfo]]:
-    """The members to write, in the order of the archive's list."""
+def _accepted_members(archive: zipfile.ZipFile, extraction: Extraction) -> list[tuple[PurePosixPath, zipfile.ZipInfo]]:
+    """Return the accepted members, in the order of the archive's directory."""
     members = []
     for info in archive.infolist():
-        extraction.count()
+        extraction.count_member()
         if info.is_dir():
             continue
-        path = extraction.admit(_name(info), _unsafe_kind(info))
+        path = extraction.accept(_member_name(info), _unsafe_kind(info))
         if path is not None:
             members.append((path, info))
     return members
 
 
-def _name(info: zipfile.ZipInfo) -> str:
-    """The name as it stands in the archive, undecodable bytes as surrogates.
+def _member_name(info: zipfile.ZipInfo) -> str:
+    """Return the name as stored in the archive, undecodable bytes as surrogates.
 
-    `ZipInfo.filename` is cut at a NUL, and a name without the UTF-8 mark is read as code page 437 there, though
-    most tools that leave out the mark write UTF-8 all the same.
+    `ZipInfo.filename` is cut at a NUL. It also decodes names without the UTF-8 flag as code page 437, although most
+    tools that omit the flag write UTF-8.
     """
     if info.flag_bits & _UTF8:
         return info.orig_filename
@@ -60,7 +60,7 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 
 def _unsafe_kind(info: zipfile.ZipInfo) -> str | None:
-    """Why what a member is makes it unsafe; None for a regular file."""
+    """Return why a member's type is unsafe; None for a regular file."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
         return "it is a symbolic link"
@@ -71,11 +71,11 @@ def _unsafe_kind(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _expect_space(archive: Path, folder: Path, needed: int) -> None:
-    """Say at once what would come to light after hours; only zip archives tell their members' sizes up front."""
+def _check_disk_space(archive: Path, folder: Path, needed: int) -> None:
+    """Fail before unpacking if the disk is too small; only zip archives list member sizes up front."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise SourceError(
             f"Unpacking the archive {archive} takes {needed:,} bytes, but the disk of {folder.parent} has {free:,} "
-            f"free. Make room, or {BY_HAND}."
+            f"free. Make room, or {MANUAL_REMEDY}."
         )

@@ -89,7 +89,7 @@ def test_a_complete_data_set_is_left_alone(clips: Path, tmp_path: Path) -> None:
     [
         (
             ["convert", "ucf102", "--out_dir", "x"],
-            "there is no converter 'ucf102'. Known: ",
+            "unknown converter 'ucf102'. Known: ",
         ),
         (["convert", "video-folder", "--out_dir", "x"], "Missing option '--source'"),
         (["convert", "ucf101", "--out_dir", "x", "--source", "/nowhere"], "The source /nowhere does not exist"),
@@ -109,7 +109,7 @@ def test_what_cannot_run_is_said_in_one_paragraph(arguments: list[str], message:
 
 def test_a_default_of_zero_is_shown() -> None:
     found = " ".join(convkit("convert", "ucf101", "--help").stdout.split())
-    assert "Decides which groups become val. [default: 0]" in found
+    assert "Random seed for selecting the groups of val. [default: 0]" in found
     assert "[default: False]" not in found
 
 

@@ -56,23 +56,24 @@ def test_missing_source(tmp_path: Path) -> None:
 
 def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
-    _refused(tmp_path / "source", "source is empty. Pass the one that holds the data")
+    _refused(tmp_path / "source", "source is empty. Pass the folder with the data")
 
 
 def test_folder_without_class_folders(tmp_path: Path) -> None:
     write_clip(tmp_path / "source/clip.avi", 3)
-    _refused(tmp_path / "source", "holds no videos in class folders. Looked for .*<Class>/<video>.*Point --source at")
+    reason = "contains no videos in class folders. Looked for .*<Class>/<video>.*Point --source at"
+    _refused(tmp_path / "source", reason)
 
 
 def test_a_single_clip(tmp_path: Path) -> None:
     write_clip(tmp_path / "Run/clip.avi", 3)
-    _refused(tmp_path / "Run/clip.avi", "clip.avi is a single video, and its class is not known.*Point --source at")
+    _refused(tmp_path / "Run/clip.avi", "clip.avi is a single video without a class.*Point --source at")
 
 
 def test_two_sets_of_class_folders(tmp_path: Path) -> None:
     write_clip(tmp_path / "source/one/Run/clip.avi", 3)
     write_clip(tmp_path / "source/two/Run/clip.avi", 3)
-    _refused(tmp_path / "source", "holds 2 sets of class folders: .*/one, .*/two. Point --source at one of them")
+    _refused(tmp_path / "source", "contains 2 sets of class folders: .*/one, .*/two. Point --source at one of them")
 
 
 def test_two_folders_of_one_split(source: Path) -> None:
@@ -151,7 +152,7 @@ def test_list_that_names_a_missing_clip(source: Path) -> None:
     ("train", "test", "message"),
     [
         ("\nv_Run_g01_c01.avi 1\n", "", r"trainlist01.txt:2 is not of the form Class/clip.avi \[label\]: 'v_Run_g01"),
-        ("Run/a.avi\nRun/a.avi\n", "", "trainlist01.txt:2 names a clip twice: 'Run/a.avi'"),
+        ("Run/a.avi\nRun/a.avi\n", "", "trainlist01.txt:2 lists a clip twice: 'Run/a.avi'"),
         ("Run/a.avi\n", "\nRun/a.avi\n", "Run/a.avi is in both trainlist01.txt:1 and testlist01.txt:2: train and test"),
     ],
     ids=["malformed", "twice", "in-both"],
@@ -163,7 +164,7 @@ def test_list_that_is_wrong(source: Path, train: str, test: str, message: str) -
 def test_list_that_is_not_text(source: Path) -> None:
     _lists(source, "Run/v_Run_g01_c01.avi\n", "")
     (source / "ucfTrainTestlist/testlist01.txt").write_bytes(b"Run/\xff.avi")
-    _refused(source, "testlist01.txt is not a text file in UTF-8")
+    _refused(source, "testlist01.txt is not a UTF-8 text file")
 
 
 def test_no_lists(source: Path) -> None:
@@ -190,7 +191,7 @@ def test_clips_that_do_not_decode(source: Path) -> None:
         {
             "train/Run/garbage.avi": ("unreadable-video", "not a video that OpenCV's FFmpeg can open (unknown format"),
             "train/Run/nothing.mp4": ("unreadable-video", "can open: the file is empty"),
-            "train/Run/frameless.avi": ("no-frames", "opens as video but none of its frames decodes"),
+            "train/Run/frameless.avi": ("no-frames", "opens as a video but none of its frames decodes"),
             "train/Run/cut.avi": (
                 "truncated-video",
                 f"the file is cut short: {len(whole) * 2 // 3:,} of {len(whole):,}",

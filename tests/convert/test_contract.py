@@ -230,7 +230,7 @@ def test_what_was_read_is_accounted_for(made: Made) -> None:
 
 def test_units_are_counted_without_reading_a_picture(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     converter = load_converter(made.case.converter)
-    for reads in ("hashlib.sha256", "hashlib.file_digest", "convkit.converters.pictures.digest_of"):
+    for reads in ("hashlib.sha256", "hashlib.file_digest", "convkit.converters.image_store.image_digest"):
         monkeypatch.setattr(reads, None)
     assert converter(made.source, converter.Options()).count() == made.manifest.accounting.read
 

@@ -1,4 +1,4 @@
-"""A converter of an installed package: found by its entry point, with options of its own."""
+"""Converters of installed packages: they are found by entry point and have options of their own."""
 
 import base64
 import hashlib
@@ -11,10 +11,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT
 from tests.convert.toy import write_lines
 
+PAGE = (ROOT / "docs/converters.md").read_text(encoding="utf-8")
+EXAMPLE = PAGE[PAGE.index("## Write a converter") :]
+(CAPTIONS,) = re.findall(r"```python\n(.*?)```", EXAMPLE, re.DOTALL)
 MODULE = '''
 from pathlib import Path
 
@@ -72,11 +76,12 @@ def _wheel(folder: Path, name: str, entry_points: str, modules: dict[str, str]) 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a sound package, a broken one and one that takes a name of convkit's are installed."""
+    """Install two valid packages, a broken one, and one that reuses a name of convkit's; return their folder."""
     folder = tmp_path_factory.mktemp("packages")
     group = "[convkit.converters]\n"
     wheels = [
         _wheel(folder, "other_words", f"{group}other-words = other_words:Words\n", {"other_words.py": MODULE}),
+        _wheel(folder, "my_package", f"{group}captions = my_package:Captions\n", {"my_package.py": CAPTIONS}),
         _wheel(folder, "broken", f"{group}broken = a_module_that_is_missing:Broken\n", {"broken.py": ""}),
         _wheel(folder, "usurper", f"{group}ucf101 = other_words:Words\n", {"usurper.py": ""}),
     ]
@@ -154,3 +159,21 @@ def test_an_unknown_converter_is_refused(packages: Path, tmp_path: Path) -> None
     result = _convkit(packages, "ufc101", "--out_dir", str(tmp_path / "out"))
     assert (result.returncode, "Traceback" in result.stderr) == (2, False)
     assert "ufc101" in result.stderr
+
+
+def test_the_documented_example_converts_as_shown(packages: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8), "red").save(photos / f"{name}.jpg")
+    (photos / "a.txt").write_text("A red square.\n")
+    result = _convkit(packages, "captions", "--source", str(photos), "--out_dir", str(tmp_path / "data/captions"))
+    assert (result.returncode, result.stderr) == (1, "")
+    (shown,) = re.findall(r"\$ convkit convert captions [^\n]*\n(.*?)```", EXAMPLE, re.DOTALL)
+    assert result.stdout.startswith(shown)
+    (row,) = map(json.loads, (tmp_path / "data/captions/captions_train.jsonl").read_bytes().splitlines())
+    assert row["conversations"] == [
+        {"images": ["train/a.jpg"], "user": "Describe the image.", "assistant": "A red square."}
+    ]
+    quarantined = json.loads((tmp_path / "data/captions/quarantine.jsonl").read_bytes())
+    assert (quarantined["address"], quarantined["rule"]) == ("b.jpg", "missing-caption")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convkit.converters.annotated import annotation_files, fill, two_words
+from convkit.converters.annotated import fill_template, find_annotation_files, word_pair
 from convkit.errors import SourceError
 
 
@@ -16,23 +16,23 @@ def make(root: Path, *paths: str) -> None:
 
 def test_annotation_files(tmp_path: Path) -> None:
     make(tmp_path, "a/dev.json", "train.json", "train_new.json", "other.json")
-    found = annotation_files(tmp_path, ["dev", "train", "test"], ["{split}_new.json", "{split}.json"])
+    found = find_annotation_files(tmp_path, ["dev", "train", "test"], ["{split}_new.json", "{split}.json"])
     assert list(found.items()) == [("dev", "a/dev.json"), ("train", "train_new.json")]
     make(tmp_path, "b/dev.json")
-    with pytest.raises(SourceError, match=r"holds 2 files dev.json: a/dev.json, b/dev.json"):
-        annotation_files(tmp_path, ["dev"], ["{split}.json"])
-    with pytest.raises(SourceError, match=r"holds no annotations. Looked for val.json, at any depth\. Point"):
-        annotation_files(tmp_path, ["val"], ["{split}.json"])
+    with pytest.raises(SourceError, match=r"contains 2 files dev.json: a/dev.json, b/dev.json"):
+        find_annotation_files(tmp_path, ["dev"], ["{split}.json"])
+    with pytest.raises(SourceError, match=r"contains no annotations. Looked for val.json, at any depth\. Point"):
+        find_annotation_files(tmp_path, ["val"], ["{split}.json"])
     with pytest.raises(SourceError, match=r"Looked for val.json, or tables, at any depth\. Point"):
-        annotation_files(tmp_path, ["val"], ["{split}.json"], "tables")
+        find_annotation_files(tmp_path, ["val"], ["{split}.json"], "tables")
 
 
 def test_fill_does_not_look_into_values() -> None:
-    assert fill("{a} {b} {c} {", a="{b}", b="\\1") == "{b} \\1 {c} {"
+    assert fill_template("{a} {b} {c} {", a="{b}", b="\\1") == "{b} \\1 {c} {"
 
 
 def test_two_words() -> None:
-    read = two_words(("True", "False"))
+    read = word_pair(("True", "False"))
     assert [read(value) for value in ("", "ja, nein", ["a", "b"])] == [("True", "False"), ("ja", "nein"), ["a", "b"]]
     for bad in ("one", "a,a", "a,", "a,b,c", ["a"]):
         with pytest.raises(ValueError, match="two different words"):

@@ -14,7 +14,7 @@ from convkit.convert.error_budget import Policy
 from convkit.convert.run import convert
 from convkit.converters.base import Exclude
 from convkit.converters.cauldron import Cauldron, CauldronOptions
-from convkit.converters.parquet import split_of
+from convkit.converters.parquet import split_name
 from convkit.errors import ConvkitError, SourceError
 from convkit.schema import Manifest
 from convkit.validate.run import validate
@@ -199,7 +199,7 @@ def _ids(out_dir: Path, split: str) -> set[str]:
 
 
 def test_shares_that_leave_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="nothing is left for train"):
+    with pytest.raises(ValueError, match="leaves nothing for train"):
         options(val_fraction=0.5, test_fraction=0.5)
 
 
@@ -278,7 +278,7 @@ def test_only_what_is_lacking_is_carved(tmp_path: Path) -> None:
     ],
 )
 def test_the_split_by_a_files_name(file: str, split: str) -> None:
-    assert split_of(file) == split
+    assert split_name(file) == split
 
 
 def test_one_file_alone(source: Path, tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_unknown_columns_are_named(tmp_path: Path) -> None:
 def test_a_folder_without_parquet(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/a.txt").write_text("x")
-    with pytest.raises(SourceError, match="holds no Parquet files"):
+    with pytest.raises(SourceError, match="contains no Parquet files"):
         run(tmp_path / "source", tmp_path / "out")
 
 

@@ -160,7 +160,7 @@ def test_the_same_with_workers(source: Path, tmp_path: Path) -> None:
 
 def test_two_layouts_at_once_are_refused(source: Path, tmp_path: Path) -> None:
     docvqa_tree(source)
-    with pytest.raises(SourceError, match=r"holds test_v1.0.json as well as data/test-.*, which may be the same"):
+    with pytest.raises(SourceError, match=r"contains both test_v1.0.json and data/test-.*, which may hold the same"):
         run(source, tmp_path / "out")
 
 

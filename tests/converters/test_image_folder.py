@@ -11,7 +11,7 @@ import pytest
 from convkit.convert.error_budget import Policy
 from convkit.convert.run import convert
 from convkit.converters.image_folder import ImageFolder
-from convkit.converters.pictures import digest_of, group_of
+from convkit.converters.image_store import image_digest, image_group
 from convkit.errors import SourceError
 from convkit.schema import Manifest
 from convkit.validate.run import validate
@@ -62,7 +62,7 @@ def test_a_row(tmp_path: Path) -> None:
                 "assistant": "cat",
             }
         ],
-        "group": group_of(digest_of(tmp_path / "source/train/cat/Tom.png")),
+        "group": image_group(image_digest(tmp_path / "source/train/cat/Tom.png")),
     }
     assert (val["id"], val["conversations"][0]["images"]) == ("val-0000000001", ["val/dog/Rex.jpg"])
     original = (tmp_path / "source/train/cat/Tom.png").read_bytes()
@@ -101,7 +101,7 @@ def test_files_are_read_while_listing_only_to_carve(tmp_path: Path, monkeypatch:
     image_tree(tmp_path / "split/train")
     image_tree(tmp_path / "split/val")
     listed = [listing(tmp_path / "flat")]
-    monkeypatch.setattr("convkit.converters.pictures.digest_of", None)
+    monkeypatch.setattr("convkit.converters.image_store.image_digest", None)
     listed.append(listing(tmp_path / "split"))
     listed.append(listing(tmp_path / "flat", val_fraction=0))
     assert list(map(len, listed)) == [20, 40, 20]
@@ -154,9 +154,9 @@ def test_an_image_that_vanished_or_may_not_be_read_is_quarantined(
     def refused(file: Path) -> int:
         if file.name == "01.png":
             raise PermissionError(13, "Permission denied")
-        return digest_of(file)
+        return image_digest(file)
 
-    monkeypatch.setattr("convkit.converters.pictures.digest_of", refused)
+    monkeypatch.setattr("convkit.converters.image_store.image_digest", refused)
     run(tmp_path / "source", tmp_path / "out")
     assert quarantined(tmp_path / "out")["cat/01.png"] == ("unreadable", "cannot be read: Permission denied")
 
@@ -182,5 +182,5 @@ def test_names_by_content_and_links(tmp_path: Path) -> None:
 
 def test_a_source_without_class_folders_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "source/one.png", 1)
-    with pytest.raises(SourceError, match="holds no images in class folders"):
+    with pytest.raises(SourceError, match="contains no images in class folders"):
         run(tmp_path / "source", tmp_path / "out")

@@ -261,10 +261,10 @@ def test_items_hold_sizes(source: Path) -> None:
 def test_other_sources(tmp_path: Path) -> None:
     source = tmp_path / "source"
     draw(source / "x.png", 1)
-    with pytest.raises(SourceError, match=r"holds no annotations. Looked for .*train.json, dev.json"):
+    with pytest.raises(SourceError, match=r"contains no annotations. Looked for .*train.json, dev.json"):
         run(source, tmp_path / "out")
     write_lines(source / "dev.json", annotation("dev-1-0-0"))
     (source / "x.png").unlink()
-    with pytest.raises(SourceError, match=r"holds no images, .* --images"):
+    with pytest.raises(SourceError, match=r"contains no images, .* --images"):
         run(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from convkit.converters.chats import LAYOUTS, Spoken, example
-from convkit.converters.parquet import RowGroup, files, image, row_groups
+from convkit.converters.chats import LAYOUTS, ChatTurn, parse_example
+from convkit.converters.parquet import RowGroup, list_files, resolve_image, row_groups
 from convkit.errors import ItemError, MissingExtra, SourceError
 
 IMAGE = {"type": "image", "text": None}
@@ -31,26 +31,26 @@ def text(value: str | None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("row", "turns"),
     [
-        (chat(0, "Q", "A"), [Spoken(0, "Q", "A")]),
-        (chat(2, "Q", "A", "R", "B"), [Spoken(2, "Q", "A"), Spoken(0, "R", "B")]),
-        (chat(2, "Q", "A", "<image>R<image>", "B"), [Spoken(0, "Q", "A"), Spoken(2, "<image>R<image>", "B")]),
-        (chat(2, "<image>Q", "A", "<image>R", "B"), [Spoken(1, "<image>Q", "A"), Spoken(1, "<image>R", "B")]),
-        (chat(2, [IMAGE, IMAGE, text("Q")], "A"), [Spoken(2, "Q", "A")]),
-        (chat(1, [text(""), IMAGE, text("Q")], "A"), [Spoken(1, "Q", "A")]),
-        (chat(1, [text("Q"), IMAGE], [text("A"), text("B")]), [Spoken(1, "Q<image>", "AB")]),
-        (chat(2, [IMAGE, text("Q"), IMAGE], "A"), [Spoken(2, "<image>Q<image>", "A")]),
-        (chat(1, [text("Q")], "A"), [Spoken(1, "Q", "A")]),
+        (chat(0, "Q", "A"), [ChatTurn(0, "Q", "A")]),
+        (chat(2, "Q", "A", "R", "B"), [ChatTurn(2, "Q", "A"), ChatTurn(0, "R", "B")]),
+        (chat(2, "Q", "A", "<image>R<image>", "B"), [ChatTurn(0, "Q", "A"), ChatTurn(2, "<image>R<image>", "B")]),
+        (chat(2, "<image>Q", "A", "<image>R", "B"), [ChatTurn(1, "<image>Q", "A"), ChatTurn(1, "<image>R", "B")]),
+        (chat(2, [IMAGE, IMAGE, text("Q")], "A"), [ChatTurn(2, "Q", "A")]),
+        (chat(1, [text(""), IMAGE, text("Q")], "A"), [ChatTurn(1, "Q", "A")]),
+        (chat(1, [text("Q"), IMAGE], [text("A"), text("B")]), [ChatTurn(1, "Q<image>", "AB")]),
+        (chat(2, [IMAGE, text("Q"), IMAGE], "A"), [ChatTurn(2, "<image>Q<image>", "A")]),
+        (chat(1, [text("Q")], "A"), [ChatTurn(1, "Q", "A")]),
     ],
 )
-def test_chats(row: dict[str, Any], turns: list[Spoken]) -> None:
-    said = example(group("messages"), row)
+def test_chats(row: dict[str, Any], turns: list[ChatTurn]) -> None:
+    said = parse_example(group("messages"), row)
     assert said.turns == turns
     assert said.system is None
 
 
 def test_a_system_message() -> None:
-    assert example(group("messages"), chat(0, "Q", "A", system="S")).system == "S"
-    assert example(group("messages"), chat(0, "Q", "A", system=[text("S")])).system == "S"
+    assert parse_example(group("messages"), chat(0, "Q", "A", system="S")).system == "S"
+    assert parse_example(group("messages"), chat(0, "Q", "A", system=[text("S")])).system == "S"
 
 
 @pytest.mark.parametrize(
@@ -74,37 +74,37 @@ def test_a_system_message() -> None:
 )
 def test_malformed_chats(row: dict[str, Any], rule: str) -> None:
     with pytest.raises(ItemError) as caught:
-        example(group("messages"), row)
+        parse_example(group("messages"), row)
     assert caught.value.rule == rule
 
 
 def test_sources_that_differ_within_a_row() -> None:
     texts = [{"user": "Q", "assistant": "A", "source": source} for source in ("a", "b", "a", None)]
-    assert example(group("texts"), {"images": None, "texts": texts}).metadata == {"source": ["a", "b"]}
+    assert parse_example(group("texts"), {"images": None, "texts": texts}).metadata == {"source": ["a", "b"]}
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../a", "a/../../b", "..", "a\\b", "a\0b"])
 def test_paths_that_lead_out(path: str, tmp_path: Path) -> None:
     with pytest.raises(ItemError) as caught:
-        image(tmp_path, 0, {"bytes": None, "path": path})
+        resolve_image(tmp_path, 0, {"bytes": None, "path": path})
     assert caught.value.rule == "unsafe-path"
 
 
 @pytest.mark.parametrize("value", [None, {}, "a.png", {"bytes": None, "path": ""}, {"bytes": None, "path": 3}])
 def test_images_that_are_none(value: Any, tmp_path: Path) -> None:
     with pytest.raises(ItemError) as caught:
-        image(tmp_path, 0, value)
+        resolve_image(tmp_path, 0, value)
     assert caught.value.rule == "missing-image"
 
 
 def test_bytes_come_before_the_path(tmp_path: Path) -> None:
-    assert image(tmp_path, 0, {"bytes": b"x", "path": "/etc/passwd"}) == b"x"
+    assert resolve_image(tmp_path, 0, {"bytes": b"x", "path": "/etc/passwd"}) == b"x"
 
 
 def test_a_loop_of_links_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("a.png")
     with pytest.raises(ItemError):
-        image(tmp_path, 0, {"bytes": None, "path": "a.png"})
+        resolve_image(tmp_path, 0, {"bytes": None, "path": "a.png"})
 
 
 def test_a_missing_pyarrow_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,4 +118,4 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
 
     (tmp_path / os.fsdecode(b"caf\xe9.parquet")).write_bytes(b"")
     with pytest.raises(SourceError, match=r"caf\\xe9\.parquet in .* is not UTF-8"):
-        files(tmp_path)
+        list_files(tmp_path)

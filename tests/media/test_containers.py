@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convkit.errors import ItemError
-from convkit.media.containers import cut_short
+from convkit.media.containers import truncation_reason
 from convkit.media.frames import sample_frames
 from tests.fixtures.make_clips import write_clip
 
@@ -85,18 +85,18 @@ LARGE = struct.pack(">I4sQ", 1, b"mdat", 16 + 100)
 def test_what_is_missing(content: bytes, stated: int | None, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     expected = stated and f"the file is cut short: {len(content):,} of {stated:,} bytes"
-    assert cut_short(tmp_path / "file") == expected
+    assert truncation_reason(tmp_path / "file") == expected
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
 def test_an_avi_file_written_to_a_pipe_states_no_size(size: int, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"RIFF" + struct.pack("<I", size) + b"AVI " + bytes(100))
-    assert cut_short(tmp_path / "file") is None
+    assert truncation_reason(tmp_path / "file") is None
 
 
 def test_a_matroska_file_that_is_cut_is_refused_as_a_clip(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mkv", 40)
-    assert cut_short(tmp_path / "clip.mkv") is None
+    assert truncation_reason(tmp_path / "clip.mkv") is None
     assert len(sample_frames(tmp_path / "clip.mkv", 8, len)) == 8
     os.truncate(tmp_path / "clip.mkv", (tmp_path / "clip.mkv").stat().st_size // 2)
     with pytest.raises(ItemError, match="the file is cut short") as caught:
@@ -107,20 +107,20 @@ def test_a_matroska_file_that_is_cut_is_refused_as_a_clip(tmp_path: Path) -> Non
 
 def test_a_chain_of_a_million_boxes_ends(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(FTYP + _box(b"free") * 1_000_000)
-    assert cut_short(tmp_path / "file") is None
+    assert truncation_reason(tmp_path / "file") is None
 
 
 def test_whole_files_are_whole(tmp_path: Path, shared_data: Path) -> None:
     write_clip(tmp_path / "made.avi", 5)
     files = [tmp_path / "made.avi", *(p for p in (shared_data / "data/video").rglob("*.m*") if p.suffix != ".json")]
     assert len(files) > 10
-    assert [path.name for path in files if cut_short(path)] == []
+    assert [path.name for path in files if truncation_reason(path)] == []
 
 
 @pytest.mark.parametrize("name", ["torchcodec/testsrc2.mp4", "decord/video_0.mov", "energon/sync_test.mkv"])
 def test_real_files_that_are_cut(name: str, shared_data: Path, tmp_path: Path) -> None:
     whole = (shared_data / "data/video" / name).read_bytes()
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
-    reason = cut_short(tmp_path / "cut")
+    reason = truncation_reason(tmp_path / "cut")
     assert reason is not None
     assert reason.startswith(f"the file is cut short: {len(whole) // 2:,} of ")

@@ -182,7 +182,7 @@ def test_a_file_with_packets_that_do_not_decode_is_refused(shared_data: Path) ->
     error = _refusal(path)
     assert error.rule == "damaged-video"
     assert error.reason.startswith("28 of its ")
-    assert "(the header claims 50); --allow_truncated uses it as far as it decodes" in error.reason
+    assert "(the header declares 50); --allow_truncated uses it as far as it decodes" in error.reason
 
 
 def test_a_file_with_packets_that_do_not_decode_is_used_on_request(shared_data: Path) -> None:

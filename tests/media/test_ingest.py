@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from convkit.errors import ItemError
 from convkit.media.images import MAX_PIXELS, ImageInfo, ImageProblem, inspect_file
-from convkit.media.ingest import Stored, ingest
+from convkit.media.ingest import IngestedImage, ingest
 
 FOLDERS = ("nasty", "images/skimage", "docvqa/pages")
 LOSSY_ERROR = 3.0
@@ -92,7 +92,7 @@ def reference(data: bytes) -> np.ndarray[Any, Any]:
         return rgba[..., :3] * alpha + 255 * (1 - alpha)
 
 
-def check_stored(stored: Stored, data: bytes) -> None:
+def check_stored(stored: IngestedImage, data: bytes) -> None:
     """What holds of every image that is stored."""
     with PIL.Image.open(io.BytesIO(stored.data), formats=["JPEG", "PNG"]) as image:
         assert stored.suffix == {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}[image.format or ""]
@@ -182,7 +182,7 @@ def test_an_upright_rgb_image_stays_as_it_is_to_the_byte(kind: str, orientation:
     if orientation is not None:
         exif[0x0112] = orientation
     data = saved(picture(), kind, exif=exif)
-    assert ingest(data) == Stored(data, ".jpg" if kind == "JPEG" else ".png", ())
+    assert ingest(data) == IngestedImage(data, ".jpg" if kind == "JPEG" else ".png", ())
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -233,7 +233,7 @@ def test_every_mode_of_a_jpeg_becomes_rgb(mode: str, options: dict[str, Any]) ->
 RAMP = np.arange(0, 65536, 257 * 5, dtype=np.uint16).reshape(4, 13)
 
 
-def grey_ramp(stored: Stored) -> np.ndarray[Any, Any]:
+def grey_ramp(stored: IngestedImage) -> np.ndarray[Any, Any]:
     """The stored image, which is grey."""
     found = pixels(stored.data)
     assert (found == found[..., :1]).all()
@@ -328,7 +328,7 @@ def test_frames_behind_the_first_may_be_broken() -> None:
 
 def test_a_camera_s_jpeg_with_previews_behind_it_stays_as_it_is() -> None:
     data = saved(picture(), "MPO", save_all=True, append_images=[picture().resize((6, 4))])
-    assert ingest(data) == Stored(data, ".jpg", ())
+    assert ingest(data) == IngestedImage(data, ".jpg", ())
 
 
 def test_a_colour_profile_of_another_mode_is_not_kept() -> None:
@@ -394,7 +394,7 @@ def test_whatever_leaves_a_doubt_is_decoded(kind: str, decoded: list[PIL.Image.I
     whole = saved(picture(), kind)
     behind = whole + bytes(3) if kind == "JPEG" else whole[:-12] + chunk(b"tEXt", b"a\0b") + whole[-12:]
     decoded.clear()
-    assert ingest(behind) == Stored(behind, ".jpg" if kind == "JPEG" else ".png", ())
+    assert ingest(behind) == IngestedImage(behind, ".jpg" if kind == "JPEG" else ".png", ())
     assert decoded
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from convkit.errors import ItemError
 from convkit.media.ingest import METADATA_NOTE, ingest
-from convkit.media.metadata import without
+from convkit.media.metadata import strip_metadata
 
 PIXELS = np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3)
 
@@ -83,8 +83,8 @@ def test_pixels_that_are_not_whole_are_refused_with_the_first_reason(name: str) 
 
 
 def test_an_empty_segment_ends_the_search() -> None:
-    assert without(b"\xff\xd8" + b"\xff\xe0\0\0" * 3 + saved("JPEG")[2:]) is None
+    assert strip_metadata(b"\xff\xd8" + b"\xff\xe0\0\0" * 3 + saved("JPEG")[2:]) is None
 
 
 def test_a_png_without_its_end_is_not_made_a_whole_one() -> None:
-    assert without(with_broken("half a gamma")[:-1]) is None
+    assert strip_metadata(with_broken("half a gamma")[:-1]) is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from convkit.errors import MissingExtra
-from convkit.sources.hub import fetch, fetch_folder
+from convkit.sources.hub import download_file, download_folder
 from tests.hub_server import COMMIT, Answer, HubServer
 
 pytest.importorskip("huggingface_hub")
@@ -25,9 +25,9 @@ SCRIPT = """
 import json, sys, time
 time.sleep = lambda seconds: None  # The client waits between its attempts.
 from convkit.errors import SourceError
-from convkit.sources.hub import fetch
+from convkit.sources.hub import download_file
 try:
-    path, revision = fetch(*sys.argv[1:])
+    path, revision = download_file(*sys.argv[1:])
     print(json.dumps({"path": str(path), "revision": revision}))
 except SourceError as error:
     print(json.dumps({"error": str(error)}))
@@ -48,7 +48,7 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
-def fetch_in_process(
+def download_in_process(
     hub: HubServer, home: Path, *, repo: str = REPO, file: str = FILE, script: str = SCRIPT, **environment: str
 ) -> Fetched:
     process = subprocess.run(
@@ -67,7 +67,7 @@ def fetch_in_process(
 
 
 def test_a_file_arrives_with_its_revision_and_without_progress_bars(hub: HubServer, tmp_path: Path) -> None:
-    fetched = fetch_in_process(hub, tmp_path)
+    fetched = download_in_process(hub, tmp_path)
     assert fetched.error == ""
     assert fetched.path.read_bytes() == CONTENT
     assert fetched.path.is_relative_to(tmp_path)
@@ -76,17 +76,17 @@ def test_a_file_arrives_with_its_revision_and_without_progress_bars(hub: HubServ
 
 
 def test_a_file_in_the_cache_is_not_downloaded_again(hub: HubServer, tmp_path: Path) -> None:
-    first = fetch_in_process(hub, tmp_path)
+    first = download_in_process(hub, tmp_path)
     assert hub.count("GET") == 1
-    second = fetch_in_process(hub, tmp_path)
+    second = download_in_process(hub, tmp_path)
     assert hub.count("GET") == 1
     assert (second.path, second.revision) == (first.path, first.revision)
 
 
 def test_a_file_in_the_cache_is_found_offline(hub: HubServer, tmp_path: Path) -> None:
-    first = fetch_in_process(hub, tmp_path)
+    first = download_in_process(hub, tmp_path)
     requests = len(hub.requests)
-    second = fetch_in_process(hub, tmp_path, HF_HUB_OFFLINE="1")
+    second = download_in_process(hub, tmp_path, HF_HUB_OFFLINE="1")
     assert (second.path, second.revision) == (first.path, COMMIT)
     assert len(hub.requests) == requests
 
@@ -96,7 +96,7 @@ def test_a_dropped_connection_is_resumed(hub: HubServer, tmp_path: Path) -> None
     content = CONTENT * 80
     hub.files["large.tar"] = content
     hub.drop_once = True
-    fetched = fetch_in_process(hub, tmp_path, file="large.tar")
+    fetched = download_in_process(hub, tmp_path, file="large.tar")
     assert fetched.error == ""
     assert fetched.path.read_bytes() == content
     first, second = (wanted for method, _, wanted in hub.requests if method == "GET")
@@ -121,8 +121,8 @@ def test_a_refusal_says_why_and_what_to_do(
     hub: HubServer, tmp_path: Path, answer: Answer, reason: str, remedy: str
 ) -> None:
     hub.answer = answer
-    error = fetch_in_process(hub, tmp_path).error
-    assert error.startswith(f"The file {FILE} of the data set {REPO} cannot be downloaded: ")
+    error = download_in_process(hub, tmp_path).error
+    assert error.startswith(f"The file {FILE} of the dataset {REPO} cannot be downloaded: ")
     assert reason in error
     assert remedy in error
     assert f"{hub.endpoint}/datasets/{REPO} and pass it to --source." in error
@@ -130,21 +130,21 @@ def test_a_refusal_says_why_and_what_to_do(
 
 
 def test_a_file_that_the_data_set_lacks(hub: HubServer, tmp_path: Path) -> None:
-    error = fetch_in_process(hub, tmp_path, file="gone.tar").error
+    error = download_in_process(hub, tmp_path, file="gone.tar").error
     assert "The file gone.tar" in error
     assert "has no such file" in error
     assert f"Find it on {hub.endpoint}/datasets/{REPO} and pass it to --source." in error
 
 
 def test_offline_without_a_cache(hub: HubServer, tmp_path: Path) -> None:
-    error = fetch_in_process(hub, tmp_path, HF_HUB_OFFLINE="1").error
+    error = download_in_process(hub, tmp_path, HF_HUB_OFFLINE="1").error
     assert "HF_HUB_OFFLINE is set, and the file is not in the cache. Unset it, or download" in error
     assert hub.requests == []
 
 
 def test_a_hub_that_cannot_be_reached(hub: HubServer, tmp_path: Path) -> None:
     # Port 9 is "discard", which nothing on a loopback listens to.
-    error = fetch_in_process(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").error
+    error = download_in_process(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").error
     assert "the hub cannot be reached (" in error
     assert "refused" in error
     assert "Check the network and try again, or download" in error
@@ -168,7 +168,7 @@ def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_hub(hub: HubServer,
 def test_a_missing_client_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtra) as caught:
-        fetch(REPO, FILE)
+        download_file(REPO, FILE)
     assert "pip install 'convkit-vlm[hub]'" in str(caught.value)
     assert FILE in str(caught.value)
 
@@ -185,7 +185,9 @@ def shards() -> Iterator[HubServer]:
 
 
 def folder_in_process(hub: HubServer, home: Path, *, pattern: str = PATTERN, **environment: str) -> Fetched:
-    return fetch_in_process(hub, home, file=pattern, script=SCRIPT.replace("fetch", "fetch_folder"), **environment)
+    return download_in_process(
+        hub, home, file=pattern, script=SCRIPT.replace("download_file", "download_folder"), **environment
+    )
 
 
 def test_the_files_of_a_folder_arrive_and_no_others(shards: HubServer, tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_a_folder_offline_without_a_cache(shards: HubServer, tmp_path: Path) -> 
 @pytest.mark.parametrize("pattern", ["gone/*.parquet", "docvqa/*.tar"])
 def test_a_pattern_that_nothing_matches(shards: HubServer, tmp_path: Path, pattern: str) -> None:
     error = folder_in_process(shards, tmp_path, pattern=pattern).error
-    assert error.startswith(f"The files {pattern} of the data set {REPO} cannot be downloaded: the data set has none.")
+    assert error.startswith(f"The files {pattern} of the dataset {REPO} cannot be downloaded: the dataset has none.")
     assert f"Find its files on {shards.endpoint}/datasets/{REPO} and pass a folder of them to --source." in error
 
 
@@ -236,7 +238,7 @@ def test_a_pattern_that_nothing_matches(shards: HubServer, tmp_path: Path, patte
 def test_a_folder_that_is_refused(shards: HubServer, tmp_path: Path, answer: Answer, reason: str) -> None:
     shards.answer = answer
     error = folder_in_process(shards, tmp_path).error
-    assert error.startswith(f"The files {PATTERN} of the data set {REPO} cannot be downloaded: ")
+    assert error.startswith(f"The files {PATTERN} of the dataset {REPO} cannot be downloaded: ")
     assert reason in error
     assert "\n" not in error
 
@@ -249,5 +251,5 @@ def test_a_folder_of_a_hub_that_cannot_be_reached(shards: HubServer, tmp_path: P
 
 @pytest.mark.parametrize("pattern", ["*/a.parquet", "a/train*.parquet", "a/*-*.parquet", "a/b.parquet"])
 def test_a_pattern_of_a_part_of_a_folder_is_the_programmers_mistake(pattern: str) -> None:
-    with pytest.raises(ValueError, match="is no pattern of all files of a folder"):
-        fetch_folder(REPO, pattern)
+    with pytest.raises(ValueError, match=r"is not a pattern FOLDER/\*SUFFIX for all files of a folder"):
+        download_folder(REPO, pattern)

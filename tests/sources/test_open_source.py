@@ -108,7 +108,7 @@ def test_neither_address_nor_default(work: Path) -> None:
 
 
 def test_an_unknown_scheme_is_the_programmers_mistake(work: Path) -> None:
-    with pytest.raises(ValueError, match="'ftp:x' is no source address"):
+    with pytest.raises(ValueError, match="'ftp:x' is not a source address"):
         opened(None, work, "ftp:x")
 
 
@@ -119,7 +119,7 @@ def test_a_missing_path(tmp_path: Path, work: Path) -> None:
 
 def test_an_empty_folder(tmp_path: Path, work: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "is empty. Pass the one that holds the data to --source." in error_of(tmp_path / "empty", work)
+    assert "is empty. Pass the folder with the data to --source." in error_of(tmp_path / "empty", work)
 
 
 def test_a_folder_whose_path_is_not_utf8(tmp_path: Path, work: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, work: Path) -> None:
 def test_a_file_that_is_no_archive(tmp_path: Path, work: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
     error = error_of(tmp_path / "a.txt", work)
-    assert "is no archive that convkit can read" in error
+    assert "is not an archive that convkit can read" in error
     assert "or the folder that holds the data, to --source" in error
 
 
@@ -178,11 +178,11 @@ def test_a_package_without_the_folder(address: str, package: Path, work: Path) -
 def test_a_file_of_the_hub(tarball: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fetch(repo: str, filename: str) -> tuple[Path, str]:
+    def download_file(repo: str, filename: str) -> tuple[Path, str]:
         asked.append((repo, filename))
         return tarball, COMMIT
 
-    monkeypatch.setattr(hub, "fetch", fetch)
+    monkeypatch.setattr(hub, "download_file", download_file)
     source = opened(None, work, "hub:owner/name/deep/clips.tar.gz")
     assert asked == [("owner/name", "deep/clips.tar.gz")]
     assert source.name == f"hub:owner/name/deep/clips.tar.gz@{COMMIT}"
@@ -201,6 +201,6 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
 
 def test_a_pattern_on_the_hub_is_a_folder(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.avi").write_bytes(b"film")
-    monkeypatch.setattr(hub, "fetch_folder", lambda repo, pattern: (tmp_path, f"{repo} {pattern}"))
+    monkeypatch.setattr(hub, "download_folder", lambda repo, pattern: (tmp_path, f"{repo} {pattern}"))
     source = opened(None, work, "hub:owner/name/deep/*.avi")
     assert source == Source(root=tmp_path, name="hub:owner/name/deep/*.avi@owner/name deep/*.avi", bytes=None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from convkit.converters.picture_index import PictureIndex, files_below, stem_of
+from convkit.converters.image_index import ImageIndex, image_stem, list_files
 from convkit.errors import SourceError
 
 
@@ -37,11 +37,11 @@ def make(root: Path, *paths: str) -> Path:
     ],
 )
 def test_find(tmp_path: Path, there: list[str], wanted: str, found: str | None) -> None:
-    assert PictureIndex(make(tmp_path, *there)).find(wanted) == found
+    assert ImageIndex(make(tmp_path, *there)).find(wanted) == found
 
 
 def test_walks_once_and_only_when_asked(tmp_path: Path) -> None:
-    index = PictureIndex(tmp_path / "later")
+    index = ImageIndex(tmp_path / "later")
     make(tmp_path / "later", "x.png")
     assert index.find("x.png") == "x.png"
     assert index.size("x.png") == 2
@@ -54,25 +54,25 @@ def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
     (tmp_path / "root/link").symlink_to(tmp_path / "real")
     (tmp_path / "root/back").symlink_to(tmp_path / "root")
     (tmp_path / "root/gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert list(files_below(tmp_path / "root")) == ["link/x.png", "y.png"]
+    assert list(list_files(tmp_path / "root")) == ["link/x.png", "y.png"]
 
 
 def test_folder_names_that_are_not_utf8(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/\xff"
     os.mkdir(folder)
     (tmp_path / os.fsdecode(b"\xff") / "x.png").write_bytes(b"1")
-    assert PictureIndex(tmp_path).find("documents/x.png") == os.fsdecode(b"\xff/x.png")
+    assert ImageIndex(tmp_path).find("documents/x.png") == os.fsdecode(b"\xff/x.png")
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nowhere cannot be read"):
-        PictureIndex(tmp_path / "nowhere").find("x.png")
+        ImageIndex(tmp_path / "nowhere").find("x.png")
 
 
 def test_a_single_file_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"val.json is a single file. Pass the folder"):
-        list(files_below(make(tmp_path, "val.json") / "val.json"))
+        list(list_files(make(tmp_path, "val.json") / "val.json"))
 
 
 def test_stem_of() -> None:
-    assert [stem_of(p) for p in ("a/x.JPeG", "x.1.png", "x.1", "a/x.tar")] == ["x", "x.1", "x.1", "x.tar"]
+    assert [image_stem(p) for p in ("a/x.JPeG", "x.1.png", "x.1", "a/x.tar")] == ["x", "x.1", "x.1", "x.tar"]

@@ -1,22 +1,23 @@
-"""The files of a published image set, which people unpack, flatten and convert as they like.
+"""Find the images of a published dataset in any folder layout.
 
-So an image is found by the end of its path, wherever it is and whatever its suffix.
+Users unpack, flatten and convert published images. So an image is matched by the end of its path, in any folder and
+with any image suffix.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from convkit.converters.pictures import IMAGE_SUFFIXES
+from convkit.converters.image_store import IMAGE_SUFFIXES
 from convkit.errors import SourceError
 from convkit.utils.files import display_path
 
 
-class PictureIndex:
-    """The image files below a folder, walked once and only when the first is looked for.
+class ImageIndex:
+    """Index the image files below a folder; it is scanned once, on first use.
 
     Args:
-        root: the folder; hidden files and folders in it are passed over.
+        root: the folder; hidden files and folders in it are skipped.
     """
 
     def __init__(self, root: Path) -> None:
@@ -24,19 +25,19 @@ class PictureIndex:
         self._by_stem: dict[str, list[str]] | None = None
 
     def find(self, wanted: str) -> str | None:
-        """The file that an annotation means: the one that agrees with its path in most parts, from the end.
+        """Return the file that best matches an annotation's path: the one with the most equal parts from the end.
 
-        The suffix may differ, since many a .png is a JPEG and is renamed or converted. Of files that agree equally,
-        one with the same suffix wins, then the first by path.
+        The suffix may differ, since published .png files are often JPEGs and get renamed or converted. Among equal
+        matches, a file with the same suffix wins, then the first by path.
 
         Args:
             wanted: the path in the annotation, with slashes, such as `documents/x.png`.
 
         Returns:
-            The file's path relative to the root, with slashes.
+            The file's path relative to the root, with slashes, or None.
         """
         path = PurePosixPath(wanted)
-        candidates = self._stems().get(stem_of(wanted), ())
+        candidates = self._stems().get(image_stem(wanted), ())
         return min(
             candidates,
             key=lambda found: (-_agreeing(PurePosixPath(found), path), not _same_suffix(found, wanted), found),
@@ -44,7 +45,7 @@ class PictureIndex:
         )
 
     def size(self, path: str) -> int:
-        """Bytes of a file that was found."""
+        """Return the size of an indexed file in bytes."""
         return (self._root / path).stat().st_size
 
     def __bool__(self) -> bool:
@@ -53,21 +54,21 @@ class PictureIndex:
     def _stems(self) -> dict[str, list[str]]:
         if self._by_stem is None:
             self._by_stem = {}
-            for path in files_below(self._root):
+            for path in list_files(self._root):
                 if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
-                    self._by_stem.setdefault(stem_of(path), []).append(path)
+                    self._by_stem.setdefault(image_stem(path), []).append(path)
         return self._by_stem
 
 
-def stem_of(path: str) -> str:
-    """The last part of a path without an image's suffix; other dots are part of the name."""
+def image_stem(path: str) -> str:
+    """Return the last part of a path without an image suffix; other dots belong to the name."""
     name = PurePosixPath(path).name
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _agreeing(one: PurePosixPath, other: PurePosixPath) -> int:
-    """How many folders agree, counted from the file upwards."""
+    """Return the number of equal parent folders, counted from the file upwards."""
     pairs = zip(reversed(one.parts[:-1]), reversed(other.parts[:-1]), strict=False)
     return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(one.parts), len(other.parts)) - 1)
 
@@ -76,8 +77,8 @@ def _same_suffix(one: str, other: str) -> bool:
     return os.path.splitext(one)[1].lower() == os.path.splitext(other)[1].lower()
 
 
-def files_below(root: Path) -> Iterator[str]:
-    """Every file below a folder by relative path, sorted folder by folder; what is hidden is not the user's.
+def list_files(root: Path) -> Iterator[str]:
+    """Yield the relative path of every visible file below a folder, sorted folder by folder.
 
     Raises:
         SourceError: a folder cannot be read, or the root is a file.
@@ -93,7 +94,7 @@ def files_below(root: Path) -> Iterator[str]:
 
 def _walk(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
     real = os.path.realpath(folder)
-    if real in above:  # a link back to a folder above
+    if real in above:  # a link back to a parent folder
         return
     with os.scandir(folder) as entries:
         children = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
