@@ -1,6 +1,6 @@
-"""What convkit knows of models without loading them: tokens of a row from its text and its images' sizes.
+"""Token profiles: count the tokens of a row for a model, from its text and image sizes, without loading the model.
 
-Nothing here imports torch or transformers; the tests compare every family with its real processor.
+Nothing here imports torch or transformers. The tests compare every profile with its model's processor.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,15 +45,15 @@ PROFILES = {
     "mistral-3": "convkit.profiles.pixtral:Mistral3",
 }
 _DIGITS = 8
-"""Of an option's value: a number of tiles or pixels, which is counted up to."""
+"""Most digits of an option's value, since loops may run up to it."""
 
 
 def get_profile(spec: str) -> TokenProfile:
-    """The profile of a name, with options after a colon: `phi-3.5-vision:num_crops=16`.
+    """Return the profile for a name with options, such as `phi-3.5-vision:num_crops=16`.
 
     Raises:
-        ConvkitError: the name or an option is unknown, or a value is not a number of one or more; the message lists
-            what there is.
+        ConvkitError: the name or an option is unknown, or a value is not a positive integer; the message lists the
+            choices.
     """
     name, _, options = spec.partition(":")
     if name not in PROFILES:
@@ -76,7 +76,7 @@ def get_profile(spec: str) -> TokenProfile:
 
 
 def canonical_name(spec: str) -> str:
-    """The one way to spell a profile: options in its own order, and only those that are not what they are anyway.
+    """Return the canonical spelling of a profile: options in field order, without defaults.
 
     Raises:
         ConvkitError: see `get_profile`.
@@ -90,7 +90,7 @@ def canonical_name(spec: str) -> str:
 
 @lru_cache
 def load_tokenizer(path: Path) -> TokenCounter:
-    """TokenCount with a model's own tokenizer.json; nothing is fetched and nothing in it is run.
+    """Return a token counter from a model's tokenizer.json, without downloads or code execution.
 
     Raises:
         ConvkitError: the file is missing or is not a tokenizer.
@@ -99,15 +99,13 @@ def load_tokenizer(path: Path) -> TokenCounter:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise MissingExtra("tokenizers", "tokens", "An exact count of text") from None
+        raise MissingExtra("tokenizers", "tokens", "Counting text tokens exactly") from None
     if not path.is_file():
         raise ConvkitError(f"{path} does not exist or is not a file. Give the model's tokenizer.json.")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise ConvkitError(
-            f"{path} is not a tokenizer.json: {error}. Give the file of that name of the model."
-        ) from None
+        raise ConvkitError(f"{path} is not a valid tokenizer.json: {error}. Give the model's tokenizer.json.") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return _FileTokenCounter(path, lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
@@ -115,7 +113,7 @@ def load_tokenizer(path: Path) -> TokenCounter:
 
 @dataclass(frozen=True)
 class _FileTokenCounter:
-    """Goes to workers by its file, which each of them reads once."""
+    """A token counter that is pickled as its file path; each worker loads the file once."""
 
     path: Path
     count: TokenCounter
@@ -129,19 +127,19 @@ class _FileTokenCounter:
 
 @dataclass(frozen=True)
 class TargetModel:
-    """The model that rows are meant for."""
+    """The model that tokens are counted for."""
 
     profile: TokenProfile
     tokenizer: TokenCounter | None = None
-    """Its tokenizer; without it, text is estimated."""
+    """The model's tokenizer; None estimates text tokens."""
     max_length: int | None = None
-    """The longest row in tokens that training takes."""
+    """The most tokens of a row in training."""
     spec: str = ""
-    """The profile's name and options, see `canonical_name`: a receipt is for it."""
+    """The canonical name of the profile with its options, which the receipt records."""
 
     @classmethod
     def from_options(cls, spec: str, tokenizer: Path | None = None, max_length: int | None = None) -> "TargetModel":
-        """What the command line says, looked up.
+        """Return the target model for command-line options.
 
         Raises:
             ConvkitError: there is no such profile, option or tokenizer.
@@ -151,9 +149,9 @@ class TargetModel:
         )
 
     def options(self) -> dict[str, int | bool | None]:
-        """What has a bearing on the findings, beside the profile."""
+        """Return the options that affect findings, in addition to the profile."""
         return {"max_length": self.max_length, "exact": self.tokenizer is not None}
 
     def count(self, row: Row, sizes: Sequence[ImageSize]) -> TokenCount:
-        """`TokenProfile.row_tokens` with this tokenizer."""
+        """Count the tokens of a row with this tokenizer, see `TokenProfile.row_tokens`."""
         return self.profile.row_tokens(row, sizes, self.tokenizer)

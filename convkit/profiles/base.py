@@ -1,7 +1,7 @@
-"""What a profile is: the arithmetic by which a model's processor turns a row into tokens, without the model.
+"""The base class of token profiles: the arithmetic of a model's chat template and image processor.
 
-A family is one file: a `TokenProfile` whose fields are the constants of the processor, under the names of its
-configuration and with the values of the reference checkpoint, and the closed form for an image.
+Each model family is one file with a `TokenProfile`. Its fields are the constants of the processor, with the names of
+the processor's configuration and the values of the reference checkpoint. `image_parts` is the formula for an image.
 """
 
 import re
@@ -15,50 +15,49 @@ from convkit.schema import IMAGE_MARKER, Row, Turn
 
 
 class ImageSize(NamedTuple):
-    """Width and height of an image in pixels, as its header says."""
+    """Width and height of an image in pixels, from its header."""
 
     width: int
     height: int
 
 
 class TokenCount(NamedTuple):
-    """A number of tokens: known when both bounds are equal, else an estimate between them."""
+    """Bounds of a number of tokens; equal bounds if it is known exactly."""
 
     low: int
     high: int
 
     @property
     def exact(self) -> bool:
-        """Whether the number is known."""
+        """Return whether the number is known exactly."""
         return self.low == self.high
 
 
 class UnsupportedShape(Exception):
-    """The model's processor fails on an image of this shape; the message says why, without naming the image."""
+    """The model's processor rejects an image of this shape; the message does not name the image."""
 
 
 TokenCounter = Callable[[str], int]
-"""Counts the tokens of a text, added tokens recognised and no BOS added, as the model's tokenizer does."""
+"""Counts the tokens of a text like the model's tokenizer: with added tokens, without BOS."""
 
 ImagePart = int | str
-"""Of what stands for an image: a number of tokens, or text that the tokenizer has to count."""
+"""A part of the input for an image: a number of tokens, or text for the tokenizer to count."""
 
 MAX_BYTES_PER_TOKEN = 16
-"""An estimate takes a token for 1 to 16 bytes of UTF-8, a run of one character counted once for the lower bound.
-No tokenizer of bytes or with byte fallback needs more tokens than there are bytes; fewer than one in 16 takes a text
-that is made of a vocabulary's longest words alone."""
-_RUN = re.compile(r"(.)\1+", re.DOTALL)
+"""Estimates assume 1 to 16 UTF-8 bytes per token; the lower bound counts a run of one character once. A byte-level
+tokenizer never needs more tokens than bytes. Only texts of a vocabulary's longest words have more bytes per token."""
+_REPEATED = re.compile(r"(.)\1+", re.DOTALL)
 
 
 def estimate(text: str, control: re.Pattern[str]) -> TokenCount:
-    """Bounds of the number of tokens of a text; a control token counts as one."""
+    """Return bounds of the number of tokens of a text; a control token counts as one."""
     low = high = 0
     for index, piece in enumerate(control.split(text)):
         if index:
             low, high = low + 1, high + 1
         if piece:
-            low += len(_RUN.sub(r"\1", piece).encode(errors="replace")) // MAX_BYTES_PER_TOKEN
-            high += len(piece.encode(errors="replace")) + 1  # a blank may be put before a piece
+            low += len(_REPEATED.sub(r"\1", piece).encode(errors="replace")) // MAX_BYTES_PER_TOKEN
+            high += len(piece.encode(errors="replace")) + 1  # tokenizers may put a space before a piece
     return TokenCount(low, high)
 
 
@@ -68,8 +67,8 @@ def _text(text: str, tokenizer: TokenCounter | None, control: re.Pattern[str]) -
     return TokenCount(tokens := tokenizer(text) if text else 0, tokens)
 
 
-# Most rows repeat a prompt, an answer, and a size.
-_SHORT = 2000
+# Most rows share prompts, answers and image sizes.
+_CACHED_LENGTH = 2000
 _short_text = lru_cache(8192)(_text)
 
 
@@ -87,38 +86,38 @@ def _sum(counts: Sequence[TokenCount]) -> TokenCount:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatTemplate:
-    """How a conversation becomes one text: what stands around each message."""
+    """A chat template: the text around each message of a conversation."""
 
     user: tuple[str, str]
     assistant: tuple[str, str]
     system: tuple[str, str]
     last_assistant: str | None = None
-    """Before the last answer, where a prompt does not end as earlier answers begin."""
+    """Prefix of the last answer, if the generation prompt differs from the prefix of earlier answers."""
     default_system: str | None = None
-    """What stands in for a system prompt where the row has none."""
+    """Default system prompt for rows without one."""
     system_in_user: bool = False
-    """The system prompt is the beginning of the first user message."""
+    """True if the system prompt is part of the first user message."""
     image_start: str = ""
-    """Before each image."""
+    """Text before each image."""
     image_end: str = ""
-    """After each image that stands before the text."""
+    """Text after each image that precedes the user text."""
     marked_image_end: str = ""
-    """After each image whose place the text marks."""
+    """Text after each image that replaces an `<image>` marker."""
     images_end: str = ""
-    """Between the images and the text."""
+    """Text between the images and the user text."""
     text_first: str = ""
-    """Before a user's text that does not begin with an image."""
+    """Text before a user message that does not begin with an image."""
     end: str = ""
-    """After the last answer."""
+    """Text after the last answer."""
     bos: int = 0
-    """Tokens that begin the row; with `bos_each_piece` also the text after each image."""
+    """Number of BOS tokens; with `bos_each_piece`, also after each image."""
     bos_each_piece: bool = False
 
     def pieces(self, row: Row) -> list[str]:
-        """The text before, between and after the images: one piece more than the row has images."""
+        """Return the text before, between and after the images: one piece more than there are images."""
         pieces: list[list[str]] = [[]]
-        said = self.default_system if row.system is None else row.system
-        system = [] if said is None else [self.system[0], said, self.system[1]]
+        prompt = self.default_system if row.system is None else row.system
+        system = [] if prompt is None else [self.system[0], prompt, self.system[1]]
         for turn in row.conversations:
             pieces[-1] += [self.user[0], *system] if self.system_in_user else [*system, self.user[0]]
             system = []
@@ -147,42 +146,44 @@ class ChatTemplate:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenProfile:
-    """What convkit knows of a model. Fields are the options; they are whole numbers."""
+    """The token counts of a model. Its fields are integer options."""
 
     checkpoint: ClassVar[str]
-    """The checkpoint whose constants are the defaults."""
+    """The reference checkpoint, whose constants are the defaults."""
     template: ClassVar[ChatTemplate]
     control_tokens: ClassVar[re.Pattern[str]]
-    """Matches what the tokenizer or the processor takes for something else than text. Has no groups."""
+    """Matches strings that the tokenizer or processor treats as control tokens; has no groups."""
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """What stands in the input for one image, wrappers and separators included.
+        """Return the parts of the input for one image, including wrappers and separators.
 
         Args:
-            images: how many the row has: some processors treat the only image of a row in another way.
+            size: of the image.
+            images: number of images in the row; some processors treat a single image differently.
 
         Raises:
-            UnsupportedShape: the model's processor fails on this shape.
+            UnsupportedShape: the model's processor rejects this shape.
         """
         raise NotImplementedError
 
     def image_tokens(self, size: ImageSize, images: int = 1, tokenizer: TokenCounter | None = None) -> TokenCount:
-        """The number of tokens of one image; exact, except where a family writes its tags as text.
+        """Return the number of tokens of one image; exact, unless the family encodes tags as text.
 
         Raises:
-            UnsupportedShape: the model's processor fails on this shape.
+            UnsupportedShape: the model's processor rejects this shape.
         """
         return _image_tokens(self, size, images, tokenizer)
 
     def row_tokens(self, row: Row, sizes: Sequence[ImageSize], tokenizer: TokenCounter | None = None) -> TokenCount:
-        """The length of a row, answers and template included.
+        """Return the number of tokens of a row, including answers and the chat template.
 
         Args:
+            row: the row.
             sizes: of all images of the row, in order.
-            tokenizer: the model's tokenizer; without it the text is estimated.
+            tokenizer: the model's tokenizer; None estimates text tokens.
 
         Raises:
-            UnsupportedShape: the model's processor fails on one of the shapes.
+            UnsupportedShape: the model's processor rejects one of the shapes.
         """
         pieces = self.template.pieces(row)
         bos = self.template.bos * (len(pieces) if self.template.bos_each_piece else 1)
@@ -191,4 +192,4 @@ class TokenProfile:
         return _sum(counts)
 
     def _text(self, text: str, tokenizer: TokenCounter | None) -> TokenCount:
-        return (_short_text if len(text) <= _SHORT else _text)(text, tokenizer, self.control_tokens)
+        return (_short_text if len(text) <= _CACHED_LENGTH else _text)(text, tokenizer, self.control_tokens)

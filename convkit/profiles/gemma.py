@@ -1,4 +1,4 @@
-"""Gemma 3 and PaliGemma: every image is stretched to one square, and has a fixed number of tokens.
+"""Gemma 3 and PaliGemma: every image is resized to a square, and has a fixed number of tokens.
 
 Source: `Gemma3Processor` and `PaliGemmaProcessor` of transformers.
 """
@@ -13,7 +13,7 @@ from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfi
 
 @dataclass(frozen=True, kw_only=True)
 class Gemma3(TokenProfile):
-    """One view between a start and an end token, with empty lines around it; pan and scan is off, as by default."""
+    """Gemma 3: an image between start and end tokens and blank lines; without pan and scan, as by default."""
 
     checkpoint = "google/gemma-3-4b-it"
     template = ChatTemplate(
@@ -33,13 +33,13 @@ class Gemma3(TokenProfile):
     image_seq_length: int = 256
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """The view and its two wrappers."""
+        """Return the tokens of the image and its two wrapper tokens."""
         return [self.image_seq_length + 2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaliGemma(TokenProfile):
-    """All images, the prompt and a line end; then the answer."""
+    """PaliGemma: all images, the prompt and a newline, then the answer."""
 
     checkpoint = "google/paligemma-3b-mix-224"
     template = ChatTemplate(system=("", "\n"), user=("", "\n"), assistant=("", "<eos>"), bos=1)
@@ -48,5 +48,5 @@ class PaliGemma(TokenProfile):
     image_seq_length: int = 256
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """The view."""
+        """Return the tokens of the image."""
         return [self.image_seq_length]

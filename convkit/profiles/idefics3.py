@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: an image becomes rows of square tiles, each with its place, and a view of the whole.
+"""Idefics3 and SmolVLM: an image becomes a grid of square tiles with position tags, and a thumbnail.
 
 Source: `Idefics3ImageProcessor`, `Idefics3Processor` and their SmolVLM twins of transformers.
 """
@@ -12,14 +12,14 @@ from convkit.errors import ConvkitError
 from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfile
 
 MAX_SIDE = 4096
-"""Pixels; whatever the options say, no image is scaled to more."""
+"""Largest side in pixels after scaling, for any options."""
 MAX_GRID = 6
-"""Tiles in a row or column for which the vocabulary has tags."""
+"""Most tiles per row or column for which the vocabulary has tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmolVLM(TokenProfile):
-    """Tiles of `max_image_size` pixels a side, `image_seq_len` tokens each; every tag is one token."""
+    """SmolVLM: tiles with sides of `max_image_size` pixels and `image_seq_len` tokens; each tag is one token."""
 
     checkpoint = "HuggingFaceTB/SmolVLM-Instruct"
     template = ChatTemplate(
@@ -42,39 +42,39 @@ class SmolVLM(TokenProfile):
         if -(-min(self.longest_edge, MAX_SIDE) // self.max_image_size) > MAX_GRID:
             raise ConvkitError(
                 f"longest_edge={self.longest_edge} with max_image_size={self.max_image_size} makes more than "
-                f"{MAX_GRID} tiles in a row, for which the model has no tags. Choose a smaller longest_edge."
+                f"{MAX_GRID} tiles per row, for which the model has no tags. Choose a smaller longest_edge."
             )
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """A frame token, the tag and the tokens of each tile, a line end a row; then the view of the whole."""
+        """Return a frame token, a tag and the tokens of each tile, a newline per row, then the thumbnail."""
         return list(self._parts(*self.grid(size)))
 
     def _parts(self, rows: int, columns: int) -> Iterator[ImagePart]:
         for row in range(rows):
             for column in range(columns):
                 yield from (1, self._tag(f"<row_{row + 1}_col_{column + 1}>"), self.image_seq_len)
-            yield 1  # the line end; that of the last row makes one token with the empty line that follows
+            yield 1  # the newline; that of the last row forms one token with the blank line that follows
         yield from (1, self._tag("<global-img>"), self.image_seq_len, 1)
 
     def _tag(self, tag: str) -> ImagePart:
         return 1
 
     def grid(self, size: ImageSize) -> tuple[int, int]:
-        """Rows and columns of tiles; none where the image is not split."""
+        """Return the rows and columns of tiles; (0, 0) if the image is not split."""
         tile = self.max_image_size
         width, height = _scaled(size, self.longest_edge)
         ratio = width / height
         if width >= height:
-            width = _whole(width, tile)
-            height = _whole(int(width / ratio), tile)
+            width = _round_up(width, tile)
+            height = _round_up(int(width / ratio), tile)
         else:
-            height = _whole(height, tile)
-            width = _whole(int(height * ratio), tile)
+            height = _round_up(height, tile)
+            width = _round_up(int(height * ratio), tile)
         return (height // tile, width // tile) if max(width, height) > tile else (0, 0)
 
 
 def _scaled(size: ImageSize, longest_edge: int) -> ImageSize:
-    """The longer side becomes `longest_edge`, the other follows and is made even; then at most 4096 each."""
+    """Scale the longer side to `longest_edge` and the other to an even number, then both to at most 4096."""
     width, height = size
     ratio = width / height
     if width >= height:
@@ -91,13 +91,13 @@ def _scaled(size: ImageSize, longest_edge: int) -> ImageSize:
     return ImageSize(width, height)
 
 
-def _whole(side: int, tile: int) -> int:
+def _round_up(side: int, tile: int) -> int:
     return -(-side // tile) * tile
 
 
 @dataclass(frozen=True, kw_only=True)
 class Idefics3(SmolVLM):
-    """The vocabulary has no tags: they are text, several tokens each, known only to the tokenizer."""
+    """Idefics3: the vocabulary has no tags, so they are text of several tokens each."""
 
     checkpoint = "HuggingFaceM4/Idefics3-8B-Llama3"
 

@@ -1,4 +1,4 @@
-"""InternVL: an image is stretched to the grid of tiles whose ratio is nearest to its own.
+"""InternVL: an image is resized to the grid of tiles with the closest aspect ratio.
 
 Source: `InternVLProcessor` and `GotOcr2ImageProcessor` of transformers.
 """
@@ -15,7 +15,7 @@ from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfi
 
 @dataclass(frozen=True, kw_only=True)
 class InternVL(TokenProfile):
-    """From `min_patches` to `max_patches` tiles of `size` pixels a side, and a view of the whole beside several."""
+    """InternVL: `min_patches` to `max_patches` tiles with sides of `size` pixels, and a thumbnail if several."""
 
     checkpoint = "OpenGVLab/InternVL3-8B-hf"
     template = ChatTemplate(
@@ -35,7 +35,7 @@ class InternVL(TokenProfile):
     image_seq_length: int = 256
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """All tiles, between a start and an end token."""
+        """Return the tokens of all tiles with a start and an end token."""
         columns, rows = self._grid(size) if self.max_patches > 1 else (1, 1)
         tiles = columns * rows
         return [(tiles + (tiles > 1)) * self.image_seq_length + 2]
@@ -45,7 +45,7 @@ class InternVL(TokenProfile):
         best, nearest = (1, 1), math.inf
         for columns, rows in _grids(self.min_patches, self.max_patches):
             distance = abs(ratio - columns / rows)
-            # Of two grids of one ratio, the larger one for an image of more than half its pixels.
+            # For equal ratios, use the larger grid if the image has more than half its pixels.
             large = size.width * size.height > 0.5 * self.size * self.size * columns * rows
             if distance < nearest or (distance == nearest and large):
                 best, nearest = (columns, rows), distance

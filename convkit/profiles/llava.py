@@ -1,4 +1,4 @@
-"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: a fixed view, and in the later ones tiles without their padding.
+"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: a fixed-size view, and in the later models unpadded tiles.
 
 Source: `LlavaProcessor`, `LlavaNextProcessor` and `LlavaOnevisionProcessor` of transformers.
 """
@@ -14,7 +14,7 @@ from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfi
 
 @dataclass(frozen=True, kw_only=True)
 class Llava15(TokenProfile):
-    """Every image is scaled and cropped to one square."""
+    """LLaVA-1.5: every image is scaled and cropped to a square."""
 
     checkpoint = "llava-hf/llava-1.5-7b-hf"
     template = ChatTemplate(
@@ -26,7 +26,7 @@ class Llava15(TokenProfile):
     patch_size: int = 14
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """The patches of the square."""
+        """Return the number of patches of the square."""
         return [self._view]
 
     @property
@@ -36,17 +36,17 @@ class Llava15(TokenProfile):
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaNext(Llava15):
-    """The same view, and tiles of the largest resolution that fits, with a token at the end of each row."""
+    """LLaVA-NeXT: the view and the tiles of the best resolution, with a token at the end of each row."""
 
     checkpoint = "llava-hf/llava-v1.6-mistral-7b-hf"
     template = ChatTemplate(
         system=("", " "), user=("[INST] ", " [/INST]"), assistant=(" ", "</s>"), image_end="\n", bos=1
     )
     grid_pinpoints: ClassVar[tuple[tuple[int, int], ...]] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
-    """Rows and columns of tiles, in the order of `image_grid_pinpoints`: where two are as good, the first is taken."""
+    """Rows and columns of tiles, in the order of `image_grid_pinpoints`: the first of equally good ones is used."""
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """The view of the whole, and the tiles."""
+        """Return the tokens of the view and of the tiles."""
         rows, columns = self._unpadded(size)
         return [self._view + self._tiles(rows, columns)]
 
@@ -54,11 +54,11 @@ class LlavaNext(Llava15):
         return rows * columns + rows
 
     def _unpadded(self, size: ImageSize) -> tuple[int, int]:
-        """Rows and columns of patches that the image itself covers, in tiles that keep its ratio by padding."""
+        """Return the rows and columns of patches that the image covers, without the padding of the tiles."""
         side = self.crop_size // self.patch_size
         grid_rows, grid_columns = best_grid(size, self.grid_pinpoints, self.crop_size)
         rows, columns = side * grid_rows, side * grid_columns
-        # Rounded at the seventh place, as the processor does, so that whole numbers stay whole.
+        # Rounded to seven digits, as in the processor, so that integers stay integers.
         if size.width / size.height > columns / rows:
             rows -= (rows - int(round(size.height * (columns / size.width), 7))) // 2 * 2
         else:
@@ -67,10 +67,10 @@ class LlavaNext(Llava15):
 
 
 def best_grid(size: ImageSize, grids: Iterable[tuple[int, int]], tile: int) -> tuple[int, int]:
-    """The rows and columns of tiles that keep most of the image's pixels, and then waste least.
+    """Return the rows and columns of tiles that keep most pixels of the image, then waste least.
 
     Raises:
-        UnsupportedShape: in no grid anything of the image is left.
+        UnsupportedShape: the image is scaled to nothing in every grid.
     """
     best, most, least = None, 0, math.inf
     for rows, columns in grids:
@@ -81,13 +81,13 @@ def best_grid(size: ImageSize, grids: Iterable[tuple[int, int]], tile: int) -> t
         if kept > most or (kept == most and waste < least):
             best, most, least = (rows, columns), kept, waste
     if best is None or not most:
-        raise UnsupportedShape(f"{size.width} x {size.height} pixels are scaled to a height or width of nothing")
+        raise UnsupportedShape(f"{size.width} x {size.height} pixels are scaled to a height or width of 0")
     return best
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaOnevision(LlavaNext):
-    """More tiles, scaled down beyond `anyres_max`; several images in a row are given the view of the whole alone."""
+    """LLaVA-OneVision: more tiles, scaled down above `anyres_max`; several images get only their view."""
 
     checkpoint = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
     template = ChatTemplate(
@@ -106,7 +106,7 @@ class LlavaOnevision(LlavaNext):
     anyres_max: int = 9
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """The tiles of an only image; of several images each has one view and a token at its end."""
+        """Return view and tiles of a single image; each of several images has one view and an end token."""
         return super().image_parts(size) if images == 1 else [self._view + 1]
 
     @property

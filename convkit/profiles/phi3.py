@@ -1,4 +1,4 @@
-"""Phi-3-vision and Phi-3.5-vision: an image becomes a grid of tiles, and a view of the whole.
+"""Phi-3-vision and Phi-3.5-vision: an image becomes a grid of tiles (HD transform), and a thumbnail.
 
 Source: the processor in the checkpoint's repository, as described in docs/profiles.md.
 """
@@ -13,28 +13,28 @@ from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfi
 
 TILE = 336
 _TILE_ROWS = 12
-"""Rows of tokens of a tile, after 2 x 2 features were merged."""
+"""Rows of tokens per tile, after merging 2 x 2 features."""
 
 
 class HdSize(NamedTuple):
-    """How an image is laid on tiles: (height, width) in pixels."""
+    """The sizes of an image after the HD transform, as (height, width) in pixels."""
 
     resized: tuple[int, int]
-    """Of the picture itself."""
+    """Size of the resized image."""
     padded: tuple[int, int]
-    """Of the tiles together, multiples of 336."""
+    """Size of all tiles, multiples of 336."""
 
     @property
     def tokens(self) -> int:
-        """What the image takes in the sequence."""
+        """Return the number of tokens of the image."""
         return hd_tokens(*self.padded)
 
 
 def hd_size(width: int, height: int, num_crops: int) -> HdSize:
-    """Lay an image on at most `num_crops` tiles, its longer side on as many as go; small images are enlarged.
+    """Fit an image to at most `num_crops` tiles, with as many as possible on its longer side; may upscale.
 
     Raises:
-        UnsupportedShape: nothing would be left of the shorter side.
+        UnsupportedShape: the shorter side would be scaled to 0 pixels.
     """
     long, short = max(width, height), min(width, height)
     ratio = long / short
@@ -43,18 +43,18 @@ def hd_size(width: int, height: int, num_crops: int) -> HdSize:
         across += 1
     long, short = across * TILE, int(across * TILE / ratio)
     if not short:
-        raise UnsupportedShape(f"{width} x {height} pixels are scaled to a height or width of nothing")
+        raise UnsupportedShape(f"{width} x {height} pixels are scaled to a height or width of 0")
     padded = -(-short // TILE) * TILE
     return HdSize((short, long), (padded, long)) if width >= height else HdSize((long, short), (long, padded))
 
 
 def hd_tokens(height: int, width: int, tile_tokens: int = 144) -> int:
-    """Tiles, view of the whole, a separator a row of tokens for both, and one between them.
+    """Return the tokens of tiles and thumbnail, with a separator per row of tokens and one between both.
 
     Args:
-        height: of the tiles together, in pixels.
-        width: likewise.
-        tile_tokens: of a tile.
+        height: of all tiles, in pixels.
+        width: of all tiles, in pixels.
+        tile_tokens: tokens per tile.
     """
     rows, columns = height // TILE, width // TILE
     return (rows * columns + 1) * tile_tokens + 1 + (rows + 1) * _TILE_ROWS
@@ -62,7 +62,7 @@ def hd_tokens(height: int, width: int, tile_tokens: int = 144) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Phi35Vision(TokenProfile):
-    """Up to `num_crops` tiles of 336 x 336 pixels."""
+    """Phi-3.5-vision: up to `num_crops` tiles of 336 x 336 pixels."""
 
     checkpoint = "microsoft/Phi-3.5-vision-instruct"
     template = ChatTemplate(
@@ -83,18 +83,18 @@ class Phi35Vision(TokenProfile):
     num_img_tokens: int = 144
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """Tiles, view of the whole, and separators."""
+        """Return the tokens of tiles, thumbnail and separators."""
         return [hd_tokens(*hd_size(*size, self.num_crops).padded, self.num_img_tokens)]
 
     def padded(self, size: ImageSize) -> ImageSize:
-        """The size in pixels after scaling and padding, multiples of 336."""
+        """Return the size in pixels after scaling and padding, multiples of 336."""
         height, width = hd_size(*size, self.num_crops).padded
         return ImageSize(width, height)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phi3Vision(Phi35Vision):
-    """The same with more tiles."""
+    """Phi-3-vision: the same with more tiles."""
 
     checkpoint = "microsoft/Phi-3-vision-128k-instruct"
 

@@ -1,4 +1,4 @@
-"""Pixtral and Mistral 3: an image keeps its size up to a limit, in whole cells.
+"""Pixtral and Mistral 3: an image keeps its size up to a limit, rounded up to a grid of cells.
 
 Source: `PixtralProcessor` and `PixtralImageProcessor` of transformers.
 """
@@ -14,7 +14,7 @@ from convkit.profiles.base import ChatTemplate, ImagePart, ImageSize, TokenProfi
 
 @dataclass(frozen=True, kw_only=True)
 class Pixtral(TokenProfile):
-    """One token a cell of `patch_size * spatial_merge_size` pixels a side, and one at the end of each row of them."""
+    """Pixtral: a token per cell with sides of `patch_size * spatial_merge_size` pixels, and one per row end."""
 
     checkpoint = "mistral-community/pixtral-12b"
     template = ChatTemplate(
@@ -30,23 +30,23 @@ class Pixtral(TokenProfile):
     longest_edge: int = 1024
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """Cells, and the end of each row."""
+        """Return the tokens of cells and row ends."""
         columns, rows = self._cells(size)
         return [rows * (columns + 1)]
 
     def _cells(self, size: ImageSize) -> tuple[int, int]:
-        """Columns and rows of cells, parts of one included."""
+        """Return the columns and rows of cells, rounded up."""
         ratio = max(size) / self.longest_edge
         sides = [math.floor(side / ratio) if ratio > 1 else side for side in size]
         if not all(sides):
-            raise UnsupportedShape(f"{size.width} x {size.height} pixels are scaled to a height or width of nothing")
+            raise UnsupportedShape(f"{size.width} x {size.height} pixels are scaled to a height or width of 0")
         columns, rows = (-(-side // (self.patch_size * self.spatial_merge_size)) for side in sides)
         return columns, rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mistral3(Pixtral):
-    """As Pixtral, with four patches a token; an image of a single token is one that the model fails on."""
+    """Mistral 3: like Pixtral with four patches per token; the model fails on images of a single token."""
 
     checkpoint = "mistralai/Mistral-Small-3.1-24B-Instruct-2503"
 
@@ -55,7 +55,7 @@ class Mistral3(Pixtral):
     longest_edge: int = 1540
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """Cells, and the end of each row."""
+        """Return the tokens of cells and row ends."""
         if self._cells(size) == (1, 1):
             raise UnsupportedShape(
                 f"{size.width} x {size.height} pixels are too few: the model fails on a single token"

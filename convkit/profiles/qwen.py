@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images keep about their size, in whole cells of merged patches.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images keep roughly their size, in a grid of merged patches.
 
 Source: `Qwen2VLImageProcessor` of transformers.
 """
@@ -16,7 +16,7 @@ MAX_RATIO = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen2VL(TokenProfile):
-    """One token a cell of `patch_size * merge_size` pixels a side, between a start and an end token."""
+    """Qwen2-VL: a token per cell with sides of `patch_size * merge_size` pixels, and two wrapper tokens."""
 
     checkpoint = "Qwen/Qwen2-VL-7B-Instruct"
     template = ChatTemplate(
@@ -36,20 +36,20 @@ class Qwen2VL(TokenProfile):
     max_pixels: int = 14 * 14 * 4 * 16384
 
     def image_parts(self, size: ImageSize, images: int = 1) -> Sequence[ImagePart]:
-        """Cells of the resized image, and the two wrappers."""
+        """Return the tokens of the resized image and the two wrappers."""
         cell = self.patch_size * self.merge_size
         width, height = self.resized(size)
         return [(width // cell) * (height // cell) + 2]
 
     def resized(self, size: ImageSize) -> ImageSize:
-        """The size in pixels after scaling: whole cells, between the least and the largest number of pixels."""
+        """Return the size in pixels after scaling to whole cells, between `min_pixels` and `max_pixels`."""
         width, height = size
         if max(size) / min(size) > MAX_RATIO:
             raise UnsupportedShape(f"{width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
         cell = self.patch_size * self.merge_size
         whole = ImageSize(round(width / cell) * cell, round(height / cell) * cell)
         pixels = whole.width * whole.height
-        # Square root and division in the processor's own order: at the edge of a cell, the last bit decides.
+        # Square root and division in the processor's order: the last bit matters at the edge of a cell.
         if pixels > self.max_pixels:
             beta = math.sqrt(height * width / self.max_pixels)
             return ImageSize(*(max(cell, math.floor(side / beta / cell) * cell) for side in size))
@@ -61,10 +61,10 @@ class Qwen2VL(TokenProfile):
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen25VL(Qwen2VL):
-    """As Qwen2-VL, with a vocabulary that has more control tokens."""
+    """Qwen2.5-VL: like Qwen2-VL with more control tokens."""
 
     checkpoint = "Qwen/Qwen2.5-VL-7B-Instruct"
-    # Its tags of tools and thoughts are tokens as well, but an answer may hold them.
+    # The tags of tool calls and thoughts are tokens too, but answers may contain them.
     control_tokens = re.compile(
         rf"{Qwen2VL.control_tokens.pattern}|<\|(?:fim_prefix|fim_middle|fim_suffix|fim_pad|repo_name|file_sep)\|>"
     )
@@ -72,7 +72,7 @@ class Qwen25VL(Qwen2VL):
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen3VL(Qwen25VL):
-    """Larger patches, other limits, and no system prompt that nobody wrote."""
+    """Qwen3-VL: larger patches, other limits, and no default system prompt."""
 
     checkpoint = "Qwen/Qwen3-VL-8B-Instruct"
     template = ChatTemplate(

@@ -1,4 +1,4 @@
-"""Phi-3.5-vision against the values that the official code computed."""
+"""The Phi-3-vision profiles against values computed by the official code."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def conversation(turns: list[tuple[str, int, str]]) -> Row:
     )
 
 
-def test_every_size_of_the_reference_table(reference: Path) -> None:
+def test_token_counts_equal_the_reference_table_for_all_sizes(reference: Path) -> None:
     table = json.loads((reference / "hd_sizes.json").read_bytes())
     assert len(table) == 189
     for entry in table:
@@ -58,7 +58,7 @@ def test_every_size_of_the_reference_table(reference: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_length_of_the_reference_rows(reference: Path, name: str) -> None:
+def test_row_lengths_equal_those_of_the_official_code(reference: Path, name: str) -> None:
     case = json.loads((reference / "cases.json").read_bytes())[name]
     row = conversation(CASES[name])
     sizes = [ImageSize(*size) for size in case["image_input_sizes"]]
@@ -73,7 +73,7 @@ def test_the_length_of_the_reference_rows(reference: Path, name: str) -> None:
     assert high - low <= 16 * (length - sum(case["num_img_tokens"]))
 
 
-def test_one_size_by_hand() -> None:
+def test_a_hand_computed_image_size() -> None:
     # 320 x 240 at 4 crops: scaled to 672 x 504, padded to 672 x 672, so 2 x 2 tiles.
     profile = Phi35Vision()
     assert profile.padded(ImageSize(320, 240)) == (672, 672)
@@ -82,7 +82,7 @@ def test_one_size_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("size", "fails"), [((1344, 1), False), ((1345, 1), True), ((1, 1345), True)])
-def test_a_shape_that_is_scaled_to_nothing_is_refused(size: tuple[int, int], fails: bool) -> None:
+def test_a_shape_that_is_scaled_to_0_pixels_is_rejected(size: tuple[int, int], fails: bool) -> None:
     profile = get_profile("phi-3.5-vision")
     if fails:
         with pytest.raises(UnsupportedShape, match=f"{size[0]} x {size[1]} pixels"):

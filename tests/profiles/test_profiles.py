@@ -1,4 +1,4 @@
-"""Names, options, templates and estimates: what all profiles share."""
+"""Names, options, chat templates and estimates of token profiles."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def row(*turns: Mapping[str, object], **more: object) -> Row:
     return Row.model_validate({"id": "1", "source": "test", "conversations": turns, **more})
 
 
-def test_options_follow_the_name() -> None:
+def test_options_are_parsed_after_the_name() -> None:
     assert get_profile("phi-3.5-vision:num_crops=16") == Phi35Vision(num_crops=16)
     assert get_profile("phi-3.5-vision") == get_profile("phi-3.5-vision:") == Phi35Vision()
 
@@ -34,10 +34,10 @@ def test_options_follow_the_name() -> None:
         ("phi-3.5-vision:num_crops=-1", "whole number"),
         ("phi-3.5-vision:num_crops=²", "whole number"),
         ("phi-3.5-vision:num_crops=1000000000000000000", "num_crops must be at most"),
-        ("smolvlm:longest_edge=3000", "more than 6 tiles in a row"),
+        ("smolvlm:longest_edge=3000", "more than 6 tiles per row"),
     ],
 )
-def test_a_wrong_model_is_refused_with_what_there_is(spec: str, message: str) -> None:
+def test_an_unknown_profile_or_option_lists_the_choices(spec: str, message: str) -> None:
     with pytest.raises(ConvkitError, match=message):
         get_profile(spec)
 
@@ -52,13 +52,13 @@ def test_a_wrong_model_is_refused_with_what_there_is(spec: str, message: str) ->
         ("qwen2-vl:max_pixels=9000,min_pixels=4000", "qwen2-vl:min_pixels=4000,max_pixels=9000"),
     ],
 )
-def test_a_receipt_is_for_a_model_however_it_was_spelled(spec: str, expected: str) -> None:
+def test_equal_specifications_have_the_same_canonical_name(spec: str, expected: str) -> None:
     assert TargetModel.from_options(spec).spec == canonical_name(expected) == expected
     assert get_profile(spec) == get_profile(expected)
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_every_profile_has_its_parts_and_needs_no_row_of_images(name: str) -> None:
+def test_every_profile_is_complete_and_counts_rows_without_images(name: str) -> None:
     profile = get_profile(name)
     assert profile.checkpoint and profile.control_tokens.groups == 0
     low, high = profile.row_tokens(row({"images": [], "user": "Hello", "assistant": "Hi"}), [])
@@ -67,7 +67,7 @@ def test_every_profile_has_its_parts_and_needs_no_row_of_images(name: str) -> No
         assert "\r" not in text
 
 
-def test_the_text_around_images() -> None:
+def test_the_chat_template_surrounds_images_with_text() -> None:
     template = Phi35Vision().template
     turns = [
         {"images": ["a", "b"], "user": "Which?", "assistant": "One."},
@@ -102,12 +102,12 @@ def test_the_text_around_images() -> None:
         ("internvl3", "<|im_start|>user\n@\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"),
     ],
 )
-def test_the_template_of_a_family(name: str, expected: str) -> None:
+def test_the_chat_template_of_each_family(name: str, expected: str) -> None:
     turn = {"images": ["a"], "user": "Hi", "assistant": "Yo"}
     assert "@".join(get_profile(name).template.pieces(row(turn))) == expected
 
 
-def test_a_system_prompt_within_the_first_message() -> None:
+def test_a_system_prompt_inside_the_first_user_message() -> None:
     turns = [{"images": [], "user": "Hi", "assistant": "Yo"}, {"images": ["a"], "user": "And <image>?"}]
     assert get_profile("gemma-3").template.pieces(row(*turns, system="Be kind.")) == [
         "<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n<start_of_turn>model\nYo<end_of_turn>\n"
@@ -116,7 +116,7 @@ def test_a_system_prompt_within_the_first_message() -> None:
     ]
 
 
-def test_a_text_without_an_image_first() -> None:
+def test_a_user_text_that_does_not_begin_with_an_image() -> None:
     turn = {"images": [], "user": "Hi"}
     assert get_profile("smolvlm").template.pieces(row(turn)) == ["User: Hi<end_of_utterance>\nAssistant: "]
     turn = {"images": ["a"], "user": "<image>Hi"}
@@ -124,14 +124,14 @@ def test_a_text_without_an_image_first() -> None:
 
 
 @given(st.text())
-def test_an_estimate_is_bounded_by_bytes(text: str) -> None:
+def test_an_estimate_is_bounded_by_the_number_of_bytes(text: str) -> None:
     control = Phi35Vision.control_tokens
     low, high = estimate(text, control)
     assert 0 <= low <= high <= len(text.encode(errors="replace")) + 1 + text.count("<")
     assert estimate(text + "<|end|>", control).low == low + 1
 
 
-def test_a_run_of_one_character_may_be_one_token() -> None:
+def test_the_lower_bound_counts_a_run_of_one_character_once() -> None:
     assert estimate(" " * 160, Phi35Vision.control_tokens) == TokenCount(0, 161)
     assert estimate("ab" * 80, Phi35Vision.control_tokens) == TokenCount(10, 161)
 
@@ -156,7 +156,7 @@ def tokenizer(path: Path) -> Path:
     return path
 
 
-def test_a_tokenizer_counts_exactly_and_never_cuts(tmp_path: Path) -> None:
+def test_a_tokenizer_counts_exactly_and_without_truncation(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers", reason="needs the extra tokens: pip install 'convkit-vlm[tokens]'")
     count = load_tokenizer(tokenizer(tmp_path / "tokenizer.json"))
     assert count("one two three") == 3
@@ -165,7 +165,7 @@ def test_a_tokenizer_counts_exactly_and_never_cuts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff"])
-def test_what_is_no_tokenizer_is_refused(content: bytes | None, tmp_path: Path) -> None:
+def test_an_invalid_tokenizer_file_is_an_error(content: bytes | None, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers", reason="needs the extra tokens: pip install 'convkit-vlm[tokens]'")
     path = tmp_path / "tokenizer.json"
     if content is not None:
