@@ -19,6 +19,7 @@ from pydantic_core import from_json
 from convkit import layout
 from convkit.errors import ConvkitError, DatasetError, MissingExtra
 from convkit.schema import FORMAT_VERSION, Manifest, Row
+from convkit.utils.json_file import first_problem
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_EXPANSION = 1000
@@ -251,10 +252,3 @@ def _format_version(content: bytes) -> Any:
     except ValueError:
         return None
     return manifest.get("format_version") if isinstance(manifest, dict) else None
-
-
-def first_problem(error: ValidationError) -> str:
-    """What a model says first against its input: where, and what."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,7 +1,7 @@
-"""The receipt: proof that a dataset directory passed, bound to the bytes that did.
+"""The validation receipt: a file that attests that a dataset directory passed validation, with digests of its content.
 
-It holds digests instead of a time stamp, so the same data set has the same receipt wherever it is validated, and a
-change of a single byte shows. Whether a data set may be trained on is asked in one place: `require`.
+It has no time stamp: the same dataset gets the same receipt on every machine, and a change of a single byte makes it
+stale. Training calls `require` to check it.
 """
 
 import hashlib
@@ -11,26 +11,26 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from shlex import quote
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import from_json
 
 from convkit import __version__, layout
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError
-from convkit.media.cache import MediaCache, file_stamp
+from convkit.media.cache import FileStamp, MediaCache, file_stamp
+from convkit.media.images import ImageInfo
 from convkit.rules.registry import codes
 from convkit.schema import Count, Sha256
 from convkit.utils.digests import DigestSet, from_bytes, new_key, packed_digests
-from convkit.utils.files import write_atomic
+from convkit.utils.json_file import read_model, write_model
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class RowsReceipt(BaseModel):
-    """One row file."""
+    """The receipt of one row file."""
 
     model_config = _STRICT
 
@@ -39,41 +39,41 @@ class RowsReceipt(BaseModel):
 
 
 class MediaReceipt(BaseModel):
-    """All media that rows name, each counted once."""
+    """The receipt of all media files that rows reference, each counted once."""
 
     model_config = _STRICT
 
     files: Count
     bytes: Count
     digest: Sha256 = Field(
-        description="SHA-256 over one line for each file, path NUL sha256, in the order in which rows first name them."
+        description="SHA-256 over one line for each file, path NUL sha256, in the order of their first reference."
     )
 
 
 class Receipt(BaseModel):
-    """receipt.json: what was read, and by which rules it passed."""
+    """The content of receipt.json: what was read, and the rules that it passed."""
 
     model_config = _STRICT
 
     receipt_version: Literal[1] = 1
     format_version: Literal[1] = 1
-    convkit: str = Field(default=__version__, description="The version that validated.")
+    convkit: str = Field(default=__version__, description="The convkit version that validated.")
     manifest: Sha256 = Field(description="Digest of dataset.json.")
     rows: dict[str, RowsReceipt] = Field(description="By file name.")
     media: MediaReceipt
-    rules: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="The codes of all rules that were run.")
-    profile: str | None = Field(default=None, description="The model whose limits were checked as well.")
-    options: dict[str, JsonValue] = Field(default_factory=dict, description="What has a bearing on what was found.")
+    rules: Annotated[tuple[str, ...], Field(strict=False)] = Field(description="Codes of all rules that ran.")
+    profile: str | None = Field(default=None, description="The token profile that rows were checked against.")
+    options: dict[str, JsonValue] = Field(default_factory=dict, description="Options that influence the findings.")
     warnings: dict[str, Count] = Field(description="Number of findings of severity warning, by rule.")
     digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="SHA-256 over all the rest, as JSON.")
 
     def sealed(self) -> Self:
-        """The receipt with its own digest, so that an edited one shows."""
+        """Return the receipt with its own digest, which detects edits."""
         return self.model_copy(update={"digest": self._own_digest()})
 
     @property
-    def whole(self) -> bool:
-        """It is as it was sealed."""
+    def intact(self) -> bool:
+        """Whether the receipt was not edited since it was sealed."""
         return self.digest == self._own_digest()
 
     def _own_digest(self) -> str:
@@ -81,66 +81,58 @@ class Receipt(BaseModel):
 
 
 class MediaDigest:
-    """Sums up media in the order in which they are added."""
+    """Computes the digest of media files in the order in which they are added."""
 
     def __init__(self) -> None:
         self._files = self._bytes = 0
         self._digest = hashlib.sha256()
 
     def add(self, path: str, size: int, sha256: str) -> None:
-        """Add a file by its path as rows spell it."""
+        """Add a file by its path in the rows."""
         self._files += 1
         self._bytes += size
         self._digest.update(f"{path}\0{sha256}\n".encode())
 
     def receipt(self) -> MediaReceipt:
-        """The sum so far."""
+        """Return the receipt of the files so far."""
         return MediaReceipt(files=self._files, bytes=self._bytes, digest=self._digest.hexdigest())
 
 
 def write(directory: Path, receipt: Receipt) -> Path:
-    """Put the receipt into a dataset directory; a reader sees the old one or the new one, never a part.
+    """Write the receipt into a dataset directory, and return its path.
 
     Raises:
         OSError: the directory cannot be written.
     """
     path = directory / layout.RECEIPT
-    with TemporaryDirectory(prefix=f".{layout.RECEIPT}.", dir=directory) as scratch:
-        write_atomic(path, receipt.sealed().model_dump_json(indent=2).encode() + b"\n", Path(scratch))
+    write_model(path, receipt.sealed())
     return path
 
 
 def read(directory: Path, profile: str | None = None) -> Receipt:
-    """The receipt of a dataset directory, as it stands there: nothing is compared with the data.
+    """Read the receipt of a dataset directory without comparing it to the data.
 
     Args:
-        profile: the model that the remedy of an error names.
+        profile: the token profile that the remedy of an error names.
 
     Raises:
-        DatasetError: there is none, it was edited, or it is not a receipt that this version knows.
+        DatasetError: there is no receipt, it was edited, or it is of another version.
     """
-    path, run = directory / layout.RECEIPT, _run(directory, profile)
+    path, remedy = directory / layout.RECEIPT, _remedy(directory, profile)
     if not directory.is_dir():
-        raise DatasetError(f"There is no directory {directory}. Name a dataset directory, as convkit convert makes it.")
-    try:
-        receipt = Receipt.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise DatasetError(
-            f"{directory} has no {layout.RECEIPT}: it was not validated, or did not pass. {run}"
-        ) from None
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror}). {run}") from None
-    except ValidationError:
-        raise DatasetError(f"{path} is not a receipt of this version. {run}") from None
-    if not receipt.whole:
-        raise DatasetError(f"{path} was edited: its own digest is not that of its content. {run}")
+        raise DatasetError(f"There is no directory {directory}. Pass a dataset directory that convkit convert wrote.")
+    if not path.exists():
+        raise DatasetError(f"{directory} has no {layout.RECEIPT}: it was not validated, or did not pass. {remedy}")
+    receipt = read_model(path, Receipt, remedy, DatasetError)
+    if not receipt.intact:
+        raise DatasetError(f"{path} was edited: its digest does not match its content. {remedy}")
     return receipt
 
 
 def has_other_media(directory: Path, new: Receipt) -> bool:
-    """Whether the receipt that is there is of the same manifest and rows, but not of the same images.
+    """Return whether the existing receipt has the same manifest and rows as a new one, but different images.
 
-    Sound images that change places are all sound: nothing else tells.
+    Valid images that were swapped remain valid, so no rule finds this.
     """
     try:
         old = read(directory)
@@ -150,33 +142,33 @@ def has_other_media(directory: Path, new: Receipt) -> bool:
 
 
 def require(directory: Path, profile: str | None = None) -> Receipt:
-    """The receipt of a dataset directory that may be trained on: it passed, and not a byte has changed since.
+    """Return the receipt of a dataset directory, after checking that the data did not change since validation.
 
-    Row files are read again; of media only those that the cache does not know as unchanged.
+    Row files are read again; images only if the cache does not know them as unchanged.
 
     Args:
-        profile: the model that is to be trained; its limits must have been checked as well.
+        profile: the token profile of the model to be trained; the dataset must have been validated for it.
 
     Raises:
-        DatasetError: it may not; the message says why, and the command that mends it.
+        DatasetError: there is no receipt, or it does not match; the message says why, and the command that fixes it.
     """
     receipt, dataset = read(directory, profile), Dataset.open(directory)
-    why = _other_question(receipt, profile) or _other_rows(receipt, dataset)
-    if why is None and _media(dataset) != receipt.media:
-        why = "images have changed since it was validated"
-    if why:
-        raise DatasetError(f"{directory} may not be trained or evaluated on: {why}. {_run(directory, profile)}")
+    reason = _other_rules(receipt, profile) or _other_rows(receipt, dataset)
+    if reason is None and _media_receipt(dataset) != receipt.media:
+        reason = "images have changed since it was validated"
+    if reason:
+        raise DatasetError(f"{directory} may not be trained or evaluated on: {reason}. {_remedy(directory, profile)}")
     return receipt
 
 
-def _run(directory: Path, profile: str | None = None) -> str:
+def _remedy(directory: Path, profile: str | None = None) -> str:
     model = f" --model {quote(profile)}" if profile else ""
     return f"Run: convkit validate {quote(str(directory))}{model}"
 
 
-def _other_question(receipt: Receipt, profile: str | None) -> str | None:
+def _other_rules(receipt: Receipt, profile: str | None) -> str | None:
     if receipt.rules != codes(with_model=receipt.profile is not None):
-        return "its receipt is of other rules than those of this version"
+        return "its receipt was written with other rules than those of this convkit version"
     if profile is not None and receipt.profile != profile:
         other = f", but last for {receipt.profile}" if receipt.profile else ""
         return f"it was not validated for {profile}{other}"
@@ -198,32 +190,36 @@ def _other_rows(receipt: Receipt, dataset: Dataset) -> str | None:
     return None
 
 
-_ROWS_AT_ONCE = 4096
-_PATHS_AT_ONCE = 500
+_ROW_BATCH = 4096
+_PATH_BATCH = 500
 
 
-def _media(dataset: Dataset) -> MediaReceipt | None:
-    """The sum of all media that the rows name, which are known to be sound; None where one is missing."""
+def _media_receipt(dataset: Dataset) -> MediaReceipt | None:
+    """Return the receipt of the current media files, or None if one is missing."""
     images = dataset.directory / layout.IMAGES
     root = images.resolve()
-    total, paths = MediaDigest(), _paths(dataset)
+    total, paths = MediaDigest(), _image_paths(dataset)
     with closing(MediaCache(layout.media_cache(images))) as cache:
-        while batch := list(islice(paths, _PATHS_AT_ONCE)):
-            known = cache.get(batch)
+        while batch := list(islice(paths, _PATH_BATCH)):
+            cached = cache.get(batch)
             for path in batch:
-                real = f"{root}/{path}"
-                stamp, image = known.get(path, (None, None))
-                if image and image.sha256 and stamp == file_stamp(real):
-                    total.add(path, image.bytes, image.sha256)
-                elif found := _hashed(images, path):
-                    total.add(path, *found)
-                else:
+                found = _cached_digest(f"{root}/{path}", cached.get(path)) or _file_digest(images, path)
+                if found is None:
                     return None
+                total.add(path, *found)
     return total.receipt()
 
 
-def _hashed(images: Path, path: str) -> tuple[int, str] | None:
-    """Size and digest of an image; None where it is no file inside images/."""
+def _cached_digest(real: str, entry: tuple[FileStamp, ImageInfo] | None) -> tuple[int, str] | None:
+    """Return size and digest of an image by its cache entry; None if the file changed."""
+    if entry is None:
+        return None
+    stamp, image = entry
+    return (image.bytes, image.sha256) if image.sha256 and stamp == file_stamp(real) else None
+
+
+def _file_digest(images: Path, path: str) -> tuple[int, str] | None:
+    """Return size and digest of an image; None if it is not a file inside images/."""
     try:
         real = (images / path).resolve(strict=True)
         if not (real.is_relative_to(images.resolve()) and real.is_file()):
@@ -234,12 +230,12 @@ def _hashed(images: Path, path: str) -> tuple[int, str] | None:
         return None
 
 
-def _paths(dataset: Dataset) -> Iterator[str]:
-    """The images of all rows, in the order in which they are first named."""
+def _image_paths(dataset: Dataset) -> Iterator[str]:
+    """Yield the image paths of all rows in the order of their first reference."""
     seen, key = DigestSet(), new_key()
     for file in dict.fromkeys(map(dataset.path, dataset.manifest.splits)):
         lines = read_lines(file)
-        while raws := [line.raw for line in islice(lines, _ROWS_AT_ONCE)]:
+        while raws := [line.raw for line in islice(lines, _ROW_BATCH)]:
             turns = (turn for raw in raws for turn in from_json(raw)["conversations"])
             paths = list(dict.fromkeys(path for turn in turns for path in turn["images"]))
             new = seen.add(from_bytes(packed_digests(paths, key))).tolist()

@@ -1,25 +1,23 @@
-"""run.json: what a run or an evaluation was begun with, beside its options: versions, hardware, data, and the plan.
+"""run.json: what a training run or evaluation started with: versions, hardware, dataset, and batch schedule.
 
-It is written when it begins, so that its report needs nothing that may have changed or gone since.
+It is written at the start, so that the report needs no file that may have changed since.
 """
 
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from convkit.dataset import first_problem
-from convkit.errors import ConvkitError
 from convkit.receipt import Receipt
 from convkit.schema import Count, Manifest
-from convkit.utils.files import write_atomic
+from convkit.utils.json_file import read_model, write_model
 
-RECORD = "run.json"
+RUN_INFO = "run.json"
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Hardware(BaseModel):
-    """Of the first process."""
+    """The hardware of a run's first process."""
 
     model_config = _STRICT
 
@@ -29,53 +27,48 @@ class Hardware(BaseModel):
     cpus: Count
 
 
-class Planned(BaseModel):
-    """A training run, laid out before its first step."""
+class ScheduleSummary(BaseModel):
+    """The size of a training run, known before its first step."""
 
     model_config = _STRICT
 
     method: str
-    rows: Count = Field(description="Trained on in each epoch.")
-    dropped: Count = Field(description="Left out because they are too long.")
+    rows: Count = Field(description="Rows per epoch.")
+    dropped: Count = Field(description="Rows that are too long.")
     epochs: Count
     steps: Count
-    packs: Count = Field(description="On all processes, in all epochs.")
-    tokens: Count = Field(description="Of all rows, in all epochs.")
+    packs: Count = Field(description="Micro-batches of all processes in all epochs.")
+    tokens: Count = Field(description="Tokens of all rows in all epochs.")
     digest: str
 
 
-class Record(BaseModel):
-    """What a run directory's run.json holds."""
+class RunInfo(BaseModel):
+    """The content of run.json."""
 
     model_config = ConfigDict(**_STRICT, title="convkit run")
 
-    versions: dict[str, str] = Field(description="Of packages, by name.")
+    versions: dict[str, str] = Field(description="Package versions by name.")
     hardware: Hardware
     data_dir: Annotated[Path, Field(strict=False)]
-    split: str = Field(description="What was trained on, or asked.")
+    split: str = Field(description="The split that is trained or evaluated on.")
     manifest: Manifest
     receipt: Receipt
-    plan: Planned | None = Field(default=None, description="Null of an evaluation.")
+    plan: ScheduleSummary | None = Field(default=None, description="Null for an evaluation.")
 
 
-def write(directory: Path, record: Record) -> None:
-    """Put it into a run directory, in place of an earlier one."""
-    write_atomic(directory / RECORD, record.model_dump_json(indent=2).encode() + b"\n", directory)
+def write(directory: Path, info: RunInfo) -> None:
+    """Write run.json into a run directory, replacing an earlier one."""
+    write_model(directory / RUN_INFO, info)
 
 
-def read(directory: Path) -> Record | None:
-    """What a run was begun with; None where nothing was recorded.
+def read(directory: Path) -> RunInfo | None:
+    """Return the content of a run directory's run.json, or None if there is none.
 
     Raises:
-        ConvkitError: it is damaged.
+        ConvkitError: the file is damaged.
     """
-    path = directory / RECORD
+    path = directory / RUN_INFO
     if not path.exists():
         return None
-    try:
-        return Record.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ConvkitError(
-            f"{path} is damaged: {first_problem(error)}. Restore it, or remove it: the report then says nothing of "
-            "versions, hardware and data."
-        ) from None
+    remedy = "Restore it, or remove it: the report then lacks versions, hardware and data."
+    return read_model(path, RunInfo, remedy)

@@ -94,7 +94,7 @@ app.command("score")(score)
 app.command()(split)
 app.command()(stats)
 app.command("train", cls=SectionedCommand)(train_command())
-app.command()(validate)
+app.command("validate")(validate)
 
 
 def _show_version(requested: bool) -> None:

@@ -9,11 +9,6 @@ import typer
 if TYPE_CHECKING:
     from convkit.profiles import TargetModel
 
-MODEL_HELP = (
-    "Count tokens for this model: a token profile such as qwen2.5-vl or phi-3.5-vision:num_crops=16 (an unknown "
-    "name lists all), or a checkpoint directory."
-)
-
 
 def resolve_model(model: str, tokenizer: Path | None, max_length: int | None = None) -> "TargetModel | None":
     """Return the model that the options describe, and log what --model was resolved to; None if it is not given.

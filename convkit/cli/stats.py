@@ -5,14 +5,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from convkit.cli.model import MODEL_HELP
-
 
 def stats(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="A dataset directory or a row file (*.jsonl).", exists=True)
     ],
-    model: Annotated[str, typer.Option("--model", metavar="PROFILE|DIRECTORY", help=MODEL_HELP)] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="PROFILE|DIRECTORY",
+            help="Count tokens for this token profile, such as qwen2.5-vl (an unknown name lists all), or checkpoint "
+            "directory.",
+        ),
+    ] = "",
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="tokenizer.json of the model, for exact token counts of text.")
     ] = None,

@@ -1,169 +1,128 @@
-"""`convkit validate PATH...`: prove data sets sound."""
+"""`convkit validate PATH...`: lint datasets, and write a validation receipt for those that pass."""
 
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convkit.cli.model import MODEL_HELP
+from convkit import layout
+from convkit.cli.train_options import dataclass_options, parameter, with_signature
 from convkit.reporters import REPORTERS, get_reporter
+from convkit.validate.settings import Settings, split_names
 
 if TYPE_CHECKING:
     from convkit.findings import Report
     from convkit.validate.run import Result
-    from convkit.validate.settings import Selection
-
-Codes = list[str] | None
-_RULES = "RULE[,...]"
+    from convkit.validate.selection import Selection
 
 
-def validate(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PATH...",
-            help="Dataset directories or row files (*.jsonl, .gz, .zst; - is stdin).",
-        ),
-    ],
-    format: Annotated[
-        str, typer.Option("--format", metavar="|".join(REPORTERS), help="How the report is written.")
-    ] = "text",
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Write the report to a file, not to the terminal.")
-    ] = None,
-    media: Annotated[
-        Literal["decode", "header", "none"],
-        typer.Option("--media", help="How far image files are read. Only decode finds truncated ones."),
-    ] = "decode",
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            metavar="PROFILE|DIRECTORY",
-            help=f"{MODEL_HELP} Adds rules CK4xx.",
-        ),
-    ] = "",
-    max_length: Annotated[
-        int | None, typer.Option("--max_length", min=1, help="With --model: the most tokens that a row may have.")
-    ] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="With --model: its tokenizer.json, to count text exactly.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=0, help="Worker processes. Default: one a processor; 0: none."),
-    ] = None,
-    select: Annotated[
-        Codes, typer.Option(metavar=_RULES, help="Report these rules alone: codes, their beginnings (CK2), slugs.")
-    ] = None,
-    ignore: Annotated[Codes, typer.Option(metavar=_RULES, help="Do not report these rules.")] = None,
-    error: Annotated[Codes, typer.Option(metavar=_RULES, help="Take findings of these rules for errors.")] = None,
-    warn: Annotated[Codes, typer.Option(metavar=_RULES, help="Take findings of these rules for warnings.")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            help="Settings. Default: convkit.toml or [tool.convkit] of pyproject.toml, from here upwards.",
-        ),
-    ] = None,
-    baseline: Annotated[
-        Path | None, typer.Option("--baseline", metavar="FILE", help="Accept the findings of this file.")
-    ] = None,
-    write_baseline: Annotated[
-        bool, typer.Option("--write_baseline", help="Make the baseline anew from today's findings.")
-    ] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended without asking, then validate.")] = False,
-) -> None:
-    """Check every row and image of data sets; exit code 1 if there are errors.
+def _validate(paths: list[Path], **values: Any) -> None:
+    """Check every row and image of datasets. Exit code 1 if there are errors.
 
-    A dataset directory that passes gets a receipt, which training asks for.
+    A dataset directory without errors gets a validation receipt, which training requires.
     """
-    from convkit import layout
     from convkit.cli.model import resolve_model
-    from convkit.errors import ConvkitError
-    from convkit.utils.progress import progress_bar
-    from convkit.validate.run import validate as run
-    from convkit.validate.settings import load
+    from convkit.validate.config_file import read_config_file
 
-    if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise ConvkitError(f"--output {output} is a folder, or in none that exists. Give the name of a file.")
-    terminal = output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    render = get_reporter(format, terminal=terminal)
-    target = resolve_model(model, tokenizer, max_length)
-    settings = load(config)
-    selection = settings.selection(_names(select), _names(ignore), _names(error), _names(warn))
-    baseline = baseline or settings.baseline
-    if write_baseline and baseline is None:
-        raise ConvkitError("--write_baseline needs the name of the file. Add --baseline FILE.")
-    if fix and Path(layout.STDIN) in paths:
-        raise ConvkitError("--fix mends files, and standard input is none. Write the rows into a file and name it.")
+    settings = Settings(**values)
+    _check(settings, paths)
+    terminal = settings.output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    render = get_reporter(settings.format, terminal=terminal)
+    target = resolve_model(settings.model, settings.tokenizer, settings.max_length)
+    config = read_config_file(settings.config)
+    selection = config.selection(*map(split_names, (settings.select, settings.ignore, settings.error, settings.warn)))
+    baseline = settings.baseline or config.baseline
+    _check_baseline(settings, baseline)
 
-    def again() -> "Result":
-        return run(paths, media=media, target=target, workers=workers, bars=progress_bar, selection=selection)
+    def run() -> "Result":
+        from convkit.utils.progress import progress_bar
+        from convkit.validate.run import validate
 
-    result = again()
-    if fix:
-        result = _fixed(result, again)
+        return validate(
+            paths,
+            media=settings.media,
+            target=target,
+            workers=settings.workers,
+            bars=progress_bar,
+            selection=selection,
+        )
+
+    result = _fix(run) if settings.fix else run()
     for line in (*(f"receipt written: {path}" for path in result.receipts), *result.notes):
-        _say(line)
+        _log(line)
     report = result.report
     if baseline:
-        report = _accept(report, baseline, write_baseline, paths, selection, complete=media == "decode")
-    _write(render(report), output)
+        report = _apply_baseline(report, baseline, settings, selection, paths)
+    _write(render(report), settings.output)
     if report.summary.errors:
         raise typer.Exit(1)
 
 
-def _say(text: str) -> None:
+def _check(settings: Settings, paths: list[Path]) -> None:
+    """Refuse options that cannot work before anything is read."""
+    from convkit.errors import ConvkitError
+
+    output = settings.output
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise ConvkitError(
+            f"--output {output} is a directory, or its parent directory does not exist. Pass the name of a file."
+        )
+    if settings.fix and Path(layout.STDIN) in paths:
+        raise ConvkitError("--fix cannot fix standard input. Write the rows to a file and pass its name.")
+
+
+def _check_baseline(settings: Settings, baseline: Path | None) -> None:
+    from convkit.errors import ConvkitError
+
+    if settings.write_baseline and baseline is None:
+        raise ConvkitError("--write_baseline needs the name of the file. Add --baseline FILE.")
+
+
+def _log(text: str) -> None:
     from convkit.reporters.formatting import printable
 
     typer.echo(printable(text), err=True)
 
 
-def _names(options: Codes) -> list[str]:
-    return [name.strip() for option in options or () for name in option.split(",")]
-
-
-def _fixed(result: "Result", again: Callable[[], "Result"]) -> "Result":
-    """Mend and say what, until nothing is left to mend: not all findings may have been listed."""
+def _fix(run: "Callable[[], Result]") -> "Result":
+    """Fix and validate again until nothing is left to fix: a report may not list all findings."""
     from convkit.reporters.formatting import pluralize
-    from convkit.validate.fix import fix
+    from convkit.validate.fix import fix_files
 
     while True:
-        changes, refused = fix(result.report.findings)
+        result = run()
+        changes, skipped = fix_files(result.report.findings)
         if not changes:
-            for line in refused:
-                _say(line)
+            for line in skipped:
+                _log(line)
             return result
         for change in changes:
-            _say(str(change))
-        _say(f"{pluralize(len(changes), 'line')} mended")
-        result = again()
+            _log(str(change))
+        _log(f"{pluralize(len(changes), 'line')} fixed")
 
 
-def _accept(
-    report: "Report", path: Path, anew: bool, paths: list[Path], selection: "Selection", *, complete: bool
+def _apply_baseline(
+    report: "Report", path: Path, settings: Settings, selection: "Selection", paths: list[Path]
 ) -> "Report":
-    """Take out of a report what the baseline accepts; say what it accepts in vain, where all was looked at."""
-    from convkit.validate import baseline
+    """Write or read the baseline, and return the findings that it does not accept."""
+    from convkit.validate.baseline import compare_to_baseline, entries_under, read_baseline, write_baseline
 
-    if anew:
-        baseline.write(path, report)
-        _say(f"baseline written: {path}: {len(report.findings):,} findings accepted")
-    compared = baseline.compare(report, baseline.read(path), path.parent)
-    if compared.accepted and not anew:
+    if settings.write_baseline:
+        write_baseline(path, report)
+        _log(f"baseline written: {path}: {len(report.findings):,} findings accepted")
+    compared = compare_to_baseline(report, read_baseline(path), path.parent)
+    if compared.accepted and not settings.write_baseline:
         errors = report.summary.errors - compared.report.summary.errors
-        receipt = "; no receipt is written while there are errors among them" if errors else ""
-        _say(f"{compared.accepted:,} findings are accepted by {path}{receipt}")
-    if complete:
+        receipt = "; some are errors, so no receipt is written" if errors else ""
+        _log(f"{compared.accepted:,} findings are accepted by {path}{receipt}")
+    if settings.media == "decode":  # otherwise findings about images may be missing
         stale = [entry for entry in compared.stale if selection.selects(entry.code)]
-        for entry in baseline.among(stale, paths, path.parent):
+        for entry in entries_under(stale, paths, path.parent):
             where = " ".join(filter(None, (entry.file, entry.row_id, entry.pointer)))
-            _say(f"stale in {path}: {entry.code} {where}: {entry.count:,} not found any more")
+            _log(f"stale in {path}: {entry.code} {where}: {entry.count:,} not found any more")
     return compared.report
 
 
@@ -177,3 +136,21 @@ def _write(text: str, output: Path | None) -> None:
         return
     with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         write_atomic(output, text.encode(), Path(scratch))
+
+
+_PATHS = typer.Argument(
+    metavar="PATH...", help="Dataset directories or row files (*.jsonl, .jsonl.gz, .jsonl.zst; - is standard input)."
+)
+_METAVARS = {
+    "format": "|".join(REPORTERS),
+    "model": "PROFILE|DIRECTORY",
+    **dict.fromkeys(("select", "ignore", "error", "warn"), "RULE[,...]"),
+    **dict.fromkeys(("output", "tokenizer", "config", "baseline"), "FILE"),
+}
+validate = with_signature(
+    _validate,
+    [
+        parameter("paths", Annotated[list[Path], _PATHS]),
+        *dataclass_options(Settings, extra={name: {"metavar": metavar} for name, metavar in _METAVARS.items()}),
+    ],
+)

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, ValidationError
 
-from convkit.dataset import MAX_LINE_BYTES, Line, first_problem, read_lines
+from convkit.dataset import MAX_LINE_BYTES, Line, read_lines
 from convkit.errors import ConvkitError
 from convkit.schema import SCHEMA_ID, NonEmptyTuple, OptionalGroup, Row, absent
 from convkit.utils.files import display_path
+from convkit.utils.json_file import first_problem
 
 MAX_TEXT = 100_000
 """Most characters of a text, since the time of an edit distance grows with the product of both lengths."""

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from convkit import run_info
-from convkit.dataset import first_problem, read_lines
+from convkit.dataset import read_lines
 from convkit.errors import ConvkitError
 from convkit.metrics.results import Scores
-from convkit.run_info import Record
+from convkit.run_info import RunInfo
 from convkit.utils.files import display_path
+from convkit.utils.json_file import first_problem, read_model
 
 MAX_FILE_BYTES = 64 * 2**20
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -48,7 +49,7 @@ class Evaluation:
     """Of the run that it was made in; None if it was made by `convkit evaluate`."""
     folder: Path
     scores: Scores
-    record: Record | None
+    record: RunInfo | None
     """With the split that was asked."""
 
     @property
@@ -64,7 +65,7 @@ class Run:
     name: str
     kind: Literal["training", "evaluation"]
     options: dict[str, JsonValue]
-    record: Record | None
+    record: RunInfo | None
     steps: list[Step]
     evaluations: list[Evaluation]
     unfinished: list[str]
@@ -112,7 +113,7 @@ def run(directory: Path, evaluations: Sequence[Path] = ()) -> Run:
     )
 
 
-def _evaluation(folder: Path, step: int | None, asked: Record | None) -> Evaluation | None:
+def _evaluation(folder: Path, step: int | None, asked: RunInfo | None) -> Evaluation | None:
     """None where it has no scores, which are written last."""
     path = folder / "scores.json"
     if not path.is_file():
@@ -151,13 +152,7 @@ def _count(path: Path) -> int:
 def _parsed(path: Path, kind: TypeAdapter[T]) -> T:
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise ConvkitError(f"{path} has {size:,} bytes, more than convkit writes there. Restore the file.")
-    try:
-        return kind.validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ConvkitError(
-            f"{path} is damaged: {first_problem(error)}. Restore it, or run the same command again in another "
-            "--output_dir."
-        ) from None
+    return read_model(path, kind, "Restore it, or run the same command again in another --output_dir.")
 
 
 def _name(path: Path) -> str:

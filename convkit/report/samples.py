@@ -14,7 +14,7 @@ from convkit.metrics.score import group_by_source
 from convkit.report.curves import number
 from convkit.report.load import Evaluation, Run
 from convkit.report.pictures import Budget, Picture
-from convkit.run_info import Record
+from convkit.run_info import RunInfo
 from convkit.schema import Row
 
 MAX_WORST, MAX_OTHERS, MAX_SOURCES, MAX_IMAGES = 12, 6, 4, 4
@@ -104,7 +104,7 @@ def _value(prediction: Prediction, metric: str) -> float | None:
     return float(measure(prediction.prediction, prediction.accepted))
 
 
-def _rows(asked: Record | None, wanted: set[str]) -> tuple[dict[tuple[str, str], Row], str]:
+def _rows(asked: RunInfo | None, wanted: set[str]) -> tuple[dict[tuple[str, str], Row], str]:
     """Rows of the data set by source and id, as far as it is still the same; else why there are none."""
     if asked is None:
         return {}, "There is no run.json, so prompts and images are not shown."

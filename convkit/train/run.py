@@ -12,7 +12,7 @@ from typing import Any
 from convkit import layout, receipt, run_info
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
-from convkit.run_info import Planned, Record
+from convkit.run_info import RunInfo, ScheduleSummary
 from convkit.train.checkpoint import store
 from convkit.train.checkpoint.state import RunState
 from convkit.train.config import Config, default_fingerprint
@@ -154,8 +154,8 @@ def _identity(config: Config, current: receipt.Receipt, schedule: BatchSchedule)
     }
 
 
-def _record(config: Config, current: receipt.Receipt, schedule: BatchSchedule, world: World) -> Record:
-    planned = Planned(
+def _record(config: Config, current: receipt.Receipt, schedule: BatchSchedule, world: World) -> RunInfo:
+    planned = ScheduleSummary(
         method=config.method,
         rows=len(schedule.lengths),
         dropped=schedule.options.dropped,
@@ -165,7 +165,7 @@ def _record(config: Config, current: receipt.Receipt, schedule: BatchSchedule, w
         tokens=sum(schedule.lengths) * config.num_train_epochs,
         digest=schedule.digest,
     )
-    return Record(
+    return RunInfo(
         versions=versions(),
         hardware=hardware(world),
         data_dir=config.data_dir.absolute(),

@@ -1,27 +1,26 @@
-"""The baseline: findings of a day that are accepted, so that a data set with a history fails on new ones only.
+"""The baseline file: findings that a project accepts, so that validation fails on new findings only.
 
-A finding is known again by its content (rule, file, row id, pointer, message), not by its line. Equal ones are
-counted: a third where two are accepted is new. Accepted errors are still errors to the receipt.
+A finding is identified by its content (rule, file, row id, pointer, message), not by its line. Equal findings are
+counted: a third one is new if two are accepted. Accepted errors still prevent a validation receipt.
 """
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from convkit.errors import ConvkitError
 from convkit.findings import Finding, Report, report_of
-from convkit.utils.files import write_atomic
+from convkit.utils.json_file import read_model, write_model
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
-class Entry(BaseModel):
-    """Equal findings. What is for people and what is for comparing stand together, so that a diff can be read."""
+class BaselineEntry(BaseModel):
+    """Equal findings. Redundant keys make the diff of a baseline file readable."""
 
     model_config = _STRICT
 
@@ -29,97 +28,90 @@ class Entry(BaseModel):
     file: str = Field(description="Relative to the folder of the baseline file.")
     row_id: str | None = None
     pointer: str | None = None
-    content: str = Field(description="Digest of what is wrong.")
+    content: str = Field(description="Digest of the finding's content.")
     count: int = Field(ge=1)
 
 
 class Baseline(BaseModel):
-    """The file."""
+    """The content of a baseline file."""
 
     model_config = _STRICT
 
     baseline_version: Literal[1] = 1
-    findings: list[Entry]
+    findings: list[BaselineEntry]
 
 
 class Compared(NamedTuple):
-    """A report against a baseline."""
+    """The result of comparing a report with a baseline."""
 
     report: Report
-    """With what is new alone."""
+    """The new findings only."""
     accepted: int
-    """Findings that the baseline has."""
-    stale: list[Entry]
-    """What the baseline has and the report has not, with the count that is missing."""
+    """The number of findings that the baseline lists."""
+    stale: list[BaselineEntry]
+    """Entries that were not found any more, with the number that is missing."""
 
 
-def read(path: Path) -> Baseline:
-    """A baseline file.
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline file.
 
     Raises:
-        ConvkitError: there is none, or it is not a baseline of this version.
+        ConvkitError: the file does not exist, or is not a baseline of this version.
     """
-    try:
-        return Baseline.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ConvkitError(f"There is no baseline {path}. Add --write_baseline to make it.") from None
-    except OSError as error:
-        raise ConvkitError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from None
-    except ValidationError:
-        raise ConvkitError(f"{path} is not a baseline of this version. Add --write_baseline to make it anew.") from None
+    return read_model(path, Baseline, "Add --write_baseline to write the baseline from the current findings.")
 
 
-def write(path: Path, report: Report) -> None:
-    """Accept all findings of a report.
+def write_baseline(path: Path, report: Report) -> None:
+    """Write a baseline file that accepts all findings of a report.
 
     Raises:
         ConvkitError: the file cannot be written.
     """
-    content = Baseline(findings=_entries(report.findings, path.parent)).model_dump_json(indent=2, exclude_none=True)
     try:
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-            write_atomic(path, content.encode() + b"\n", Path(scratch))
+        write_model(path, Baseline(findings=_entries(report.findings, path.parent)), exclude_none=True)
     except OSError as error:
-        raise ConvkitError(f"{path} cannot be written ({error.strerror}). Give another file.") from None
+        raise ConvkitError(f"{path} cannot be written ({error.strerror}). Pass another file.") from None
 
 
-def compare(report: Report, baseline: Baseline, root: Path) -> Compared:
-    """Take the accepted findings out of a report; of equal ones the first in its order.
+def compare_to_baseline(report: Report, baseline: Baseline, root: Path) -> Compared:
+    """Remove the accepted findings from a report; of equal findings the first ones are removed.
 
     Args:
         root: the folder that the baseline's file names are relative to.
     """
-    left = Counter({_key(entry): entry.count for entry in baseline.findings})
+    remaining = Counter({_key(entry): entry.count for entry in baseline.findings})
     new = []
     for finding in report.findings:
         key = _key(_entry(finding, root, 1))
-        if left[key] > 0:
-            left[key] -= 1
+        if remaining[key] > 0:
+            remaining[key] -= 1
         else:
             new.append(finding)
     stale = [
-        entry.model_copy(update={"count": left[_key(entry)]}) for entry in baseline.findings if left[_key(entry)] > 0
+        entry.model_copy(update={"count": remaining[_key(entry)]})
+        for entry in baseline.findings
+        if remaining[_key(entry)] > 0
     ]
     return Compared(report_of(report.summary.rows, new), len(report.findings) - len(new), stale)
 
 
-def among(entries: Iterable[Entry], paths: Sequence[Path], root: Path) -> list[Entry]:
-    """The entries about files that were validated: nothing is known of the others."""
-    places = [_relative(path, root) for path in paths]
-    return [entry for entry in entries if any(_within(entry.file, place) for place in places)]
+def entries_under(entries: Iterable[BaselineEntry], paths: Sequence[Path], root: Path) -> list[BaselineEntry]:
+    """Return the entries about the given files and directories."""
+    folders = [_relative(path, root) for path in paths]
+    return [entry for entry in entries if any(_is_under(entry.file, folder) for folder in folders)]
 
 
-def _within(file: str, place: str) -> bool:
-    return (place == "." and not file.startswith("../")) or file == place or file.startswith(f"{place}/")
+def _is_under(file: str, path: str) -> bool:
+    return (path == "." and not file.startswith("../")) or file == path or file.startswith(f"{path}/")
 
 
-def _entries(findings: Iterable[Finding], root: Path) -> list[Entry]:
+def _entries(findings: Iterable[Finding], root: Path) -> list[BaselineEntry]:
     counts = Counter(_entry(finding, root, 1) for finding in findings)
     return [entry.model_copy(update={"count": count}) for entry, count in counts.items()]
 
 
-def _entry(finding: Finding, root: Path, count: int) -> Entry:
-    return Entry(
+def _entry(finding: Finding, root: Path, count: int) -> BaselineEntry:
+    return BaselineEntry(
         code=finding.code,
         file=_relative(finding.file, root),
         row_id=finding.row_id,
@@ -129,7 +121,7 @@ def _entry(finding: Finding, root: Path, count: int) -> Entry:
     )
 
 
-def _key(entry: Entry) -> tuple[str, str, str]:
+def _key(entry: BaselineEntry) -> tuple[str, str, str]:
     return entry.code, entry.file, entry.content
 
 

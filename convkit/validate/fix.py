@@ -1,10 +1,10 @@
-"""Mends what can be mended without asking: a table of fixers by rule, and the rewriting of row files.
+"""Fix findings that need no decision: a table of fixers by rule, and the rewriting of row files.
 
-A fixer changes no value of a row but the one that its rule is about. Only lines that a finding names are touched; the
-new version replaces the file in one step, so a reader sees the old one or the new one.
+A fixer changes only the value that its rule is about, and only in lines that a finding names. The new version replaces
+the file in one step, so a reader sees the old file or the new one.
 
-The files of a finished dataset directory are not mended: their manifest says which conversion wrote these very bytes,
-and to change both would keep the digests and lose their meaning.
+Files of a complete dataset directory are not fixed: their manifest holds the digests of what a conversion wrote.
+Changing both would keep the digests consistent, but they would no longer belong to any conversion.
 """
 
 import io
@@ -29,32 +29,32 @@ from convkit.utils.files import AtomicFile
 
 
 class Fixer(NamedTuple):
-    """How the findings of a rule are mended."""
+    """The automatic fix for the findings of a rule."""
 
     rule: Rule
-    done: str
-    """What is said of a line that was mended."""
-    mend: Callable[[bytes], bytes]
-    """The new line, each with its line end; empty to remove it, the same where there is nothing to mend."""
+    description: str
+    """The change, as listed for each fixed line."""
+    apply: Callable[[bytes], bytes]
+    """Map a line to the fixed line, both with line end: empty removes it, the same bytes if nothing is to fix."""
 
 
-def _without_blank(raw: bytes) -> bytes:
+def _remove_blank(raw: bytes) -> bytes:
     return b"" if file_rules.is_blank(raw) else raw
 
 
-def _without_marks(raw: bytes) -> bytes:
+def _remove_marks(raw: bytes) -> bytes:
     rest = file_rules.without_marks(raw)
-    return raw if rest is raw else _without_blank(rest)
+    return raw if rest is raw else _remove_blank(rest)
 
 
-def _with_end(raw: bytes) -> bytes:
-    return raw if raw.endswith(b"\n") else _without_blank(raw + b"\n")
+def _add_line_end(raw: bytes) -> bytes:
+    return raw if raw.endswith(b"\n") else _remove_blank(raw + b"\n")
 
 
 _ASSISTANT = re.compile(rb'("assistant"[ \t\r]*:[ \t\r]*)("(?:[^"\\]|\\.)*+")')
 
 
-def _with_stripped_answers(raw: bytes) -> bytes:
+def _strip_answers(raw: bytes) -> bytes:
     try:
         row = Row.model_validate_json(file_rules.without_marks(raw))
     except ValidationError:
@@ -63,33 +63,33 @@ def _with_stripped_answers(raw: bytes) -> bytes:
         turn.model_copy(update={"assistant": turn.assistant.strip() or turn.assistant}) if turn.assistant else turn
         for turn in row.conversations
     ]
-    mended = _ASSISTANT.sub(lambda match: match[1] + _stripped(match[2]), raw)
-    # Metadata may have a key of this name, whose value is not ours to change.
-    wanted = row.model_copy(update={"conversations": tuple(turns)})
-    return mended if Row.model_validate_json(file_rules.without_marks(mended)) == wanted else raw
+    fixed = _ASSISTANT.sub(lambda match: match[1] + _strip_json_string(match[2]), raw)
+    # Metadata may also have a key "assistant"; its value must not change.
+    expected = row.model_copy(update={"conversations": tuple(turns)})
+    return fixed if Row.model_validate_json(file_rules.without_marks(fixed)) == expected else raw
 
 
-def _stripped(spelt: bytes) -> bytes:
-    """A string as JSON spells it; the same bytes where there is nothing to strip, or nothing would be left."""
-    text: str = json.loads(spelt)
+def _strip_json_string(encoded: bytes) -> bytes:
+    """Strip a JSON string; return the same bytes if nothing would change or nothing would be left."""
+    text: str = json.loads(encoded)
     stripped = text.strip()
-    return spelt if stripped in ("", text) else json.dumps(stripped, ensure_ascii=False).encode()
+    return encoded if stripped in ("", text) else json.dumps(stripped, ensure_ascii=False).encode()
 
 
 FIXERS = {
     fixer.rule.code: fixer
     for fixer in (
-        Fixer(file_rules.BYTE_ORDER_MARK_RULE, "byte order mark removed", _without_marks),
-        Fixer(file_rules.BLANK_LINE, "line removed", _without_blank),
-        Fixer(file_rules.NO_LAST_LINE_END, "line feed added", _with_end),
-        Fixer(text_rules.PADDED_ANSWER, "answer stripped", _with_stripped_answers),
+        Fixer(file_rules.BYTE_ORDER_MARK_RULE, "byte order mark removed", _remove_marks),
+        Fixer(file_rules.BLANK_LINE, "line removed", _remove_blank),
+        Fixer(file_rules.NO_LAST_LINE_END, "line feed added", _add_line_end),
+        Fixer(text_rules.PADDED_ANSWER, "answer stripped", _strip_answers),
     )
 }
-"""By code. A rule that is not here has findings that ask for a decision."""
+"""Fixers by rule code. Findings of other rules need a decision."""
 
 
 class Change(NamedTuple):
-    """One line that was mended; its number is that of the old version."""
+    """A line that was fixed, with its number in the old version."""
 
     file: Path
     line: int
@@ -97,48 +97,48 @@ class Change(NamedTuple):
 
     def __str__(self) -> str:
         rule = self.fixer.rule
-        return f"{self.file}:{self.line}: {rule.code} {rule.slug}: {self.fixer.done}"
+        return f"{self.file}:{self.line}: {rule.code} {rule.slug}: {self.fixer.description}"
 
 
-class Fixed(NamedTuple):
-    """What came of mending."""
+class FixResult(NamedTuple):
+    """The changes that were made, and the files that were skipped."""
 
     changes: list[Change]
-    refused: list[str]
-    """Files that have something to mend and were left alone, with the reason and the remedy."""
+    skipped: list[str]
+    """Files that could be fixed but were left unchanged, with the reason and the remedy."""
 
 
-def fix(findings: Iterable[Finding]) -> Fixed:
-    """Mend the files that findings are about, wherever there is a fixer.
+def fix_files(findings: Iterable[Finding]) -> FixResult:
+    """Fix all findings that have a fixer.
 
     Raises:
-        OSError: a file cannot be read or written; it is as it was, the ones before it are mended.
+        OSError: a file cannot be read or written. It is unchanged; files before it are fixed.
     """
-    wanted: dict[Path, dict[int, list[Fixer]]] = {}
+    fixers_by_file: dict[Path, dict[int, list[Fixer]]] = {}
     for finding in findings:
         if finding.line and (fixer := FIXERS.get(finding.code)):
-            fixers = wanted.setdefault(Path(finding.file), {}).setdefault(finding.line, [])
+            fixers = fixers_by_file.setdefault(Path(finding.file), {}).setdefault(finding.line, [])
             if fixer not in fixers:
                 fixers.append(fixer)
-    fixed = Fixed([], [])
-    for path, lines in wanted.items():
+    result = FixResult([], [])
+    for path, lines in fixers_by_file.items():
         changes = list(_changes(path, lines))
         if not changes:
             continue
-        if reason := _refusal(path):
-            fixed.refused.append(f"not mended: {path}: {reason}")
+        if reason := _reason_to_skip(path):
+            result.skipped.append(f"not fixed: {path}: {reason}")
         else:
             _rewrite(path, lines)
-            fixed.changes.extend(changes)
-    return fixed
+            result.changes.extend(changes)
+    return result
 
 
 def mark_fixable(findings: Iterable[Finding]) -> list[Finding]:
-    """Set `fixable` on the findings that `fix` can fix."""
+    """Set `fixable` on the findings that `fix_files` can fix."""
 
     @cache
     def is_fixable(file: str) -> bool:
-        return Path(file).is_file() and not _refusal(Path(file))
+        return Path(file).is_file() and not _reason_to_skip(Path(file))
 
     return [
         finding.model_copy(update={"fixable": True})
@@ -148,52 +148,52 @@ def mark_fixable(findings: Iterable[Finding]) -> list[Finding]:
     ]
 
 
-def _refusal(path: Path) -> str | None:
+def _reason_to_skip(path: Path) -> str | None:
     if path.is_symlink():
-        return "it is a symbolic link. Give the file that it leads to."
+        return "it is a symbolic link. Pass the file that it points to."
     if path.suffix in layout.COMPRESSED:
-        return "it is compressed. Decompress it, mend it, and compress it again."
+        return "it is compressed. Decompress it, fix it, and compress it again."
     if (path.parent / layout.MANIFEST).exists():
         return (
-            f"{layout.MANIFEST} beside it says which conversion wrote these bytes. Convert the source again, or copy "
-            "the row file and images/ to a folder without a manifest and mend it there."
+            f"{layout.MANIFEST} beside it holds the digest of what a conversion wrote. Convert the source again, or "
+            "copy the row file and images/ to a folder without a manifest and fix it there."
         )
     return None
 
 
-def _changes(path: Path, wanted: dict[int, list[Fixer]]) -> Iterator[Change]:
-    if not path.is_file():  # its name is not UTF-8, so the report could not spell it
+def _changes(path: Path, fixers: dict[int, list[Fixer]]) -> Iterator[Change]:
+    if not path.is_file():  # a finding cannot hold a file name that is not UTF-8
         return
     with open_rows(path) as opened, io.BufferedReader(cast(io.RawIOBase, opened)) as file:
-        for number, raw, whole in _parts(file):
-            for fixer in wanted.get(number, ()) if whole else ():
-                mended = fixer.mend(raw)
-                if mended != raw:
+        for number, raw, complete in _read_parts(file):
+            for fixer in fixers.get(number, ()) if complete else ():
+                fixed = fixer.apply(raw)
+                if fixed != raw:
                     yield Change(path, number, fixer)
-                raw = mended
+                raw = fixed
 
 
-def _rewrite(path: Path, wanted: dict[int, list[Fixer]]) -> None:
+def _rewrite(path: Path, fixers: dict[int, list[Fixer]]) -> None:
     with (
         TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch,
         path.open("rb") as old,
     ):
         new = AtomicFile(path, Path(scratch), mode=path.stat().st_mode)
         try:
-            for number, raw, whole in _parts(old):
-                for fixer in wanted.get(number, ()) if whole else ():
-                    raw = fixer.mend(raw)
+            for number, raw, complete in _read_parts(old):
+                for fixer in fixers.get(number, ()) if complete else ():
+                    raw = fixer.apply(raw)
                 new.write(raw)
             new.commit()
         finally:
             new.close()
 
 
-def _parts(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
-    """Line numbers and lines with their ends; overlong lines come in parts, which are not whole."""
-    number, begun = 1, False
+def _read_parts(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield line number, bytes, and whether the line is complete; overlong lines come in incomplete parts."""
+    number, in_line = 1, False
     while raw := file.readline(MAX_LINE_BYTES + 1):
         ended = raw.endswith(b"\n")
-        yield number, raw, not begun and (ended or len(raw) <= MAX_LINE_BYTES)
+        yield number, raw, not in_line and (ended or len(raw) <= MAX_LINE_BYTES)
         number += ended
-        begun = not ended
+        in_line = not ended

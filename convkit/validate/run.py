@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 from convkit import layout, receipt
 from convkit.dataset import MAX_LINE_BYTES
@@ -31,10 +31,8 @@ from convkit.validate.fix import mark_fixable
 from convkit.validate.inputs import open_datasets
 from convkit.validate.row_worker import RowJob, parse_rows
 from convkit.validate.scan import DatasetScan
-from convkit.validate.settings import DEFAULT_SELECTION, Selection, describe_hidden_errors
-
-Media = Literal["decode", "header", "none"]
-"""How much of an image file is read: all pixels, the header, or nothing."""
+from convkit.validate.selection import DEFAULT_SELECTION, Selection, describe_hidden_errors
+from convkit.validate.settings import Media
 
 
 @dataclass(frozen=True)

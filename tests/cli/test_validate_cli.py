@@ -98,7 +98,7 @@ def test_a_baseline_is_written_kept_to_and_gets_stale(data: Path) -> None:
     done = run("--write_baseline")
     assert (done.returncode, done.stderr) == (0, "baseline written: known.json: 3 findings accepted\n")
     done = run()
-    accepted = "3 findings are accepted by known.json; no receipt is written while there are errors among them\n"
+    accepted = "3 findings are accepted by known.json; some are errors, so no receipt is written\n"
     assert (done.returncode, done.stderr) == (0, accepted)
     data.write_bytes(data.read_bytes() + b"{\n")
     done = run("--format", "json")
@@ -117,7 +117,7 @@ def test_fix_mends_says_what_and_validates_again(data: Path) -> None:
     assert done.stderr.splitlines() == [
         "x.jsonl:1: CK004 blank-line: line removed",
         "x.jsonl:3: CK004 blank-line: line removed",
-        "2 lines mended",
+        "2 lines fixed",
     ]
     assert data.read_bytes() == lines(row("1", ["no.png"]))
     assert convkit(data.name, "--fix", "--workers", "0", cwd=data.parent).stderr == ""
@@ -125,7 +125,7 @@ def test_fix_mends_says_what_and_validates_again(data: Path) -> None:
 
 def test_standard_input_is_not_mended(data: Path) -> None:
     done = convkit("-", "--fix", cwd=data.parent)
-    assert (done.returncode, done.stdout) == (2, "") and "standard input is none" in done.stderr
+    assert (done.returncode, done.stdout) == (2, "") and "--fix cannot fix standard input" in done.stderr
 
 
 def test_a_report_goes_into_a_file(data: Path) -> None:
@@ -139,7 +139,9 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
     copy_of("valid/with_manifest", tmp_path)
     done = convkit("with_manifest", "--output", output, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"convkit: error: --output {output} is a folder, or in none that exists.")
+    assert done.stderr.startswith(
+        f"convkit: error: --output {output} is a directory, or its parent directory does not exist."
+    )
     assert not (tmp_path / "with_manifest" / "receipt.json").exists()
 
 

@@ -9,7 +9,7 @@ from convkit.dataset import Dataset
 from convkit.metrics.options import ScoreOptions
 from convkit.metrics.predictions import Prediction, read_predictions
 from convkit.metrics.score import score
-from convkit.run_info import Hardware, Planned, Record
+from convkit.run_info import Hardware, RunInfo, ScheduleSummary
 from convkit.schema import Row
 from convkit.validate.run import validate
 from tests.fixtures.builders import lines, manifest, png
@@ -42,10 +42,12 @@ def dataset(directory: Path, content: list[dict[str, Any]]) -> Path:
 
 
 def write_record(folder: Path, data: Path, *, planned: bool, steps: int = STEPS) -> None:
-    plan = Planned(method="full", rows=6, dropped=1, epochs=5, steps=steps, packs=40, tokens=9_000, digest="0" * 64)
+    plan = ScheduleSummary(
+        method="full", rows=6, dropped=1, epochs=5, steps=steps, packs=40, tokens=9_000, digest="0" * 64
+    )
     run_info.write(
         folder,
-        Record(
+        RunInfo(
             versions={"convkit": "0.1.0", "torch": "2.11.0"},
             hardware=Hardware(device="cpu", processes=1, platform="Linux", cpus=2),
             data_dir=data,

@@ -12,22 +12,22 @@ from typer.testing import CliRunner
 from convkit.cli import app
 from convkit.rules.registry import RULES
 from convkit.validate import fix as fixing
-from convkit.validate.fix import FIXERS, fix
+from convkit.validate.fix import FIXERS, fix_files
 from tests.fixtures.builders import line, lines, row
 from tests.validate.helpers import codes, copy_of, report_of, write_rows
 
 BOM = b"\xef\xbb\xbf"
 
 
-def mended(path: Path) -> list[str]:
-    return [str(change).removeprefix(f"{path}:") for change in fix(report_of(path).findings).changes]
+def fixed(path: Path) -> list[str]:
+    return [str(change).removeprefix(f"{path}:") for change in fix_files(report_of(path).findings).changes]
 
 
 def test_blank_lines_and_marks_are_removed_and_the_second_run_is_clean(tmp_path: Path) -> None:
     first, second = line(row("1")), line(row("2"))
     path = write_rows(tmp_path, BOM + first + b"\r\n\n \t\r\n" + BOM + second + b"\n\r\n" + line(row("3")))
     path.chmod(0o640)
-    assert mended(path) == [
+    assert fixed(path) == [
         "1: CK006 byte-order-mark: byte order mark removed",
         "2: CK004 blank-line: line removed",
         "3: CK004 blank-line: line removed",
@@ -38,7 +38,7 @@ def test_blank_lines_and_marks_are_removed_and_the_second_run_is_clean(tmp_path:
     assert path.read_bytes() == first + b"\r\n" + second + b"\n" + line(row("3")) + b"\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert codes(report_of(path)) == [] and mended(path) == []
+    assert codes(report_of(path)) == [] and fixed(path) == []
 
 
 def test_answers_are_stripped_and_nothing_else_of_their_rows_changes(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_answers_are_stripped_and_nothing_else_of_their_rows_changes(tmp_path: P
     after = before.replace(b'"\\n a \\"caf\\u00e9\\" \\u00a0"', '"a \\"café\\""'.encode()).replace(b'"b "', b'"b"')
     path = write_rows(tmp_path, before)
     assert codes(report_of(path)) == ["CK106", "CK106"]
-    assert mended(path) == ["1: CK106 padded-answer: answer stripped"]
+    assert fixed(path) == ["1: CK106 padded-answer: answer stripped"]
     assert path.read_bytes() == after
-    assert codes(report_of(path)) == [] and mended(path) == []
+    assert codes(report_of(path)) == [] and fixed(path) == []
 
 
 def test_metadata_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_metadata_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
     content = lines(row("1", conversations=[said], metadata={"assistant": " b"}))
     path = write_rows(tmp_path, content)
     assert codes(report_of(path)) == ["CK106"]
-    assert mended(path) == [] and path.read_bytes() == content
+    assert fixed(path) == [] and path.read_bytes() == content
 
 
 def test_more_than_are_listed_are_mended_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_what_has_no_fixer_stays_as_it_is(tmp_path: Path) -> None:
     path = write_rows(tmp_path, content)
     before = path.stat().st_ino
     assert codes(report_of(path)) == ["CK002", "CK301", "CK001"]
-    assert mended(path) == []
+    assert fixed(path) == []
     assert (path.read_bytes(), path.stat().st_ino) == (content, before)
 
 
@@ -85,7 +85,7 @@ def test_overlong_lines_are_copied_and_counted(tmp_path: Path, monkeypatch: pyte
     path = write_rows(tmp_path, content + b"\n" + lines(row("2")) + b" " * 301)
     found = [f for f in report_of(path).findings if f.code == "CK004"]
     assert [f.line for f in found] == [3, 5]
-    assert [change.line for change in fix(found).changes] == [3]
+    assert [change.line for change in fix_files(found).changes] == [3]
     assert path.read_bytes() == content + lines(row("2")) + b" " * 301
 
 
@@ -98,10 +98,10 @@ def test_a_finished_data_set_and_a_link_are_left_alone(tmp_path: Path, kind: str
         (directory / "pets_train.jsonl").symlink_to(path)
     content = b"\n" + path.read_bytes()
     path.write_bytes(content)
-    changes, refused = fix(report_of(directory).findings)
+    changes, skipped = fix_files(report_of(directory).findings)
     assert (changes, path.read_bytes()) == ([], content)
-    (reason,) = refused
-    assert reason.startswith(f"not mended: {directory / 'pets_train.jsonl'}: ")
+    (reason,) = skipped
+    assert reason.startswith(f"not fixed: {directory / 'pets_train.jsonl'}: ")
     assert ("Convert the source again" if kind == "manifest" else "symbolic link") in reason
 
 
@@ -109,15 +109,15 @@ def test_a_compressed_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(line(row("1"))))
     before = path.read_bytes()
-    changes, refused = fix(report_of(path).findings)
+    changes, skipped = fix_files(report_of(path).findings)
     assert (changes, path.read_bytes()) == ([], before)
-    assert refused == [f"not mended: {path}: it is compressed. Decompress it, mend it, and compress it again."]
+    assert skipped == [f"not fixed: {path}: it is compressed. Decompress it, fix it, and compress it again."]
 
 
 def test_a_file_whose_name_a_report_cannot_spell_is_left_alone(tmp_path: Path) -> None:
     path = Path(str(tmp_path / "\udcff.jsonl"))
     path.write_bytes(b"\n" + lines(row("1")))
-    assert mended(path) == []
+    assert fixed(path) == []
 
 
 def test_fixers_are_of_rules() -> None:
@@ -139,7 +139,7 @@ def test_mending_keeps_every_row_and_once_is_enough(tmp_path_factory: pytest.Tem
         return [part for part in raw if part.strip()]
 
     before = kept()
-    mended(path)
-    assert mended(path) == []  # once is enough
+    fixed(path)
+    assert fixed(path) == []  # once is enough
     assert "CK004" not in codes(report_of(path))
     assert kept() == before

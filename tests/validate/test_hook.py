@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from convkit.reporters import REPORTERS
-from convkit.validate.settings import Settings
+from convkit.validate.config_file import ConfigFile
 from tests.cli.test_validate_cli import convkit
 from tests.conftest import ROOT
 from tests.fixtures.builders import lines, row
@@ -49,6 +49,6 @@ def test_the_commands_of_the_workflow_run(tmp_path: Path) -> None:
 
 def test_the_documentation_names_every_format_and_every_key() -> None:
     assert re.findall(r"^\| `(\w+)` \| [^`]", DOCS, re.MULTILINE) == list(REPORTERS)
-    assert re.findall(r"^\| `(\w+)` \| `--", DOCS, re.MULTILINE) == list(Settings.model_fields)
+    assert re.findall(r"^\| `(\w+)` \| `--", DOCS, re.MULTILINE) == list(ConfigFile.model_fields)
     (toml,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
-    assert Settings.model_validate(tomllib.loads(toml)).ignore == ("CK304",)
+    assert ConfigFile.model_validate(tomllib.loads(toml)).ignore == ("CK304",)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from convkit.errors import ConvkitError
 from convkit.findings import Severity
 from convkit.rules.registry import RULES
+from convkit.validate.config_file import ConfigFile, read_config_file
 from convkit.validate.run import validate
-from convkit.validate.settings import DEFAULT_SELECTION, Selection, Settings, load
+from convkit.validate.selection import DEFAULT_SELECTION, Selection
 from tests.reporters.test_reporters import finding
 from tests.validate.helpers import codes, copy_of, write_rows
 
@@ -72,11 +73,11 @@ def test_the_nearest_file_counts_and_one_without_our_table_is_passed_over(
     monkeypatch.chdir(inner)
     (tmp_path / "pyproject.toml").write_text('[tool.convkit]\nignore = ["CK303"]\nbaseline = "known.json"\n')
     (inner / "pyproject.toml").write_text("[tool.other]\nx = 1\n")
-    assert load() == Settings(ignore=("CK303",), baseline=tmp_path / "known.json")
+    assert read_config_file() == ConfigFile(ignore=("CK303",), baseline=tmp_path / "known.json")
     (tmp_path / "a" / "convkit.toml").write_text('select = ["CK2"]\n[severity]\nCK303 = "error"\n')
     (tmp_path / "a" / "pyproject.toml").write_text('[tool.convkit]\nignore = ["CK1"]\n')
-    assert load() == Settings(select=("CK2",), severity={"CK303": ERROR})
-    assert load(tmp_path / "a" / "pyproject.toml").ignore == ("CK1",)
+    assert read_config_file() == ConfigFile(select=("CK2",), severity={"CK303": ERROR})
+    assert read_config_file(tmp_path / "a" / "pyproject.toml").ignore == ("CK1",)
 
 
 def test_a_file_beside_the_data_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +87,7 @@ def test_a_file_beside_the_data_says_nothing(tmp_path: Path, monkeypatch: pytest
     (data / "convkit.toml").write_text('ignore = ["CK"]\n')
     monkeypatch.chdir(here)
     write_rows(data, b"{\n")
-    assert codes(validate([data], workers=0, selection=load().selection()).report) == ["CK002"]
+    assert codes(validate([data], workers=0, selection=read_config_file().selection()).report) == ["CK002"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_a_file_beside_the_data_says_nothing(tmp_path: Path, monkeypatch: pytest
     [
         (
             "ignroe = []",
-            r"convkit\.toml: the key 'ignroe' is not known\. Known are: select, ignore, severity, baseline",
+            r"convkit\.toml: unknown key 'ignroe'\. Known keys: select, ignore, severity, baseline",
         ),
         ('select = ["CK7"]', r"convkit\.toml: 'CK7' is neither a rule.*Did you mean CK\d+ "),
         ('ignore = ["missing-imge"]', r"'missing-imge' is neither a rule.*Did you mean CK201 missing-image\?"),
@@ -106,24 +107,24 @@ def test_a_file_beside_the_data_says_nothing(tmp_path: Path, monkeypatch: pytest
 def test_what_is_not_known_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "convkit.toml").write_text(text)
     with pytest.raises(ConvkitError, match=message):
-        load(tmp_path / "convkit.toml")
+        read_config_file(tmp_path / "convkit.toml")
 
 
 def test_files_that_cannot_be_read_and_that_have_no_table(tmp_path: Path) -> None:
     with pytest.raises(ConvkitError, match="cannot be read"):
-        load(tmp_path / "none.toml")
+        read_config_file(tmp_path / "none.toml")
     (tmp_path / "pyproject.toml").write_text("")
     with pytest.raises(ConvkitError, match="no table"):
-        load(tmp_path / "pyproject.toml")
+        read_config_file(tmp_path / "pyproject.toml")
     (tmp_path / "x.toml").write_bytes(b"\xff")
     with pytest.raises(ConvkitError, match="is not TOML"):
-        load(tmp_path / "x.toml")
+        read_config_file(tmp_path / "x.toml")
 
 
 def test_the_command_line_goes_before_the_file() -> None:
-    settings = Settings(select=("CK2",), ignore=("CK3",), severity={"CK303": ERROR, "CK304": ERROR})
-    assert settings.selection() == Selection(("CK2",), ("CK3",), {"CK303": ERROR, "CK304": ERROR})
-    assert settings.selection(["CK1"], ["CK101"], ["CK1"], ["CK303"]) == Selection(
+    config = ConfigFile(select=("CK2",), ignore=("CK3",), severity={"CK303": ERROR, "CK304": ERROR})
+    assert config.selection() == Selection(("CK2",), ("CK3",), {"CK303": ERROR, "CK304": ERROR})
+    assert config.selection(["CK1"], ["CK101"], ["CK1"], ["CK303"]) == Selection(
         ("CK1",), ("CK101",), {"CK303": WARNING, "CK304": ERROR, "CK1": ERROR}
     )
 

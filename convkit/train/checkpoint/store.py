@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from convkit.dataset import first_problem
 from convkit.errors import ConvkitError
 from convkit.train.checkpoint.shapes import shape
 from convkit.train.checkpoint.state import RunState
@@ -27,6 +26,7 @@ from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import write_base_model
 from convkit.train.models.save import DELETING, UNFINISHED, atomic_directory, remove_directory, write_model
 from convkit.train.optim.sharding.base import STATE_KINDS, Sharding
+from convkit.utils.json_file import first_problem
 
 FOLDER = "checkpoints"
 FINAL = "final"

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from pydantic import ValidationError
 
 from convkit import layout
-from convkit.dataset import Dataset, first_problem
+from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.metrics.options import DEFAULT_POSITIVE
 from convkit.metrics.predictions import Prediction
@@ -21,6 +21,7 @@ from convkit.train.evaluate.generate import Generator, Prompts, first_token_id
 from convkit.train.evaluate.options import AnsweringOptions
 from convkit.train.evaluate.questions import Question, binary_answers, questions
 from convkit.train.models.family import ModelFamily
+from convkit.utils.json_file import first_problem
 from convkit.utils.progress import ProgressBars, no_progress_bar
 
 

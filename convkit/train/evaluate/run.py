@@ -15,7 +15,7 @@ from convkit.metrics.options import ScoreOptions
 from convkit.metrics.predictions import read_predictions
 from convkit.metrics.results import Scores
 from convkit.metrics.score import score
-from convkit.run_info import Record
+from convkit.run_info import RunInfo
 from convkit.train import models
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
@@ -82,7 +82,7 @@ def _prepare(options: Options, family: ModelFamily, world: World) -> int | None:
         folder.mkdir(parents=True, exist_ok=True)
         run_info.write(
             folder,
-            Record(
+            RunInfo(
                 versions=versions(),
                 hardware=hardware(world),
                 data_dir=options.data_dir.absolute(),
