@@ -4,9 +4,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -30,8 +27,8 @@ from convkit.schema import Split as SplitInfo
 from convkit.split import Split, SplitOptions, assign
 from convkit.utils.progress import Progress
 from convkit.validate.run import validate
-from tests.conftest import ROOT
 from tests.convert.helpers import rows, tree
+from tests.convert.kills import assert_resumes_after_kills
 
 THREE = "train=0.8,val=0.1,test=0.1"
 
@@ -289,46 +286,10 @@ def test_images_are_linked_where_that_is_asked_for(source: Path, tmp_path: Path)
     assert not os.path.samefile(source / one, tmp_path / "copied" / one)
 
 
-KILLED_AT = """
-import os, signal, sys
-from pathlib import Path
-from convkit.convert.run import convert
-from convkit.split import Split, SplitOptions
-
-source, out_dir, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
-changes = 0
-
-def hook(event, arguments):
-    global changes
-    named = any(isinstance(a, (str, os.PathLike)) and os.fspath(a).startswith(out_dir) for a in arguments)
-    if (named and event.startswith(("open", "os.", "shutil."))) or event in ("os.remove", "os.rmdir"):
-        changes += 1
-        if changes == wanted:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(hook)
-convert(Split, source, SplitOptions(ratios={"train": 0.75, "test": 0.25}), Path(out_dir), workers=0)
-print(changes)
-"""
-
-
 def test_killed_and_run_again_it_gives_the_same_bytes(tmp_path: Path) -> None:
     source = write(tmp_path / "source", plain(4, "a"))
-    split(source, tmp_path / "undisturbed", "train=0.75,test=0.25")
-    expected = tree(tmp_path / "undisturbed")
-
-    def killed_at(change: int, out_dir: Path) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", KILLED_AT, str(source), str(out_dir), str(change)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-
-    changes = int(killed_at(0, tmp_path / "counted").stdout)
-    assert changes > 15
-    for change in range(2, changes + 1, 5):
-        out_dir = tmp_path / f"killed-{change}"
-        assert killed_at(change, out_dir).returncode == -signal.SIGKILL
-        split(source, out_dir, "train=0.75,test=0.25")
-        assert tree(out_dir) == expected, f"killed before change {change} of {changes}"
+    options = SplitOptions.model_validate({"ratios": "train=0.75,test=0.25"})
+    assert assert_resumes_after_kills(Split, options, source, tmp_path, first=2, step=5) > 15
 
 
 @pytest.mark.parametrize(

@@ -148,11 +148,17 @@ class OutputDirectory:
 
         Another run may be ending: it creates the manifest last, and then removes the work directory.
         """
+        for folder in (self.work, *self.work.parents):
+            if folder.is_symlink() and not folder.exists():
+                raise DatasetError(
+                    f"{self.path} cannot be created: {folder} is a symbolic link to {os.readlink(folder)}, which does "
+                    "not exist. Create that folder, or choose another --out_dir."
+                )
         if self.path.exists() and not self.path.is_dir():
             raise DatasetError(f"{self.path} is a file. Choose a folder for --out_dir.")
         try:
             names = set(os.listdir(self.path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         ours = layout.WORK in names or self.work.is_dir() or self.manifest.exists()
         if names and not ours:
@@ -167,15 +173,15 @@ class OutputDirectory:
         import fcntl
 
         path = self.work / "lock"
-        missing: OSError | None = None
+        refused: OSError | None = None
         for _ in range(LOCK_ATTEMPTS):
             try:
                 self.work.mkdir(parents=True, exist_ok=True)
                 file = path.open("w")
-            except (FileNotFoundError, FileExistsError) as error:  # another run removed it, or it cannot be created
-                missing = error
+            except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+                refused = error  # another run removed it at this instant, or it cannot be created at all
                 continue
-            missing = None
+            refused = None
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -186,23 +192,13 @@ class OutputDirectory:
             except FileNotFoundError:
                 pass
             file.close()
-        if missing is not None:
-            raise self._cannot_create(missing) from missing
+        if refused is not None:
+            existing = next(folder for folder in self.work.parents if folder.exists())
+            raise DatasetError(
+                f"{self.path} cannot be used: no folder can be created in {existing} ({refused.strerror}). "
+                "Choose an --out_dir in a folder that you can write to."
+            ) from refused
         raise DatasetError(f"another conversion is writing to {self.path}. Wait for it, or choose another --out_dir.")
-
-    def _cannot_create(self, error: OSError) -> DatasetError:
-        """Describe why the work directory cannot be created."""
-        for folder in (self.work, *self.work.parents):
-            if folder.is_symlink() and not folder.exists():
-                return DatasetError(
-                    f"{self.path} cannot be created: {folder} is a symbolic link to {os.readlink(folder)}, which does "
-                    "not exist. Create that folder, or choose another --out_dir."
-                )
-        existing = next(folder for folder in self.work.parents if folder.exists())
-        return DatasetError(
-            f"{self.path} cannot be used: no folder can be created in {existing} ({error.strerror}). "
-            "Choose an --out_dir in a folder that you can write to."
-        )
 
     def adopt(self, converter: Converter[Any], source: Source) -> None:
         """Record the conversion that this work directory is for.

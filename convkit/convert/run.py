@@ -57,7 +57,7 @@ def convert(
     if source is not None:
         source = os.path.expanduser(source)
         _refuse_remote(source, converter)
-        if Path(source).resolve() in out_dir.resolve().parents:
+        if Path(os.path.realpath(source)) in Path(os.path.realpath(out_dir)).parents:
             raise DatasetError(f"{out_dir} lies inside the source {source}. Choose an --out_dir outside of it.")
     output = OutputDirectory(out_dir, converter, options, source)
     with output.completed_or_locked() as manifest:

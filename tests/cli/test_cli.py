@@ -1,13 +1,16 @@
 """What the person at the terminal sees: words, exit codes, and never a traceback."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from pydantic import field_validator
 
+from convkit.cli import app
 from convkit.cli.convert import _options
 from convkit.converters import load_converter
 from convkit.errors import ConvkitError
@@ -41,6 +44,16 @@ def test_version_and_help() -> None:
         assert "Usage:" in done.stdout
 
 
+def test_every_command_is_listed_with_a_whole_sentence_on_one_line() -> None:
+    lines = convkit("--help").stdout.splitlines()
+    listed = {line.split()[0]: line[12:] for line in lines[lines.index("Data:") :] if line.startswith("  ")}
+    data, model = "convert split validate rule schema stats", "train evaluate score report inspect merge init-vlm"
+    assert list(listed) == [*data.split(), *model.split(), "bench"]
+    assert set(listed) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    for summary in listed.values():
+        assert re.fullmatch(r"[A-Z][a-z-]+ .*[a-z]\.", summary), summary
+
+
 def test_schemas_are_listed_and_printed_as_the_repository_has_them() -> None:
     listed = [line.split()[0] for line in convkit("schema").stdout.splitlines()]
     assert sorted(f"{name}.json" for name in listed) == sorted(path.name for path in (ROOT / "schemas").iterdir())
@@ -64,6 +77,38 @@ def test_converting_accounts_for_everything_and_says_so_with_its_exit_code(clips
     assert "3 clips read = 2 written + 1 quarantined" in done.stdout
     assert f"all quarantined entries, with reasons: {out / 'quarantine.jsonl'}" in done.stdout
     assert convkit("validate", out).returncode == 0
+
+
+@pytest.fixture
+def empty_class(tmp_path: Path) -> Path:
+    """Return a source with a class folder that holds no item, so that no unit is lost."""
+    write_clip(tmp_path / "source/train/Run/v_Run_g01_c01.avi", 3)
+    (tmp_path / "source/train/Bad\nName").mkdir()
+    return tmp_path / "source"
+
+
+def test_exit_code_1_is_explained_even_if_no_unit_was_quarantined(empty_class: Path, tmp_path: Path) -> None:
+    arguments = ("convert", "video-folder", "--source", empty_class, "--out_dir", tmp_path / "out")
+    done = convkit(*arguments)
+    assert done.returncode == 1
+    assert "1 clips read = 1 written + 0 quarantined" in done.stdout
+    rejected = r"1 x empty-class (first: train/Bad\nName/: the class folder holds no video)."
+    assert f"quarantined: {rejected}" in done.stdout
+    reason = "exit code 1, because 1 entry of the source could not be converted. To accept this, pass --max_errors 0."
+    assert reason in done.stdout
+    assert (convkit(*arguments).returncode, convkit(*arguments).stdout) == (1, done.stdout)
+    accepted = convkit(*arguments, "--max_errors", "0")
+    assert accepted.returncode == 0
+    assert rejected in accepted.stdout
+    assert "exit code" not in accepted.stdout
+
+
+def test_a_conversion_without_rejects_ends_with_exit_code_0(tmp_path: Path) -> None:
+    write_clip(tmp_path / "source/train/Run/v_Run_g01_c01.avi", 3)
+    done = convkit("convert", "video-folder", "--source", tmp_path / "source", "--out_dir", tmp_path / "out")
+    assert done.returncode == 0
+    assert "quarantined:" not in done.stdout
+    assert "exit code" not in done.stdout
 
 
 def test_options_are_taken_with_dashes_and_an_expected_share_of_errors_is_no_finding(
@@ -93,6 +138,7 @@ def test_a_complete_data_set_is_left_alone(clips: Path, tmp_path: Path) -> None:
         ),
         (["convert", "video-folder", "--out_dir", "x"], "Missing option '--source'"),
         (["convert", "ucf101", "--out_dir", "x", "--source", "/nowhere"], "The source /nowhere does not exist"),
+        (["convert", "ucf101", "--out_dir", "x", "--source", "https://a.b/c"], "--source https://a.b/c is a URL"),
         (["convert", "ucf101", "--out_dir", "x", "--num_frames", "0"], "--num_frames 0: Input should be greater"),
         (["convert", "ucf101", "--out_dir", "x", "--max_errors", "some"], "--max_errors some is neither a number"),
         (["convert", "ucf101", "--out_dir", "x", "--on_error", "ignore"], "ignore"),

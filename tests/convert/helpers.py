@@ -8,17 +8,25 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from convkit.convert.error_budget import Policy
 from convkit.convert.run import convert
 from convkit.converters import load_converter
 from convkit.converters.base import Converter
+from convkit.errors import SourceError
 from convkit.schema import Manifest
 from tests.convert.toy import Lines
 from tests.fixtures.make_clips import CLASSES, make, write_clip
 
+SOUND_CLIP = "train/Run/sound.avi"
+"""The clip of the fixture `source`."""
+
 __all__ = [
+    "SOUND_CLIP",
+    "assert_quarantined",
+    "assert_refused",
     "clip_tree",
     "easy_vqa_tree",
     "official_tree",
@@ -65,6 +73,25 @@ def quarantined(out_dir: Path) -> dict[str, tuple[str, str]]:
     path = out_dir / "quarantine.jsonl"
     found = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
     return {entry["address"]: (entry["rule"], entry["reason"]) for entry in found}
+
+
+def assert_refused(source: Path, message: str, **options: Any) -> None:
+    """Check that ucf101 refuses the source as a whole, and leaves no directory."""
+    out_dir = source.parent / "out"
+    with pytest.raises(SourceError, match=message):
+        run("ucf101", source, out_dir, **options)
+    assert not out_dir.exists()
+
+
+def assert_quarantined(source: Path, expected: dict[str, tuple[str, str]]) -> None:
+    """Check that everything but the sound clip is quarantined: address -> (rule, part of the reason)."""
+    manifest = run("ucf101", source, source.parent / "out")
+    found = quarantined(source.parent / "out")
+    assert found.keys() == expected.keys()
+    for address, (rule, reason) in expected.items():
+        assert (found[address][0], reason in found[address][1]) == (rule, True), found[address]
+    assert [row["conversations"][0]["assistant"] for row in rows(source.parent / "out")] == ["Run"]
+    assert manifest.accounting.written == 1
 
 
 def clip_tree(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from convkit.errors import DatasetError, SourceError
 from tests.conftest import ROOT
 from tests.convert.helpers import run, run_lines, tree
+from tests.convert.kills import assert_resumes_after_kills
 from tests.convert.toy import Line, Lines, write_lines
 
 FILES = 20 * 8  # of the clips that conftest makes
@@ -113,48 +114,9 @@ def test_killed_again_and_again(clips: Path, undisturbed: dict[str, str], tmp_pa
     assert [survivor for conversion in conversions for survivor in conversion.survivors()] == []
 
 
-KILLED_AT = """
-import os, signal, sys
-from pathlib import Path
-from convkit.convert.run import convert
-from tests.convert.toy import Lines
-
-source, out_dir, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
-changes = 0
-
-def hook(event, arguments):
-    # Python calls this before it opens, renames or removes anything.
-    global changes
-    named = any(isinstance(a, (str, os.PathLike)) and os.fspath(a).startswith(out_dir) for a in arguments)
-    if (named and event.startswith(("open", "os.", "shutil."))) or event in ("os.remove", "os.rmdir"):
-        changes += 1
-        if changes == wanted:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(hook)
-convert(Lines, source, Lines.Options(), Path(out_dir), workers=0)
-print(changes)
-"""
-
-
 def test_killed_before_each_single_change_of_the_directory(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "ok", "reject", "ok")
-    run_lines(source, tmp_path / "undisturbed")
-    expected = tree(tmp_path / "undisturbed")
-
-    def killed_at(change: int, out_dir: Path) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-c", KILLED_AT, str(source), str(out_dir), str(change)]
-        return subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True, check=False
-        )
-
-    changes = int(killed_at(0, tmp_path / "counted").stdout)
-    assert changes > 20
-    for change in range(1, changes + 1):
-        out_dir = tmp_path / f"killed-{change:02d}"
-        assert killed_at(change, out_dir).returncode == -signal.SIGKILL
-        run_lines(source, out_dir)
-        assert tree(out_dir) == expected, f"killed before change {change} of {changes}"
+    assert assert_resumes_after_kills(Lines, Lines.Options(), source, tmp_path) > 20
 
 
 @pytest.fixture
