@@ -30,15 +30,15 @@ def test_folder_without_class_folders(tmp_path: Path) -> None:
 
 def test_a_single_clip(tmp_path: Path) -> None:
     write_clip(tmp_path / "Run/clip.avi", 3)
-    assert_refused(
-        tmp_path / "Run/clip.avi", "clip.avi is a single video without a class.*Point --source at"
-    )
+    assert_refused(tmp_path / "Run/clip.avi", "clip.avi is a single video without a class.*Point --source at")
 
 
 def test_two_sets_of_class_folders(tmp_path: Path) -> None:
     write_clip(tmp_path / "source/one/Run/clip.avi", 3)
     write_clip(tmp_path / "source/two/Run/clip.avi", 3)
-    assert_refused(tmp_path / "source", "contains 2 sets of class folders: .*/one, .*/two. Point --source at one of them")
+    assert_refused(
+        tmp_path / "source", "contains 2 sets of class folders: .*/one, .*/two. Point --source at one of them"
+    )
 
 
 def test_two_folders_of_one_split(source: Path) -> None:
