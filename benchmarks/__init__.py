@@ -1,1 +1,1 @@
-"""Benchmarks: each measures convkit against a named alternative, on the same data and in the same run."""
+"""Benchmarks: each compares convkit with a named alternative, on the same data and in the same run."""

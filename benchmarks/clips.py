@@ -1,4 +1,4 @@
-"""Sources of clips for the benchmarks: many names for few files, in the layout of UCF-101's subset."""
+"""Make video sources in the layout of UCF-101's subset, with many names for few distinct files."""
 
 import os
 import runpy
@@ -20,33 +20,33 @@ CLASSES = (
     "BasketballDunk",
     "BenchPress",
 )
-CLIPS_A_GROUP = 4
-PLACES = ("train",) * 4 + ("val", "test")
-"""Of six groups of a class, four are train."""
+CLIPS_PER_GROUP = 4
+SPLITS = ("train",) * 4 + ("val", "test")
+"""The split of each group of clips, repeated every six groups."""
 
 
 def real_clips() -> list[Path]:
-    """The clips of UCF-101 among the test data (env CONVKIT_TEST_DATA); none where there is no such data."""
+    """Return the UCF-101 clips in the test data (env CONVKIT_TEST_DATA), or none if there are no such data."""
     data = Path(os.environ.get("CONVKIT_TEST_DATA", ROOT.parent / "shared"))
     return sorted((data / "data" / "ucf101" / "videos").glob("**/*.avi"))
 
 
-def made_clips(folder: Path) -> list[Path]:
-    """The small clips of the test fixtures, made anew."""
+def generate_clips(folder: Path) -> list[Path]:
+    """Generate the small clips of the test fixtures."""
     runpy.run_path(str(ROOT / "tests" / "fixtures" / "make_clips.py"))["make"](folder, 1)
     return sorted(folder.glob("**/*.avi"))
 
 
-def lay_out(clips: list[Path], count: int, folder: Path) -> Path:
-    """Give `count` names to copies of the clips: `{train,val,test}/<Class>/v_<Class>_gNN_cNN.avi`."""
+def make_source(clips: list[Path], count: int, folder: Path) -> Path:
+    """Hard-link copies of the clips under `count` names: `{train,val,test}/<Class>/v_<Class>_gNN_cNN.avi`."""
     copies = folder / "copies"
     copies.mkdir(parents=True)
     originals = cycle([shutil.copyfile(clip, copies / f"{n}{clip.suffix}") for n, clip in enumerate(clips)])
     source = folder / "source"
     for number in range(count):
         label = CLASSES[number % len(CLASSES)]
-        group, clip = divmod(number // len(CLASSES), CLIPS_A_GROUP)
-        path = source / PLACES[group % len(PLACES)] / label / f"v_{label}_g{group + 1:02d}_c{clip + 1:02d}.avi"
+        group, clip = divmod(number // len(CLASSES), CLIPS_PER_GROUP)
+        path = source / SPLITS[group % len(SPLITS)] / label / f"v_{label}_g{group + 1:02d}_c{clip + 1:02d}.avi"
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(next(originals), path)
     return source

@@ -1,17 +1,16 @@
-"""`convkit convert ucf101` against the recipe's method, and against decoding alone.
+"""Compare `convkit convert ucf101` with the recipe's method, and with decoding alone.
 
-Contenders, on the same clips in the same run, taken in turn in every round, each in a fresh process:
-    convkit      the whole command with 2 workers: every frame decoded, rows checked, everything synced to disk
-    recipe       PyAV in one process, decoding up to the last sampled frame (benchmarks.recipe)
-    recipe, all  the same, but decoding every frame, as convkit does to know how many there are
+Methods, run on the same clips in turn in every round, each in a fresh process:
+    convkit      the whole command with 2 workers: every frame decoded, rows checked, all files synced to disk
+    recipe       PyAV in one process, decoding up to the last sampled frame (benchmarks.recipe_convert)
+    recipe, all  the same, but decoding every frame, as convkit does to count the frames
     recipe, RGB  the same, but converting every frame, as a script does that collects a clip and then samples it
-    decoding     OpenCV's decoder alone, one thread each in 2 processes (benchmarks.decode)
-    encoding     the same, and the sampled frames as JPEG files in memory: nothing is written, named, or checked
+    decoding     OpenCV's decoder alone, 2 processes with one thread each (benchmarks.decode)
+    encoding     the same, plus the sampled frames encoded as JPEG in memory; no files, names or checks
 
-Two figures each: of the whole process for 120 clips, and of one more clip, which is what counts for a large source:
-the difference between many clips and few, so that start-up cancels out. The last figures are how decoding and encoding
-alone fare against the recipe that decodes every frame, and against decoding: more than that is not to be had from
-these processors with OpenCV.
+Two ratios per method: the whole process for 120 clips, and one more clip. One more clip is the difference between many
+and few clips, so start-up cancels out; it is what counts for a large source. The last ratios compare decoding and
+encoding alone with two methods. They are the upper bound for these processors with OpenCV.
 """
 
 import tempfile
@@ -27,13 +26,13 @@ MANY, FEW = 1080, 30
 WORKERS = 2
 FRAMES = 8
 JPEG_QUALITY = 75
-"""What Pillow writes for the recipe, which does not say."""
+"""Pillow's default, which the recipe uses."""
 ROUNDS = 7
 
-Contender = Callable[[Path, Path], float]
-"""Seconds, from a source and an output folder that exists and is empty."""
+Method = Callable[[Path, Path], float]
+"""Converts a source to an existing empty folder, and returns the seconds."""
 Times = dict[tuple[str, int], float]
-"""Seconds by contender and number of clips."""
+"""Seconds by method and number of clips."""
 
 
 def _convkit(source: Path, out_dir: Path) -> float:
@@ -42,17 +41,17 @@ def _convkit(source: Path, out_dir: Path) -> float:
     return seconds("-m", "convkit", "convert", "ucf101", *paths, *options)
 
 
-def _recipe(method: str) -> Contender:
-    return lambda source, out_dir: seconds("-m", "benchmarks.recipe", str(source), str(out_dir), method)
+def _recipe(method: str) -> Method:
+    return lambda source, out_dir: seconds("-m", "benchmarks.recipe_convert", str(source), str(out_dir), method)
 
 
-def _decoding(sampled: int) -> Contender:
+def _decoding(sampled: int) -> Method:
     return lambda source, out_dir: seconds(
         "-m", "benchmarks.decode", str(source), *map(str, (WORKERS, sampled, JPEG_QUALITY))
     )
 
 
-CONTENDERS: dict[str, tuple[Contender, int, int]] = {
+METHODS: dict[str, tuple[Method, int, int]] = {
     "convkit": (_convkit, CLIPS, MANY),
     "recipe": (_recipe("sampled"), FEW, CLIPS),
     "recipe, all": (_recipe("decoded"), FEW, CLIPS),
@@ -60,26 +59,26 @@ CONTENDERS: dict[str, tuple[Contender, int, int]] = {
     "decoding": (_decoding(0), CLIPS, MANY),
     "encoding": (_decoding(FRAMES), CLIPS, MANY),
 }
-"""Each with the two numbers of clips it runs on. What takes long runs on fewer: its time is a straight line."""
+"""Each method with its two numbers of clips. Slow methods use fewer clips; their time grows linearly."""
 
 TARGETS = {"recipe, all": 4.0, "decoding": 0.8}
 
 
 def run() -> Result:
-    """Measure all contenders, round by round."""
+    """Measure all methods, round by round."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         real = clips.real_clips()
-        originals = real or clips.made_clips(work / "made")
-        sources = {count: clips.lay_out(originals, count, work / str(count)) for count in (FEW, CLIPS, MANY)}
+        originals = real or clips.generate_clips(work / "made")
+        sources = {count: clips.make_source(originals, count, work / str(count)) for count in (FEW, CLIPS, MANY)}
         rounds = [_round(sources, work / f"round{first}", first) for first in range(ROUNDS)]
     setting = {
         "clips": CLIPS,
-        "data": "copies of a clip of UCF-101" if real else "made clips",
+        "data": "copies of a clip of UCF-101" if real else "generated clips",
         "workers": WORKERS,
         "rounds": ROUNDS,
     }
-    figures = [f for name in CONTENDERS if name != "convkit" for f in _figures(rounds, name)]
+    figures = [f for name in METHODS if name != "convkit" for f in _figures(rounds, name)]
     for name in ("recipe, all", "decoding"):
         bound = [_one_more(times, name) / _one_more(times, "encoding") for times in rounds]
         figures.append(figure("decoding and encoding alone, one more clip", name, bound))
@@ -87,24 +86,24 @@ def run() -> Result:
 
 
 def _round(sources: dict[int, Path], work: Path, first: int) -> Times:
-    """Every contender on both its sizes; another one begins each round.
+    """Run every method on both of its sizes, starting with another method in each round.
 
-    Nothing is deleted before the end: ext4 is slow to create files where others were deleted a moment ago.
+    Outputs are deleted only at the end: ext4 creates files slowly where others were deleted shortly before.
     """
     times: Times = {}
-    names = list(CONTENDERS)
+    names = list(METHODS)
     for name in names[first % len(names) :] + names[: first % len(names)]:
-        contender, *sizes = CONTENDERS[name]
+        method, *sizes = METHODS[name]
         for size in sizes:
             out_dir = work / f"{name}, {size}"
             out_dir.mkdir(parents=True)
-            times[name, size] = contender(sources[size], out_dir)
+            times[name, size] = method(sources[size], out_dir)
             _check(name, out_dir, size)
     return times
 
 
 def _check(name: str, out_dir: Path, size: int) -> None:
-    """A contender that leaves work out has won nothing."""
+    """Check that a method wrote every image."""
     images = sum(1 for _ in out_dir.glob("images/*/*/*.jpg"))
     if images != (0 if name in ("decoding", "encoding") else size * FRAMES):
         raise RuntimeError(f"{name} wrote {images} images of {size} clips")
@@ -121,5 +120,5 @@ def _figures(rounds: list[Times], name: str) -> list[Figure]:
 
 
 def _one_more(times: Times, name: str) -> float:
-    _, few, many = CONTENDERS[name]
+    _, few, many = METHODS[name]
     return (times[name, many] - times[name, few]) / (many - few)

@@ -1,7 +1,7 @@
-"""Decoding alone, with the decoder that convkit uses: the least that a conversion of every frame can cost.
+"""Decode every frame with convkit's decoder, without anything else: the minimum cost of a conversion.
 
 Usage: python -m benchmarks.decode SOURCE WORKERS SAMPLED QUALITY
-    SAMPLED frames of each clip become JPEG files of that quality, in memory; none with 0
+    SAMPLED frames of each clip are encoded as JPEG of that QUALITY in memory; 0 encodes none
 """
 
 import multiprocessing
@@ -14,13 +14,13 @@ CHUNK = 4
 
 
 def count_frames(sampled: int, quality: int, path: str) -> int:
-    """Decode a clip to its end, in one thread, encoding so many frames of those that its header claims."""
+    """Decode a clip in one thread, encode the sampled frames, and return the number of frames."""
     import cv2
 
     cv2.setNumThreads(1)
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    claimed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    wanted = {k * claimed // sampled for k in range(sampled)}
+    header_count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    wanted = {k * header_count // sampled for k in range(sampled)}
     total = 0
     while capture.grab():
         if total in wanted:
@@ -32,7 +32,7 @@ def count_frames(sampled: int, quality: int, path: str) -> int:
 
 
 def decode(source: Path, workers: int, sampled: int, quality: int) -> int:
-    """Frames in all clips of a source, decoded by so many processes."""
+    """Decode all clips of a source in worker processes, and return the number of frames."""
     paths = sorted(str(path) for path in source.glob("*/*/*.avi"))
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         return sum(pool.map(partial(count_frames, sampled, quality), paths, chunksize=CHUNK))

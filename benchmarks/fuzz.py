@@ -1,7 +1,7 @@
-"""Fuzzing of the validator: spoilt copies of the fixture trees, none of which may raise anything but a ConvkitError.
+"""Fuzz the validator with corrupted copies of the fixture datasets: it may raise nothing but a ConvkitError.
 
-Run: python -m benchmarks.fuzz [cases] [seed]. Exit code 1 if anything was raised; the seed and number of the case and
-its trace are printed.
+Run: python -m benchmarks.fuzz [cases] [seed]. Exit code 1 if another exception was raised; its traceback and the seed
+and number of the case are printed.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from convkit.validate.run import validate
 from tests.fixtures.make_datasets import DIRECTORY
 
 CASES = 10_000
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 INSERTED = [
     b"\n",
     b"\r\n",
@@ -37,37 +37,37 @@ REPLACED = [(b'"A cat."', b"null"), (b'"images"', b'"image"'), (b"[", b"{"), (b"
 
 
 def flip(random: Random, content: bytes) -> bytes:
-    """One byte becomes another."""
+    """Replace one byte by a random one."""
     at = random.randrange(len(content) + 1)
     return content[:at] + random.randbytes(1) + content[at + 1 :]
 
 
 def cut(random: Random, content: bytes) -> bytes:
-    """The end is missing."""
+    """Truncate at a random position."""
     return content[: random.randrange(len(content) + 1)]
 
 
 def insert(random: Random, content: bytes) -> bytes:
-    """Something that means something to a parser."""
+    """Insert a token that is special to a parser."""
     at = random.randrange(len(content) + 1)
     return content[:at] + random.choice(INSERTED) + content[at:]
 
 
 def delete(random: Random, content: bytes) -> bytes:
-    """Up to twenty bytes are gone."""
+    """Delete up to twenty bytes at a random position."""
     at = random.randrange(len(content) + 1)
     return content[:at] + content[at + random.randint(1, 20) :]
 
 
 def repeat(random: Random, content: bytes) -> bytes:
-    """A line comes again elsewhere."""
+    """Repeat a line at a random position."""
     lines = content.split(b"\n")
     lines.insert(random.randrange(len(lines) + 1), random.choice(lines))
     return b"\n".join(lines)
 
 
 def retype(random: Random, content: bytes) -> bytes:
-    """Values of other kinds, keys of other names."""
+    """Replace values by other types, and rename keys."""
     for old, new in REPLACED:
         if random.random() < 0.3:
             content = content.replace(old, new, 1)
@@ -77,21 +77,21 @@ def retype(random: Random, content: bytes) -> bytes:
 MUTATIONS: list[Callable[[Random, bytes], bytes]] = [flip, cut, insert, delete, repeat, retype]
 
 
-def spoil(random: Random, directory: Path) -> None:
-    """Change one to four files, now and then into a copy of another."""
+def corrupt(random: Random, directory: Path) -> None:
+    """Corrupt one to four files, or replace some by a corrupted copy of another file."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
     for _ in range(random.randint(1, 4)):
         path, other = random.choice(files), random.choice(files)
-        content = (other if random.random() < 0.1 else path).read_bytes()[:MOST_BYTES]
+        content = (other if random.random() < 0.1 else path).read_bytes()[:MAX_BYTES]
         path.write_bytes(random.choice(MUTATIONS)(random, content))
 
 
 def raises(random: Random, tree: Path, target: TargetModel | None) -> bool:
-    """Whether validating a spoilt copy of a tree ends in anything but a report or a clear error."""
+    """Return True if validating a corrupted copy of a dataset raises anything but a ConvkitError."""
     with TemporaryDirectory() as folder:
         copy = Path(folder) / tree.name
         shutil.copytree(tree, copy, symlinks=True)
-        spoil(random, copy)
+        corrupt(random, copy)
         try:
             validate([copy], workers=0, target=target)
         except ConvkitError:
@@ -103,17 +103,17 @@ def raises(random: Random, tree: Path, target: TargetModel | None) -> bool:
 
 
 def main(cases: int = CASES, seed: int = 0) -> int:
-    """Run the cases; every third one with the rules about a model."""
+    """Run the cases, every third one with the rules for a model."""
     trees = sorted(path for path in DIRECTORY.glob("*/*") if path.is_dir())
     target = TargetModel.from_options("phi-3.5-vision", None, 500)
-    bad = 0
+    failures = 0
     for case in range(cases):
         random = Random(f"{seed} {case}")
         if raises(random, random.choice(trees), target if case % 3 == 0 else None):
-            bad += 1
+            failures += 1
             print(f"seed {seed}, case {case}")
-    print(f"{cases:,} cases, {bad:,} raised")
-    return 1 if bad else 0
+    print(f"{cases:,} cases, {failures:,} raised")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Does training teach anything? A small vision-language model on easy-VQA, by the commands that a user types.
+"""Train a small vision-language model on easy-VQA with the commands that a user types, and measure its accuracy.
 
 Run: python -m benchmarks.learns FOLDER [--json FILE] [--start CHECKPOINT] [OPTION OF TRAIN...]
 
-Without --start, a small SmolVLM from scratch. The data set's own test split is asked in the end, one question at a
-time; on the way, the first 1,000 questions of the validation split. `blind` is what can be had without looking: for
-each question its most frequent answer in the training split. `majority` is one answer to everything. FILE is written
-while it trains, so that nothing is lost with a machine. --pictures N takes N of each split alone, for a rehearsal.
+Without --start the model is a small SmolVLM from scratch. During training the first 1,000 questions of the validation
+split are evaluated; at the end the whole test split, one question per row. Two baselines do not look at the images:
+`blind` gives each question's most frequent answer in the training split, `majority` gives one answer to every question.
+FILE is written during training, so that an interrupted run keeps its results. --pictures N uses N pictures per split,
+for a trial.
 """
 
 import argparse
@@ -22,14 +23,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.logs import steps
+from benchmarks.logs import logged_steps
 from convkit.dataset import Dataset
 from convkit.metrics.classes import confusions
 from convkit.metrics.results import Scores, SourceScores
 from convkit.train.models import model_family, tiny
 from convkit.train.models.tiny.idefics3 import ModelSize
 
-GEOMETRY = ModelSize(
+MODEL_SIZE = ModelSize(
     hidden_size=192,
     layers=3,
     heads=6,
@@ -39,9 +40,9 @@ GEOMETRY = ModelSize(
     scale_factor=2,
     initializer_range=0.05,
 )
-"""Weights of 0.02, as is usual, suit wider models: with them what the tower sees hardly reaches the answer at first,
-and shapes are learnt late."""
-_A_WHILE_S = 10
+"""The usual initializer range of 0.02 suits wider models. In this one, image features would hardly influence the answer
+at first, and the model would learn shapes late."""
+_POLL_SECONDS = 10
 TRAINING = {
     "num_train_epochs": 16,
     "batch_size": 128,
@@ -61,52 +62,52 @@ TRAINING = {
 
 
 def options(extra: Sequence[str]) -> list[str]:
-    """Of `convkit train`; those given win."""
-    usual = [part for name, value in TRAINING.items() for part in (f"--{name}", str(value))]
-    return [*usual, *(["--bf16"] if torch.cuda.is_available() else []), *extra]
+    """Return the options of `convkit train`; the extra ones override the defaults."""
+    defaults = [part for name, value in TRAINING.items() for part in (f"--{name}", str(value))]
+    return [*defaults, *(["--bf16"] if torch.cuda.is_available() else []), *extra]
 
 
 def command(*arguments: object, meanwhile: Callable[[], object] = lambda: None) -> float:
-    """Run convkit; returns seconds. Does something else from time to time."""
-    begun = time.perf_counter()
+    """Run convkit and return the seconds, calling `meanwhile` at regular intervals."""
+    began = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "convkit", *map(str, arguments)], stdout=sys.stderr)
     while process.returncode is None:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_A_WHILE_S)
+            process.wait(_POLL_SECONDS)
         meanwhile()
     if process.returncode:
         sys.exit(f"convkit {arguments[0]}: exit code {process.returncode}")
-    return time.perf_counter() - begun
+    return time.perf_counter() - began
 
 
 def pairs(data: Dataset, split: str) -> list[tuple[str, str]]:
-    """Questions and answers."""
+    """Return the questions and answers of a split."""
     return [(turn.user, turn.assistant or "") for _, row in data.rows(split) for turn in row.conversations]
 
 
-def without_looking(data: Dataset) -> dict[str, float]:
-    """Accuracy on the test split of answers that do not depend on pictures."""
-    learnt, asked = pairs(data, "train"), pairs(data, "test")
+def text_only_baselines(data: Dataset) -> dict[str, float]:
+    """Return the accuracy on the test split of answers that do not depend on the images."""
+    trained, tested = pairs(data, "train"), pairs(data, "test")
     by_question: dict[str, Counter[str]] = defaultdict(Counter)
-    for question, answer in learnt:
+    for question, answer in trained:
         by_question[question][answer] += 1
-    most = Counter(answer for _, answer in learnt).most_common(1)[0][0]
-    blind = [by_question[q].most_common(1)[0][0] == a if q in by_question else most == a for q, a in asked]
+    most = Counter(answer for _, answer in trained).most_common(1)[0][0]
+    blind = [by_question[q].most_common(1)[0][0] == a if q in by_question else most == a for q, a in tested]
     return {
-        "majority": sum(answer == most for _, answer in asked) / len(asked),
-        "blind": sum(blind) / len(asked),
+        "majority": sum(answer == most for _, answer in tested) / len(tested),
+        "blind": sum(blind) / len(tested),
     }
 
 
 def accuracy(folder: Path) -> tuple[SourceScores, dict[str, float | None]]:
-    """The scores of an evaluation, and its accuracy with the ends of the interval."""
+    """Return the scores of an evaluation, and its accuracy with the confidence interval."""
     (found,) = Scores.model_validate_json((folder / "scores.json").read_bytes()).sources
     measure = next(metric for metric in found.metrics if metric.name == "accuracy")
     return found, {"value": measure.value, "low": measure.low, "high": measure.high}
 
 
-def tested(folder: Path, data: Path, start: Path, final: Path, workers: int) -> dict[str, Any]:
-    """What came of a run, on the test split."""
+def evaluate_test_split(folder: Path, data: Path, start: Path, final: Path, workers: int) -> dict[str, Any]:
+    """Evaluate the final model on the test split."""
     adapter = final / "adapter"
     seconds = command(
         *("evaluate", "--data_dir", data, "--split", "test", "--output_dir", folder),
@@ -120,14 +121,14 @@ def tested(folder: Path, data: Path, start: Path, final: Path, workers: int) -> 
         "turns": found.turns,
         "seconds": seconds,
         **value,
-        "right by answer": {c.name: f"{c.correct} of {c.support}" for c in classes},
-        "most frequent mistakes": [f"{turns} {gold} as {other}" for turns, gold, other in confusions(classes)[:8]],
+        "correct by answer": {c.name: f"{c.correct} of {c.support}" for c in classes},
+        "most frequent errors": [f"{turns} {gold} as {other}" for turns, gold, other in confusions(classes)[:8]],
     }
 
 
-def trained(run: Path) -> dict[str, Any]:
-    """What is known of a run, be it in the middle."""
-    log = steps(run)
+def training_progress(run: Path) -> dict[str, Any]:
+    """Return the configuration, log and validation scores of a run, which may still be running."""
+    log = logged_steps(run)
     if not log:
         return {}
     config = json.loads((run / "config.json").read_bytes())
@@ -142,40 +143,40 @@ def trained(run: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do it, and write JSON."""
+    """Convert, validate, train and evaluate, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/learns.json"))
     parser.add_argument("--start", type=Path)
     parser.add_argument("--pictures", type=int)
-    told, extra = parser.parse_known_args()
-    if not told.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {told.json.parent}")
-    told.folder.mkdir(parents=True, exist_ok=True)
-    data, run = told.folder / "easy-vqa", told.folder / "run"
-    few = ["--limit", told.pictures] if told.pictures else []
-    command("convert", "easy-vqa", "--out_dir", data, "--one_question_per_row", *few)
+    given, extra = parser.parse_known_args()
+    if not given.json.absolute().parent.is_dir():
+        parser.error(f"--json: the directory {given.json.parent} does not exist")
+    given.folder.mkdir(parents=True, exist_ok=True)
+    data, run = given.folder / "easy-vqa", given.folder / "run"
+    limit = ["--limit", given.pictures] if given.pictures else []
+    command("convert", "easy-vqa", "--out_dir", data, "--one_question_per_row", *limit)
     opened = Dataset.open(data)
-    start = told.start or told.folder / "start"
-    if not told.start:
-        tiny.smolvlm(start, sorted({text for pair in pairs(opened, "train") for text in pair}), GEOMETRY)
+    start = given.start or given.folder / "start"
+    if not given.start:
+        tiny.smolvlm(start, sorted({text for pair in pairs(opened, "train") for text in pair}), MODEL_SIZE)
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "torch": torch.__version__,
-        "geometry": None if told.start else asdict(GEOMETRY),
-        "without looking": without_looking(opened),
+        "model size": None if given.start else asdict(MODEL_SIZE),
+        "text-only baselines": text_only_baselines(opened),
     }
 
     def keep() -> None:
-        result.update(trained(run))
-        told.json.write_text(json.dumps(result, indent=1) + "\n")
+        result.update(training_progress(run))
+        given.json.write_text(json.dumps(result, indent=1) + "\n")
 
     command("validate", data, "--model", model_family(start).profile)
-    where = ("--data_dir", data, "--model", start, "--output_dir", run)
-    result["training seconds"] = command("train", *where, *options(extra), meanwhile=keep)
+    paths = ("--data_dir", data, "--model", start, "--output_dir", run)
+    result["training seconds"] = command("train", *paths, *options(extra), meanwhile=keep)
     keep()
     workers = result["config"]["dataloader_num_workers"]
-    result["test"] = tested(told.folder / "test", data, start, run / "final", workers)
+    result["test"] = evaluate_test_split(given.folder / "test", data, start, run / "final", workers)
     keep()
 
 

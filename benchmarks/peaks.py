@@ -1,6 +1,6 @@
-"""Peak memory of a conversion: of the process itself and of its largest worker (Linux only).
+"""Measure the peak memory of a process and of its worker processes (Linux only).
 
-The peaks are the kernel's own (VmHWM); the workers' are looked at until they end.
+The peaks are the kernel's own (VmHWM). Worker processes are polled until they end.
 """
 
 import threading
@@ -9,39 +9,40 @@ from collections.abc import Callable, Sequence
 from benchmarks.processes import children, peak_mib
 from benchmarks.report import Figure, figure
 
-LOOK_SECONDS = 0.02
-MOST_GROWTH = 1.2
+POLL_SECONDS = 0.02
+MAX_GROWTH = 1.2
 
 Peaks = dict[str, float]
-"""MiB of the parent and of the largest worker."""
+"""Peak MiB of the `parent`, of the largest `worker`, and of `all` processes together."""
 
 
-def watched(work: Callable[[], object]) -> Peaks:
-    """Do the work, and give the peaks of this process and of the largest that it started."""
-    peaks: dict[int, float] = {}
+def measure_peaks(work: Callable[[], object]) -> Peaks:
+    """Do some work, and return the peak memory of this process and of the processes that it starts."""
+    workers: dict[int, float] = {}
     ended = threading.Event()
 
-    def watch() -> None:
-        while not ended.wait(LOOK_SECONDS):
+    def poll() -> None:
+        while not ended.wait(POLL_SECONDS):
             for pid in children():
-                peaks[pid] = max(peaks.get(pid, 0.0), peak_mib(pid))
+                workers[pid] = max(workers.get(pid, 0.0), peak_mib(pid))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    thread = threading.Thread(target=poll)
+    thread.start()
     try:
         work()
     finally:
         ended.set()
-        watcher.join()
-    return {"parent": peak_mib(), "worker": max(peaks.values())}
+        thread.join()
+    parent = peak_mib()
+    return {"parent": parent, "worker": max(workers.values(), default=0.0), "all": parent + sum(workers.values())}
 
 
 def figures(rounds: Sequence[dict[int, Peaks]], few: int, many: int, unit: str) -> list[Figure]:
-    """Peaks of either size, and how much they grow from one to the other.
+    """Return the peaks of both sizes, and their growth from one to the other.
 
     Args:
-        rounds: for each round, the peaks by size.
-        unit: what is counted, in the plural.
+        rounds: the peaks by size, for each round.
+        unit: the unit of the sizes, in the plural.
     """
     return [f for who in ("parent", "worker") for f in _figures(rounds, few, many, unit, who)]
 
@@ -52,4 +53,4 @@ def _figures(rounds: Sequence[dict[int, Peaks]], few: int, many: int, unit: str,
         for count in (few, many)
     ]
     growth = [peaks[many][who] / peaks[few][who] for peaks in rounds]
-    return [*sizes, figure(f"peak of the {who}, {many} {unit}", f"{few} {unit}", growth, at_most=MOST_GROWTH)]
+    return [*sizes, figure(f"peak of the {who}, {many} {unit}", f"{few} {unit}", growth, at_most=MAX_GROWTH)]

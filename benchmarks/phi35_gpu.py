@@ -1,4 +1,4 @@
-"""The full-size Phi-3.5-vision with random weights on one GPU in bf16: times, memory, packed against unpacked loss.
+"""Measure the full-size Phi-3.5-vision with random weights on one GPU in bf16: time, memory, packed and unpacked loss.
 
 Run: python -m benchmarks.phi35_gpu [--layers N] > benchmarks/results/phi35_gpu.json
 """
@@ -26,7 +26,7 @@ GIB = 2**30
 ANSWER = 16
 SHORT = 4096
 DOCUMENTS = [(1, 2, 200), (8, 2, 300), (0, 0, 500), (1, 4, 100)]
-"""Images, tiles along each side of an image, tokens of text; the second is beyond 4,096 tokens."""
+"""Images, tiles along each side of an image, tokens of text. The second document exceeds 4,096 tokens."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
         result |= _losses(model, samples)
         result |= _training(model, samples)
         result["generate"] = _generation(model, samples[0])
-    finally:  # what fails takes nothing along that was measured before
+    finally:  # a failure does not lose earlier results
         json.dump(result, sys.stdout, indent=2)
         print()
 
@@ -100,25 +100,25 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 @torch.no_grad()
 def _losses(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
-    """Each document's loss in a pack and by itself, in eval mode; that of the pack by either way to compute it."""
+    """Return each document's loss packed and alone, in eval mode, and the packed loss computed in two ways."""
     model.eval()
     packed = _on_device(pack(samples))
-    model(**packed)  # warm
+    model(**packed)  # warm up
     output, forward = _timed(lambda: model(**packed))
-    ours = [_loss(part, sample) for part, sample in zip(_split(output.logits[0], samples), samples, strict=True)]
+    in_pack = [_loss(part, sample) for part, sample in zip(_split(output.logits[0], samples), samples, strict=True)]
     alone = [_loss(model(**_alone(sample)).logits[0], sample) for sample in samples]
     return {
         "forward_packed": forward,
-        "loss_packed": ours,
+        "loss_packed": in_pack,
         "loss_alone": alone,
-        "largest_difference": max(abs(a - b) for a, b in zip(ours, alone, strict=True)),
+        "largest_difference": max(abs(a - b) for a, b in zip(in_pack, alone, strict=True)),
         "loss_of_all_logits": float(output.loss),
         "loss_as_trained": float(model(**_as_trained(model, samples)).loss),
     }
 
 
 def _as_trained(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
-    """A pack as the trainer's workers hand it over: places of images, and of what is learnt, are known."""
+    """Return a packed batch as the data loader makes it, with the positions of images and labels computed."""
     packed = packed_batch(samples, model.config.image_token_id)
     packed["logits_to_keep"] = (packed["labels"][0, 1:] != IGNORE_INDEX).nonzero()[:, 0]
     return _on_device(packed)
@@ -135,7 +135,7 @@ def _loss(logits: torch.Tensor, sample: Sample) -> float:
 
 
 def _training(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
-    """Forward and backward: of a pack of the short documents plain, then recomputing activations; then of all."""
+    """Measure forward and backward: short documents without and with activation checkpointing, then all documents."""
     model.train()
     short = _on_device(pack([sample for sample in samples if len(sample) <= SHORT]))
     steps = {"plain": short, "checkpointed": short, "all_checkpointed": _on_device(pack(samples))}
@@ -144,7 +144,7 @@ def _training(model: Phi3VForCausalLM, samples: list[Sample]) -> dict[str, Any]:
     for name, packed in steps.items():
         if name == "checkpointed":
             enable({"use_reentrant": False})
-        for _ in range(2):  # the first one warms
+        for _ in range(2):  # the first one warms up
             model.zero_grad(set_to_none=True)
             loss, found[name] = _timed(partial(_step, model, packed))
         norms = [p.grad.float().norm() for p in model.parameters() if p.grad is not None]
@@ -160,14 +160,14 @@ def _step(model: Phi3VForCausalLM, batch: dict[str, Any]) -> torch.Tensor:
 
 
 def _generation(model: Phi3VForCausalLM, sample: Sample) -> dict[str, Any]:
-    """64 tokens after one prompt."""
+    """Measure the generation of 64 tokens after one prompt."""
     model.eval()
     inputs = _alone(sample)
     del inputs["labels"]
     tokens = 64
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
-    model.generate(**inputs, **options)  # warm
+    model.generate(**inputs, **options)  # warm up
     _, measured = _timed(lambda: model.generate(**inputs, **options))
     return {**measured, "prompt_tokens": len(sample), "tokens_per_second": round(tokens / measured["seconds"], 2)}
 

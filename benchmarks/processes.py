@@ -1,4 +1,4 @@
-"""Fresh processes and what they cost: wall time from outside, peak memory from inside."""
+"""Run Python in fresh processes, and measure wall time and peak memory."""
 
 import json
 import os
@@ -12,19 +12,19 @@ ROOT = Path(__file__).parent.parent
 
 
 def seconds(*arguments: str) -> float:
-    """Wall time of `python ARGUMENTS`, start-up included; the disk is idle when it begins.
+    """Return the wall time of `python ARGUMENTS`, start-up included. Pending disk writes are flushed before.
 
     Raises:
-        RuntimeError: the process failed; the message holds what it wrote.
+        RuntimeError: the process failed; the message contains its output.
     """
     os.sync()
-    begun = time.perf_counter()
+    began = time.perf_counter()
     _run(arguments)
-    return time.perf_counter() - begun
+    return time.perf_counter() - began
 
 
-def answer(*arguments: str) -> Any:
-    """What `python ARGUMENTS` prints, read as JSON."""
+def json_output(*arguments: str) -> Any:
+    """Run `python ARGUMENTS`, and return its output parsed as JSON."""
     return json.loads(_run(arguments))
 
 
@@ -36,14 +36,14 @@ def _run(arguments: tuple[str, ...]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """This checkout, unless PYTHONPATH names another."""
+    """Return the environment with this checkout on PYTHONPATH, unless it is set already."""
     return {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH") or str(ROOT)}
 
 
 def peak_mib(pid: int | None = None) -> float:
-    """Peak resident memory of a process, in MiB; 0 if it is gone.
+    """Return the peak resident memory of a process in MiB, or 0 if it has ended (Linux only).
 
-    Linux only. `getrusage` would not do: its peak may be that of the process that started this one.
+    `getrusage` is not used, since its peak may be that of the parent process.
     """
     try:
         lines = Path(f"/proc/{pid or 'self'}/status").read_text().splitlines()
@@ -53,7 +53,7 @@ def peak_mib(pid: int | None = None) -> float:
 
 
 def children(pid: int | str = "self") -> list[int]:
-    """The processes that one has started, itself or through others, and that have not ended (Linux only)."""
+    """Return the running child processes of a process, and their children (Linux only)."""
     try:
         lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except (FileNotFoundError, ProcessLookupError):  # it ended a moment ago

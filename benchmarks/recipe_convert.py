@@ -1,7 +1,7 @@
-"""The method of the recipe that convkit replaces, in one process, written anew: an alternative to measure against.
+"""Convert videos with the recipe's method in one process, written anew, as a method to compare with.
 
-Usage: python -m benchmarks.recipe SOURCE OUT_DIR METHOD
-    sampled    decode up to the last sampled frame, convert the sampled ones
+Usage: python -m benchmarks.recipe_convert SOURCE OUT_DIR METHOD
+    sampled    decode up to the last sampled frame, and convert the sampled frames to RGB
     decoded    the same, but decode every frame of the clip
     converted  the same, but convert every frame of the clip
 """
@@ -27,7 +27,7 @@ def _indices(container: Any) -> list[int]:
 
 
 def sampled(container: Any) -> Frames:
-    """(8, height, width, 3) in RGB; decoding stops behind the last of them."""
+    """Return the frames (8, height, width, 3) in RGB. Decoding stops after the last one."""
     indices = _indices(container)
     kept = []
     for number, frame in enumerate(container.decode(video=0)):
@@ -39,14 +39,14 @@ def sampled(container: Any) -> Frames:
 
 
 def decoded(container: Any) -> Frames:
-    """The same frames; decoding goes on to the end."""
+    """Return the same frames after decoding the whole clip."""
     indices = _indices(container)
     kept = [frame for number, frame in enumerate(container.decode(video=0)) if number in indices]
     return np.stack([frame.to_ndarray(format="rgb24") for frame in kept])
 
 
 def converted(container: Any) -> Frames:
-    """The same frames; every frame is converted."""
+    """Return the same frames after converting every frame of the clip."""
     indices = _indices(container)
     kept = []
     for number, frame in enumerate(container.decode(video=0)):
@@ -60,7 +60,7 @@ METHODS: dict[str, Callable[[Any], Frames]] = {"sampled": sampled, "decoded": de
 
 
 def convert(source: Path, out_dir: Path, method: Callable[[Any], Frames]) -> None:
-    """Write rows and JPEG files as the recipe does; containers are left to the garbage collector."""
+    """Write rows and JPEG files as the recipe does, which leaves closing containers to the garbage collector."""
     labels = sorted({clip.parent.name for clip in source.glob("*/*/*.avi")})
     prompt = f"Classify the video into one of the following classes: {', '.join(labels)}."
     for split in sorted(source.iterdir()):

@@ -1,4 +1,4 @@
-"""What a benchmark found: figures with their spread, as a table and as JSON, with the hardware's name."""
+"""Write the results of a benchmark: ratios and their spread, as a table and as JSON, with the hardware."""
 
 import json
 import os
@@ -17,7 +17,7 @@ PACKAGES = ("pydantic", "opencv-python-headless", "av", "pillow")
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: the median of its rounds, with the lowest and the highest."""
+    """One result: the median over rounds, with the lowest and the highest value."""
 
     what: str
     against: str
@@ -30,7 +30,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median meets the target; None where there is none."""
+        """True if the median meets the target, None if there is no target."""
         if self.at_least is None and self.at_most is None:
             return None
         return (self.at_least is None or self.median >= self.at_least) and (
@@ -39,7 +39,7 @@ class Figure:
 
     @property
     def target(self) -> str:
-        """The target in words, empty where there is none."""
+        """The target and whether it is met, or an empty string if there is no target."""
         if self.met is None:
             return ""
         bounds = [f">= {self.at_least:g}"] if self.at_least is not None else []
@@ -49,11 +49,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Result:
-    """All figures of one benchmark."""
+    """All results of one benchmark."""
 
     name: str
     setting: dict[str, Any]
-    """What was measured: sizes, rounds, the data."""
+    """The measured sizes, rounds and data."""
     figures: list[Figure] = field(default_factory=list)
 
 
@@ -66,13 +66,13 @@ def figure(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Figure:
-    """Sum up the values of the rounds."""
+    """Summarize the values of all rounds."""
     middle, low, high = (float(f"{value:.3g}") for value in (median(values), min(values), max(values)))
     return Figure(what, against, middle, low, high, unit, at_least, at_most)
 
 
 def hardware() -> dict[str, Any]:
-    """The processor's name and how many of its cores this process may use."""
+    """Return the CPU's name and the number of cores available to this process."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -80,7 +80,7 @@ def hardware() -> dict[str, Any]:
 
 
 def load() -> float:
-    """Processes that ran or waited in the last minute; what others run beside a benchmark distorts it."""
+    """Return the load average of the last minute. Other processes distort a benchmark."""
     return round(os.getloadavg()[0], 2)
 
 
@@ -95,7 +95,7 @@ def _versions() -> dict[str, str]:
 
 
 def table(result: Result) -> str:
-    """The figures in columns, under a line that names the hardware."""
+    """Return the results as a table, under a line with the hardware."""
     rows = [("figure", "against", "median", "lowest to highest", "target")]
     for f in result.figures:
         rows.append((f.what, f.against, f"{f.median:g} {f.unit}", f"{f.low:g} to {f.high:g}", f.target))
@@ -107,7 +107,7 @@ def table(result: Result) -> str:
 
 
 def write(result: Result, load_before: float) -> None:
-    """Write the result where the documentation takes its figures from."""
+    """Write the result to `benchmarks/results/`, the source of the figures in the documentation."""
     RESULTS.mkdir(exist_ok=True)
     content = {
         "benchmark": result.name,

@@ -1,7 +1,7 @@
-"""`convkit --help` against a Python that does nothing: what a user waits for before anything happens.
+"""Compare `convkit --help` with a Python that does nothing: the start-up time of every command.
 
-Both are fresh processes, taken in turn. The limit is one of feeling, not of ratio, so it is judged by the share of
-runs that stay within it: half of them do when the median does.
+Both are fresh processes, run in turn. The limit is in seconds, not a ratio. It is met if half of the runs stay within
+it, which means that the median does.
 """
 
 from benchmarks.processes import seconds
@@ -12,7 +12,7 @@ LIMIT_SECONDS = 0.25
 
 
 def run() -> Result:
-    """Measure both, after one run of each that fills the caches."""
+    """Measure both in turn. The first run of each fills the caches and is not counted."""
     pairs = [(seconds("-m", "convkit", "--help"), seconds("-c", "pass")) for _ in range(ROUNDS + 1)][1:]
     within = sum(ours <= LIMIT_SECONDS for ours, _ in pairs) / len(pairs)
     return Result(

@@ -1,14 +1,14 @@
-"""Phi-3.5-vision in full size with random weights, trained on pages of documents, killed, and gone on with.
+"""Train a full-size Phi-3.5-vision with random weights on document pages, kill the run, and resume it.
 
 Run: python -m benchmarks.train_gpu FOLDER [--json FILE] [METHOD...] [-- OPTION OF TRAIN...]
 
-A method is started twice. The first run writes a checkpoint half way and gets SIGKILL two steps before its end; the
-second goes on from the checkpoint. Steps between the two were thus taken twice, undisturbed and resumed, and are
-compared. Whole models are killed after their last step as well, since a second checkpoint would find no room.
+Each method is started twice. The first run writes a checkpoint half way, and gets SIGKILL two steps before its end. The
+second resumes from the checkpoint. The steps in between are thus computed twice, and their losses are compared. Whole
+models are also killed after their last step, since the disk has no room for a second checkpoint.
 
-FILE is written after each run, and keeps what it holds of other methods. FOLDER gets the model (8 GB) and the pages,
-which are taken again where they are; runs are in --runs, by default inside it, and need 60 GB for full and frozen, 4 GB
-for adapters, and as much memory. With --geometry tiny --num_crops 1 it is rehearsed on a CPU.
+FILE is written after each run, and keeps its results for other methods. FOLDER gets the model (8 GB) and the pages,
+which are reused if they exist. Runs are written to --runs, by default inside FOLDER. They need 60 GB of disk and as
+much memory for full and frozen, and 4 GB for adapters. To try it on a CPU: --model_size tiny --num_crops 1.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.logs import steps
+from benchmarks.logs import logged_steps
 from convkit.profiles import TargetModel
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.bench.synthetic import jpeg, words
@@ -38,114 +38,115 @@ from convkit.validate.run import validate
 from tests.fixtures.builders import lines, manifest
 
 BATCH = 8
-WARM = 2
-"""Steps before the speed is taken."""
+WARMUP_STEPS = 2
+"""Steps before throughput is measured."""
 PAGES = 16
-"""Different ones; rows take them in turn."""
-WHOLE = ["--bf16", "--optim", "adamw_bf16", "--max_tokens", "5200", "--no_check_checkpoint"]
+"""Distinct pages; rows use them in turn."""
+WHOLE_MODEL = ["--bf16", "--optim", "adamw_bf16", "--max_tokens", "5200", "--no_check_checkpoint"]
 METHODS = {
     "lora": ["--bf16", "--use_lora", "--max_tokens", "10400"],
     "qlora": ["--bf16", "--use_qlora", "--max_tokens", "10400"],
     "lora_fp16": ["--fp16", "--use_lora", "--max_tokens", "10400"],
-    "frozen": [*WHOLE, "--freeze_vision_model"],
-    "full": WHOLE,
+    "frozen": [*WHOLE_MODEL, "--freeze_vision_model"],
+    "full": WHOLE_MODEL,
 }
-ROOM = {"full": 60e9, "frozen": 56e9}
-"""Bytes of a checkpoint in full size, where they are many: 12 for each trained weight, and the model for use."""
+DISK_BYTES = {"full": 60e9, "frozen": 56e9}
+"""Size of a full-size checkpoint: 12 bytes per trained weight, and the exported model."""
 COMMON = f"--batch_size {BATCH} --warmup_steps 2 --dataloader_num_workers 8 --save_total_limit 1 --no_tqdm".split()
 
 
-class Failed(Exception):
-    """A run ended otherwise than it should; what it said."""
+class RunFailed(Exception):
+    """A run ended unexpectedly; the message contains its output."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What was seen of a run."""
+class FinishedRun:
+    """The output and the log of a run."""
 
-    said: list[str]
+    output: list[str]
     log: list[dict[str, Any]]
     seconds: float
-    seen: list[float]
-    """Seconds after which each line of the log was there."""
+    logged_at: list[float]
+    """Seconds from the start until each line of the log was written."""
 
 
 def main() -> None:
-    """Measure methods in turn; one that fails says why, and the others go on."""
-    told = _arguments()
-    model, data = prepare(told.folder, BATCH * told.steps, told.num_crops, told.geometry)
-    found = json.loads(told.json.read_bytes()) if told.json.exists() else {}
+    """Measure each method in turn. If one fails, print the reason and continue with the others."""
+    given = _arguments()
+    model, data = prepare(given.folder, BATCH * given.steps, given.num_crops, given.model_size)
+    found = json.loads(given.json.read_bytes()) if given.json.exists() else {}
     about = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": versions(),
-        "geometry": told.geometry,
-        "steps": told.steps,
+        "model_size": given.model_size,
+        "steps": given.steps,
         "batch": BATCH,
     }
-    for method in told.methods or METHODS:
-        options = [*COMMON, "--num_crops", str(told.num_crops), *METHODS[method], *told.options]
+    for method in given.methods or METHODS:
+        options = [*COMMON, "--num_crops", str(given.num_crops), *METHODS[method], *given.options]
         found[method] = {**about, "options": options}
-        runs = (told.runs or told.folder / "runs") / method
-        places = ["--data_dir", str(data), "--model", str(model), "--output_dir", str(runs)]
+        runs = (given.runs or given.folder / "runs") / method
+        paths = ["--data_dir", str(data), "--model", str(model), "--output_dir", str(runs)]
         try:
-            _require_room(runs, ROOM.get(method, 4e9) if told.geometry == "full" else 0)
-            for part in _measured([*places, *options], runs, told.steps, method in ("full", "frozen")):
+            _require_disk(runs, DISK_BYTES.get(method, 4e9) if given.model_size == "full" else 0)
+            for part in _measure([*paths, *options], runs, given.steps, method in ("full", "frozen")):
                 found[method] |= part
-                _write(told.json, found)
-        except Failed as error:
-            found[method]["failed"] = str(error).replace(str(runs), "RUN").replace(str(told.folder), "FOLDER")
-            _write(told.json, found)
+                _write(given.json, found)
+        except RunFailed as error:
+            found[method]["failed"] = str(error).replace(str(runs), "RUN").replace(str(given.folder), "FOLDER")
+            _write(given.json, found)
             print(f"{method}: {error}", file=sys.stderr)
         finally:
             shutil.rmtree(runs, ignore_errors=True)
 
 
 def _arguments() -> argparse.Namespace:
-    given = sys.argv[1:]
-    own, options = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    line = sys.argv[1:]
+    end = line.index("--") if "--" in line else len(line)
+    own, options = line[:end], line[end + 1 :]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("methods", nargs="*", metavar="METHOD", help=f"of {', '.join(METHODS)}; all if none is given")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/train_gpu.json"))
-    parser.add_argument("--runs", type=Path, help="another folder for the runs, such as one on another disk")
-    parser.add_argument("--geometry", choices=["full", "tiny"], default="full")
+    parser.add_argument("--runs", type=Path, help="directory for the runs, such as one on another disk")
+    parser.add_argument("--model_size", choices=["full", "tiny"], default="full")
     parser.add_argument("--num_crops", type=int, default=16)
-    told = parser.parse_intermixed_args(own, argparse.Namespace(options=options))
-    if unknown := set(told.methods) - set(METHODS):
-        parser.error(f"no such method: {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
-    if told.steps < 6:
-        parser.error("--steps: at least 6, for a checkpoint half way and steps on both sides")
-    if not told.json.absolute().parent.is_dir():
-        parser.error(f"--json: there is no folder {told.json.parent}")
-    return told
+    given = parser.parse_intermixed_args(own, argparse.Namespace(options=options))
+    if unknown := set(given.methods) - set(METHODS):
+        parser.error(f"no method {', '.join(sorted(unknown))}; choose from {', '.join(METHODS)}")
+    if given.steps < 6:
+        parser.error("--steps must be at least 6, for a checkpoint half way and steps on both sides")
+    if not given.json.absolute().parent.is_dir():
+        parser.error(f"--json: the directory {given.json.parent} does not exist")
+    return given
 
 
 def _write(file: Path, found: dict[str, Any]) -> None:
     file.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def prepare(folder: Path, rows: int, num_crops: int, geometry: Any) -> tuple[Path, Path]:
-    """The model and so many rows of pages, made where they are not there."""
+def prepare(folder: Path, rows: int, num_crops: int, model_size: Any) -> tuple[Path, Path]:
+    """Return the model and a dataset of pages, created if they do not exist."""
     model, data = folder / "model", folder / f"rows-{rows}-{num_crops}"
     if not model.exists():
-        _make_checkpoint(model, geometry, num_crops, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        _create_checkpoint(model, model_size, num_crops, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if not (data / "receipt.json").exists():
         shutil.rmtree(data, ignore_errors=True)
-        _make_dataset(data, rows, num_crops)
+        _create_dataset(data, rows, num_crops)
     return model, data
 
 
-def _make_checkpoint(directory: Path, geometry: Any, num_crops: int, device: torch.device) -> None:
+def _create_checkpoint(directory: Path, model_size: Any, num_crops: int, device: torch.device) -> None:
     with TemporaryDirectory() as scratch:
-        family = RandomPhi3V(Path(scratch), geometry, num_crops, device, seed=0)
+        family = RandomPhi3V(Path(scratch), model_size, num_crops, device, seed=0)
         save_model(directory, family.load(torch.bfloat16), family, torch.bfloat16)
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def _make_dataset(directory: Path, count: int, num_crops: int) -> None:
-    """One question about each page, whose answer stands in it."""
+def _create_dataset(directory: Path, count: int, num_crops: int) -> None:
+    """Write one question per page, which contains its own answer."""
     random = Random(0)
     (directory / "images").mkdir(parents=True)
     for number in range(PAGES):
@@ -164,62 +165,62 @@ def _make_dataset(directory: Path, count: int, num_crops: int) -> None:
         sys.exit(result.report.model_dump_json())
 
 
-def _require_room(run: Path, wanted: float) -> None:
-    """Before minutes of training that could not be saved; raises Failed."""
+def _require_disk(run: Path, needed: float) -> None:
+    """Raise RunFailed if the disk has no room for the checkpoints, before minutes of training."""
     run.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run).free
-    if free < wanted:
-        raise Failed(f"{wanted / 1e9:.0f} GB are needed in {run}, where {free / 1e9:.0f} are free; see --runs")
+    if free < needed:
+        raise RunFailed(f"{run} needs {needed / 1e9:.0f} GB, but {free / 1e9:.0f} GB are free; see --runs")
 
 
-def _measured(arguments: list[str], run: Path, many: int, whole_model: bool) -> Iterator[dict[str, Any]]:
-    """Figures of the run until it was killed; then of what was gone on with."""
+def _measure(arguments: list[str], run: Path, steps: int, whole_model: bool) -> Iterator[dict[str, Any]]:
+    """Yield the results of the run until it is killed, then of the resumed run."""
     shutil.rmtree(run, ignore_errors=True)
-    half = many // 2
+    half = steps // 2
     command = [sys.executable, "-m", "convkit", "train", *arguments, "--save_steps", str(half), "--resume", "auto"]
-    one = run_to(command, run, kill_at=many - 2)
-    steady = one.log[WARM:]
+    one = run_to(command, run, kill_at=steps - 2)
+    steady = one.log[WARMUP_STEPS:]
     seconds = sum(step["seconds"] for step in steady)
     size = sum(path.stat().st_size for path in (run / "checkpoints").glob("step-*/**/*") if path.is_file())
     yield {
-        "images_a_second": round(sum(step["images"] for step in steady) / seconds, 3),
-        "tokens_a_second": round(sum(step["tokens"] for step in steady) / seconds, 1),
+        "images_per_second": round(sum(step["images"] for step in steady) / seconds, 3),
+        "tokens_per_second": round(sum(step["tokens"] for step in steady) / seconds, 1),
         "memory_gib": max((step["memory_gib"] for step in one.log if "memory_gib" in step), default=None),
         "mfu": steady[-1].get("mfu"),
         "skipped_steps": sum(step.get("skipped", False) for step in one.log),
-        "before_first_step_s": round(one.seen[0] - one.log[0]["seconds"], 1),
+        "before_first_step_s": round(one.logged_at[0] - one.log[0]["seconds"], 1),
         "checkpoint_gb": round(size / 1e9, 2),
-        "checkpoint_s": round(one.seen[half] - one.seen[half - 1] - one.log[half]["seconds"], 1),
+        "checkpoint_s": round(one.logged_at[half] - one.logged_at[half - 1] - one.log[half]["seconds"], 1),
         "losses": [step["loss"] for step in one.log],
-        "said": one.said,
+        "output": one.output,
     }
-    two = run_to(command, run, kill_at=many if whole_model else 0)
+    two = run_to(command, run, kill_at=steps if whole_model else 0)
     again = two.log[half:]
     yield {
         "losses_resumed": [step["loss"] for step in again],
         "largest_difference": max(abs(a["loss"] - b["loss"]) for a, b in zip(one.log[half:], again, strict=False)),
         "resumed_run_s": round(two.seconds, 1),
-        "said_resumed": [line.replace(str(run), "RUN") for line in two.said],
+        "output_resumed": [line.replace(str(run), "RUN") for line in two.output],
     }
 
 
-def run_to(command: list[str], folder: Path, kill_at: int) -> Ended:
-    """Run it to its end, or with `kill_at` until so many steps are in its log; raises Failed."""
+def run_to(command: list[str], folder: Path, kill_at: int) -> FinishedRun:
+    """Run a command to its end, or kill it once its log has `kill_at` steps. Raises RunFailed."""
     began = time.monotonic()
-    seen: list[float] = []
-    with TemporaryDirectory() as scratch, open(f"{scratch}/said", "w+") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+    logged_at: list[float] = []
+    with TemporaryDirectory() as scratch, open(f"{scratch}/output", "w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            done = len(steps(folder))
-            seen += [time.monotonic() - began] * (done - len(seen))
+            done = len(logged_steps(folder))
+            logged_at += [time.monotonic() - began] * (done - len(logged_at))
             if kill_at and done >= kill_at:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
             time.sleep(0.02)
-        text = Path(said.name).read_text()
+        text = Path(output.name).read_text()
     if process.returncode != (-signal.SIGKILL if kill_at else 0):
-        raise Failed(f"exit code {process.returncode}{' before it could be killed' * bool(kill_at)}: {text[-4000:]}")
-    return Ended(text.splitlines(), steps(folder), time.monotonic() - began, seen)
+        raise RunFailed(f"exit code {process.returncode}{' before it could be killed' * bool(kill_at)}: {text[-4000:]}")
+    return FinishedRun(text.splitlines(), logged_steps(folder), time.monotonic() - began, logged_at)
 
 
 if __name__ == "__main__":

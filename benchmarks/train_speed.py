@@ -58,7 +58,7 @@ GROUPS = {
         "uncompiled": f"{LORA} --no_compile",
         "peft_adapters": f"{LORA} --lora_dropout 0.01",
         "float32_adapters": f"{LORA} --optim adamw",
-        "cheap_again": "--method lora --max_tokens 10300 --memory_limit 55",
+        "selective": "--method lora --max_tokens 10300 --memory_limit 55",
         "deterministic": f"{LORA} --deterministic",
     },
 }

@@ -1,11 +1,13 @@
-"""Validating against the least that it can cost: parsing rows, opening images, and another validator.
+"""Compare validation with its minimum cost (parsing rows, opening images) and with another validator.
 
 Rows are like those of UCF-101 (8 images, a prompt of 10 classes), in one file. Validation and the alternatives are
-fresh processes that run in turn; both start their workers within the measured time, imports of the main process
-happen before it. `parse` is `Row.model_validate_json` over the same lines, `header` is Pillow's `open` over
-the same images, each in as many processes as the validation; `jsonschema` checks schemas/row.json in one.
+fresh processes, run in turn. The measured time includes starting the workers, but not the imports of the main process.
 
-The images are JPEG files of 640 x 480. The first run decodes them all, the second one finds them unchanged.
+parse       `Row.model_validate_json` on the same lines, in as many processes
+open        Pillow's `open` on the same images, in as many processes
+jsonschema  schemas/row.json, checked in one process
+
+The images are JPEG files of 640 x 480. The first run decodes all of them, the second finds them unchanged.
 
 Usage of the measured process: python -m benchmarks.validate PATH METHOD WORKERS
 """
@@ -14,49 +16,48 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.clips import CLASSES
-from benchmarks.processes import ROOT, answer, children, peak_mib
+from benchmarks.peaks import measure_peaks
+from benchmarks.processes import ROOT, json_output
 from benchmarks.report import Figure, Result, figure
 
-ROWS, MANY, FEW, FEWEST = 300_000, 1_000_000, 30_000, 3_000
-IMAGES = 8
-PICTURES = 8_000
+ROWS, MANY, FEW, JSONSCHEMA_ROWS = 300_000, 1_000_000, 30_000, 3_000
+IMAGES_PER_ROW = 8
+IMAGES = 8_000
 WORKERS = 2
 ROUNDS = 3
-LOOK_SECONDS = 0.02
 
 Measured = dict[str, float]
-"""Seconds, and the peaks of the main process and of all together, in MiB."""
+"""Seconds, and the peak MiB of the main process and of all processes together."""
 
 
 def run() -> Result:
-    """Measure everything."""
+    """Measure structure, memory and media checks."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         figures = [*_structure(work), *_memory(work), *_media(work)]
-    setting = {"rows": ROWS, "images_a_row": IMAGES, "pictures": PICTURES, "processes": WORKERS, "rounds": ROUNDS}
+    setting = {"rows": ROWS, "images_per_row": IMAGES_PER_ROW, "images": IMAGES, "processes": WORKERS, "rounds": ROUNDS}
     return Result("validate", setting, figures)
 
 
 def _structure(work: Path) -> list[Figure]:
-    rows, few = _write_rows(work / "rows", ROWS), _write_rows(work / "fewest", FEWEST)
+    rows, few = _write_rows(work / "rows", ROWS), _write_rows(work / "fewest", JSONSCHEMA_ROWS)
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", "bare", "ours alone", "bare alone", "jsonschema")}
     for _ in range(ROUNDS):
         seconds["ours"].append(_seconds(rows, "none", WORKERS))
         seconds["bare"].append(_seconds(rows, "parse", WORKERS))
         seconds["ours alone"].append(_seconds(rows, "none", 0))
         seconds["bare alone"].append(_seconds(rows, "parse", 0))
-        seconds["jsonschema"].append(_seconds(few, "jsonschema", 0) * ROWS / FEWEST)
+        seconds["jsonschema"].append(_seconds(few, "jsonschema", 0) * ROWS / JSONSCHEMA_ROWS)
     alone = seconds["ours alone"]
     return [
         figure(f"structure, {WORKERS} processes", "parsing", _ratios(seconds["bare"], seconds["ours"]), at_least=0.7),
         figure("structure, 1 process", "parsing", _ratios(seconds["bare alone"], alone)),
-        figure("structure, rows a second and core", "", [ROWS / s for s in alone], unit="rows/s", at_least=100_000),
+        figure("structure, rows per second and core", "", [ROWS / s for s in alone], unit="rows/s", at_least=100_000),
         figure(
             f"structure, {WORKERS} processes",
             "jsonschema, which has one",
@@ -77,7 +78,7 @@ def _memory(work: Path) -> list[Figure]:
 
 
 def _media(work: Path) -> list[Figure]:
-    rows = _write_pictures(work / "pictures")
+    rows = _write_images(work / "images-dataset")
     header, first, second = [], [], []
     for _ in range(ROUNDS):
         header.append((_seconds(rows, "header", WORKERS, fresh=True), _seconds(rows, "open", WORKERS)))
@@ -103,7 +104,7 @@ def _seconds(path: Path, method: str, workers: int, fresh: bool = False) -> floa
 
 def _measure(path: Path, method: str, workers: int) -> Measured:
     os.environ["CONVKIT_CACHE"] = str(path.parent / "cache")
-    measured: Measured = answer("-m", "benchmarks.validate", str(path), method, str(workers))
+    measured: Measured = json_output("-m", "benchmarks.validate", str(path), method, str(workers))
     return measured
 
 
@@ -116,13 +117,13 @@ def _write_rows(folder: Path, count: int) -> Path:
 
 
 def _line(number: int) -> bytes:
-    """A row about as long as those of UCF-101."""
+    """Return a row about as long as those of UCF-101."""
     from convkit.schema import Row, Turn
 
     label = CLASSES[number % len(CLASSES)]
     clip = f"train/{label}/v_{label}_g{number % 25 + 1:02d}_c{number:06d}"
     turn = Turn(
-        images=tuple(f"{clip}.{k}.jpg" for k in range(IMAGES)),
+        images=tuple(f"{clip}.{k}.jpg" for k in range(IMAGES_PER_ROW)),
         user=f"Classify the video into one of the following classes: {', '.join(CLASSES)}.",
         assistant=label,
     )
@@ -130,8 +131,8 @@ def _line(number: int) -> bytes:
     return row.to_line() + b"\n"
 
 
-def _write_pictures(folder: Path) -> Path:
-    """Rows of as many pictures as above; the pictures differ, and are old enough to be remembered."""
+def _write_images(folder: Path) -> Path:
+    """Write rows with distinct images, and wait until the images are old enough to be cached."""
     import cv2
     import numpy as np
 
@@ -139,19 +140,20 @@ def _write_pictures(folder: Path) -> Path:
 
     (folder / "images").mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    picture = cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
-    path = folder / "pictures_train.jsonl"
+    image = cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
+    path = folder / "images_train.jsonl"
     names: list[str] = []
     with path.open("wb") as file:
-        for number in range(PICTURES):
-            picture[:16, :16], picture[:16, 16:32] = divmod(number, 256)
+        for number in range(IMAGES):
+            image[:16, :16], image[:16, 16:32] = divmod(number, 256)
             name = f"{number % 100:02d}/{number:06d}.jpg"
             (folder / "images" / name).parent.mkdir(exist_ok=True)
-            (folder / "images" / name).write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+            (folder / "images" / name).write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
             names.append(name)
-            if len(names) == IMAGES:
-                turn = Turn(images=tuple(names), user="What is it?", assistant=CLASSES[number // IMAGES % len(CLASSES)])
-                file.write(Row(id=str(number), source="made", conversations=(turn,)).to_line() + b"\n")
+            if len(names) == IMAGES_PER_ROW:
+                label = CLASSES[number // IMAGES_PER_ROW % len(CLASSES)]
+                turn = Turn(images=tuple(names), user="What is it?", assistant=label)
+                file.write(Row(id=str(number), source="generated", conversations=(turn,)).to_line() + b"\n")
                 names.clear()
     time.sleep(2.5)
     return path
@@ -162,11 +164,11 @@ def _validate(path: Path, method: str, workers: int) -> None:
 
     summary = validate([path], media=method, workers=workers).report.summary  # type: ignore[arg-type]
     if summary.errors or summary.warnings:
-        raise RuntimeError(f"the benchmark's own rows are not sound: {summary}")
+        raise RuntimeError(f"the benchmark's own rows are invalid: {summary}")
 
 
 def _in_processes(work: Callable[[Path, int, int], None], path: Path, workers: int) -> None:
-    """Do a share of the work in each of some processes, or all in this one."""
+    """Divide the work among worker processes, or do all of it in this process if there are none."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
@@ -224,27 +226,18 @@ def _do(path: Path, method: str, workers: int) -> None:
 
 
 def measure(path: Path, method: str, workers: int) -> Measured:
-    """Do the work in this process and its workers; imports of this process are made before the clock starts."""
+    """Run a method, and measure it. Imports of this process are done before the clock starts."""
     with tempfile.TemporaryDirectory() as folder:
         _do(_write_rows(Path(folder) / "one", 1), "none" if method in ("header", "decode", "open") else method, 0)
-    peaks: dict[int, float] = {}
-    ended = threading.Event()
+    seconds: list[float] = []
 
-    def watch() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            for pid in children():
-                peaks[pid] = max(peaks.get(pid, 0.0), peak_mib(pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    begun = time.perf_counter()
-    try:
+    def work() -> None:
+        began = time.perf_counter()
         _do(path, method, workers)
-        seconds = time.perf_counter() - begun
-    finally:
-        ended.set()
-        watcher.join()
-    return {"seconds": seconds, "peak": peak_mib(), "total": peak_mib() + sum(peaks.values())}
+        seconds.append(time.perf_counter() - began)
+
+    peaks = measure_peaks(work)
+    return {"seconds": seconds[0], "peak": peaks["parent"], "total": peaks["all"]}
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from benchmarks import layers_gpu
 @pytest.mark.parametrize("way", ["lora, crops in two parts", "lora, peft's adapters", "full, documents end to end"])
 def test_single_layers_run_on_the_cpu(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers_gpu, "CROPS", 2)
-    size = layers_gpu.Size("tiny", documents=2, tokens=30, times=1)
-    found = layers_gpu.measure(size, torch.device("cpu"), **layers_gpu.WAYS[way])
+    size = layers_gpu.Size("tiny", documents=2, tokens=30, repeats=1)
+    found = layers_gpu.measure(size, torch.device("cpu"), **layers_gpu.VARIANTS[way])
     assert found["language"]["all"] > 0 and found["clip"]["all"] > 0
 
 

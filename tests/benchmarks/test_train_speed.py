@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import typer
 
-from benchmarks import compare_train, learns, train_gpu, train_speed
+from benchmarks import compare_train, curves, learns, train_gpu, train_speed
 from convkit.cli import app
 
 TRAIN = {
     **{name: [*train_gpu.COMMON, *own] for name, own in train_gpu.METHODS.items()},
+    **{f"curves, {name}": [*curves.COMMON, *own] for name, own in curves.VARIANTS.items()},
     "learns": learns.options([]),
 }
 

@@ -68,3 +68,13 @@ def test_a_split_without_labels_is_answered_but_not_scored(
     assert not evaluate(*given, "--split", "test")
     assert len(read_predictions(tmp_path / "c" / run.PREDICTIONS)) == ROWS
     assert "no turn has a gold answer" in capsys.readouterr().out
+
+
+def test_a_token_profile_as_model_is_explained(
+    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
+) -> None:
+    profile = replace(options, model=Path("phi-3.5-vision"))
+    assert evaluate(*arguments(profile, tmp_path / "c")) == 2
+    message = capsys.readouterr().err
+    assert "phi-3.5-vision is a token profile" in message and "needs a checkpoint directory" in message
+    assert not (tmp_path / "c").exists()
