@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convkit.cli import app
-from convkit.validate.fix import fix
+from convkit.validate.fix import fix_files
 from tests.fixtures.builders import line, lines, row
 from tests.validate.helpers import copy_of, report_of, write_rows
 
@@ -17,7 +17,7 @@ def test_exactly_the_findings_that_fix_changes_are_marked(tmp_path: Path) -> Non
     findings = report_of(path).findings
     fixable = [(finding.line, finding.code) for finding in findings if finding.fixable]
     assert fixable == [(1, "CK004"), (3, "CK010")] and len(findings) == 4
-    assert [(change.line, change.fixer.rule.code) for change in fix(findings).changes] == fixable
+    assert [(change.line, change.fixer.rule.code) for change in fix_files(findings).changes] == fixable
 
 
 @pytest.mark.parametrize("kind", ["manifest", "link", "compressed"])
@@ -34,7 +34,7 @@ def test_findings_in_files_that_fix_leaves_alone_are_not_marked(tmp_path: Path, 
     findings = report_of(directory).findings
     assert "CK004" in [finding.code for finding in findings]
     assert not any(finding.fixable for finding in findings)
-    assert fix(findings).changes == []
+    assert fix_files(findings).changes == []
 
 
 def test_findings_in_standard_input_are_not_marked() -> None:
