@@ -46,8 +46,9 @@ test-oldest: pyproject.toml ## the tests that need no torch, with the oldest ver
 	$(OLDEST)/bin/uv pip install -q --python $(OLDEST)/bin/python --resolution lowest-direct -e '.[oldest]'
 	$(OLDEST)/bin/python -m pytest -n 2 -m "not slow" --ignore tests/train --ignore tests/benchmarks
 
-search: $(VENV)/test ## the tests of drawn examples, with examples that no run before has drawn
-	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile=new
+search: $(VENV)/test ## the tests of drawn examples and of kills at drawn instants, drawn anew
+	CONVKIT_TEST_SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') \
+		$(BIN)/python -m pytest -n 2 -m "hypothesis or seeded" --hypothesis-profile=new
 
 check: $(VENV)/dev ## style, types, generated files
 	$(BIN)/ruff check

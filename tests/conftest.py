@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ def shared_data() -> Path:
     if not (path / "data").is_dir():
         pytest.skip(f"no test data at {path}; set CONVKIT_TEST_DATA")
     return path
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Return the seed of a test's random choices: fixed, or drawn by `make search` (env CONVKIT_TEST_SEED)."""
+    return zlib.crc32(f"{os.environ.get('CONVKIT_TEST_SEED', '0')} {request.node.name}".encode())
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
-"""What the tests of training share: a tiny checkpoint, made here, and the reference tensors of the official code."""
+"""Fixtures for tests of training: tiny checkpoints, a dataset, and the official code's reference tensors."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,29 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("phi3_v")
-    tiny.phi3_v(directory, TEXTS)
-    return directory
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that builds a family's tiny checkpoint once; a test that changes it copies it first."""
+    root = tmp_path_factory.mktemp("tiny")
+
+    @cache
+    def build(family: str) -> Path:
+        tiny.BUILDERS[family](root / family, TEXTS)
+        return root / family
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny_checkpoint: Callable[[str], Path]) -> Path:
+    return tiny_checkpoint("phi3_v")
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a dataset of ten rows with a receipt; tests do not change it."""
+    from tests.train.helpers.runs import write_dataset  # which imports this module
+
+    return write_dataset(tmp_path_factory.mktemp("data") / "pets")
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,6 @@ STEPS = 3
 EVALUATED = {"eval_split": "train", "eval_max_new_tokens": 4, "eval_batch_size": 4, "learning_rate": 0.01}
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[str]:
     said: list[str] = []
     training.train(runs.config(dataset, family.directory, out, **options), family, runs.ONE, log=said.append)

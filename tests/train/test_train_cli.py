@@ -179,7 +179,7 @@ def spawn(*command: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_several_processes_are_started_and_end_with_their_exit_code(checkpoint: Path, tmp_path: Path) -> None:
+def test_nproc_starts_several_processes_and_returns_their_exit_code(checkpoint: Path, tmp_path: Path) -> None:
     data, out = runs.write_dataset(tmp_path / "pets"), tmp_path / "run"
     options = ("--data_dir", data, "--model", checkpoint, "--output_dir", out, "--num_crops", "1", "--no-tqdm")
     more = ("--use_lora", "--lora_rank", "2", "--batch_size", "8", "--dataloader_num_workers", "0")
@@ -195,7 +195,8 @@ def test_several_processes_are_started_and_end_with_their_exit_code(checkpoint: 
     assert "Traceback" not in again.stderr
 
 
-def test_accelerate_starts_several_too(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_accelerate_launch_starts_several_processes(checkpoint: Path, tmp_path: Path) -> None:
     data, out = runs.write_dataset(tmp_path / "pets"), tmp_path / "run"
     options = ("--data_dir", data, "--model", checkpoint, "--output_dir", out, "--num_crops", "1", "--no-tqdm")
     more = ("--use_lora", "--lora_rank", "2", "--batch_size", "8", "--dataloader_num_workers", "0")

@@ -1,15 +1,19 @@
-"""What the tests of training runs share: a small data set with a receipt, and the parts of a run."""
+"""Helpers for tests of training runs: a small dataset with a receipt, whole runs, and the parts of a run."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from convkit.dataset import Dataset
 from convkit.profiles import TargetModel
+from convkit.train import run
+from convkit.train.checkpoint.store import checkpoints
 from convkit.train.config import Config, resolve
 from convkit.train.data.index import Index, build
 from convkit.train.data.loader import MicroBatches
@@ -32,7 +36,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 
 
 def rows(count: int = ROWS) -> list[dict[str, Any]]:
-    """Every third row has an image; answers are of many lengths."""
+    """Return rows with answers of many lengths; every third row has an image."""
     chance = random.Random(0)
     found = []
     for number in range(count):
@@ -66,10 +70,30 @@ def receipt(directory: Path, model: str | None = PROFILE) -> None:
     assert validate([directory], target=TargetModel.from_options(model) if model else None, workers=0).receipts
 
 
-def config(dataset: Path, checkpoint: Path, run: Path, **options: Any) -> Config:
+def config(dataset: Path, checkpoint: Path, out: Path, **options: Any) -> Config:
     usual = {"num_crops": 1, "batch_size": 4, "warmup_steps": 1, "learning_rate": 1e-3, "dataloader_num_workers": 0}
-    paths = {"data_dir": dataset, "model": checkpoint, "output_dir": run}
+    paths = {"data_dir": dataset, "model": checkpoint, "output_dir": out}
     return resolve({**usual, **paths, "lora_rank": 4, "gradient_checkpointing": "none", "tqdm": False, **options})
+
+
+def train(dataset: Path, family: Any, out: Path, **options: Any) -> list[str]:
+    """Train in this process, and return the lines of the log."""
+    lines: list[str] = []
+    run.train(config(dataset, family.directory, out, **options), family, ONE, log=lines.append)
+    return lines
+
+
+def losses(out: Path) -> list[float]:
+    """Return the loss of every step of a run."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
+
+
+def last_tensors(out: Path) -> dict[str, Tensor]:
+    """Return the tensors of a run's last checkpoint."""
+    tensors: dict[str, Tensor] = load_file(checkpoints(out)[-1] / "state.safetensors")
+    return tensors
 
 
 def schedule_of(index: Index, config: Config, padded: bool = False) -> BatchSchedule:
@@ -112,7 +136,7 @@ def gradients(trainer: Any, batch: dict[str, Any]) -> tuple[float, dict[str, Ten
 
 
 def stir(model: nn.Module) -> None:
-    """Adapters begin with a matrix of zeros, which hides the other one's gradient."""
+    """Fill the adapters' zero matrices, which would hide the gradients of the others."""
     torch.manual_seed(5)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

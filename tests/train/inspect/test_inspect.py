@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from convkit.schema import Row
 from convkit.train.inspect import views
 from convkit.train.inspect.tokens import _text, inspect_row
 from convkit.train.models import model_family, tiny
-from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
 
 HOSTILE = "Is <b>it</b>? \x1b[31m <|im_end|>"
@@ -42,10 +42,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=tiny.BUILDERS)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    directory = tmp_path_factory.mktemp(request.param)
-    tiny.BUILDERS[request.param](directory, TEXTS)
-    return model_family(directory, 1 if request.param == "phi3_v" else None)
+def family(request: pytest.FixtureRequest, tiny_checkpoint: Callable[[str], Path]) -> Any:
+    return model_family(tiny_checkpoint(request.param), 1 if request.param == "phi3_v" else None)
 
 
 def test_tokens_equal_those_of_the_encoded_sample(family: Any, dataset: Path) -> None:

@@ -24,11 +24,6 @@ from convkit.utils.progress import Note, Progress
 from tests.train.helpers import runs
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[dict[str, Any]]:
     chosen = runs.config(dataset, family.directory, out, use_lora=True, **options)
     run.train(chosen, family, runs.ONE, log=lambda text: None)

@@ -51,10 +51,8 @@ TEMPLATES = ["{% for", "{{ a.b.c }}", "{{ raise_exception('no') }}", "{{ message
 
 
 @pytest.fixture(scope="module", params=IMAGES)
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("whole") / str(request.param)
-    tiny.BUILDERS[request.param](directory, TEXTS)
-    return directory
+def whole(request: pytest.FixtureRequest, tiny_checkpoint: Callable[[str], Path]) -> Path:
+    return tiny_checkpoint(request.param)
 
 
 @pytest.fixture

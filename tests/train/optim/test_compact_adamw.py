@@ -16,11 +16,6 @@ from convkit.train.optim.sharding.base import MOMENTS
 from tests.train.helpers import runs
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**127), max_value=2.0**127)))
 def test_both_halves_of_a_weight_join_to_the_exact_weight(numbers: list[float]) -> None:
     master = torch.tensor(numbers, dtype=torch.float32)

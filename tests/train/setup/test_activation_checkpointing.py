@@ -15,11 +15,6 @@ from convkit.train.setup.compilation import compile_layers
 from tests.train.helpers import runs
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 def test_as_many_layers_keep_their_activations_as_fit() -> None:
     order = [("large", 5), ("large", 5), ("small", 2), ("small", 2)]
     for room, expected in ((0, 0), (4, 0), (5, 1), (11, 2), (12, 3), (100, 4)):

@@ -16,11 +16,6 @@ from tests.train.helpers import runs
 from tests.train.helpers.gradients import assert_same_gradients, saved_tensors
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile reads it
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch.compile does so itself
 @pytest.mark.parametrize(

@@ -19,11 +19,6 @@ from convkit.train.setup.trainable import unwrapped_name
 from tests.train.helpers import runs
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 def test_in_float16_the_residual_stream_stays_in_float32(dataset: Path, family: Phi3VFamily) -> None:
     trainer, ours = runs.first_step(dataset, family, fp16=True, use_lora=True)
     for name, parameter in trainer.sharding.model.named_parameters():

@@ -1,6 +1,8 @@
 """Families of transformers through the adapter: what is read is what a prompt is, answers are learnt, data is text."""
 
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,8 @@ def turns(family: HuggingFaceFamily, last: int = 3) -> tuple[dict[str, Any], ...
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceFamily:
-    directory = tmp_path_factory.mktemp(request.param)
-    tiny.BUILDERS[request.param](directory, TEXTS)
-    found = model_family(directory)
+def family(request: pytest.FixtureRequest, tiny_checkpoint: Callable[[str], Path]) -> HuggingFaceFamily:
+    found = model_family(tiny_checkpoint(request.param))
     assert isinstance(found, HuggingFaceFamily)
     return found
 
@@ -318,8 +318,8 @@ def test_a_template_that_drops_a_message_is_refused(smolvlm: HuggingFaceFamily, 
 
 
 @pytest.mark.parametrize("family", ["phi3_v", "smolvlm", "qwen2_5_vl"])
-def test_tensors_that_are_amiss_are_named(family: str, tmp_path: Path) -> None:
-    tiny.BUILDERS[family](tmp_path, TEXTS)
+def test_tensors_that_are_amiss_are_named(family: str, tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint(family), tmp_path, dirs_exist_ok=True)
     weights = tmp_path / "model.safetensors"
     tensors = load_file(weights)
     missing, other = [name for name in tensors if name.endswith("down_proj.weight")][-2:]
@@ -351,16 +351,16 @@ def test_an_unknown_family_is_refused_with_the_list(tmp_path: Path) -> None:
         model_family(tmp_path)
 
 
-def test_a_picture_too_small_for_its_family_is_refused(tmp_path: Path) -> None:
-    tiny.BUILDERS["mistral3"](tmp_path, TEXTS)
+def test_a_picture_too_small_for_its_family_is_refused(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     PIL.Image.effect_noise((9, 9), 50).save(tmp_path / "dot.png")
     with pytest.raises(
         RowError, match=r"'r1' has an image whose shape this model does not support: 'dot\.png': 9 x 9 pixels"
     ):
-        model_family(tmp_path).length(row({"images": ["dot.png"], "user": "What?"}), tmp_path)
+        model_family(tiny_checkpoint("mistral3")).length(row({"images": ["dot.png"], "user": "What?"}), tmp_path)
 
 
-def test_a_model_that_reads_its_prompt_both_ways_learns_one_answer_a_row(tmp_path: Path) -> None:
-    tiny.BUILDERS["paligemma"](tmp_path, TEXTS)
+def test_a_model_that_reads_its_prompt_both_ways_learns_one_answer_a_row(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
     with pytest.raises(RowError, match="'r1' has 2 turns, but this model can only be trained on the last one"):
-        model_family(tmp_path).length(row({"user": "a"}, {"user": "b"}), tmp_path)
+        model_family(tiny_checkpoint("paligemma")).length(row({"user": "a"}, {"user": "b"}), tmp_path)

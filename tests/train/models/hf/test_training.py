@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,10 @@ def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: ModelFami
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_is_trained_the_same_whatever_the_batches(dataset: Path, tmp_path: Path, name: str) -> None:
-    tiny.BUILDERS[name](tmp_path, TEXTS)
-    family = model_family(tmp_path)
+def test_every_family_is_trained_the_same_whatever_the_batches(
+    dataset: Path, tiny_checkpoint: Callable[[str], Path], name: str
+) -> None:
+    family = model_family(tiny_checkpoint(name))
     (together, loss, expected), (alone, other_loss, other) = (
         _gradients(dataset, family, **layout) for layout in ({}, {"batch_size_per_gpu": 1})
     )
@@ -95,10 +97,9 @@ def test_every_family_is_trained_the_same_whatever_the_batches(dataset: Path, tm
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_is_trained_in_16_bits(dataset: Path, tmp_path: Path, name: str) -> None:
+def test_every_family_is_trained_in_16_bits(dataset: Path, tiny_checkpoint: Callable[[str], Path], name: str) -> None:
     """What is narrow and what is not must go together wherever a model puts one beside the other."""
-    tiny.BUILDERS[name](tmp_path, TEXTS)
-    family = model_family(tmp_path)
+    family = model_family(tiny_checkpoint(name))
     in_full = {"use_lora": True, "full_vision_model": True}
     methods: list[dict[str, Any]] = [{}, {"freeze_vision_model": True}, in_full]
     for options in [*({**method, "bf16": True} for method in methods), {"use_lora": True, "fp16": True}]:
@@ -108,10 +109,11 @@ def test_every_family_is_trained_in_16_bits(dataset: Path, tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", ["gemma3", "qwen2_5_vl"])
-def test_preflight_reaches_all_that_is_trained(tmp_path: Path, name: str) -> None:
+def test_preflight_reaches_all_that_is_trained(
+    tmp_path: Path, tiny_checkpoint: Callable[[str], Path], name: str
+) -> None:
     """Also of a family that validation does not know: any receipt will do."""
-    tiny.BUILDERS[name](tmp_path / "model", TEXTS)
-    family, said = model_family(tmp_path / "model"), list[str]()
+    family, said = model_family(tiny_checkpoint(name)), list[str]()
     data = _dataset(tmp_path / "pets", family.profile)
     train(_config(data, family, tmp_path / "run"), family, runs.ONE, log=said.append)
     assert f"{runs.ROWS} rows planned = {runs.ROWS} trained" in said[-1]
@@ -203,10 +205,9 @@ print(json.dumps([inputs["input_ids"].tolist(), answer.tolist(), ours]))
 """
 
 
-def test_what_was_trained_is_used_by_transformers_alone(tmp_path: Path) -> None:
+def test_what_was_trained_is_used_by_transformers_alone(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Of a name whose processor needs Pillow only."""
-    tiny.BUILDERS["llava"](tmp_path / "model", TEXTS)
-    family = model_family(tmp_path / "model")
+    family = model_family(tiny_checkpoint("llava"))
     data, run = _dataset(tmp_path / "pets", family.profile), tmp_path / "run"
     train(_config(data, family, run), family, runs.ONE)
     trained = model_family(run / "final/model")

@@ -16,11 +16,6 @@ from tests.train.helpers import runs
 from tests.train.helpers.gradients import assert_same_gradients
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 def test_cudnn_attention_is_not_used_with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_is_full_attention", lambda module, query, key: True)
     monkeypatch.setattr(attention, "_cudnn_attention", lambda query, key, value, scaling, causal: query)

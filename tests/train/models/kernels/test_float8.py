@@ -30,11 +30,6 @@ CLOSE = 0.06
 """Bound of the relative error: values are rounded to 4 binary digits, 2.6 % of each on average."""
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 def float8_layers(model: nn.Module) -> set[str]:
     return {unwrapped_name(name) for name, module in model.named_modules() if isinstance(module, Float8Linear)}
 

@@ -18,11 +18,6 @@ from tests.train.helpers import runs
 from tests.train.helpers.gradients import assert_same_gradients, saved_tensors
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 def count_lora_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Record how many layers share the input, for each call of the fused operator."""
     calls: list[int] = []

@@ -12,11 +12,6 @@ from tests.train.helpers import runs
 from tests.train.helpers.gradients import assert_same_gradients
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_crops_have_the_same_features_in_any_chunk_size(
     family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch, at_once: int

@@ -13,11 +13,6 @@ from tests.train.helpers import runs
 from tests.train.helpers.gradients import assert_same_gradients
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return runs.write_dataset(tmp_path_factory.mktemp("data") / "pets")
-
-
 @pytest.mark.parametrize("method", [{}, {"use_lora": True}, {"use_lora": True, "gradient_checkpointing": "all"}])
 def test_the_loss_at_supervised_positions_equals_the_loss_at_all_positions(
     dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
