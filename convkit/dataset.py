@@ -1,7 +1,7 @@
-"""Reading a data set: the lines of a row file, and the rows of a dataset directory, streamed.
+"""Read a dataset: the lines of a row file, or the rows of a dataset directory, as streams.
 
-Knows nothing of rules: `convkit.validate` reads lines to find everything that is wrong with them, whoever uses a
-data set reads rows and stops at the first one that is wrong.
+Independent of the rules: `convkit.validate` reads lines and reports all problems; everyone else reads rows and stops at
+the first invalid one.
 """
 
 import gzip
@@ -23,31 +23,32 @@ from convkit.utils.json_file import first_problem
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_EXPANSION = 1000
-"""A compressed row file may become this many times as large; rows become ten times, a bomb a million times."""
+"""Maximum ratio of decompressed to compressed size. Rows expand tenfold, a decompression bomb a millionfold."""
 _BLOCK_BYTES = 64 * 2**10
 _ZSTD_BLOCK_BYTES = 1024
-"""Read at a time: each byte may become 32 KiB."""
+"""Bytes read at a time: each may decompress to 32 KiB."""
 _MAX_WINDOW = 128 * 2**20
-"""Memory that a zstd file may ask for, as the zstd command limits it without --long."""
+"""Maximum memory of a zstd file, the limit of the zstd command without --long."""
 
 
 class Line(NamedTuple):
     """One line of a row file."""
 
     number: int
-    """Counted from 1."""
+    """The line number, from 1."""
     raw: bytes
-    """The line without its line feed (a carriage return stays: to JSON it is white space); empty if overlong."""
+    """The line without its line feed; a carriage return stays, as JSON's white space. Empty if overlong."""
     overlong: bool
 
 
 @contextmanager
 def open_rows(path: Path) -> Iterator[BinaryIO]:
-    """Open a row file for reading its lines: as it is, or through the decompressor that its suffix names.
+    """Open a row file, and decompress it if its suffix says so.
 
     Raises:
         OSError: the file cannot be read.
-        ConvkitError: it is not what its suffix says, damaged, or a decompression bomb; or the package is missing.
+        ConvkitError: the file is not in the format of its suffix, damaged, or a decompression bomb.
+        MissingExtra: the package zstandard is not installed.
     """
     if path.suffix not in layout.COMPRESSED:
         with path.open("rb", buffering=0) as file:
@@ -68,7 +69,7 @@ def _gunzipped(path: Path, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _unzstandard(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    """All frames of a file, each to its end: readers of streams tell neither a cut frame nor the frames after one."""
+    """Decompress all frames of a file. A stream reader would not report a truncated frame, nor read the next ones."""
     try:
         import zstandard
     except ModuleNotFoundError:
@@ -84,7 +85,7 @@ def _unzstandard(path: Path, file: BinaryIO) -> Iterator[bytes]:
     except zstandard.ZstdError as error:
         raise _damaged(path, error) from None
     if frame is not None:
-        raise _damaged(path, "it ends before its end was reached")
+        raise _damaged(path, "the last frame is truncated")
 
 
 def _damaged(path: Path, error: object) -> ConvkitError:
@@ -92,7 +93,7 @@ def _damaged(path: Path, error: object) -> ConvkitError:
 
 
 class _Expanded(io.RawIOBase):
-    """Decompressed parts as a stream, which ends with an error where they are more than they should be."""
+    """Decompressed parts as a stream that raises an error above a size limit."""
 
     def __init__(self, parts: Iterator[bytes], most: int, path: Path) -> None:
         self._parts, self._left, self._path = parts, most, path
@@ -117,24 +118,24 @@ class _Expanded(io.RawIOBase):
         self._left -= size
         if self._left < 0:
             raise ConvkitError(
-                f"{self._path} becomes more than {MAX_EXPANSION:,} times as large when it is decompressed, as rows "
-                "never do. Decompress it yourself if you trust it."
+                f"{self._path} decompresses to more than {MAX_EXPANSION:,} times its size, which rows never do. "
+                "Decompress it yourself if you trust it."
             )
 
 
 def read_lines(
-    path: Path, max_bytes: int = MAX_LINE_BYTES, watch: Callable[[memoryview], object] | None = None
+    path: Path, max_bytes: int = MAX_LINE_BYTES, on_block: Callable[[memoryview], object] | None = None
 ) -> Iterator[Line]:
-    """Yield the lines of a file, in constant memory whatever their length.
+    """Yield the lines of a file in constant memory, whatever their length.
 
     Args:
-        max_bytes: longer lines are passed over, and come as an empty line marked overlong.
-        watch: called with each block of about 64 KiB as it is read, for a digest or a progress bar.
+        max_bytes: longer lines are skipped, and yielded as an empty line marked overlong.
+        on_block: called with each block of about 64 KiB as it is read, for a digest or a progress bar.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with open_rows(path) as opened, io.BufferedReader(_Watched(opened, watch), _BLOCK_BYTES) as file:
+    with open_rows(path) as opened, io.BufferedReader(_Observed(opened, on_block), _BLOCK_BYTES) as file:
         number = 0
         while raw := file.readline(max_bytes + 1):
             number += 1
@@ -143,28 +144,28 @@ def read_lines(
             elif len(raw) <= max_bytes:
                 yield Line(number, raw, False)
             else:
-                _pass_over(file)
+                _skip_line(file)
                 yield Line(number, b"", True)
 
 
-def _pass_over(file: BinaryIO) -> None:
+def _skip_line(file: BinaryIO) -> None:
     while (part := file.readline(_BLOCK_BYTES)) and not part.endswith(b"\n"):
         pass
 
 
-class _Watched(io.RawIOBase):
-    """A stream that shows every block to somebody while it is read, so that a digest costs no second reading."""
+class _Observed(io.RawIOBase):
+    """A stream that passes every block to a callback, so that a digest needs no second read."""
 
-    def __init__(self, stream: BinaryIO, watch: Callable[[memoryview], object] | None) -> None:
-        self._stream, self._watch = stream, watch
+    def __init__(self, stream: BinaryIO, on_block: Callable[[memoryview], object] | None) -> None:
+        self._stream, self._on_block = stream, on_block
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
         count: int = self._stream.readinto(buffer)  # type: ignore[attr-defined]
-        if self._watch:
-            self._watch(memoryview(buffer)[:count])
+        if self._on_block:
+            self._on_block(memoryview(buffer)[:count])
         return count
 
 
@@ -178,10 +179,10 @@ class Dataset:
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """Read the manifest.
+        """Open a dataset directory by reading its manifest.
 
         Raises:
-            DatasetError: there is none, it cannot be read, or it is not a manifest of this format version.
+            DatasetError: the manifest is missing, cannot be read, or is not of this format version.
         """
         path = directory / layout.MANIFEST
         try:
@@ -197,10 +198,10 @@ class Dataset:
         return cls(directory, manifest, hashlib.sha256(content).hexdigest())
 
     def path(self, split: str) -> Path:
-        """The row file of a split.
+        """Return the path of a split's row file.
 
         Raises:
-            DatasetError: the data set has no such split; the message lists those it has.
+            DatasetError: there is no such split; the message lists the known ones.
         """
         if split not in self.manifest.splits:
             known = ", ".join(self.manifest.splits) or "none"
@@ -211,7 +212,7 @@ class Dataset:
         """Yield (file:line, row) for each row of a split, in order.
 
         Raises:
-            DatasetError: there is no such split, its file cannot be read, or a row is not sound.
+            DatasetError: there is no such split, its file cannot be read, or a row is invalid.
         """
         path = self.path(split)
         try:
@@ -229,14 +230,14 @@ def _row(path: Path, line: Line) -> Row:
     except ValidationError as error:
         reason = f"the line is longer than {MAX_LINE_BYTES:,} bytes" if line.overlong else first_problem(error)
     raise DatasetError(
-        f"{path}:{line.number} is not a sound row: {reason}. Run `convkit validate {path.parent}` to see all findings."
+        f"{path}:{line.number} is not a valid row: {reason}. Run `convkit validate {path.parent}` to see all findings."
     )
 
 
 def _no_manifest(directory: Path) -> str:
     if (directory / layout.WORK).is_dir():
-        return f"The conversion into {directory} is not finished. Run the same convert command again to finish it."
-    return f"{directory} has no {layout.MANIFEST}. Give a directory that convkit convert has written."
+        return f"The conversion into {directory} is not finished. Run the same convert command again to resume it."
+    return f"{directory} has no {layout.MANIFEST}. Pass a dataset directory that convkit convert wrote."
 
 
 def _not_a_manifest(content: bytes, error: ValidationError) -> str:

@@ -73,7 +73,7 @@ class Receipt(BaseModel):
 
     @property
     def intact(self) -> bool:
-        """Whether the receipt was not edited since it was sealed."""
+        """Return whether the receipt was not edited since it was sealed."""
         return self.digest == self._own_digest()
 
     def _own_digest(self) -> str:

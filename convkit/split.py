@@ -164,7 +164,7 @@ class Split(Converter[RowItem]):
         """
         path, digest, offset = self._source.path(split), hashlib.sha256(), 0
         try:
-            rows = zip(self._source.rows(split), read_lines(path, watch=digest.update), strict=True)
+            rows = zip(self._source.rows(split), read_lines(path, on_block=digest.update), strict=True)
             for (address, row), line in rows:
                 item = RowItem(
                     address=f"{path.name}:{address.rpartition(':')[2]}",

@@ -322,7 +322,7 @@ def compute_stats(
 def _splits(files: list[Path], target: TargetModel | None, top: int, meter: _ByteProgress) -> Iterator[SplitStats]:
     for file in files:
         split = _Split(file.parent / layout.IMAGES, target)
-        for line in read_lines(file, watch=meter):
+        for line in read_lines(file, on_block=meter):
             split.line(line.raw)
         yield split.result(file.name, top)
 

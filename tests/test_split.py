@@ -326,7 +326,7 @@ def broken(directory: Path) -> Iterator[tuple[str, str]]:
     file.write_bytes(content.replace(b"What?", b"Who??", 1))
     yield "changed", "is not the file that the manifest describes"
     file.write_bytes(content + b"{}\n")
-    yield "unsound", "is not a sound row"
+    yield "unsound", "is not a valid row"
     file.unlink()
     yield "missing", "cannot be read"
     file.write_bytes(content)

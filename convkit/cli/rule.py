@@ -1,4 +1,4 @@
-"""`convkit rule [CODE|SLUG]`: what a rule finds, why that is bad, and how to mend it."""
+"""`convkit rule [CODE|SLUG]`: explain a validation rule, or list all rules."""
 
 import sys
 from typing import Annotated
@@ -8,10 +8,13 @@ import typer
 
 def rule(
     name: Annotated[
-        str | None, typer.Argument(metavar="[CODE|SLUG]", help="Such as CK201 or missing-image; all rules if absent.")
+        str | None,
+        typer.Argument(
+            metavar="[CODE|SLUG]", help="Code or slug, such as CK201 or missing-image. Default: list all rules."
+        ),
     ] = None,
 ) -> None:
-    """Explain a rule of convkit validate, or list them all."""
+    """Explain a rule of `convkit validate`, or list all rules."""
     from convkit.reporters.rule_page import examples, page
     from convkit.rules.registry import RULES, get_rule
 

@@ -1,4 +1,4 @@
-"""`convkit schema [NAME]`: the JSON Schemas of the files that convkit reads and writes."""
+"""`convkit schema [NAME]`: print the JSON Schemas of the files that convkit reads and writes."""
 
 import sys
 from typing import Annotated
@@ -7,9 +7,11 @@ import typer
 
 
 def schema(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Such as row; all names if absent.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Name of a schema, such as row. Default: list all schemas.")
+    ] = None,
 ) -> None:
-    """Print the JSON Schema of rows, manifests or reports, or list them all."""
+    """Print the JSON Schema of rows, manifests, reports or other files, or list all schemas."""
     from convkit.errors import ConvkitError
     from convkit.schemas import MODELS, generate
 

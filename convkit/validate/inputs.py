@@ -1,4 +1,4 @@
-"""Open the data sets of the paths that the user gave."""
+"""Open the datasets of the paths that the user gave."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ _ROW_FILE = f"a row file (*{layout.ROWS_SUFFIX}, also {' or '.join(layout.COMPRE
 
 @contextmanager
 def open_datasets(paths: Sequence[Path]) -> Iterator[list[DatasetFiles]]:
-    """Yield the data sets of the paths; standard input is kept in a temporary file until the context ends."""
+    """Yield the datasets of the paths; standard input is kept in a temporary file until the context ends."""
     with TemporaryDirectory(prefix="convkit-") as scratch:
         found: dict[Path, DatasetFiles] = {}
-        # Directories first: a file inside a given directory belongs to that data set.
+        # Directories first: a file inside a given directory belongs to that dataset.
         for path in sorted(paths, key=lambda path: not path.is_dir()):
             home = (path if path.is_dir() else path.parent).resolve()
             if path.is_dir():

@@ -30,7 +30,7 @@ class RowJob(NamedTuple):
     key: int
     """The key of all digests."""
     file: int
-    """Index into `DatasetFiles.files`."""
+    """The index into `DatasetFiles.files`."""
 
 
 class ParsedChunk(NamedTuple):

@@ -1,4 +1,4 @@
-"""Validate data sets: read rows and images in worker processes, run all rules, and write validation receipts.
+"""Validate datasets: read rows and images in worker processes, run all rules, and write validation receipts.
 
 Prints nothing. Two passes: chunks of row files, then the images that rows reference. With a model, a third pass over
 the rows counts tokens. Memory holds the findings, some 16 bytes per row and 8 per image; above a few hundred
@@ -55,12 +55,12 @@ def validate(
     bars: ProgressBars = no_progress_bar,
     selection: Selection = DEFAULT_SELECTION,
 ) -> Result:
-    """Run all rules over data sets, and write or remove their validation receipts.
+    """Run all rules over datasets, and write or remove their validation receipts.
 
     Args:
         paths: row files, plain or compressed, with an images/ folder beside them; dataset directories; directories
             with row files but without a manifest; `-` for rows on standard input. Files of one directory are one
-            data set.
+            dataset.
         media: how much of each image file is read. Each file is read once, and not again until it changes.
         target: the model that the rows are for; rules CK4xx run only with one.
         workers: number of worker processes; 0 runs in-process. Default: CPU count.
@@ -91,7 +91,7 @@ def validate(
 
 
 Source = tuple[DatasetScan, int]
-"""A data set and the index of one of its row files."""
+"""A dataset and the index of one of its row files."""
 
 
 def _read_rows(scans: Sequence[DatasetScan], workers: int, progress: Progress) -> None:
@@ -226,11 +226,11 @@ def _result(scans: Sequence[DatasetScan], media: Media, target: TargetModel | No
 
 
 def _remove_receipt(scan: DatasetScan, selection: Selection) -> Iterator[str]:
-    """Remove the receipt of a data set that has errors, and yield notes about it."""
+    """Remove the receipt of a dataset that has errors, and yield notes about it."""
     path = scan.dataset.directory / layout.RECEIPT
     if path.exists():
         path.unlink()
-        yield f"receipt removed: {path}: the data set does not pass any more"
+        yield f"receipt removed: {path}: the dataset does not pass any more"
     if hidden := selection.hidden_errors(scan.findings):
         yield f"receipt not written: {path}: {describe_hidden_errors(hidden)}"
 

@@ -1,4 +1,4 @@
-"""Collect the findings of one data set: results of the workers go through the checks, in order."""
+"""Collect the findings of one dataset: results of the workers go through the checks, in order."""
 
 import json
 from collections import Counter
@@ -47,7 +47,7 @@ class ImageRefs:
 
 
 class DatasetScan:
-    """A data set with its findings so far, and the digests for its validation receipt."""
+    """A dataset with its findings so far, and the digests for its validation receipt."""
 
     def __init__(self, dataset: DatasetFiles) -> None:
         self.dataset = dataset
@@ -114,7 +114,7 @@ class DatasetScan:
                 self.findings.append(finding)
 
     def finish(self) -> None:
-        """Run the checks that need the whole data set, and sort: the manifest, row files, other files."""
+        """Run the checks that need the whole dataset, and sort: the manifest, row files, other files."""
         for check in self._checks:
             self._add_findings(check.end())
         for code, count in self._counts.items():

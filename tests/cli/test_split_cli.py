@@ -67,6 +67,6 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder/file.txt").touch()
     done = convkit("split", tmp_path / "folder", "--out_dir", tmp_path / "out", "--ratios", "a=1")
     assert done.returncode == 2
-    assert "has no dataset.json. Give a directory that convkit convert has written." in done.stderr
+    assert "has no dataset.json. Pass a dataset directory that convkit convert wrote." in done.stderr
     missing = convkit("split", tmp_path / "nothing", "--out_dir", tmp_path / "out", "--ratios", "a=1")
     assert (missing.returncode, "does not exist" in missing.stderr) == (2, True)

@@ -55,7 +55,7 @@ def test_rows_come_with_their_address(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"{", r"pets_train\.jsonl:3 is not a sound row: Invalid JSON.*Run `convkit validate "),
+        (b"{", r"pets_train\.jsonl:3 is not a valid row: Invalid JSON.*Run `convkit validate "),
         (b'{"id": "a"}', r"pets_train\.jsonl:3 .*source: Field required"),
         (b"\n", r"pets_train\.jsonl:3 "),
     ],
@@ -112,7 +112,7 @@ def test_a_manifest_names_row_files_beside_it_only(tmp_path: Path, name: str) ->
 def test_a_lost_directory_is_an_error_of_the_path(tmp_path: Path) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     shutil.rmtree(directory)
-    with pytest.raises(DatasetError, match="Give a directory that convkit convert has written"):
+    with pytest.raises(DatasetError, match="Pass a dataset directory that convkit convert wrote"):
         Dataset.open(directory)
 
 

@@ -88,7 +88,7 @@ def test_a_stale_receipt_is_removed_and_told_of(tmp_path: Path, media: str) -> N
         file.write(b"\n")
     result = run(directory, media=media)
     path = directory / "receipt.json"
-    assert result.notes == (f"receipt removed: {path}: the data set does not pass any more",)
+    assert result.notes == (f"receipt removed: {path}: the dataset does not pass any more",)
     assert not path.exists()
     assert run(directory).notes == ()
 
