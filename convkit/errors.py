@@ -1,19 +1,19 @@
-"""Errors for the person at the terminal: each message is one paragraph that ends in a remedy.
+"""Errors for the user: each message is one paragraph that ends with a remedy.
 
-Findings about data are not errors (see `convkit.findings`); an error means that the program could not run.
+Findings about data are not errors (see `convkit.findings`). An error means that the program could not run.
 """
 
 
 class ConvkitError(Exception):
-    """The program could not do what was asked; the command line prints the message alone and exits with 2."""
+    """A command could not run; the command line prints only the message and exits with 2."""
 
 
 class SourceError(ConvkitError):
-    """A source is missing, unreadable or not in a layout that the converter knows."""
+    """A source is missing, unreadable or not in a supported layout."""
 
 
 class DatasetError(ConvkitError):
-    """A dataset directory is missing, foreign, locked or damaged."""
+    """A dataset directory is missing, not from convkit, locked or damaged."""
 
 
 class MissingExtra(ConvkitError):
@@ -26,9 +26,9 @@ class MissingExtra(ConvkitError):
 
 
 class ItemError(Exception):
-    """One item of a source cannot become a row; it is quarantined under `rule` with `reason`.
+    """An item of a source cannot become a row; it is quarantined with `rule` and `reason`.
 
-    Raised by `Converter.convert`; never reaches the user as an exception unless `--on_error fail` is given.
+    Raised by `Converter.convert`. It ends the conversion only with `--on_error fail`.
     """
 
     def __init__(self, rule: str, reason: str) -> None:

@@ -1,8 +1,8 @@
-"""Strings of a large data set in eight bytes each: what it takes to tell equal ones in constant memory.
+"""64-bit digests of the strings of a large dataset, to find equal strings in bounded memory.
 
-A digest is 64 bits of XXH3 under a key that is drawn for each run, so that nobody can prepare strings that collide.
-Two of ten million different strings share a digest once in 300,000 runs; who must not err looks at the strings
-themselves where digests are equal. NumPy is imported where it is used.
+A digest is 64 bits of XXH3 under a key that is drawn per run, so nobody can prepare strings that collide. Among ten
+million different strings, two share a digest once in 300,000 runs. Code that must be exact compares the strings
+themselves where digests are equal. NumPy is imported only where it is used.
 """
 
 import os
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     Digests = NDArray[np.uint64]
 
 SPILL_BYTES = 64 * 2**20
-"""What a column or a set keeps in memory; the rest goes to a temporary file."""
+"""The most bytes that a column or a set keeps in memory; the rest goes to a temporary file."""
 _ITEM = 8
 
 
 def new_key() -> int:
-    """A key for one run."""
+    """Return a random key for one run."""
     return int.from_bytes(os.urandom(_ITEM))
 
 
 digest: Callable[[bytes, int], int] = xxh3_64_intdigest
-"""64 bits of a string in UTF-8, under a key."""
+"""Return 64 bits of a UTF-8 string under a key."""
 
 
 def packed_digests(texts: Iterable[str], key: int) -> bytes:
-    """The digests of many strings, for `from_bytes`."""
+    """Return the digests of many strings, packed for `from_bytes`."""
     return array("Q", [xxh3_64_intdigest(text.encode(), key) for text in texts]).tobytes()
 
 
 def from_bytes(packed: bytes) -> "Digests":
-    """The digests that a worker has sent, as `array('Q').tobytes()`."""
+    """Unpack digests that a worker sent as `array('Q').tobytes()`."""
     import numpy as np
 
     return np.frombuffer(packed, np.uint64)
 
 
 class Column:
-    """One digest for each of many things, in their order; beyond `SPILL_BYTES` on disk."""
+    """A sequence of digests in order; beyond `SPILL_BYTES` it is stored on disk."""
 
     def __init__(self) -> None:
         self._recent: list[Digests] = []
@@ -68,7 +68,7 @@ class Column:
 
     def _spill(self) -> None:
         if self._file is None:
-            self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="convkit-"))  # noqa: SIM115 it lives as long as this
+            self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="convkit-"))  # noqa: SIM115 closed with this object
             finalize(self, self._file.close)
         self._file.seek(0, os.SEEK_END)
         for digests in self._recent:
@@ -76,7 +76,7 @@ class Column:
         self._recent, self._recent_bytes = [], 0
 
     def blocks(self) -> "Iterator[Digests]":
-        """All digests in order, a bounded number at a time: as many of any column, however they were added."""
+        """Yield all digests in order, in blocks whose sizes depend only on their total number."""
         import numpy as np
 
         recent = np.concatenate([np.zeros(0, np.uint64), *self._recent])
@@ -91,9 +91,9 @@ class Column:
             yield recent[start : start + items]
 
     def repeated(self) -> "Digests":
-        """The digests that occur more than once, sorted.
+        """Return the digests that occur more than once, sorted.
 
-        Beyond `SPILL_BYTES` they are sorted a share at a time, by their first bits.
+        Beyond `SPILL_BYTES`, the digests are sorted in several passes by their first bits.
         """
         import numpy as np
 
@@ -108,7 +108,7 @@ class Column:
 
 
 class DigestSet:
-    """A set of digests in eight bytes each, as sorted runs that are merged as they grow; large ones lie on disk."""
+    """A set of digests in eight bytes each, as sorted runs that are merged as they grow; large runs are on disk."""
 
     def __init__(self) -> None:
         self._runs: list[Digests] = []
@@ -117,7 +117,7 @@ class DigestSet:
         return sum(map(len, self._runs))
 
     def contains(self, digests: "Digests") -> "NDArray[np.bool_]":
-        """Which of the digests are in the set."""
+        """Return a mask of the digests that are in the set."""
         import numpy as np
 
         known = np.zeros(len(digests), np.bool_)
@@ -126,7 +126,7 @@ class DigestSet:
         return known
 
     def add(self, digests: "Digests") -> "NDArray[np.bool_]":
-        """Add digests; the answer says which of them are new. Among equal ones that is the first."""
+        """Add digests, and return a mask of the new ones; of equal digests only the first is new."""
         import numpy as np
 
         new = np.zeros(len(digests), np.bool_)
@@ -145,7 +145,7 @@ class DigestSet:
 
 
 def contains(run: "Digests", digests: "Digests") -> "NDArray[np.bool_]":
-    """Which digests are in a sorted run that is not empty."""
+    """Return a mask of the digests that are in a sorted, non-empty run."""
     import numpy as np
 
     places = np.searchsorted(run, digests)

@@ -1,4 +1,4 @@
-"""Writing files such that a reader sees the old one or the new one, never a part."""
+"""Write files atomically: a reader sees the old file or the new one, never a part of it."""
 
 import os
 import shutil
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def display_path(path: str | os.PathLike[str]) -> str:
-    """A path as text that can be written: bytes that are not UTF-8 become escapes."""
+    """Return a path as printable text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 class AtomicFile:
-    """A file that appears under its name, whole and on disk, when it is committed.
+    """A file that appears under its name only when it is committed, complete and synced to disk.
 
     Args:
-        path: the name.
-        scratch: a folder of the same file system for the temporary name.
-        mode: the permissions; those of any new file if not given.
+        path: the final name.
+        scratch: a folder on the same file system for the temporary file.
+        mode: the permissions (default: those of a new file).
     """
 
     def __init__(self, path: Path, scratch: Path, mode: int | None = None) -> None:
@@ -28,7 +28,7 @@ class AtomicFile:
             os.fchmod(self._file.fileno(), stat.S_IMODE(mode))
 
     def write(self, data: bytes) -> None:
-        """Add to the file."""
+        """Append data to the file."""
         self._file.write(data)
 
     def commit(self) -> None:
@@ -40,12 +40,12 @@ class AtomicFile:
         sync_folder(self.path.parent)
 
     def close(self) -> None:
-        """Give the file up, unless it is committed."""
+        """Close the file; without `commit` it never appears."""
         self._file.close()
 
 
 def write_atomic(path: Path, data: bytes, scratch: Path) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file atomically and sync it."""
     file = AtomicFile(path, scratch)
     try:
         file.write(data)
@@ -55,7 +55,7 @@ def write_atomic(path: Path, data: bytes, scratch: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power failure."""
+    """Sync a folder, so that renames in it survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,12 +64,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_or_link(path: str, content: bytes | Path) -> None:
-    """Make a file without waiting for the disk (`os.sync` makes many durable at once), and its folder if need be.
+    """Write or hard-link a new file without syncing it, and create its folder if it is missing.
 
     Args:
-        path: a name in a scratch folder; what an earlier process left there is removed, never written into: it may
-            be a link to a file of the source.
-        content: its bytes, or a file to hard-link; copied where the file system cannot link.
+        path: a name in a scratch folder. An existing file is removed and never written into, since it may be a hard
+            link to a file of the source.
+        content: the bytes, or a file to hard-link; it is copied if the file system cannot link.
     """
     try:
         _write_new(path, content)
@@ -100,12 +100,12 @@ def _write_new(path: str, content: bytes | Path) -> None:
 
 
 def size_of(content: bytes | Path) -> int:
-    """Bytes of what `put` takes."""
+    """Return the size in bytes of a content for `write_or_link`."""
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
 def move(path: str, target: str) -> None:
-    """Rename a file into place, making folders only where they turn out to be missing."""
+    """Rename a file into place, and create its folder only if it is missing."""
     try:
         os.replace(path, target)
     except FileNotFoundError:

@@ -1,8 +1,7 @@
-"""Local processes: ordered, lazy on its input, bounded in memory, and alive after a worker's death.
+"""A process pool with ordered results, lazy input and bounded memory that survives crashed workers.
 
-Video and image decoders are C code fed with hostile files. A worker that crashes takes neither the run nor its
-neighbours' items with it: the items that were in flight run again one by one, and the one that kills its worker
-again is answered by `on_crash`.
+Video and image decoders are C code that may crash on hostile files. A crashed worker costs neither the run nor other
+items: the items in flight run again one by one, and `on_crash` answers for the item that kills its worker again.
 """
 
 import atexit
@@ -31,34 +30,34 @@ R = TypeVar("R")
 A = TypeVar("A")
 
 CHUNK_SECONDS = 0.1
-"""Items are sent in chunks of about this much work: large enough to hide the sending, small enough to share out."""
+"""The work per chunk of items: long enough to hide the transfer, short enough to balance the workers."""
 MAX_CHUNK = 256
 CHUNKS_AHEAD = 3
-"""Chunks in flight for each worker; bounds the memory of waiting results."""
+"""Chunks in flight per worker; bounds the memory of waiting results."""
 
-PATIENCE_S = 0.5
-"""How long a pool may take to notice that a worker died."""
+DEATH_CHECK_S = 0.5
+"""Seconds between checks for dead workers that the pool has not noticed."""
 
-WORKERS_EACH = 4
-"""The most workers for each processor."""
+MAX_WORKERS_PER_CPU = 4
+"""The most workers per CPU that a user may ask for."""
 
 
 def default_workers() -> int:
-    """The processors this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_workers(workers: int) -> None:
-    """Refuse a number that only costs memory, such as a slip of the finger.
+    """Refuse a number of workers so high that it must be a typing error.
 
     Raises:
-        ConvkitError: there are more than `WORKERS_EACH` for each processor.
+        ConvkitError: there are more than `MAX_WORKERS_PER_CPU` workers per CPU.
     """
-    processors = default_workers()
-    if workers > WORKERS_EACH * processors:
+    cpus = default_workers()
+    if workers > MAX_WORKERS_PER_CPU * cpus:
         raise ConvkitError(
-            f"{workers:,} workers are more than {WORKERS_EACH} for each of the {processors} processors that this "
-            f"process may use. Pass --workers {processors}, or leave it out."
+            f"{workers:,} workers are more than {MAX_WORKERS_PER_CPU} per CPU, and this process may use {cpus} CPUs. "
+            f"Pass --workers {cpus}, or leave it out."
         )
 
 
@@ -69,16 +68,16 @@ def run(
     on_crash: Callable[[T], R],
     imports: Sequence[str] = (),
 ) -> Generator[R, None, None]:
-    """Map `task` over `items` in `workers` processes; results come in the order of the items.
+    """Map `task` over `items` in `workers` processes, and yield the results in the order of the items.
 
-    Close it (`contextlib.closing`) if the results may not all be asked for: it ends the workers.
+    Close the generator (`contextlib.closing`) if you may stop early; this ends the workers.
 
     Args:
-        task: picklable. An exception it raises ends the run.
-        items: consumed lazily, a bounded number ahead of the results.
-        workers: number of processes; 0 runs everything in this process.
-        on_crash: gives the result of an item that killed its worker.
-        imports: modules that the task needs, which workers then start with.
+        task: picklable; an exception that it raises ends the run.
+        items: read lazily, a bounded number ahead of the results.
+        workers: the number of processes; 0 runs everything in this process.
+        on_crash: returns the result of an item that killed its worker.
+        imports: modules that the task needs; workers start with them loaded.
     """
     if workers == 0:
         yield from map(task, items)
@@ -87,7 +86,7 @@ def run(
     try:
         yield from pool.results(iter(items), on_crash)
     except BaseException:
-        pool.kill()  # nobody wants the results; a clip may take minutes, and people press Ctrl-C twice
+        pool.kill()  # the results are not needed, and an item may take minutes
         raise
     pool.close()
 
@@ -103,18 +102,18 @@ class _Pool(Generic[T, R]):
         self._chunk_size = 1
 
     def results(self, items: Iterator[T], on_crash: Callable[[T], R]) -> Iterator[R]:
-        flying: deque[tuple[list[T], Future[tuple[list[R], float]]]] = deque()
+        in_flight: deque[tuple[list[T], Future[tuple[list[R], float]]]] = deque()
         while True:
-            while len(flying) < self._workers * CHUNKS_AHEAD and (chunk := list(islice(items, self._chunk_size))):
-                flying.append((chunk, self._submit(chunk)))
-            if not flying:
+            while len(in_flight) < self._workers * CHUNKS_AHEAD and (chunk := list(islice(items, self._chunk_size))):
+                in_flight.append((chunk, self._submit(chunk)))
+            if not in_flight:
                 return
-            chunk, future = flying.popleft()
+            chunk, future = in_flight.popleft()
             try:
-                results, seconds = self._answer(future)
+                results, seconds = self._wait_for(future)
             except BrokenProcessPool:
-                chunks = [chunk, *(waiting for waiting, _ in flying)]
-                flying.clear()
+                chunks = [chunk, *(waiting for waiting, _ in in_flight)]
+                in_flight.clear()
                 yield from self._recover([item for chunk in chunks for item in chunk], on_crash)
             else:
                 self._adapt(len(chunk), seconds)
@@ -125,28 +124,28 @@ class _Pool(Generic[T, R]):
             with _interrupts_wait():  # this may start a worker
                 return self._executor.submit(_run_chunk, self._task, chunk)
         except BrokenProcessPool as error:
-            # Another chunk's worker died between two submissions: the answer comes when this chunk's turn does.
+            # A worker died between two submissions; the error is raised when it is this chunk's turn.
             future: Future[tuple[list[R], float]] = Future()
             future.set_exception(error)
             return future
 
-    def _answer(self, future: "Future[A]") -> A:
-        """Wait for it; a pool that reads what a dying worker left half sent would let it wait for ever."""
+    def _wait_for(self, future: "Future[A]") -> A:
+        """Wait for a result; kill the workers if the pool hangs on a result that a dead worker sent only in part."""
         died = False
-        while not wait_for([future], PATIENCE_S).done:
+        while not wait_for([future], DEATH_CHECK_S).done:
             if died:
                 self._kill_workers()
             died = bool(wait([worker.sentinel for worker in self._started()], 0))
         return future.result()
 
     def _recover(self, items: list[T], on_crash: Callable[[T], R]) -> Iterator[R]:
-        """Run the items one at a time, so that a death tells whose fault it is; then go on with a fresh pool."""
+        """Run the items one at a time, to find the item that kills its worker; then start a new pool."""
         self.close()
         self._executor = self._start(1)
         self._refuse_unstartable()
         for item in items:
             try:
-                results, _ = self._answer(self._submit([item]))
+                results, _ = self._wait_for(self._submit([item]))
             except BrokenProcessPool:
                 results = [on_crash(item)]
                 self.close()
@@ -156,14 +155,14 @@ class _Pool(Generic[T, R]):
         self._executor = self._start(self._workers)
 
     def _start(self, workers: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(workers, self._context, _begin)
+        return ProcessPoolExecutor(workers, self._context, _initialize_worker)
 
     def _adapt(self, items: int, seconds: float) -> None:
         wanted = int(CHUNK_SECONDS * items / max(seconds, 1e-6))
         self._chunk_size = max(1, min(wanted, MAX_CHUNK, self._chunk_size * 2))
 
     def _refuse_unstartable(self) -> None:
-        """Blame no item where no worker comes up at all."""
+        """Raise an error if no worker can start at all, instead of rejecting the items."""
         try:
             with _interrupts_wait():
                 future = self._executor.submit(os.getpid)
@@ -175,7 +174,7 @@ class _Pool(Generic[T, R]):
             ) from None
 
     def kill(self) -> None:
-        """End the workers at once; a second Ctrl-C waits for it."""
+        """End the workers at once, even if a second Ctrl-C arrives."""
         with _interrupts_wait():
             self._kill_workers()
             self.close()
@@ -184,8 +183,8 @@ class _Pool(Generic[T, R]):
         for worker in self._started():
             worker.kill()
         if results := self._executor._result_queue:
-            # The pool may be reading what a worker was sending: it waits for the rest of it, or for the end of a pipe
-            # that this process holds open as well.
+            # The pool may be waiting for the rest of a partly sent result. It gives up at the end of the pipe, whose
+            # other end this process holds open as well.
             results._writer.close()  # type: ignore[attr-defined]
 
     def _started(self) -> list[Any]:
@@ -197,12 +196,12 @@ class _Pool(Generic[T, R]):
 
 
 def _context(imports: Sequence[str]) -> BaseContext:
-    """How workers start: as copies of a process that has imported what they need and done nothing else.
+    """Return the start method of workers: forks of a server process that has only imported the modules they need.
 
-    So they start at once, and inherit nothing of this process: no lock, no open file, no thread of a decoder. Where
-    system libraries do not survive a fork, as on macOS, each is started anew.
+    Workers therefore start fast, and inherit no lock, open file or decoder thread of this process. Where system
+    libraries do not survive a fork, as on macOS, each worker is a new interpreter.
     """
-    # One thread each for NumPy's linear algebra, which nothing here uses: starting more costs every worker time.
+    # Limit NumPy's linear algebra, which is not used here, to one thread: starting more slows every worker down.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -213,9 +212,9 @@ def _context(imports: Sequence[str]) -> BaseContext:
 
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
-    """Hold Ctrl-C back until the end of the block, and for ever in a worker that is started in it.
+    """Block Ctrl-C until the end of the block, and for good in a worker that starts inside it.
 
-    It reaches the whole process group, and a worker that has not come to its initializer would print a traceback.
+    Ctrl-C reaches the whole process group, and a worker before its initializer would print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -225,19 +224,19 @@ def _interrupts_wait() -> Iterator[None]:
 
 
 def _run_chunk(task: Callable[[T], R], chunk: Sequence[T]) -> tuple[list[R], float]:
-    begun = time.perf_counter()
-    return [task(item) for item in chunk], time.perf_counter() - begun
+    started = time.perf_counter()
+    return [task(item) for item in chunk], time.perf_counter() - started
 
 
-def _begin() -> None:
-    """What a worker does first."""
-    gc.freeze()  # what was imported stays; looking through it for garbage costs a tenth of the time for small items
+def _initialize_worker() -> None:
+    """Prepare a worker process for its tasks."""
+    gc.freeze()  # scanning the imported modules for garbage costs 10 % of the time for small items
     _end_with_parent()
 
 
 def _end_with_parent() -> None:
-    """Let this worker die with its parent: the queue alone would keep it alive, and writing, after a SIGKILL."""
-    # The parent waits for its workers, and an interpreter takes a tenth of a second to take all modules apart.
+    """End this worker with its parent; after a SIGKILL of the parent, the queue alone would keep it running."""
+    # Skip the interpreter's shutdown, which takes 0.1 seconds that the parent would wait for.
     atexit.register(os._exit, 0)
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -1,4 +1,4 @@
-"""A progress bar on standard error: only on a terminal, and only for what takes longer than two seconds."""
+"""Progress bars on standard error, for terminals and stages of more than two seconds."""
 
 import sys
 import time
@@ -7,41 +7,41 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Progress = Callable[[int, int | None], None]
-"""Called with how much is done and how much there is in all (None: not known)."""
+"""A callback that takes the number done and the total (None if unknown)."""
 
 Note = Callable[[], str]
-"""Gives what else is to be shown, whenever the bar is drawn."""
+"""Returns a text for the end of the bar whenever it is drawn."""
 
 
 class ProgressBars(Protocol):
-    """Makes a progress bar from a description, the unit of what is counted, and what else is shown."""
+    """A factory of progress bars, such as `progress_bar`."""
 
     def __call__(self, description: str, unit: str, note: Note = str) -> AbstractContextManager[Progress]:
-        """See `progress_bar`."""
+        """Open a progress bar; see `progress_bar` for the arguments."""
 
 
-PATIENCE_S = 2.0
-_OTHERS = 52
-"""Columns of the terminal that all but the note takes, with a short bar."""
+SHOW_AFTER_S = 2.0
+_OTHER_COLUMNS = 52
+"""The terminal columns that everything but the note takes, with a short bar."""
 
 
 def ignore_progress(done: int, total: int | None) -> None:
-    """Tells nobody."""
+    """Do nothing; used where nobody wants progress."""
 
 
 @contextmanager
 def no_progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
-    """No progress bar."""
+    """Give a callback that does nothing, without a progress bar."""
     yield ignore_progress
 
 
 @contextmanager
 def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Progress]:
-    """Give a function to report progress to; it does nothing where standard error is no terminal.
+    """Show a progress bar and give its callback, which does nothing if standard error is not a terminal.
 
     Args:
-        unit: what is counted, for the rate: "clips", or "B" for bytes.
-        note: stands at the end.
+        unit: the unit of the counts, such as "clips", or "B" for bytes.
+        note: returns a text for the end of the bar.
     """
     if not sys.stderr.isatty():
         yield ignore_progress
@@ -63,14 +63,14 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
 
     console = Console(stderr=True)
 
-    class Rate(ProgressColumn):
+    class RateColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "")
 
-    class Words(ProgressColumn):
+    class NoteColumn(ProgressColumn):
         def render(self, task: Task) -> Text:
             text = Text(note())
-            text.truncate(max(0, console.width - _OTHERS), overflow="ellipsis")
+            text.truncate(max(0, console.width - _OTHER_COLUMNS), overflow="ellipsis")
             return text
 
     counted = DownloadColumn() if unit == "B" else MofNCompleteColumn()
@@ -79,21 +79,21 @@ def progress_bar(description: str, unit: str, note: Note = str) -> Iterator[Prog
         BarColumn(),
         counted,
         TextColumn("{task.fields[unit]}"),
-        TransferSpeedColumn() if unit == "B" else Rate(table_column=Column(no_wrap=True)),
+        TransferSpeedColumn() if unit == "B" else RateColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(),
-        # Where there is too little room, the bar becomes shorter.
-        Words(table_column=Column(no_wrap=True)),
+        # On a narrow terminal, the bar becomes shorter.
+        NoteColumn(table_column=Column(no_wrap=True)),
         console=console,
         transient=True,
     )
     task = bar.add_task(description, total=None, unit="" if unit == "B" else unit)
-    begun = time.monotonic()
+    started = time.monotonic()
     ended = False
 
     def update(done: int, total: int | None) -> None:
         if ended:
             return
-        if not bar.live.is_started and time.monotonic() - begun > PATIENCE_S:
+        if not bar.live.is_started and time.monotonic() - started > SHOW_AFTER_S:
             bar.start()
         bar.update(task, completed=done, total=total)
 

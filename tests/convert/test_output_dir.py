@@ -124,7 +124,9 @@ def test_files_may_not_grow(size: int, workers: int, tmp_path: Path) -> None:
 def test_far_too_many_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_lines(tmp_path / "source", "ok")
     monkeypatch.setattr("convkit.utils.pool.default_workers", lambda: 2)
-    with pytest.raises(ConvkitError, match=r"^9 workers are more than 4 for each of the 2 processors .* --workers 2,"):
+    with pytest.raises(
+        ConvkitError, match=r"^9 workers are more than 4 per CPU, and this process may use 2 CPUs. Pass --workers 2,"
+    ):
         run_lines(source, tmp_path / "out", workers=9)
     assert not (tmp_path / "out").exists()
     assert run_lines(source, tmp_path / "out", workers=8).accounting.written == 1

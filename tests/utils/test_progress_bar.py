@@ -19,7 +19,7 @@ def test_where_there_is_little_room_a_long_note_stays_on_the_line(
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr(progress, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(progress, "SHOW_AFTER_S", 0.0)
     for name, value in {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     with progress.progress_bar("training", "rows", lambda: "loss 6.238 · 12.34 img/s · " + "x" * 40) as update:
