@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from benchmarks.train_gpu import prepare, run_to
-from convkit.report.curves import Chart, chart
-from convkit.report.plot import png
+from convkit.report.curves import Chart, make_chart
+from convkit.report.plot import draw_png
 from convkit.train.distributed.environment import versions
 
 PLAIN = ["--optim", "adamw", "--batch_size_per_gpu", "1", "--no_compile"]
@@ -91,11 +91,13 @@ def _differences(losses: Losses, plain: str) -> Losses:
 
 def _picture(losses: Losses) -> bytes:
     both = {"Loss": losses, "Difference from plain": _differences(losses, "plain")}
-    return png([_chart(title, curves) for title, curves in both.items() if curves])
+    return draw_png([_chart(title, curves) for title, curves in both.items() if curves])
 
 
 def _chart(title: str, curves: Losses) -> Chart:
-    return chart(title, {name: [(step, y) for step, y in enumerate(c, 1)] for name, c in curves.items()}, marked=True)
+    return make_chart(
+        title, {name: [(step, y) for step, y in enumerate(c, 1)] for name, c in curves.items()}, marked=True
+    )
 
 
 if __name__ == "__main__":

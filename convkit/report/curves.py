@@ -1,4 +1,4 @@
-"""Curves of any length as a bounded number of points, from which nothing that stands out is missing."""
+"""Curves of any length as a bounded format_number of points that keeps all peaks."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from math import floor, log10
 
 Point = tuple[float, float]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 220, 64, 28, 12, 28
-"""Of a chart and the margins around its curves, in units of its own."""
+"""Size of a chart and margins around its curves, in SVG units."""
 MAX_POINTS = 600
 _SPANS = 20
-"""A smoothed curve forgets after about this part of the run."""
+"""Number of moving-average spans per run."""
 
 
-def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
-    """At most so many points: the first, the last, and of each stretch between them the lowest and the highest.
+def downsample(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
+    """Return at most `most` points: the first, the last, and the lowest and highest of each interval between them.
 
     Args:
         points: in the order of the curve.
@@ -23,18 +23,18 @@ def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
     """
     if len(points) <= most:
         return list(points)
-    stretches, inner = (most - 2) // 2, len(points) - 2
-    bounds = [1 + inner * number // stretches for number in range(stretches + 1)]
+    intervals, inner = (most - 2) // 2, len(points) - 2
+    bounds = [1 + inner * index // intervals for index in range(intervals + 1)]
     kept = [0]
     for first, end in pairwise(bounds):
         span = range(first, end)
         extremes = (min(span, key=lambda i: points[i][1]), max(span, key=lambda i: points[i][1])) if span else ()
         kept += sorted(set(extremes))
-    return [points[number] for number in [*kept, len(points) - 1]]
+    return [points[index] for index in [*kept, len(points) - 1]]
 
 
-def smoothed(points: Sequence[Point]) -> list[Point]:
-    """The exponential moving average, without the pull of its start towards zero; nothing of a short curve."""
+def moving_average(points: Sequence[Point]) -> list[Point]:
+    """Return the bias-corrected exponential moving average; nothing for a short curve."""
     span = len(points) // _SPANS
     if span < 2:
         return []
@@ -48,7 +48,7 @@ def smoothed(points: Sequence[Point]) -> list[Point]:
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers from below `low` to above `high`, two or more."""
+    """Return two or more round numbers from at most `low` to at least `high`."""
     if not high > low:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     power = 10.0 ** floor(log10((high - low) / about))
@@ -60,74 +60,91 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     return found
 
 
-def number(value: float) -> str:
-    """Four digits."""
+def format_number(value: float) -> str:
+    """Format a format_number with four significant digits."""
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve, ready to be drawn."""
+    """A curve in chart coordinates, ready to draw."""
 
     kind: str
-    """raw, smoothed or series-N."""
+    """CSS class: raw, smoothed or series-N."""
     name: str
     points: list[Point]
-    """In units of the chart."""
+    """Points in SVG units of the chart."""
 
     @property
     def path(self) -> str:
-        """As an SVG polyline has it."""
+        """Return the points for an SVG polyline."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One picture of one or more curves over steps."""
+    """A chart of one or more curves over steps."""
 
     title: str
     lines: list[Line]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     summary: str
-    """What the picture shows, in words."""
+    """Text alternative of the chart."""
 
 
-def chart(title: str, series: dict[str, Sequence[Point]], *, smooth: bool = False, marked: bool = False) -> Chart:
-    """A chart of curves by name.
+@dataclass(frozen=True)
+class _Axes:
+    """Maps points to chart coordinates, with ticks at round numbers."""
 
-    Args:
-        series: each of one point or more.
-        smooth: show the smoothed course of long ones as well.
-        marked: the series are several of equal rank, whose points are few.
-    """
-    every = [point for points in series.values() for point in points]
-    x_ticks = [x for x in ticks(min(x for x, _ in every), max(x for x, _ in every), 6) if x == int(x)]
-    y_ticks = ticks(min(y for _, y in every), max(y for _, y in every))
-    left, right = min(x_ticks[0], min(x for x, _ in every)), max(x_ticks[-1], max(x for x, _ in every))
+    x_ticks: list[float]
+    y_ticks: list[float]
+    left: float
+    right: float
 
-    def placed(point: Point) -> Point:
+    def place(self, point: Point) -> Point:
         x, y = point
-        across = (x - left) / ((right - left) or 1)
-        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
+        across = (x - self.left) / ((self.right - self.left) or 1)
+        up = (y - self.y_ticks[0]) / (self.y_ticks[-1] - self.y_ticks[0])
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
+    def place_curve(self, points: Sequence[Point]) -> list[Point]:
+        return list(map(self.place, downsample(points)))
+
+
+def _axes(points: Sequence[Point]) -> _Axes:
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    x_ticks = [x for x in ticks(first, last, 6) if x == int(x)]
+    y_ticks = ticks(min(y for _, y in points), max(y for _, y in points))
+    return _Axes(x_ticks, y_ticks, min(x_ticks[0], first), max(x_ticks[-1], last))
+
+
+def make_chart(title: str, series: dict[str, Sequence[Point]], *, smooth: bool = False, marked: bool = False) -> Chart:
+    """Return a chart of named curves.
+
+    Args:
+        title: of the chart.
+        series: one or more points for each curve.
+        smooth: also draw the moving average of long curves.
+        marked: the series are several metrics with few points, which get a colour and markers each.
+    """
+    axes = _axes([point for points in series.values() for point in points])
     lines = []
-    for place, (name, points) in enumerate(series.items()):
-        kind, called = (f"series-{place % 6}", name) if marked else ("raw", "each step")
-        lines.append(Line(kind, called, list(map(placed, thin(points)))))
-        if smooth and (course := smoothed(points)):
-            lines.append(Line("smoothed", "moving average", list(map(placed, thin(course)))))
+    for index, (name, points) in enumerate(series.items()):
+        kind, label = (f"series-{index % 6}", name) if marked else ("raw", "each step")
+        lines.append(Line(kind, label, axes.place_curve(points)))
+        if smooth and (average := moving_average(points)):
+            lines.append(Line("smoothed", "moving average", axes.place_curve(average)))
     return Chart(
         title=title,
         lines=lines,
-        x_ticks=[(placed((x, y_ticks[0]))[0], f"{x:,.0f}") for x in x_ticks],
-        y_ticks=[(placed((left, y))[1], number(y)) for y in y_ticks],
-        summary="; ".join(_told(name if marked else "", points) for name, points in series.items()),
+        x_ticks=[(axes.place((x, axes.y_ticks[0]))[0], f"{x:,.0f}") for x in axes.x_ticks],
+        y_ticks=[(axes.place((axes.left, y))[1], format_number(y)) for y in axes.y_ticks],
+        summary="; ".join(_summary(name if marked else "", points) for name, points in series.items()),
     )
 
 
-def _told(name: str, points: Sequence[Point]) -> str:
+def _summary(name: str, points: Sequence[Point]) -> str:
     values = [y for _, y in points]
-    range_ = f"from {number(values[0])} to {number(values[-1])}, lowest {number(min(values))}, highest "
-    return f"{name}{name and ': '}{range_}{number(max(values))}"
+    first, last, low, high = map(format_number, (values[0], values[-1], min(values), max(values)))
+    return f"{name}{name and ': '}from {first} to {last}, lowest {low}, highest {high}"

@@ -1,4 +1,4 @@
-"""The page itself: templates with everything escaped in one place, under a policy that loads nothing."""
+"""Render the HTML page: all values are escaped in one place, and the page's policy forbids loading anything."""
 
 import base64
 import hashlib
@@ -10,17 +10,19 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from convkit import __version__
-from convkit.report import curves, views
+from convkit.report import curves
+from convkit.report.confusions import class_reports
 from convkit.report.curves import Chart
-from convkit.report.load import Run
-from convkit.report.samples import samples
+from convkit.report.run_directory import Run
+from convkit.report.samples import choose_samples
+from convkit.report.tables import data_tables, environment_table, options_table, score_tables, status
 from convkit.reporters.formatting import printable
 
 _POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def render(run: Run, charts: Sequence[Chart]) -> str:
-    """The page of a run and its `views.charts`, as a text that ends in a line end."""
+def render_page(run: Run, charts: Sequence[Chart]) -> str:
+    """Return the HTML of a run with its charts, ending in a newline."""
     style = _template("run.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
@@ -31,25 +33,25 @@ def render(run: Run, charts: Sequence[Chart]) -> str:
             version=__version__,
             style=Markup(style),
             policy=f"{_POLICY}; style-src 'sha256-{digest}'",
-            status=views.status(run),
-            options=views.options(run),
-            surroundings=views.surroundings(run),
-            accounting=views.accounting(run),
+            status=status(run),
+            options=options_table(run),
+            environment=environment_table(run),
+            data=data_tables(run),
             charts=charts,
-            scores=views.scores(run),
-            classes=views.classes(run),
-            samples=samples(run),
+            scores=score_tables(run),
+            classes=class_reports(run),
+            samples=choose_samples(run),
         )
     )
 
 
-def visible(text: str) -> str:
-    """Lines stay, other control characters are written out: HTML has no way to say them."""
+def escape_control_characters(text: str) -> str:
+    """Write control characters other than newlines as escapes, since HTML cannot represent them."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def _finalize(value: Any) -> Any:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return escape_control_characters(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _environment() -> Environment:

@@ -1,4 +1,4 @@
-"""The curves of a page as one PNG, for places that show pictures and no pages."""
+"""Draw the charts of a report as one PNG."""
 
 import io
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ _INK, _GRID, _PALE = "#1c2024", "#d9dee3", "#bcd4fa"
 _SERIES = ("#1f6feb", "#b35900", "#7a3fb0", "#0f766e", "#1a7f37", "#b42318")
 
 
-def png(charts: Sequence[Chart]) -> bytes:
-    """One or more charts below each other, in the colours of the page."""
+def draw_png(charts: Sequence[Chart]) -> bytes:
+    """Draw one or more charts below each other, in the colours of the page."""
     from PIL import Image, ImageDraw
 
-    tall = _TITLE + HEIGHT
-    canvas = Image.new("RGB", (WIDTH * _SCALE, tall * _SCALE * len(charts)), "white")
+    height = _TITLE + HEIGHT
+    canvas = Image.new("RGB", (WIDTH * _SCALE, height * _SCALE * len(charts)), "white")
     for place, chart in enumerate(charts):
-        _draw(ImageDraw.Draw(canvas), chart, place * tall + _TITLE)
+        _draw(ImageDraw.Draw(canvas), chart, place * height + _TITLE)
     found = io.BytesIO()
     canvas.save(found, "PNG")
     return found.getvalue()
@@ -53,9 +53,9 @@ def _draw(draw: "ImageDraw", chart: Chart, top: int) -> None:
             names.append((line.name, colour))
     start: float = LEFT
     for name, colour in names:
-        shown = printable(name[:_MAX_TEXT])
-        draw.text(at(start, -_TITLE / 2), shown, colour, font, "lm")
-        start += (draw.textlength(shown, font) / _SCALE) + 16
+        text = printable(name[:_MAX_TEXT])
+        draw.text(at(start, -_TITLE / 2), text, colour, font, "lm")
+        start += (draw.textlength(text, font) / _SCALE) + 16
 
 
 def _marked(line: Line) -> bool:
@@ -63,7 +63,7 @@ def _marked(line: Line) -> bool:
 
 
 def _colour(line: Line, several: bool) -> str:
-    """A noisy curve is pale behind its smoothed one; of equal ones each has its own."""
+    """Return the colour of a curve: pale behind its moving average, one per metric otherwise."""
     if line.kind == "raw":
         return _PALE if several else _SERIES[0]
     return _SERIES[0] if line.kind == "smoothed" else _SERIES[int(line.kind[-1])]

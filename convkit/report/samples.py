@@ -1,4 +1,4 @@
-"""Predictions beside what was asked and shown: the worst ones first, and a few of the others."""
+"""Select predictions to show with their prompts and images: the lowest scores first, and a few others."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,40 +11,40 @@ from convkit.errors import ConvkitError
 from convkit.metrics.answers import anls, exact_match
 from convkit.metrics.predictions import Prediction, read_predictions
 from convkit.metrics.score import group_by_source
-from convkit.report.curves import number
-from convkit.report.load import Evaluation, Run
-from convkit.report.pictures import Budget, Picture
+from convkit.report.curves import format_number
+from convkit.report.run_directory import Evaluation, Run
+from convkit.report.thumbnails import Thumbnail, ThumbnailBudget
 from convkit.run_info import RunInfo
 from convkit.schema import Row
 
-MAX_WORST, MAX_OTHERS, MAX_SOURCES, MAX_IMAGES = 12, 6, 4, 4
+MAX_LOWEST, MAX_OTHERS, MAX_SOURCES, MAX_IMAGES = 12, 6, 4, 4
 MAX_TEXT = 600
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One turn."""
+    """A turn with its prediction, gold answers, prompt and images."""
 
     id: str
     turn: int
     score: str
     right: bool | None
-    """None where there is nothing to compare with."""
+    """None if the turn has no gold answer."""
     prediction: str
     before: str | None
-    """What was predicted in the first evaluation; None where there is but one."""
+    """The prediction of the first evaluation; None if there is only one."""
     accepted: list[str]
     prompt: str | None = None
-    pictures: list[Picture] = field(default_factory=list)
-    more_pictures: int = 0
+    images: list[Thumbnail] = field(default_factory=list)
+    more_images: int = 0
 
 
 @dataclass(frozen=True)
 class Group:
-    """Samples of one data set."""
+    """The samples of one dataset."""
 
     title: str
-    worst: list[Sample]
+    lowest: list[Sample]
     others: list[Sample]
     note: str
 
@@ -56,30 +56,31 @@ class _Scored:
 
     @property
     def order(self) -> tuple[float, str]:
-        """Of equal ones the first ones are any, though always the same."""
+        """Return the sort key: by score, and in a fixed random order among equal scores."""
         address = f"{self.prediction.id}\0{self.prediction.turn}".encode()
         return (-1 if self.value is None else self.value), hashlib.sha256(address).hexdigest()
 
 
-def samples(run: Run) -> list[Group]:
-    """Of the last evaluation, each data set's."""
+def choose_samples(run: Run) -> list[Group]:
+    """Return the samples of each dataset in the last evaluation."""
     if not run.evaluations:
         return []
     last, first = run.evaluations[-1], run.evaluations[0]
     found = group_by_source(read_predictions(last.predictions))
     before = {} if first is last else {_key(p): p.prediction for p in read_predictions(first.predictions)}
-    chosen = {source: _choose(predictions, _metric(last, source)) for source, predictions in found.items()}
+    chosen = {source: _lowest_and_others(predictions, _metric(last, source)) for source, predictions in found.items()}
     chosen = dict(list(chosen.items())[:MAX_SOURCES])
-    wanted = {scored.prediction.id for worst, others in chosen.values() for scored in (*worst, *others)}
-    rows, note = _rows(last.record, wanted)
-    budget = Budget()
-    images = last.record.data_dir / layout.IMAGES if last.record else Path()
+    wanted = {scored.prediction.id for lowest, others in chosen.values() for scored in (*lowest, *others)}
+    rows, note = _rows(last.info, wanted)
+    budget = ThumbnailBudget()
+    images = last.info.data_dir / layout.IMAGES if last.info else Path()
 
-    def shown(scored: Sequence[_Scored]) -> list[Sample]:
+    def to_samples(scored: Sequence[_Scored]) -> list[Sample]:
         return [_sample(one, before, rows, images, budget) for one in scored]
 
     return [
-        Group(f"{source}, {last.name}", shown(worst), shown(others), note) for source, (worst, others) in chosen.items()
+        Group(f"{source}, {last.name}", to_samples(lowest), to_samples(others), note)
+        for source, (lowest, others) in chosen.items()
     ]
 
 
@@ -88,13 +89,13 @@ def _metric(evaluation: Evaluation, source: str) -> str:
     return "anls" if "anls" in names else "accuracy"
 
 
-def _choose(predictions: Sequence[Prediction], metric: str) -> tuple[list[_Scored], list[_Scored]]:
-    """The worst of those that are not right, and others."""
+def _lowest_and_others(predictions: Sequence[Prediction], metric: str) -> tuple[list[_Scored], list[_Scored]]:
+    """Return the lowest-scored wrong predictions, and some others."""
     scored = sorted((_Scored(_value(p, metric), p) for p in predictions), key=lambda one: one.order)
-    worst = [one for one in scored if one.value is not None and one.value < 1][:MAX_WORST]
-    taken = {id(one) for one in worst}
+    lowest = [one for one in scored if one.value is not None and one.value < 1][:MAX_LOWEST]
+    taken = {id(one) for one in lowest}
     others = sorted((one for one in scored if id(one) not in taken), key=lambda one: one.order[1])[:MAX_OTHERS]
-    return worst, others
+    return lowest, others
 
 
 def _value(prediction: Prediction, metric: str) -> float | None:
@@ -104,15 +105,15 @@ def _value(prediction: Prediction, metric: str) -> float | None:
     return float(measure(prediction.prediction, prediction.accepted))
 
 
-def _rows(asked: RunInfo | None, wanted: set[str]) -> tuple[dict[tuple[str, str], Row], str]:
-    """Rows of the data set by source and id, as far as it is still the same; else why there are none."""
-    if asked is None:
-        return {}, "There is no run.json, so prompts and images are not shown."
+def _rows(info: RunInfo | None, wanted: set[str]) -> tuple[dict[tuple[str, str], Row], str]:
+    """Return rows by source and id if the dataset is unchanged, else the reason why there are none."""
+    if info is None:
+        return {}, "Prompts and images are not shown, because there is no run.json."
     try:
-        dataset = Dataset.open(asked.data_dir)
-        if dataset.manifest != asked.manifest:
-            return {}, f"{asked.data_dir} holds another data set by now, so prompts and images are not shown."
-        found = {(row.source, row.id): row for _, row in dataset.rows(asked.split) if row.id in wanted}
+        dataset = Dataset.open(info.data_dir)
+        if dataset.manifest != info.manifest:
+            return {}, f"Prompts and images are not shown, because {info.data_dir} contains another dataset now."
+        found = {(row.source, row.id): row for _, row in dataset.rows(info.split) if row.id in wanted}
     except ConvkitError as error:
         return {}, f"Prompts and images are not shown: {error}"
     return found, ""
@@ -123,7 +124,7 @@ def _sample(
     before: dict[tuple[str, str, int], str],
     rows: dict[tuple[str, str], Row],
     images: Path,
-    budget: Budget,
+    budget: ThumbnailBudget,
 ) -> Sample:
     prediction = scored.prediction
     row = rows.get((prediction.source, prediction.id))
@@ -133,19 +134,19 @@ def _sample(
     return Sample(
         id=prediction.id,
         turn=prediction.turn,
-        score="-" if scored.value is None else number(scored.value),
+        score="-" if scored.value is None else format_number(scored.value),
         right=None if scored.value is None else scored.value == 1,
-        prediction=short(prediction.prediction),
-        before=None if earlier is None else short(earlier),
-        accepted=[short(answer) for answer in prediction.accepted[:5]],
-        prompt=short(row.conversations[prediction.turn].user) if row and has_turn else None,
-        pictures=[budget.picture(images, path) for path in paths[:MAX_IMAGES]],
-        more_pictures=max(0, len(paths) - MAX_IMAGES),
+        prediction=truncate(prediction.prediction),
+        before=None if earlier is None else truncate(earlier),
+        accepted=[truncate(answer) for answer in prediction.accepted[:5]],
+        prompt=truncate(row.conversations[prediction.turn].user) if row and has_turn else None,
+        images=[budget.thumbnail(images, path) for path in paths[:MAX_IMAGES]],
+        more_images=max(0, len(paths) - MAX_IMAGES),
     )
 
 
-def short(text: str) -> str:
-    """A text of bounded length."""
+def truncate(text: str) -> str:
+    """Return a text cut to a bounded length."""
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 

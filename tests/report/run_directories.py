@@ -1,4 +1,4 @@
-"""Run directories as convkit train and convkit evaluate leave them, made without a model."""
+"""Run directories as written by convkit train and convkit evaluate, made without a model."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ OPTIONS = ScoreOptions(("accuracy", "majority", "classes"), resamples=20)
 
 
 def rows(hostile: str = "") -> list[dict[str, Any]]:
-    """Six turns of questions about images; what is hostile stands in every text and in a file name."""
+    """Return six rows with questions about images; the hostile text is in every text and in a file name."""
     found = []
     for number in range(6):
         answer = ("cat", "dog", f"cow{hostile}")[number % 3]
@@ -60,13 +60,13 @@ def write_record(folder: Path, data: Path, *, planned: bool, steps: int = STEPS)
 
 
 def evaluated(folder: Path, content: list[dict[str, Any]], right: int, wrong: str = "bird") -> None:
-    """Predictions of which the first ones are right, and their scores."""
+    """Write predictions whose first ones are right, with their scores."""
     texts = [row["conversations"][0]["assistant"] if n < right else wrong for n, row in enumerate(content)]
     predicted(folder, content, texts)
 
 
 def predicted(folder: Path, content: list[dict[str, Any]], texts: list[str], options: ScoreOptions = OPTIONS) -> None:
-    """Predictions, and their scores."""
+    """Write predictions and their scores."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = map(Row.model_validate, content)
     found = [Prediction.from_row(row, 0, text).to_line() + b"\n" for row, text in zip(asked, texts, strict=True)]
@@ -101,7 +101,7 @@ def step(number: int) -> dict[str, Any]:
 
 
 def training(folder: Path, data: Path, content: list[dict[str, Any]], *, steps: int = STEPS, hostile: str = "") -> Path:
-    """A run that is finished if all of its steps were done."""
+    """Write a training run that is finished if it has all of its steps."""
     folder.mkdir(parents=True)
     options = {
         "data_dir": str(data),

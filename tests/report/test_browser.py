@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: env CONVKIT_CHROMIUM names its program, playwright drives it."""
+"""The report page in a real browser: CONVKIT_CHROMIUM names the program, playwright drives it."""
 
 import os
 from collections.abc import Iterator
@@ -33,20 +33,22 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("width", "scheme", "paper"), [(1200, "light", "rgb(255, 255, 255)"), (360, "dark", "rgb(20, 23, 26)")]
 )
-def test_the_page_is_whole_and_quiet(browser: Any, page: Path, width: int, scheme: str, paper: str) -> None:
-    shown = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    said: list[str] = []
-    shown.on("console", lambda message: said.append(message.text))
-    shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("dialog", lambda dialog: said.append(dialog.message))
-    shown.on("request", lambda request: said.append(request.url[:200]))
-    shown.goto(page.as_uri())
-    assert [line for line in said if not line.startswith("data:")] == [page.as_uri()]
-    assert "Finished after step 30 of 30." in shown.inner_text("header")
-    assert directories.HOSTILE in shown.inner_text("body")
-    assert shown.evaluate("[...document.images].map(image => image.naturalWidth)") == [192] * 6
-    assert shown.evaluate("document.documentElement.scrollWidth") == width
-    assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == paper
-    drawn = shown.evaluate("[...document.querySelectorAll('figure > svg')].map(svg => svg.clientHeight > 60)")
-    assert drawn == [True] * 6
-    shown.close()
+def test_the_page_renders_without_requests_or_errors(
+    browser: Any, page: Path, width: int, scheme: str, paper: str
+) -> None:
+    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    events: list[str] = []
+    tab.on("console", lambda message: events.append(message.text))
+    tab.on("pageerror", lambda error: events.append(str(error)))
+    tab.on("dialog", lambda dialog: events.append(dialog.message))
+    tab.on("request", lambda request: events.append(request.url[:200]))
+    tab.goto(page.as_uri())
+    assert [line for line in events if not line.startswith("data:")] == [page.as_uri()]
+    assert "Finished after step 30 of 30." in tab.inner_text("header")
+    assert directories.HOSTILE in tab.inner_text("body")
+    assert tab.evaluate("[...document.images].map(image => image.naturalWidth)") == [192] * 6
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+    figures = tab.evaluate("[...document.querySelectorAll('figure > svg')].map(svg => svg.clientHeight > 60)")
+    assert figures == [True] * 6
+    tab.close()

@@ -1,4 +1,4 @@
-"""Reading a run directory: whole, unfinished, or damaged, which ends in an error that names the file."""
+"""Read a run directory, finished or unfinished; a damaged file is an error that names it."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _OPTIONS = TypeAdapter(dict[str, JsonValue])
 
 
 class Step(BaseModel):
-    """A line of metrics.jsonl, as far as it is shown."""
+    """A line of metrics.jsonl, with the fields that the report shows."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -42,94 +42,118 @@ class Step(BaseModel):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished one."""
+    """A finished evaluation with its scores."""
 
     name: str
     step: int | None
-    """Of the run that it was made in; None if it was made by `convkit evaluate`."""
+    """The training step after which it ran; None for `convkit evaluate`."""
     folder: Path
     scores: Scores
-    record: RunInfo | None
-    """With the split that was asked."""
+    info: RunInfo | None
+    """The run.json, with the evaluated split."""
 
     @property
     def predictions(self) -> Path:
-        """The file that was scored."""
+        """Return the path of the scored predictions file."""
         return self.folder / "predictions.jsonl"
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that a report is made from, but for predictions, rows and images."""
+    """The contents of a run directory, except predictions, rows and images."""
 
     name: str
     kind: Literal["training", "evaluation"]
     options: dict[str, JsonValue]
-    record: RunInfo | None
+    info: RunInfo | None
     steps: list[Step]
     evaluations: list[Evaluation]
     unfinished: list[str]
-    """Names of evaluations that were begun."""
+    """Names of unfinished evaluations."""
     dropped: int
     finished: bool
 
 
-def run(directory: Path, evaluations: Sequence[Path] = ()) -> Run:
-    """Read a run directory.
+def read_run(directory: Path, evaluations: Sequence[Path] = ()) -> Run:
+    """Read a run directory of `convkit train` or `convkit evaluate`.
 
     Args:
+        directory: the run directory.
         evaluations: directories of further evaluations.
 
     Raises:
-        ConvkitError: it is none, or a file of it is damaged.
+        ConvkitError: it is not a run directory, or a file is damaged.
     """
     training, evaluation = directory / "config.json", directory / "evaluation.json"
     if not training.is_file() and not evaluation.is_file():
         raise ConvkitError(
-            f"{directory} is no run directory: it has neither config.json nor evaluation.json. Give the --output_dir "
-            "of convkit train or convkit evaluate."
+            f"{directory} is not a run directory: it has neither config.json nor evaluation.json. Give the "
+            "--output_dir of convkit train or convkit evaluate."
         )
-    is_training = training.is_file()
-    options = _parsed(training if is_training else evaluation, _OPTIONS)
-    recorded = run_info.read(directory)
-    asked = recorded and recorded.model_copy(update={"split": options.get("eval_split")})
-    folders = sorted((directory / "evaluations").glob("step-*")) if is_training else []
-    own = [(folder, _evaluation(folder, _step(folder), asked)) for folder in folders]
     for folder in evaluations:
         if not (folder / "scores.json").is_file():
             raise ConvkitError(f"{folder} has no scores.json. Give the --output_dir of a finished convkit evaluate.")
-    others = evaluations if is_training else [directory, *evaluations]
-    found = [*own, *((folder, _evaluation(folder, None, run_info.read(folder))) for folder in others)]
+    return _read_training(directory, evaluations) if training.is_file() else _read_evaluation(directory, evaluations)
+
+
+def _read_training(directory: Path, evaluations: Sequence[Path]) -> Run:
+    options = _read_json(directory / "config.json", _OPTIONS)
+    info = run_info.read(directory)
+    of_split = info and info.model_copy(update={"split": options.get("eval_split")})
+    folders = sorted((directory / "evaluations").glob("step-*"))
+    found = [(folder, _evaluation(folder, _step(folder), of_split)) for folder in folders]
+    found += _separate_evaluations(evaluations)
     return Run(
         name=_name(directory),
-        kind="training" if is_training else "evaluation",
+        kind="training",
         options=options,
-        record=recorded,
-        steps=_steps(directory / "metrics.jsonl") if is_training else [],
+        info=info,
+        steps=_steps(directory / "metrics.jsonl"),
         evaluations=[evaluation for _, evaluation in found if evaluation],
         unfinished=[_name(folder) for folder, evaluation in found if evaluation is None],
         dropped=_count(directory / "dropped.jsonl"),
-        finished=(directory / "final").is_dir() if is_training else bool(found[0][1]),
+        finished=(directory / "final").is_dir(),
     )
 
 
-def _evaluation(folder: Path, step: int | None, asked: RunInfo | None) -> Evaluation | None:
-    """None where it has no scores, which are written last."""
+def _read_evaluation(directory: Path, evaluations: Sequence[Path]) -> Run:
+    options = _read_json(directory / "evaluation.json", _OPTIONS)
+    found = _separate_evaluations([directory, *evaluations])
+    return Run(
+        name=_name(directory),
+        kind="evaluation",
+        options=options,
+        info=run_info.read(directory),
+        steps=[],
+        evaluations=[evaluation for _, evaluation in found if evaluation],
+        unfinished=[_name(folder) for folder, evaluation in found if evaluation is None],
+        dropped=_count(directory / "dropped.jsonl"),
+        finished=found[0][1] is not None,
+    )
+
+
+def _separate_evaluations(folders: Sequence[Path]) -> list[tuple[Path, Evaluation | None]]:
+    """Read the output directories of `convkit evaluate`."""
+    return [(folder, _evaluation(folder, None, run_info.read(folder))) for folder in folders]
+
+
+def _evaluation(folder: Path, step: int | None, info: RunInfo | None) -> Evaluation | None:
+    """Return an evaluation; None if it has no scores, which are written last."""
     path = folder / "scores.json"
     if not path.is_file():
         return None
     name = _name(folder) if step is None else "before training" if step == 0 else f"after step {step:,}"
-    return Evaluation(name, step, folder, _parsed(path, TypeAdapter(Scores)), asked)
+    return Evaluation(name, step, folder, _read_json(path, TypeAdapter(Scores)), info)
 
 
 def _step(folder: Path) -> int:
     if not (found := re.fullmatch(r"step-(\d{1,18})", folder.name)):
-        raise ConvkitError(f"{folder} is no evaluation of a step. Remove it from the run directory.")
+        raise ConvkitError(f"{folder} is not an evaluation of a step. Remove it from the run directory.")
     return int(found[1])
 
 
 def _steps(path: Path) -> list[Step]:
-    """The steps that were done; a last line that was cut off is of a step that was not."""
+    """Return the completed steps; an incomplete last line is ignored."""
     if not path.is_file():
         return []
     content = path.read_bytes()
@@ -139,8 +163,8 @@ def _steps(path: Path) -> list[Step]:
             found.append(Step.model_validate_json(line))
         except ValidationError as error:
             raise ConvkitError(
-                f"{path}:{number} is no line of a step: {first_problem(error)}. Go on with the run by --resume auto, "
-                "which writes later steps again, or remove the line."
+                f"{path}:{number} is not a valid step: {first_problem(error)}. Resume the run with --resume auto, "
+                "which rewrites later steps, or remove the line."
             ) from None
     return found
 
@@ -149,7 +173,7 @@ def _count(path: Path) -> int:
     return sum(1 for _ in read_lines(path)) if path.is_file() else 0
 
 
-def _parsed(path: Path, kind: TypeAdapter[T]) -> T:
+def _read_json(path: Path, kind: TypeAdapter[T]) -> T:
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise ConvkitError(f"{path} has {size:,} bytes, more than convkit writes there. Restore the file.")
     return read_model(path, kind, "Restore it, or run the same command again in another --output_dir.")
@@ -159,6 +183,6 @@ def _name(path: Path) -> str:
     return display_path(path.absolute().name) or "run"
 
 
-def shown(value: Any) -> str:
-    """An option's value as it is written on a command line."""
+def format_option(value: Any) -> str:
+    """Return an option's value as it is written on the command line."""
     return value if isinstance(value, str) else "-" if value is None else TypeAdapter(Any).dump_json(value).decode()
