@@ -19,7 +19,7 @@ from convkit.validate.run import validate
 from tests.fixtures.builders import lines, png, turn
 from tests.fixtures.builders import row as make_row
 from tests.profiles.test_profiles import tokenizer
-from tests.validate.helpers import copy_of, report_of
+from tests.validate.helpers import copy_of, report_of, set_chunk_bytes
 
 
 def row(user: str = "What is it?", answer: str | None = "A cat.", images: int = 0) -> Row:
@@ -152,8 +152,7 @@ def test_any_number_of_processes_counts_the_same(tmp_path: Path, suffix: str, mo
     path = tmp_path / f"x_train.jsonl{suffix}"
     written = b"{\n" + lines(*content)
     path.write_bytes(gzip.compress(written) if suffix else written)
-    for module in ("convkit.validate.chunks", "convkit.validate.run"):
-        monkeypatch.setattr(f"{module}.CHUNK_BYTES", 2048)
+    set_chunk_bytes(monkeypatch, 2048)
     target = TargetModel.from_options("phi-3.5-vision", tokenizer(tmp_path / "tokenizer.json"), max_length=760)
     reports = [validate([path], workers=workers, target=target).report for workers in (0, 2)]
     assert reports[0] == reports[1]
