@@ -1,28 +1,17 @@
-"""`convkit split` as a user sees it."""
+"""The command `convkit split`: output, exit codes and error messages."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
-from tests.test_split import plain, write
-
-COMMAND = dedent(
-    """
-    import convkit.cli as cli
-    from convkit.cli.split import split
-    if "split" not in {command.name or command.callback.__name__ for command in cli.app.registered_commands}:
-        cli.app.command()(split)
-    cli.main()
-    """
-)
+from tests.split_datasets import plain, write
 
 
 def convkit(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    command = [sys.executable, "-m", "convkit", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return done
@@ -33,7 +22,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("made") / "source", plain(40))
 
 
-def test_a_data_set_is_split_and_sound(source: Path, tmp_path: Path) -> None:
+def test_a_dataset_is_split_and_valid(source: Path, tmp_path: Path) -> None:
     arguments = ("split", source, "--out_dir", tmp_path / "out", "--ratios", "train=0.75,test=0.25", "--no-stratify")
     done = convkit(*arguments)
     assert done.returncode == 0, done.stderr
@@ -55,14 +44,16 @@ def test_a_data_set_is_split_and_sound(source: Path, tmp_path: Path) -> None:
         ([], "Missing option '--ratios'"),
     ],
 )
-def test_mistakes_are_named(source: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_wrong_options_are_refused_with_the_reason(
+    source: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     done = convkit("split", source, "--out_dir", tmp_path / "out", *arguments)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/file.txt").touch()
     done = convkit("split", tmp_path / "folder", "--out_dir", tmp_path / "out", "--ratios", "a=1")
