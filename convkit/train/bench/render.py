@@ -17,8 +17,8 @@ def render(result: BenchResult) -> Iterator[RenderableType]:
         f"{about['method']}, {about['workload']}, {about['model_size']} model size, {about['hardware']['device']}; "
         f"matrix products {_number(result.matmul_tflops)} TFLOP/s"
     )
-    table = Table("", title=title, title_justify="left")
-    table.add_column("", justify="right")
+    table = Table("result", title=title, title_justify="left")
+    table.add_column("value", justify="right")
     for label, value in _lines(result.measurement):
         table.add_row(label, _number(value))
     yield table
