@@ -70,7 +70,7 @@ def test_converters_are_listed_with_what_they_read() -> None:
         assert f"  {name} " in convkit("convert", "--help").stdout
 
 
-def test_converting_accounts_for_everything_and_says_so_with_its_exit_code(clips: Path, tmp_path: Path) -> None:
+def test_converting_accounts_for_every_unit_and_sets_the_exit_code(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = convkit("convert", "ucf101", "--source", clips, "--out_dir", out, "--num_frames", "2", "--val_fraction", "0")
     assert done.returncode == 1  # something was quarantined
@@ -111,15 +111,13 @@ def test_a_conversion_without_rejects_ends_with_exit_code_0(tmp_path: Path) -> N
     assert "exit code" not in done.stdout
 
 
-def test_options_are_taken_with_dashes_and_an_expected_share_of_errors_is_no_finding(
-    clips: Path, tmp_path: Path
-) -> None:
+def test_options_are_accepted_with_dashes_and_max_errors_accepts_errors(clips: Path, tmp_path: Path) -> None:
     done = convkit("convert", "ucf101", "--source", clips, "--out-dir", tmp_path / "out", "--max-errors", "50%")
     assert done.returncode == 0
     assert "1 quarantined" in done.stdout
 
 
-def test_a_complete_data_set_is_left_alone(clips: Path, tmp_path: Path) -> None:
+def test_a_complete_dataset_is_not_changed(clips: Path, tmp_path: Path) -> None:
     arguments = ("convert", "ucf101", "--source", clips, "--out_dir", tmp_path / "out", "--max_errors", "1")
     first, again = convkit(*arguments), convkit(*arguments)
     assert (again.returncode, again.stdout) == (0, first.stdout)
@@ -146,7 +144,7 @@ def test_a_complete_data_set_is_left_alone(clips: Path, tmp_path: Path) -> None:
         (["validate"], "Missing argument"),
     ],
 )
-def test_what_cannot_run_is_said_in_one_paragraph(arguments: list[str], message: str) -> None:
+def test_an_error_is_one_message_with_exit_code_2(arguments: list[str], message: str) -> None:
     done = convkit(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -159,7 +157,7 @@ def test_a_default_of_zero_is_shown() -> None:
     assert "[default: False]" not in found
 
 
-def test_what_a_validator_of_an_option_says_is_said_as_it_is() -> None:
+def test_the_message_of_an_option_validator_is_printed() -> None:
     converter = load_converter("ucf101")
 
     class Choosy(converter.Options):  # type: ignore[name-defined, misc]

@@ -44,9 +44,7 @@ def test_a_dataset_is_split_and_valid(source: Path, tmp_path: Path) -> None:
         ([], "Missing option '--ratios'"),
     ],
 )
-def test_wrong_options_are_refused_with_the_reason(
-    source: Path, tmp_path: Path, arguments: list[str], message: str
-) -> None:
+def test_wrong_options_are_refused(source: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     done = convkit("split", source, "--out_dir", tmp_path / "out", *arguments)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())

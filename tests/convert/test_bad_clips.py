@@ -52,7 +52,7 @@ def test_clip_that_vanishes(source: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert_quarantined(source, {"train/Run/gone.avi": ("unreadable-video", "can open: No such file")})
 
 
-def test_link_that_leads_nowhere(source: Path) -> None:
+def test_broken_link(source: Path) -> None:
     (source / "train/Run/annexed.avi").symlink_to("../../.git/annex/absent")
     assert_quarantined(source, {"train/Run/annexed.avi": ("unreadable", "")})
 
@@ -63,7 +63,7 @@ def test_class_folder_without_clips(source: Path) -> None:
     assert_quarantined(source, {"train/Empty/": ("empty-class", "the class folder holds no video")})
 
 
-def test_two_clips_of_one_name_are_both_taken_and_one_group(source: Path) -> None:
+def test_two_clips_with_the_same_stem_are_both_converted_into_one_group(source: Path) -> None:
     shutil.copy(source / SOUND_CLIP, source / "train/Run/sound.mp4")
     run("video-folder", source, source.parent / "out")
     first, second = rows(source.parent / "out", "train")
@@ -80,14 +80,14 @@ def test_clip_outside_the_class_folders_is_accounted_for(source: Path, place: st
     assert (done.read, done.written) == (2, 1)
 
 
-def test_a_folder_called_test_elsewhere_is_no_split(source: Path) -> None:
+def test_a_folder_called_test_outside_the_classes_is_not_a_split(source: Path) -> None:
     classes = source.parent / "classes"
     (source / "train").rename(classes)
     (classes / "docs/test/fixtures").mkdir(parents=True)
     assert run("video-folder", classes, source.parent / "out").accounting.written == 1
 
 
-def test_clip_above_all_of_it_is_accounted_for(source: Path) -> None:
+def test_clip_above_the_split_folders_is_accounted_for(source: Path) -> None:
     write_clip(source.parent / "above/loose.avi", 9)
     source.rename(source.parent / "above/inner")
     done = run("ucf101", source.parent / "above", source.parent / "out").accounting
@@ -104,7 +104,7 @@ def test_name_that_is_not_utf8(source: Path, place: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["back\\slash.avi", "line\nfeed.avi", "bell\a.avi"])
-def test_name_that_cannot_stand_in_a_row(source: Path, name: str) -> None:
+def test_name_that_the_row_schema_forbids(source: Path, name: str) -> None:
     shutil.copy(source / SOUND_CLIP, source / "train/Run" / name)
     assert_quarantined(
         source, {f"train/Run/{name}": ("invalid-row", "the row would break the schema: images/0: String should match")}
@@ -126,19 +126,19 @@ def _flawed(source: Path, label: str) -> None:
     (source / f"train/{label}Empty").mkdir()
 
 
-def test_what_is_wrong_with_other_classes_is_left_out_with_them(source: Path) -> None:
+def test_bad_items_of_unselected_classes_are_excluded_with_them(source: Path) -> None:
     _flawed(source, "Swim")
     done = run("ucf101", source, source.parent / "out", classes="Run").accounting
     assert (done.written, done.quarantined, done.excluded) == (1, 0, {"class not in --classes": 4})
 
 
-def test_an_empty_class_that_is_not_wanted_is_not_mentioned(source: Path) -> None:
+def test_an_empty_unselected_class_is_not_mentioned(source: Path) -> None:
     (source / "train/Empty").mkdir()
     done = run("ucf101", source, source.parent / "out", classes="Run").accounting
     assert (done.read, done.quarantined, done.excluded) == (1, 0, {})
 
 
-def test_what_is_wrong_with_a_class_that_is_wanted_is_named(source: Path) -> None:
+def test_bad_items_of_selected_classes_are_quarantined(source: Path) -> None:
     _flawed(source, "Swim")
     done = run("ucf101", source, source.parent / "out", classes="Swim,SwimEmpty").accounting
     assert (done.written, done.excluded) == (2, {"class not in --classes": 1})
@@ -149,7 +149,7 @@ def test_what_is_wrong_with_a_class_that_is_wanted_is_named(source: Path) -> Non
     ]
 
 
-def test_a_clip_that_decodes_for_ever(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_with_endless_frames(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(source / "train/Run/endless.avi", 30)
     monkeypatch.setattr("convkit.media.frames.MAX_FRAMES", 29)
     assert_quarantined(source, {"train/Run/endless.avi": ("endless-video", "more than 29 frames of 160x120 pixels")})

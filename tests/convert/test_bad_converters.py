@@ -80,7 +80,7 @@ def test_parts_of_a_batch_are_rejected_one_by_one(tmp_path: Path) -> None:
     assert found == {"lines.txt:2:2": reason, "lines.txt:2:4": reason}
 
 
-def test_a_batch_that_raises_keeps_what_it_gave_before(tmp_path: Path) -> None:
+def test_a_batch_that_raises_keeps_its_earlier_parts(tmp_path: Path) -> None:
     ids, found = _batch(tmp_path, "ok ok raise ok ok")
     assert ids == ["line-100", "line-101"]
     assert found.keys() == {"lines.txt:2"}
@@ -88,19 +88,19 @@ def test_a_batch_that_raises_keeps_what_it_gave_before(tmp_path: Path) -> None:
     assert (entry["rule"], entry["units"]) == ("converter-error", 3)
 
 
-def test_a_batch_that_gives_too_little_is_noticed(tmp_path: Path) -> None:
+def test_a_batch_with_too_few_units_is_detected(tmp_path: Path) -> None:
     ids, found = _batch(tmp_path, "ok nothing ok nothing")
     assert ids == ["line-100", "line-102"]
     assert found == {"lines.txt:2": ("converter-error", "2 units are unaccounted for")}
 
 
-def test_a_batch_that_gives_too_much_is_noticed(tmp_path: Path) -> None:
+def test_a_batch_with_too_many_units_is_detected(tmp_path: Path) -> None:
     ids, found = _batch(tmp_path, "ok ok two")
     assert ids == ["line-100", "line-101"]
     assert found["lines.txt:2"][0] == "converter-error"
 
 
-def test_a_batch_that_gives_something_else_is_noticed(tmp_path: Path) -> None:
+def test_a_batch_with_an_invalid_part_is_detected(tmp_path: Path) -> None:
     ids, found = _batch(tmp_path, "ok exclude ok")
     assert ids == ["line-100"]
     assert found == {"lines.txt:2": ("converter-error", "Exclude is neither a record nor a reject")}
@@ -112,14 +112,14 @@ def test_a_batch_that_kills_its_worker_leaves_no_media(tmp_path: Path) -> None:
     assert found["lines.txt:2"][0] == "crash"
 
 
-def test_a_batch_with_the_id_of_another_loses_that_part_alone(tmp_path: Path) -> None:
+def test_a_batch_with_a_duplicate_id_loses_only_that_part(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "batch ok ok ok", "ok")  # parts 0, 1, 2; then line 1
     assert run_lines(source, tmp_path / "out").accounting.written == 3
     assert list(quarantined(tmp_path / "out")) == ["lines.txt:2"]
     assert [row["id"] for row in rows(tmp_path / "out")] == ["line-0", "line-1", "line-2"]
 
 
-def test_parts_are_quarantined_in_their_order_whatever_the_reason(tmp_path: Path) -> None:
+def test_parts_are_quarantined_in_order_for_any_reason(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", f"batch {'ok ' * 102}", "batch reject ok reject ok")
     assert run_lines(source, tmp_path / "out").accounting.quarantined == 3
     assert list(quarantined(tmp_path / "out")) == ["lines.txt:2:1", "lines.txt:2", "lines.txt:2:3"]  # its part is 101

@@ -86,7 +86,7 @@ def test_a_source_whose_name_is_not_utf8(source: Path) -> None:
     assert not (source.parent / "out").exists()
 
 
-def test_a_source_whose_name_looks_like_a_protocol(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_name_with_a_colon(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source.rename(source.parent / "run:1")
     monkeypatch.chdir(source.parent)
     assert run("ucf101", "run:1", source.parent / "out").accounting.written == 1
@@ -167,7 +167,7 @@ def test_list_that_is_not_text(source: Path) -> None:
     assert_refused(source, "testlist01.txt is not a UTF-8 text file")
 
 
-def test_no_lists(source: Path) -> None:
+def test_missing_lists(source: Path) -> None:
     shutil.rmtree(_lists(source, "", "") / "ucfTrainTestlist")
     assert_refused(
         source, "official split lists are needed. .* pass --splits ucfTrainTestlist; .* convert video-folder"

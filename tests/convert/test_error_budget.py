@@ -25,7 +25,7 @@ def test_budget_that_is_neither(text: str) -> None:
         Budget.parse(text)
 
 
-def test_share_is_judged_on_a_thousand_or_at_the_end() -> None:
+def test_a_share_counts_from_a_thousand_units_or_at_the_end() -> None:
     budget = Budget(share=0.05)
     assert not budget.exceeded(50, 50, complete=False)
     assert budget.exceeded(51, 51, complete=False)
@@ -35,7 +35,7 @@ def test_share_is_judged_on_a_thousand_or_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("budget", [Budget(count=2), Budget(share=0.2)], ids=["count", "share"])
-def test_budget_that_is_exceeded_keeps_the_work(budget: Budget, tmp_path: Path) -> None:
+def test_an_exceeded_budget_keeps_the_work(budget: Budget, tmp_path: Path) -> None:
     lines = ["ok", "reject", "ok", "reject", "ok", "reject", "ok", "ok"]
     source = write_lines(tmp_path / "source", *lines)
     with pytest.raises(ConvkitError, match=r"3 of \d lines could not be converted.*3 x refused \(first: lines.txt:2:"):
@@ -46,7 +46,7 @@ def test_budget_that_is_exceeded_keeps_the_work(budget: Budget, tmp_path: Path) 
     assert 0 not in Lines.converted
 
 
-def test_budget_that_is_just_met(tmp_path: Path) -> None:
+def test_a_budget_that_is_just_met_is_not_exceeded(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "ok", "reject", "ok", "reject")
     assert run_lines(source, tmp_path / "out", policy=Policy(budget=Budget(count=2))).accounting.quarantined == 2
 

@@ -77,14 +77,14 @@ def test_an_interrupt_while_it_converts(number: int, workers: int, clips: Path, 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_one_interrupt_after_another(number: int, workers: int, clips: Path, tmp_path: Path) -> None:
+def test_repeated_interrupts(number: int, workers: int, clips: Path, tmp_path: Path) -> None:
     """Until the very end: one before each thing that Python does."""
     code, said = _interrupted(FOURTH_ROW, number, clips, tmp_path / "out", workers=workers, times=10_000)
     assert (code, said) == (130, SAID)
     _goes_on(clips, tmp_path / "out")
 
 
-def test_no_worker_goes_on_behind_an_error(tmp_path: Path) -> None:
+def test_no_worker_survives_an_error(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "ok", "reject", *["ok"] * 20)
     with pytest.raises(ConvkitError) as caught:
         run_lines(source, tmp_path / "out", workers=2, policy=Policy(budget=Budget(count=0)))
@@ -92,7 +92,7 @@ def test_no_worker_goes_on_behind_an_error(tmp_path: Path) -> None:
     assert caught.tb is not None  # the frames, and what hangs on them, are still alive here
 
 
-def test_an_interrupt_as_soon_as_a_worker_is_there(clips: Path, tmp_path: Path) -> None:
+def test_an_interrupt_as_soon_as_a_worker_exists(clips: Path, tmp_path: Path) -> None:
     """It is importing then: it has not come to its initializer."""
     assert _interrupted(WORKER_STARTED, signal.SIGINT, clips, tmp_path / "out") == (130, SAID)
 

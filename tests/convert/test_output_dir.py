@@ -112,7 +112,7 @@ def _largest_file(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [100, 1000, 2500])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_files_may_not_grow(size: int, workers: int, tmp_path: Path) -> None:
+def test_a_write_that_fails_halfway_is_resumed(size: int, workers: int, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", *["ok"] * 12)
     run_lines(source, tmp_path / "undisturbed", workers=workers)  # workers are forked from what knows no limit
     with _largest_file(size), pytest.raises(OSError, match="File too large"):

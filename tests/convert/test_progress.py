@@ -41,7 +41,7 @@ def _told(converter: type[Converter[Any]], source: Path, out_dir: Path, **option
         ("video-folder", clip_tree, "clips", []),
     ],
 )
-def test_reading_before_the_first_item_is_told(
+def test_reading_before_the_first_item_is_reported(
     name: str, make: Callable[[Path], None], unit: str, read: list[tuple[int, int | None]], tmp_path: Path
 ) -> None:
     make(tmp_path / "source")
@@ -52,7 +52,7 @@ def test_reading_before_the_first_item_is_told(
     assert done == total
 
 
-def test_a_split_tells_how_many_rows_are_read(tmp_path: Path) -> None:
+def test_a_split_reports_how_many_rows_are_read(tmp_path: Path) -> None:
     image_tree(tmp_path / "source")
     manifest = run("image-folder", tmp_path / "source", tmp_path / "made")
     told = _told(Split, tmp_path / "made", tmp_path / "out", ratios="train=0.5,val=0.5")

@@ -84,7 +84,7 @@ def _count_files(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("files", KILLS)
-def test_killed_while_it_converts(files: int, clips: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_killed_while_converting(files: int, clips: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     conversion = Conversion(clips, tmp_path / "out")
     conversion.kill_at(files)
     # At once, while a worker may still be about to notice that its parent is gone.
@@ -95,7 +95,7 @@ def test_killed_while_it_converts(files: int, clips: Path, undisturbed: dict[str
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_killed_while_it_ends(attempt: int, clips: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_killed_while_finalizing(attempt: int, clips: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     conversion = Conversion(clips, tmp_path / "out")
     conversion.kill_at_the_end()
     run("ucf101", clips, tmp_path / "out")
@@ -103,7 +103,7 @@ def test_killed_while_it_ends(attempt: int, clips: Path, undisturbed: dict[str, 
     assert conversion.survivors() == []
 
 
-def test_killed_again_and_again(clips: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_killed_repeatedly(clips: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     conversions = []
     for files in (20, 70, 120):
         conversion = Conversion(clips, tmp_path / "out")
@@ -147,14 +147,14 @@ def _finished(source: Path, out_dir: Path) -> dict[str, str]:
     return tree(out_dir.parent / "undisturbed")
 
 
-def test_what_is_done_is_not_done_again(half: tuple[Path, Path]) -> None:
+def test_converted_items_are_not_converted_again(half: tuple[Path, Path]) -> None:
     run_lines(*half)
     assert Lines.converted == [6]
     assert tree(half[1]) == _finished(*half)
 
 
 @pytest.mark.parametrize("lost", [1, 7, 90])
-def test_a_torn_last_line_of_the_journal_is_done_again(half: tuple[Path, Path], lost: int) -> None:
+def test_an_incomplete_last_line_of_the_journal_is_converted_again(half: tuple[Path, Path], lost: int) -> None:
     journal = half[1] / ".partial/journal.jsonl"
     os.truncate(journal, journal.stat().st_size - lost)
     run_lines(*half)
@@ -162,7 +162,7 @@ def test_a_torn_last_line_of_the_journal_is_done_again(half: tuple[Path, Path], 
     assert tree(half[1]) == _finished(*half)
 
 
-def test_a_journal_of_which_a_block_was_lost_is_cut_there(half: tuple[Path, Path]) -> None:
+def test_a_journal_with_a_lost_block_is_truncated_there(half: tuple[Path, Path]) -> None:
     journal = half[1] / ".partial/journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:2]) + bytes(len(lines[2])) + b"".join(lines[3:]))
@@ -172,7 +172,7 @@ def test_a_journal_of_which_a_block_was_lost_is_cut_there(half: tuple[Path, Path
 
 
 @pytest.mark.parametrize("loss", ["gone", "shorter", "empty"])
-def test_media_that_a_power_failure_took_are_made_again(half: tuple[Path, Path], loss: str) -> None:
+def test_media_lost_in_a_power_failure_are_written_again(half: tuple[Path, Path], loss: str) -> None:
     path = half[1] / "images/3.txt"
     if loss == "gone":
         path.unlink()
@@ -235,7 +235,7 @@ def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
     assert run_lines(source, tmp_path / "out").accounting.written == 1
 
 
-def test_an_archive_that_is_gone_on_with_is_not_unpacked_half(clips: Path, tmp_path: Path) -> None:
+def test_a_resumed_archive_is_unpacked_completely(clips: Path, tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "clips"), "tar", clips))
     run("ucf101", archive, tmp_path / "undisturbed")
     conversion = Conversion(archive, tmp_path / "out")

@@ -28,7 +28,7 @@ def test_results_come_in_the_order_of_the_items(workers: int, count: int) -> Non
     assert list(pool.run(tasks.double, range(count), workers, _never)) == [2 * item for item in range(count)]
 
 
-def test_no_workers_means_this_process() -> None:
+def test_zero_workers_use_this_process() -> None:
     assert set(pool.run(tasks.process_id, range(3), 0, _never)) == {os.getpid()}
 
 
@@ -49,7 +49,7 @@ def test_no_item_is_read_before_the_first_result_is_asked_for() -> None:
     assert next(results) == 2
 
 
-def test_items_without_end_are_read_a_bounded_number_ahead() -> None:
+def test_endless_items_are_read_a_bounded_number_ahead() -> None:
     read = 0
 
     def endless() -> Iterator[int]:
@@ -92,7 +92,7 @@ def test_an_item_that_kills_its_worker_costs_no_other(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_dies_while_it_sends_is_noticed(workers: int) -> None:
+def test_a_worker_that_dies_while_sending_is_detected(workers: int) -> None:
     """The pool would read on, and the neighbour wait for its turn to send."""
     expected = [-item if item % 10 == 7 else item for item in range(10)]
     assert list(pool.run(tasks.die_sending_sevens, range(10), workers, _crash)) == expected
@@ -133,14 +133,14 @@ def test_workers_start_with_what_the_task_needs() -> None:
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_results_that_nobody_wants_leave_no_process(started: bool) -> None:
+def test_abandoned_results_leave_no_process(started: bool) -> None:
     results = pool.run(tasks.process_id, range(100), 2, _never)
     workers = {next(results)} if started else set()
     results.close()
     assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
 
 
-def test_results_that_nobody_wants_need_not_be_sent_to_the_end(tmp_path: Path) -> None:
+def test_abandoned_results_need_not_be_sent_completely(tmp_path: Path) -> None:
     """A worker is killed while the pool reads what it sends."""
     fifo = tmp_path / "half is sent"
     os.mkfifo(fifo)
@@ -150,12 +150,12 @@ def test_results_that_nobody_wants_need_not_be_sent_to_the_end(tmp_path: Path) -
     results.close()
 
 
-def test_there_is_a_worker_for_each_processor_by_default() -> None:
+def test_the_default_is_one_worker_per_cpu() -> None:
     assert pool.default_workers() == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("imports", [[], ["__main__"]])
-def test_workers_that_cannot_start_are_not_blamed_on_the_items(imports: list[str], tmp_path: Path) -> None:
+def test_workers_that_cannot_start_do_not_reject_items(imports: list[str], tmp_path: Path) -> None:
     """The script starts workers in each worker that reads it."""
     run = f"pool.run(abs, [1, 2], 1, lambda item: 'blamed', {imports})"
     script = tmp_path / "unguarded.py"

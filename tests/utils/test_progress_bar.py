@@ -14,9 +14,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("columns", [80, 100])
-def test_where_there_is_little_room_a_long_note_stays_on_the_line(
-    monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
+def test_a_long_note_stays_on_one_line_of_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr(progress, "SHOW_AFTER_S", 0.0)

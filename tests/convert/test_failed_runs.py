@@ -44,13 +44,13 @@ def test_a_first_entry_that_fails_leaves_nothing(policy: Policy, tmp_path: Path)
     assert _run(source, tmp_path / "out").accounting.written == 1
 
 
-def test_what_is_not_kept_is_not_said_to_be(tmp_path: Path) -> None:
+def test_the_message_says_that_nothing_is_kept(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "reject", "ok")
     with pytest.raises(ConvkitError, match=r"None became a row, so nothing is kept. To accept this, run the same"):
         run_lines(source, tmp_path / "out", policy=STRICT)
 
 
-def test_a_directory_that_was_there_before_stays(tmp_path: Path) -> None:
+def test_an_existing_directory_is_kept(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "reject", "ok")
     (tmp_path / "out").mkdir()
     with pytest.raises(ConvkitError, match=r"lines\.txt:1"):
@@ -58,7 +58,7 @@ def test_a_directory_that_was_there_before_stays(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_stood_in_a_work_directory_of_somebody_else_stays(tmp_path: Path) -> None:
+def test_files_beside_a_foreign_work_directory_are_kept(tmp_path: Path) -> None:
     (tmp_path / "out/.partial").mkdir(parents=True)
     (tmp_path / "out/images").mkdir()
     (tmp_path / "out/images/holiday.jpg").write_bytes(b"irreplaceable")
@@ -67,7 +67,7 @@ def test_what_stood_in_a_work_directory_of_somebody_else_stays(tmp_path: Path) -
     assert tree(tmp_path / "out").keys() == {"images/holiday.jpg"}
 
 
-def test_nothing_became_a_row_names_the_reasons_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_source_without_rows_is_refused_with_the_reasons(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "reject", "raise", "reject")
     with pytest.raises(
         SourceError, match=r"nothing in the source became a row. 2 x refused \(first: lines.txt:1: .* 1 x converter-err"
@@ -76,7 +76,7 @@ def test_nothing_became_a_row_names_the_reasons_and_leaves_nothing(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupt_before_the_first_row_does_not_hold_to_the_options(
+def test_options_may_change_after_an_interrupt_before_the_first_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_lines(tmp_path / "source", "reject", "interrupt", "ok")
@@ -89,7 +89,7 @@ def test_an_interrupt_before_the_first_row_does_not_hold_to_the_options(
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
-def test_an_interrupt_after_the_first_row_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_may_not_change_after_the_first_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_lines(tmp_path / "source", "reject", "ok", "interrupt")
     _interrupt(source, tmp_path / "out", monkeypatch)
     before = tree(tmp_path / "out")
@@ -122,14 +122,14 @@ def test_a_complete_directory_is_never_emptied(tmp_path: Path, monkeypatch: pyte
     assert tree(tmp_path / "out") == before
 
 
-def test_media_that_are_missing_of_a_complete_directory_are_counted(clips: Path, tmp_path: Path) -> None:
+def test_missing_media_of_a_complete_directory_are_counted(clips: Path, tmp_path: Path) -> None:
     run("ucf101", clips, tmp_path / "out", limit=1, num_frames=1)
     shutil.rmtree(tmp_path / "out/images/val/MoveUp")
     with pytest.raises(DatasetError, match=r"files are missing \(0 row files; 11 of 12 media files are there\)"):
         run("ucf101", clips, tmp_path / "out", limit=1, num_frames=1)
 
 
-def test_row_files_that_are_missing_of_a_complete_directory_are_counted(tmp_path: Path) -> None:
+def test_missing_row_files_of_a_complete_directory_are_counted(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "ok", "ok", "ok")
     run_lines(source, tmp_path / "out")
     (tmp_path / "out/lines_val.jsonl").unlink()
@@ -154,7 +154,7 @@ def _other_lists(official: Path, folder: Path) -> Path:
     return folder
 
 
-def test_other_lists_for_an_archive_are_noticed(official: Path, tmp_path: Path) -> None:
+def test_changed_split_lists_for_an_archive_are_refused(official: Path, tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "clips"), "tar", official / "UCF-101"))
     lists, other = official / "ucfTrainTestlist", _other_lists(official, tmp_path / "other")
     run("ucf101", archive, tmp_path / "out", splits=lists, num_frames=1)
@@ -166,7 +166,7 @@ def test_other_lists_for_an_archive_are_noticed(official: Path, tmp_path: Path) 
     assert tree(tmp_path / "out") == before
 
 
-def test_other_lists_for_an_unfinished_conversion_are_noticed(
+def test_changed_split_lists_for_an_unfinished_conversion_are_refused(
     official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists, other = official / "ucfTrainTestlist", _other_lists(official, tmp_path / "other")
@@ -181,7 +181,7 @@ def test_other_lists_for_an_unfinished_conversion_are_noticed(
         run("ucf101", official / "UCF-101", tmp_path / "out", splits=other, num_frames=1)
 
 
-def test_lists_that_are_not_there_are_named(official: Path, tmp_path: Path) -> None:
+def test_missing_split_lists_are_named(official: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"cannot read the split list .*/trainlist01.txt: No such file"):
         run("ucf101", official / "UCF-101", tmp_path / "out", splits=tmp_path)
     assert not (tmp_path / "out").exists()
@@ -191,7 +191,7 @@ def test_lists_that_are_not_there_are_named(official: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("change", ["size", "name", "content"])
-def test_a_clip_that_changed_is_noticed_by_its_name_and_size(change: str, clips: Path, tmp_path: Path) -> None:
+def test_a_changed_clip_is_detected_by_its_name_and_size(change: str, clips: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(clips, source)
     first = run("ucf101", source, tmp_path / "out", limit=1, num_frames=1)

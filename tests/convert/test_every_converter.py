@@ -168,7 +168,7 @@ convert(load_converter(name), source, load_converter(name).Options(), Path(out_d
 """
 
 
-def test_killed_amid_its_work_it_goes_on_to_the_same_bytes(made: Made, tmp_path: Path) -> None:
+def test_a_killed_conversion_resumes_to_the_same_bytes(made: Made, tmp_path: Path) -> None:
     middle = (made.manifest.accounting.media_files + 1) // 2
     process = subprocess.run(
         [sys.executable, "-c", KILLED, made.case.converter, made.source, tmp_path / "out", str(middle)],
@@ -181,19 +181,19 @@ def test_killed_amid_its_work_it_goes_on_to_the_same_bytes(made: Made, tmp_path:
     assert tree(tmp_path / "out") == tree(made.out_dir)
 
 
-def test_the_source_may_stand_anywhere(made: Made, tmp_path: Path) -> None:
+def test_the_location_of_the_source_does_not_matter(made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.source, tmp_path / "elsewhere/source")
     run(made.case.converter, tmp_path / "elsewhere/source", tmp_path / "out")
     assert tree(tmp_path / "out") == tree(made.out_dir)
 
 
-def test_rows_are_sound_by_the_models(made: Made) -> None:
+def test_rows_match_the_pydantic_models(made: Made) -> None:
     dataset = Dataset.open(made.out_dir)
     read = [row for split in dataset.manifest.splits for _, row in dataset.rows(split)]
     assert len(read) == sum(split.rows for split in made.manifest.splits.values()) > 0
 
 
-def test_rows_are_sound_by_the_json_schema(made: Made) -> None:
+def test_rows_match_the_json_schema(made: Made) -> None:
     path = ROOT / "schemas/row.json"
     if not path.exists():
         pytest.skip(f"no {path}; write it with: make generate")
@@ -201,14 +201,14 @@ def test_rows_are_sound_by_the_json_schema(made: Made) -> None:
     assert [error.message for row in rows(made.out_dir) for error in validator.iter_errors(row)] == []
 
 
-def test_validation_finds_nothing_but_what_the_source_repeats(made: Made, tmp_path: Path) -> None:
+def test_validation_finds_nothing_but_duplicates_of_the_source(made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.out_dir, tmp_path / "out")
     result = validate([tmp_path / "out"], workers=0)
     assert {finding.code for finding in result.report.findings} == {made.case.repeats} - {""}
     assert result.receipts == (tmp_path / "out" / "receipt.json",)
 
 
-def test_unlabelled_splits_have_no_answer_and_all_others_have(made: Made) -> None:
+def test_only_unlabelled_splits_have_no_answers(made: Made) -> None:
     for split in made.manifest.splits:
         answered = {"assistant" in row["conversations"][-1] for row in rows(made.out_dir, split)}
         assert answered == {split not in made.case.unlabelled}
@@ -220,7 +220,7 @@ def test_ids_are_unique(made: Made) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_what_was_read_is_accounted_for(made: Made) -> None:
+def test_every_unit_is_accounted_for(made: Made) -> None:
     done = made.manifest.accounting
     assert done.read == done.written + done.quarantined + sum(done.excluded.values())
     assert done.quarantined == made.case.bad
@@ -235,7 +235,7 @@ def test_units_are_counted_without_reading_a_picture(made: Made, monkeypatch: py
     assert converter(made.source, converter.Options()).count() == made.manifest.accounting.read
 
 
-def test_another_source_is_told_what_was_looked_for(made: Made, tmp_path: Path) -> None:
+def test_an_unknown_layout_is_refused_with_the_known_ones(made: Made, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/readme.txt").write_text("no data")
     with pytest.raises(SourceError, match=made.case.layouts):
@@ -264,7 +264,7 @@ def test_every_row_has_a_group_that_stays_in_one_split(made: Made) -> None:
     assert [group for group, splits in splits_of.items() if len(splits) > 1] == []
 
 
-def test_the_images_are_those_that_rows_name(made: Made) -> None:
+def test_the_image_files_are_those_named_in_rows(made: Made) -> None:
     named = {image for row in rows(made.out_dir) for turn in row["conversations"] for image in turn["images"]}
     there = tree(made.out_dir / "images")
     assert there.keys() == named
@@ -272,12 +272,12 @@ def test_the_images_are_those_that_rows_name(made: Made) -> None:
     assert made.manifest.accounting.media_bytes == sum((made.out_dir / "images" / p).stat().st_size for p in named)
 
 
-def test_nothing_else_is_left_over(made: Made) -> None:
+def test_no_other_files_remain(made: Made) -> None:
     files = {split.file for split in made.manifest.splits.values()}
     assert {path.name for path in made.out_dir.iterdir()} == files | {"dataset.json", "images", "quarantine.jsonl"}
 
 
-def test_a_finished_directory_is_not_touched_again(made: Made) -> None:
+def test_a_complete_directory_is_not_changed(made: Made) -> None:
     before = mtimes(made.out_dir)
     assert run(made.case.converter, made.source, made.out_dir) == made.manifest
     assert mtimes(made.out_dir) == before
@@ -322,7 +322,7 @@ def test_another_converter_is_refused_by_name(made: Made) -> None:
         run(other, made.source, made.out_dir)
 
 
-def test_a_source_behind_a_link_is_the_same_source_again(made: Made, tmp_path: Path) -> None:
+def test_a_source_behind_a_link_is_recognized_again(made: Made, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(made.source)
     manifest = run(made.case.converter, tmp_path / "link", tmp_path / "out")
     assert run(made.case.converter, tmp_path / "link", tmp_path / "out") == manifest

@@ -55,7 +55,7 @@ while True:
 
 
 @pytest.mark.parametrize("other", ["ok", "reject"], ids=["finishes", "fails"])
-def test_another_run_at_each_instant(other: str, tmp_path: Path) -> None:
+def test_a_second_run_at_each_instant(other: str, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "ok", "ok")
     other_source = source if other == "ok" else write_lines(tmp_path / "other/source", other)
     run_lines(source, tmp_path / "undisturbed")
