@@ -13,7 +13,7 @@ from convkit.cli.train_options import (
     silence_libraries,
     with_signature,
 )
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 
 
 def _compare(files: tuple[Path, Path] | None) -> None:
@@ -43,7 +43,7 @@ def _evaluate(metrics: str, compare: None, **values: Any) -> None:
         from convkit.train.evaluate import run
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "Evaluation") from None
-    options = Options(**values)
+    options = EvaluateOptions(**values)
     with world() as joined:
         predictions = run.evaluate(options, joined, progress_bar)
         if not joined.first:
@@ -71,7 +71,7 @@ _COMPARE = typer.Option(
 evaluate = with_signature(
     _evaluate,
     [
-        *sorted(dataclass_options(Options), key=lambda option: option.default is not REQUIRED),
+        *sorted(dataclass_options(EvaluateOptions), key=lambda option: option.default is not REQUIRED),
         parameter("metrics", Annotated[str, _METRICS], ""),
         parameter("compare", Annotated[tuple[Path, Path] | None, _COMPARE], None),
     ],

@@ -60,6 +60,7 @@ def test_our_result_is_kept_if_the_recipes_way_fails(tmp_path: Path, monkeypatch
     assert found["failure"] == str(result.exception)
 
 
+@pytest.mark.slow
 def test_train_speed_measures_lora_and_the_recipes_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

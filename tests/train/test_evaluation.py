@@ -13,7 +13,7 @@ from convkit.train import run as training
 from convkit.train.checkpoint.store import checkpoints
 from convkit.train.evaluate import run as evaluation
 from convkit.train.evaluate.generate import Generator
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 from convkit.train.metrics import log
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.trainer import Stopped
@@ -90,7 +90,7 @@ def test_they_are_what_evaluating_the_weights_gives(
     asked = {"data_dir": dataset, "split": "train", "max_new_tokens": 4, "batch_size": 4, "num_crops": 1}
     for step, weights in ((0, {"model": family.directory}), (STEPS, trained)):
         chosen: dict[str, Any] = {**asked, **weights, "output_dir": tmp_path / f"after{step}"}
-        predictions = evaluation.evaluate(Options(**chosen), runs.ONE)
+        predictions = evaluation.evaluate(EvaluateOptions(**chosen), runs.ONE)
         assert predictions.read_bytes() == evaluations(tmp_path / "run")[f"step-{step:08}"]
 
 

@@ -19,7 +19,7 @@ from convkit.train.data.loader import batches, worker_errors
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.generate import Generator, Prompts, first_token_id
 from convkit.train.evaluate.options import AnsweringOptions
-from convkit.train.evaluate.questions import Question, binary_answers, questions
+from convkit.train.evaluate.questions import Question, binary_answers, list_questions
 from convkit.train.models.family import ModelFamily
 from convkit.utils.json_file import first_problem
 from convkit.utils.progress import ProgressBars, no_progress_bar
@@ -33,11 +33,11 @@ class Answering:
     """
 
     def __init__(self, data_dir: Path, family: ModelFamily, options: AnsweringOptions) -> None:
-        self._asked = _read_questions(data_dir, options.split, options.limit)
+        self._questions = _read_questions(data_dir, options.split, options.limit)
         self._family, self._options = family, options
         images = data_dir / layout.IMAGES
-        self._prompts = Prompts(self._asked, images, family, options.context, options.max_tokens)
-        self._pairs = binary_answers(self._asked, DEFAULT_POSITIVE)
+        self._prompts = Prompts(self._questions, images, family, options.context, options.max_tokens)
+        self._pairs = binary_answers(self._questions, DEFAULT_POSITIVE)
         self._first_tokens = {
             source: [first_token_id(family, answer) for answer in pair] for source, pair in self._pairs.items()
         }
@@ -66,7 +66,7 @@ class Answering:
         Raises:
             ConvkitError: a row does not fit the model, or its images cannot be read.
         """
-        size, total = self._options.batch_size, len(self._asked)
+        size, total = self._options.batch_size, len(self._questions)
         order = [tuple(range(start, min(start + size, total))) for start in range(0, total, size)]
         rounds = range(done // size, len(order), world.size)
         mine = (order[first + world.rank] for first in rounds if first + world.rank < len(order))
@@ -89,7 +89,7 @@ class Answering:
         texts, log_probabilities = generator(batch)
         lines = bytearray()
         for number, text, first_token in zip(numbers, texts, log_probabilities, strict=True):
-            question, score = self._asked[number], self._score(number, first_token, generator)
+            question, score = self._questions[number], self._score(number, first_token, generator)
             try:
                 lines += Prediction.from_row(question.row, question.turn, text, score).to_line() + b"\n"
             except ValidationError as error:
@@ -105,7 +105,7 @@ class Answering:
         Args:
             log_probabilities: of the first generated token (vocabulary).
         """
-        source = self._asked[number].row.source
+        source = self._questions[number].row.source
         if source not in self._pairs:
             return None
         yes, no = self._first_tokens[source]
@@ -118,7 +118,7 @@ class Answering:
 
 def _read_questions(data_dir: Path, split: str, limit: int | None) -> list[Question]:
     rows = (row for _, row in Dataset.open(data_dir).rows(split))
-    found = questions(islice(rows, limit))
+    found = list_questions(islice(rows, limit))
     if not found:
         raise ConvkitError(f"The split {split!r} of {data_dir} has no rows.")
     return found

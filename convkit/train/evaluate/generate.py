@@ -21,13 +21,13 @@ class Prompts(Dataset[Any]):
     """Batches of prompts, indexed by question numbers. Errors are returned as values, as worker processes require."""
 
     def __init__(
-        self, asked: Sequence[Question], images: Path, family: ModelFamily, context: Context, max_tokens: int
+        self, questions: Sequence[Question], images: Path, family: ModelFamily, context: Context, max_tokens: int
     ) -> None:
-        self._asked, self._images, self._family = asked, images, family
+        self._questions, self._images, self._family = questions, images, family
         self._context, self._max_tokens = context, max_tokens
 
     def __getitem__(self, numbers: tuple[int, ...]) -> dict[str, Any] | ConvkitError:
-        rows = [self._asked[number].prompt_row(self._context) for number in numbers]
+        rows = [self._questions[number].prompt_row(self._context) for number in numbers]
         try:
             samples = [self._family.encode_prompt(row, self._images, self._max_tokens) for row in rows]
         except ConvkitError as error:
@@ -40,7 +40,7 @@ class Prompts(Dataset[Any]):
         Raises:
             ConvkitError: the row does not fit the model, or its images cannot be read.
         """
-        row = self._asked[number].prompt_row(self._context)
+        row = self._questions[number].prompt_row(self._context)
         *earlier, last = row.conversations
         turns = [(*earlier, last.model_copy(update={"assistant": answer})) for answer in answers]
         rows = [row.model_copy(update={"conversations": conversation}) for conversation in turns]

@@ -28,7 +28,7 @@ class AnsweringOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(AnsweringOptions):
+class EvaluateOptions(AnsweringOptions):
     """An evaluation's options: the dataset, the model, the output directory, and how to answer."""
 
     data_dir: Annotated[Path, "Dataset directory with a receipt from `convkit validate` for this model."]

@@ -28,15 +28,15 @@ class Question:
         return self.row.model_copy(update={"conversations": turns})
 
 
-def questions(rows: Iterable[Row]) -> list[Question]:
+def list_questions(rows: Iterable[Row]) -> list[Question]:
     """Return a question per turn, in the order of rows and turns."""
     return [Question(row, turn) for row in rows for turn, _ in enumerate(row.conversations)]
 
 
-def binary_answers(asked: Iterable[Question], positive: Iterable[str]) -> dict[str, tuple[str, str]]:
+def binary_answers(questions: Iterable[Question], positive: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Return the positive and the negative answer of each source whose gold answers are exactly these two."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for question in asked:
+    for question in questions:
         answer = question.row.conversations[question.turn].assistant
         if answer is not None and len(found[question.row.source]) < 3:
             found[question.row.source].setdefault(normalize(answer), answer)

@@ -20,7 +20,7 @@ from convkit.train import models
 from convkit.train.distributed.environment import hardware, versions
 from convkit.train.distributed.world import World
 from convkit.train.evaluate.answering import Answering, truncate_to_batches
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import fingerprint
 from convkit.utils.files import write_atomic
@@ -31,7 +31,7 @@ _UNFINISHED = "predictions.part.jsonl"
 _TRAINING_RUN_OR_MODEL = "config.json"
 
 
-def evaluate(options: Options, world: World, bars: ProgressBars = no_progress_bar) -> Path:
+def evaluate(options: EvaluateOptions, world: World, bars: ProgressBars = no_progress_bar) -> Path:
     """Answer every turn of a split, and return the predictions file, in the order of rows and turns.
 
     Resumes an interrupted evaluation in `options.output_dir`. A finished evaluation is not repeated.
@@ -60,7 +60,7 @@ def scores(predictions: Path, options: ScoreOptions = ScoreOptions()) -> Scores:
     return found
 
 
-def _prepare(options: Options, family: ModelFamily, world: World) -> int | None:
+def _prepare(options: EvaluateOptions, family: ModelFamily, world: World) -> int | None:
     """Return the number of questions that are already answered, or None if all of them are."""
     found = receipt.require(options.data_dir, family.profile)
     dataset = Dataset.open(options.data_dir)
@@ -121,7 +121,7 @@ def _read(file: Path) -> dict[str, Any]:
     )
 
 
-def _load(options: Options, family: ModelFamily) -> Any:
+def _load(options: EvaluateOptions, family: ModelFamily) -> Any:
     model = family.load(torch.bfloat16 if options.bf16 else torch.float32, "sdpa")
     if options.adapter is None:
         return model

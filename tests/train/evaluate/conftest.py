@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 from convkit.train.models import tiny
 from tests.train.conftest import TEXTS
 from tests.train.evaluate.helpers import rows, validated_dataset
@@ -23,8 +23,8 @@ def dataset(smolvlm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def options(dataset: Path, smolvlm: Path, tmp_path: Path) -> Options:
-    return Options(
+def options(dataset: Path, smolvlm: Path, tmp_path: Path) -> EvaluateOptions:
+    return EvaluateOptions(
         data_dir=dataset,
         model=smolvlm,
         output_dir=tmp_path / "out",

@@ -6,7 +6,7 @@ from typing import Any
 import PIL.Image
 
 from convkit.train.evaluate import run
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 from convkit.train.models import model_family
 from tests.train.helpers import runs
 
@@ -44,12 +44,12 @@ def validated_dataset(directory: Path, model: Path, content: list[dict[str, Any]
     return directory
 
 
-def predictions(options: Options) -> bytes:
+def predictions(options: EvaluateOptions) -> bytes:
     """Run an evaluation and return its predictions file."""
     return run.evaluate(options, runs.ONE).read_bytes()
 
 
-def arguments(options: Options, output: Path) -> list[str]:
+def arguments(options: EvaluateOptions, output: Path) -> list[str]:
     """Return the command line of an evaluation that writes to `output`."""
     return [
         *("--data_dir", str(options.data_dir), "--split", "train", "--model", str(options.model)),

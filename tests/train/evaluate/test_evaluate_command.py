@@ -11,7 +11,7 @@ import pytest
 from convkit.cli import main
 from convkit.metrics.predictions import read_predictions
 from convkit.train.evaluate import run
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 from convkit.train.models import model_family
 from tests.fixtures.builders import manifest
 from tests.train.evaluate.helpers import ROWS, TURNS, arguments, rows, write_dataset
@@ -32,7 +32,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_metrics_are_checked_before_anything_is_answered(
-    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
+    options: EvaluateOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
 ) -> None:
     assert evaluate(*arguments(options, tmp_path / "c"), "--metrics", "f1") == 2
     assert "There is no metric 'f1'" in capsys.readouterr().err
@@ -40,7 +40,7 @@ def test_metrics_are_checked_before_anything_is_answered(
 
 
 def test_the_command_writes_scores_and_a_report(
-    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
+    options: EvaluateOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
 ) -> None:
     assert not evaluate(*arguments(options, tmp_path / "c"))
     out = capsys.readouterr().out
@@ -57,7 +57,7 @@ def test_the_command_writes_scores_and_a_report(
 
 
 def test_a_split_without_labels_is_answered_but_not_scored(
-    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
+    options: EvaluateOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
 ) -> None:
     data = write_dataset(tmp_path / "unlabelled", rows(labelled=False))
     files = {"pets_test.jsonl": (data / "pets_train.jsonl").read_bytes()}
@@ -71,7 +71,7 @@ def test_a_split_without_labels_is_answered_but_not_scored(
 
 
 def test_a_token_profile_as_model_is_explained(
-    options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
+    options: EvaluateOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
 ) -> None:
     profile = replace(options, model=Path("phi-3.5-vision"))
     assert evaluate(*arguments(profile, tmp_path / "c")) == 2

@@ -14,12 +14,12 @@ from convkit.errors import ConvkitError
 from convkit.metrics.predictions import read_predictions
 from convkit.schema import Row
 from convkit.train.evaluate import run
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 from convkit.train.models import model_family
 from tests.train.evaluate.helpers import ROWS, arguments, predictions, rows, validated_dataset
 
 
-def test_every_turn_is_answered_in_order(options: Options) -> None:
+def test_every_turn_is_answered_in_order(options: EvaluateOptions) -> None:
     predictions(options)
     found = read_predictions(options.output_dir / run.PREDICTIONS)
     assert [(p.id, p.turn) for p in found] == [(f"r{n}", t) for n in range(ROWS) for t in range(2 - n % 2)]
@@ -28,7 +28,7 @@ def test_every_turn_is_answered_in_order(options: Options) -> None:
 
 @pytest.mark.parametrize("change", [{"batch_size": 1}, {"batch_size": 8}, {"dataloader_num_workers": 1}])
 def test_answers_do_not_depend_on_batch_size_or_workers(
-    options: Options, tmp_path: Path, change: dict[str, int]
+    options: EvaluateOptions, tmp_path: Path, change: dict[str, int]
 ) -> None:
     other_options = replace(options, output_dir=tmp_path / "b", **change)  # type: ignore[arg-type]
     first = [json.loads(line) for line in predictions(options).splitlines()]
@@ -37,7 +37,7 @@ def test_answers_do_not_depend_on_batch_size_or_workers(
     assert [p["score"] for p in first] == pytest.approx([p["score"] for p in other], abs=1e-4)
 
 
-def test_two_processes_write_the_same_file_as_one(options: Options, tmp_path: Path) -> None:
+def test_two_processes_write_the_same_file_as_one(options: EvaluateOptions, tmp_path: Path) -> None:
     expected = predictions(options)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "convkit", "evaluate"]
     done = subprocess.run(
@@ -47,7 +47,7 @@ def test_two_processes_write_the_same_file_as_one(options: Options, tmp_path: Pa
     assert (tmp_path / "two" / run.PREDICTIONS).read_bytes() == expected
 
 
-def test_an_answer_too_long_to_score_is_reported(options: Options, tmp_path: Path) -> None:
+def test_an_answer_too_long_to_score_is_reported(options: EvaluateOptions, tmp_path: Path) -> None:
     content = rows()
     content[1]["conversations"][0]["assistant"] = "x" * 100_001
     data = validated_dataset(tmp_path / "long", options.model, content)
@@ -55,7 +55,7 @@ def test_an_answer_too_long_to_score_is_reported(options: Options, tmp_path: Pat
         predictions(replace(options, data_dir=data))
 
 
-def test_a_lora_adapter_changes_the_scores(options: Options, tmp_path: Path) -> None:
+def test_a_lora_adapter_changes_the_scores(options: EvaluateOptions, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     with pytest.raises(ConvkitError, match=r"contains no adapter_model\.safetensors"):
@@ -73,7 +73,7 @@ def test_a_lora_adapter_changes_the_scores(options: Options, tmp_path: Path) -> 
     assert scores[0] != pytest.approx(scores[1], abs=1e-2)
 
 
-def test_image_embeddings_have_the_dtype_of_text_embeddings_under_autocast(options: Options) -> None:
+def test_image_embeddings_have_the_dtype_of_text_embeddings_under_autocast(options: EvaluateOptions) -> None:
     family = model_family(options.model)
     loaded = family.load(torch.float32, "sdpa")
     dtypes = []

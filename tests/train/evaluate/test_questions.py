@@ -3,7 +3,7 @@
 import pytest
 
 from convkit.schema import Row
-from convkit.train.evaluate.questions import Question, binary_answers, questions
+from convkit.train.evaluate.questions import Question, binary_answers, list_questions
 
 
 def test_context_keeps_earlier_turns_or_only_their_images() -> None:
@@ -12,7 +12,7 @@ def test_context_keeps_earlier_turns_or_only_their_images() -> None:
         {"images": ["b.png"], "user": "And <image>?", "assistant": "No"},
     ]
     row = Row.model_validate({"id": "r", "source": "s", "conversations": turns})
-    first, second = questions([row])
+    first, second = list_questions([row])
     assert first.prompt_row("images_only") == first.prompt_row("gold")
     assert len(first.prompt_row("gold").conversations) == 1
     assert second.prompt_row("gold") == row
@@ -34,8 +34,8 @@ def test_context_keeps_earlier_turns_or_only_their_images() -> None:
 def test_binary_answers_need_exactly_one_positive_and_one_other(
     answers: list[str | None], found: dict[str, tuple[str, str]]
 ) -> None:
-    asked = []
+    questions = []
     for answer in answers:
         turn = {"images": [], "user": "?", **({} if answer is None else {"assistant": answer})}
-        asked.append(Question(Row.model_validate({"id": "r", "source": "s", "conversations": [turn]}), 0))
-    assert binary_answers(asked, ("yes", "true")) == found
+        questions.append(Question(Row.model_validate({"id": "r", "source": "s", "conversations": [turn]}), 0))
+    assert binary_answers(questions, ("yes", "true")) == found

@@ -10,13 +10,13 @@ import pytest
 from convkit.errors import ConvkitError
 from convkit.train.evaluate import run
 from convkit.train.evaluate.generate import Generator
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 from tests.train.evaluate.helpers import TURNS, predictions
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.77, 1.0])
 def test_a_truncated_predictions_file_is_completed_to_the_same_bytes(
-    options: Options, share: float, monkeypatch: pytest.MonkeyPatch
+    options: EvaluateOptions, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = predictions(options)
     cut = expected[: int(len(expected) * share)]
@@ -34,7 +34,7 @@ def test_a_truncated_predictions_file_is_completed_to_the_same_bytes(
     assert len(calls) == TURNS // 2 - cut.count(b"\n") // 2
 
 
-def test_a_finished_evaluation_is_not_repeated(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_evaluation_is_not_repeated(options: EvaluateOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = predictions(options)
     monkeypatch.setattr(Generator, "__call__", None)
     assert predictions(options) == expected
@@ -43,13 +43,17 @@ def test_a_finished_evaluation_is_not_repeated(options: Options, monkeypatch: py
 @pytest.mark.parametrize(
     ("change", "named"), [({"context": "images_only"}, "--context"), ({"max_new_tokens": 5}, "--max_new_tokens")]
 )
-def test_a_directory_with_another_evaluation_is_refused(options: Options, change: dict[str, Any], named: str) -> None:
+def test_a_directory_with_another_evaluation_is_refused(
+    options: EvaluateOptions, change: dict[str, Any], named: str
+) -> None:
+    options: EvaluateOptions, change: dict[str, Any], named: str
+) -> None:
     predictions(options)
     with pytest.raises(ConvkitError, match=f"another evaluation: {named}"):
         predictions(replace(options, **change))
 
 
-def test_options_can_change_until_the_first_answer_is_written(options: Options, tmp_path: Path) -> None:
+def test_options_can_change_until_the_first_answer_is_written(options: EvaluateOptions, tmp_path: Path) -> None:
     with pytest.raises(ConvkitError, match=r"contains no adapter_model\.safetensors"):
         predictions(replace(options, adapter=tmp_path))
     with pytest.raises(ConvkitError, match="Raise --max_tokens"):
@@ -60,7 +64,7 @@ def test_options_can_change_until_the_first_answer_is_written(options: Options, 
     assert predictions(replace(options, max_tokens=4096)) == found  # it refuses prompts, and changes none
 
 
-def test_a_training_run_is_not_overwritten(options: Options) -> None:
+def test_a_training_run_is_not_overwritten(options: EvaluateOptions) -> None:
     options.output_dir.mkdir()
     for name in ("config.json", "run.json"):
         (options.output_dir / name).write_text("{}")
@@ -69,7 +73,7 @@ def test_a_training_run_is_not_overwritten(options: Options) -> None:
     assert (options.output_dir / "run.json").read_text() == "{}"
 
 
-def test_predictions_without_evaluation_json_are_refused(options: Options) -> None:
+def test_predictions_without_evaluation_json_are_refused(options: EvaluateOptions) -> None:
     options.output_dir.mkdir()
     (options.output_dir / run.PREDICTIONS).write_text("{}\n")
     with pytest.raises(ConvkitError, match=r"evaluation\.json cannot be read"):

@@ -10,12 +10,12 @@ import torch
 from convkit.metrics.predictions import read_predictions
 from convkit.schema import Row
 from convkit.train.evaluate import run
-from convkit.train.evaluate.options import Options
+from convkit.train.evaluate.options import EvaluateOptions
 from convkit.train.models import model_family
 from tests.train.evaluate.helpers import predictions, rows, validated_dataset
 
 
-def test_the_score_is_the_log_odds_of_the_first_token(options: Options) -> None:
+def test_the_score_is_the_log_odds_of_the_first_token(options: EvaluateOptions) -> None:
     predictions(options)
     family = model_family(options.model)
     row = Row.model_validate(rows()[2])
@@ -28,7 +28,7 @@ def test_the_score_is_the_log_odds_of_the_first_token(options: Options) -> None:
     assert found["r2", 1] == pytest.approx(float(logits[ids[0][0]] - logits[ids[1][0]]), abs=1e-4)
 
 
-def test_answers_with_the_same_first_token_are_compared_whole(options: Options, tmp_path: Path) -> None:
+def test_answers_with_the_same_first_token_are_compared_whole(options: EvaluateOptions, tmp_path: Path) -> None:
     content = json.loads(json.dumps(rows()).replace('"No"', '"Yes not"'))
     data = validated_dataset(tmp_path / "alike", options.model, content)
     predictions(replace(options, data_dir=data))
