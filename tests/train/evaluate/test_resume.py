@@ -46,8 +46,6 @@ def test_a_finished_evaluation_is_not_repeated(options: EvaluateOptions, monkeyp
 def test_a_directory_with_another_evaluation_is_refused(
     options: EvaluateOptions, change: dict[str, Any], named: str
 ) -> None:
-    options: EvaluateOptions, change: dict[str, Any], named: str
-) -> None:
     predictions(options)
     with pytest.raises(ConvkitError, match=f"another evaluation: {named}"):
         predictions(replace(options, **change))
