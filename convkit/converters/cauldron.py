@@ -121,9 +121,9 @@ class Cauldron(Converter[Rows]):
         if not any(group.several for group in groups):
             yield from parts
             return
-        bound = iter(self._linked_digests(groups, progress))
+        linked = iter(self._linked_digests(groups, progress))
         for part in parts:
-            yield replace(part, images=next(bound)) if isinstance(part, Rows) else part
+            yield replace(part, images=next(linked)) if isinstance(part, Rows) else part
 
     def _linked_digests(self, groups: Sequence[RowGroup], progress: Progress) -> Iterator[tuple[int, ...]]:
         """Yield the value of `Rows.images` for each row group."""
@@ -164,12 +164,12 @@ class Cauldron(Converter[Rows]):
             )
         present = {parquet.split_prefix(file) for file in files}
         missing = tuple(split for split in ("val", "test") if split not in present)
-        left = dict.fromkeys(map(parquet.split_name, files), self.options.limit or sys.maxsize)
+        remaining = dict.fromkeys(map(parquet.split_name, files), self.options.limit or sys.maxsize)
         for file in files:
             split = parquet.split_name(file)
             for group in parquet.row_groups(self.root, file, chats.LAYOUTS):
-                taken = min(left[split], group.rows)
-                left[split] -= taken
+                taken = min(remaining[split], group.rows)
+                remaining[split] -= taken
                 if taken:
                     part = replace(group, rows=taken)
                     yield Rows(group.address, part, split, missing if split == "train" else ())
@@ -201,25 +201,25 @@ class Cauldron(Converter[Rows]):
             image_store.store_image(image, f"{split}/{stem}-{number:07d}-{k}", self.options)
             for k, image in enumerate(images)
         ]
-        conversation = Row(
+        converted = Row(
             id=f"{split}-{stem}-{number}",
             source=self.dataset_name,
-            conversations=_turns(example, [picture.path for picture in stored]),
+            conversations=_turns(example, [image.path for image in stored]),
             group=group,
             **_without_none(system=example.system, metadata=example.metadata or None),
         )
-        media = {picture.path: picture.content for picture in stored}
-        return Record(split, (conversation,), media, notes=tuple(note for picture in stored for note in picture.notes))
+        media = {image.path: image.content for image in stored}
+        return Record(split, (converted,), media, notes=tuple(note for image in stored for note in image.notes))
 
     def _choose_split(self, item: Rows, group: str) -> str:
         """Choose the split from a hash of the group alone, so no other rows need to be known."""
         digest = hashlib.sha256(f"{self.options.seed}/{group}".encode()).digest()
-        place = int.from_bytes(digest[:8]) / 2**64
+        position = int.from_bytes(digest[:8]) / 2**64
         for split, share in (("val", self.options.val_fraction), ("test", self.options.test_fraction)):
             if split in item.carved:
-                if place < share:
+                if position < share:
                     return split
-                place -= share
+                position -= share
         return item.split
 
 
@@ -230,18 +230,18 @@ def _group_name(item: Rows, number: int, images: list[parquet.ImageSource], exam
         OSError: an image cannot be read.
     """
     if images:
-        bound = item.images[number - item.group.first] if item.images else image_store.image_digest(images[0])
-        return image_store.image_group(bound)
+        linked = item.images[number - item.group.first] if item.images else image_store.image_digest(images[0])
+        return image_store.image_group(linked)
     digest = hashlib.sha256(repr([(turn.user, turn.assistant) for turn in example.turns]).encode())
     return f"text-{digest.hexdigest()[:16]}"
 
 
 def _turns(example: Example, paths: list[str]) -> tuple[Turn, ...]:
     turns = []
-    shown = 0
+    used = 0
     for turn in example.turns:
-        images = tuple(paths[shown : shown + turn.images])
-        shown += turn.images
+        images = tuple(paths[used : used + turn.images])
+        used += turn.images
         turns.append(Turn(images=images, user=turn.user, assistant=turn.assistant))
     return tuple(turns)
 

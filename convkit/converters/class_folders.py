@@ -106,19 +106,19 @@ class MediaRoot(NamedTuple):
 
 
 def list_members(
-    root: Path, suffixes: frozenset[str], kind: str, place: MediaRoot | None = None
+    root: Path, suffixes: frozenset[str], kind: str, media_root: MediaRoot | None = None
 ) -> Iterator[Member | UnusableFile | Reject | Exclude]:
     """Yield every file of a source, ordered by split, class and name, with a reject for each unusable one.
 
     Args:
         suffixes: lower-case suffixes of the media files.
         kind: the word for the files in messages, such as "video".
-        place: the result of `find_media_root`, if already known.
+        media_root: the result of `find_media_root`, if already known.
 
     Raises:
         SourceError: no supported layout was found, or more than one match.
     """
-    base, by_split = place or find_media_root(root, suffixes, kind)
+    base, by_split = media_root or find_media_root(root, suffixes, kind)
     splits = _split_folders(base) if by_split else {"train": base}
     classes = [(split, folder) for split in SPLITS if split in splits for folder in _subfolders(splits[split])]
     yield from _misplaced(root, {folder for _, folder in classes}, suffixes, kind)
@@ -147,9 +147,9 @@ def _class_members(
 
     found = False
     stems: set[str] = set()
-    place = folder.relative_to(root).as_posix()
+    prefix = folder.relative_to(root).as_posix()
     for entry in _visible_entries(folder):
-        path = f"{place}/{entry.name}"
+        path = f"{prefix}/{entry.name}"
         stem, suffix = os.path.splitext(entry.name)
         if entry.is_dir():
             continue
@@ -170,7 +170,7 @@ def _class_members(
             stems.add(stem)
             yield Member(path, split, folder.name, stem, entry.stat().st_size)
     if not found:
-        yield unusable(f"{display_path(place)}/", "empty-class", f"the class folder holds no {kind}", units=0)
+        yield unusable(f"{display_path(prefix)}/", "empty-class", f"the class folder holds no {kind}", units=0)
 
 
 def _misplaced(root: Path, classes: set[Path], suffixes: frozenset[str], kind: str) -> Iterator[Reject]:

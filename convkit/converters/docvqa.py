@@ -145,8 +145,8 @@ class DocVQA(AnnotatedImages[Question]):
 
     def count(self) -> int:
         """Return the number of questions, without reading any page."""
-        if tables := self._parquet_files():
-            return sum(g.rows for t in tables for g in parquet.row_groups(self.root, t, docvqa_parquet.LAYOUTS))
+        if parquet_files := self._parquet_files():
+            return sum(g.rows for t in parquet_files for g in parquet.row_groups(self.root, t, docvqa_parquet.LAYOUTS))
         return super().count()
 
     def items(self) -> Iterator[Item | Reject | Exclude]:
@@ -155,46 +155,48 @@ class DocVQA(AnnotatedImages[Question]):
 
     def iter_with_progress(self, progress: Progress) -> Iterator[Item | Reject | Exclude]:
         """Yield `items` and report progress while Parquet files are read."""
-        tables: dict[str, list[str]] = {}
+        parquet_files: dict[str, list[str]] = {}
         for table in self._parquet_files():
-            tables.setdefault(parquet.split_name(table), []).append(table)
-        if not tables:
+            parquet_files.setdefault(parquet.split_name(table), []).append(table)
+        if not parquet_files:
             yield from super().items()
             return
         read, total = itertools.count(1), self.count()
 
-        def reading() -> None:
+        def count_read() -> None:
             progress(next(read), total)
 
-        yield from [entry for split, files in tables.items() for entry in self._pages(split, files, reading)]
+        yield from [entry for split, files in parquet_files.items() for entry in self._pages(split, files, count_read)]
 
     def _parquet_files(self) -> list[str]:
-        tables = parquet.list_files(self.root)
-        if tables and self.root.is_dir():
+        parquet_files = parquet.list_files(self.root)
+        if parquet_files and self.root.is_dir():
             official = {name.format(split=split) for split in self.split_names for name in self.file_names}
             if both := next((path for path in list_files(self.root) if Path(path).name in official), None):
                 raise SourceError(
-                    f"{self.root} contains both {display_path(both)} and {display_path(tables[0])}, which may hold the "
-                    "same questions. Point --source at one of them."
+                    f"{self.root} contains both {display_path(both)} and {display_path(parquet_files[0])}, which may "
+                    "hold the same questions. Point --source at one of them."
                 )
-        return tables
+        return parquet_files
 
-    def _pages(self, split: str, files: list[str], reading: Callable[[], None]) -> Iterator[Pages | Reject | Exclude]:
+    def _pages(
+        self, split: str, files: list[str], count_read: Callable[[], None]
+    ) -> Iterator[Pages | Reject | Exclude]:
         """Yield the pages of a split. This reads all rows, since questions about a page may be far apart."""
         page_of: dict[str, Page] = {}
 
-        def asked() -> Iterator[Question | Reject]:
-            for position, fact in enumerate(docvqa_parquet.read_questions(self.root, self._images_root, files)):
-                reading()
-                if isinstance(fact, Reject):
-                    yield fact
+        def read_all() -> Iterator[Question | Reject]:
+            for position, read in enumerate(docvqa_parquet.read_questions(self.root, self._images_root, files)):
+                count_read()
+                if isinstance(read, Reject):
+                    yield read
                     continue
-                address, page, said = fact
+                address, page, fields = read
                 page_of[str(position)] = page
-                yield _require_answers(split, _question_from_row(position, address, page, said))
+                yield _require_answers(split, _question_from_row(position, address, page, fields))
 
         by_group: dict[RowGroup, list[tuple[int, tuple[Question, ...]]]] = {}
-        for entry in self.group_by_images(asked(), lambda question: page_of[question.key].digest):
+        for entry in self.group_by_images(read_all(), lambda question: page_of[question.key].digest):
             if isinstance(entry, Reject | Exclude):
                 yield entry
             else:
@@ -208,9 +210,9 @@ class DocVQA(AnnotatedImages[Question]):
         return self._convert_pages(item) if isinstance(item, Pages) else super().convert(item)
 
     def _convert_pages(self, item: Pages) -> Iterator[Record | Reject]:
-        asked = dict(item.pages)
+        questions_of = dict(item.pages)
         for number, row in parquet.read_rows(self.root, item.group, (item.group.images,)):
-            if not (questions := asked.get(number)):
+            if not (questions := questions_of.get(number)):
                 continue
             try:
                 if isinstance(row, ItemError):
@@ -295,15 +297,15 @@ def _question_from_json(address: str, datum: _Datum) -> Question:
     )
 
 
-def _question_from_row(position: int, address: str, page: Page, fact: QuestionRow) -> Question:
+def _question_from_row(position: int, address: str, page: Page, row: QuestionRow) -> Question:
     """Return the question of a Parquet row; the page serves as its document, which the file does not name."""
     return Question(
         address=address,
         key=str(position),
         images=(str(position),),
-        question_id=fact.id or position,
-        question=fact.query.en,
-        answers=tuple(fact.answers or ()),
+        question_id=row.id or position,
+        question=row.query.en,
+        answers=tuple(row.answers or ()),
         group=image_store.image_group(page.digest),
         ucsf_document_id=None,
         page=None,

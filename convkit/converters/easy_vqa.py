@@ -110,17 +110,17 @@ class EasyVQA(Converter[Picture]):
 
     def convert(self, item: Picture) -> Record:
         """Store the image unchanged as `<split>/<id>.png`, and make its rows."""
-        picture = image_store.store_file(self.root / item.address, f"{item.split}/{item.image_id}", ImageOptions())
-        image = picture.path
+        stored = image_store.store_file(self.root / item.address, f"{item.split}/{item.image_id}", ImageOptions())
+        image = stored.path
         turns = [Turn(images=(), user=question, assistant=answer) for question, answer in item.turns]
         first = Turn(images=(image,), user=turns[0].user, assistant=turns[0].assistant)
         name = f"{item.split}-{item.image_id:06d}"
         if self.options.one_question_per_row:
-            shown = [t.model_copy(update={"images": (image,)}) for t in turns]
-            rows = tuple(self._row(f"{name}-{k:02d}", item, (turn,)) for k, turn in enumerate(shown))
+            with_image = [t.model_copy(update={"images": (image,)}) for t in turns]
+            rows = tuple(self._row(f"{name}-{k:02d}", item, (turn,)) for k, turn in enumerate(with_image))
         else:
             rows = (self._row(name, item, (first, *turns[1:])),)
-        return Record(item.split, rows, {image: picture.content}, item.units, picture.notes)
+        return Record(item.split, rows, {image: stored.content}, item.units, stored.notes)
 
     def _row(self, row_id: str, item: Picture, turns: tuple[Turn, ...]) -> Row:
         return Row(id=row_id, source=self.name, conversations=turns, group=item.group)

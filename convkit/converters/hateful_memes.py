@@ -1,4 +1,4 @@
-"""Convert Hateful Memes: is a meme hateful, judged by its image and text together?
+"""Convert Hateful Memes: is a meme hateful, given its image and text together?
 
 Layout: JSON Lines files train.jsonl and dev.jsonl, test.jsonl, or dev_seen, dev_unseen, test_seen, test_unseen, at any
 depth, and images in `img/` or any other folders. The official dev_seen and dev_unseen share memes.

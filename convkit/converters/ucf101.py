@@ -60,15 +60,15 @@ class UCF101(VideoFolder):
 
     def members(self) -> Iterator[FolderEntry]:
         """Yield clips with the split of their folder, or of the official lists if there are no split folders."""
-        place = class_folders.find_media_root(self.root, VIDEO_SUFFIXES, "video")
-        found = class_folders.list_members(self.root, VIDEO_SUFFIXES, "video", place)
-        if self.options.splits is None and place.by_split:
+        media_root = class_folders.find_media_root(self.root, VIDEO_SUFFIXES, "video")
+        found = class_folders.list_members(self.root, VIDEO_SUFFIXES, "video", media_root)
+        if self.options.splits is None and media_root.by_split:
             return found
-        return _assign_splits(found, self._lists(place.base), self.options)
+        return _assign_splits(found, self._lists(media_root.base), self.options)
 
     def _lists(self, base: Path) -> Path:
-        places = (folder / LISTS for folder in (base, base.parent, self.root, self.root.parent))
-        lists = self.options.splits or next((p for p in places if p.is_dir()), None)
+        candidates = (folder / LISTS for folder in (base, base.parent, self.root, self.root.parent))
+        lists = self.options.splits or next((p for p in candidates if p.is_dir()), None)
         if lists is None:
             raise SourceError(
                 f"{self.root} has class folders but no train and test folders, so the official split lists are needed. "

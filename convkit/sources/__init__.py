@@ -107,9 +107,11 @@ def _open_path(path: Path, name: str, suffixes: frozenset[str], work: Path, prog
 
 def _check_utf8_path(path: Path) -> None:
     """Refuse a path that is not UTF-8, since some decoders crash on it."""
-    shown = display_path(path.absolute())
-    if shown != str(path.absolute()):
-        raise SourceError(f"The path of the source, {shown}, is not UTF-8. Rename the folder and pass it to --source.")
+    escaped = display_path(path.absolute())
+    if escaped != str(path.absolute()):
+        raise SourceError(
+            f"The path of the source, {escaped}, is not UTF-8. Rename the folder and pass it to --source."
+        )
 
 
 def _open_hub(rest: str, suffixes: frozenset[str], work: Path, progress: Progress) -> Source:

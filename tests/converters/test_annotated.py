@@ -1,4 +1,4 @@
-"""What converters of annotated images share."""
+"""Find annotation files, and parse the options that all annotated datasets share."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def make(root: Path, *paths: str) -> None:
         (root / path).write_bytes(b"12")
 
 
-def test_annotation_files(tmp_path: Path) -> None:
+def test_annotation_files_are_found_by_name_and_split(tmp_path: Path) -> None:
     make(tmp_path, "a/dev.json", "train.json", "train_new.json", "other.json")
     found = find_annotation_files(tmp_path, ["dev", "train", "test"], ["{split}_new.json", "{split}.json"])
     assert list(found.items()) == [("dev", "a/dev.json"), ("train", "train_new.json")]
@@ -27,11 +27,11 @@ def test_annotation_files(tmp_path: Path) -> None:
         find_annotation_files(tmp_path, ["val"], ["{split}.json"], "tables")
 
 
-def test_fill_does_not_look_into_values() -> None:
+def test_braces_inside_values_are_not_replaced() -> None:
     assert fill_template("{a} {b} {c} {", a="{b}", b="\\1") == "{b} \\1 {c} {"
 
 
-def test_two_words() -> None:
+def test_a_word_pair_is_parsed_from_text() -> None:
     read = word_pair(("True", "False"))
     assert [read(value) for value in ("", "ja, nein", ["a", "b"])] == [("True", "False"), ("ja", "nein"), ["a", "b"]]
     for bad in ("one", "a,a", "a,", "a,b,c", ["a"]):

@@ -1,4 +1,4 @@
-"""DocVQA: annotations in the official shape for real pages."""
+"""DocVQA annotations in the official format are converted with real pages."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def run(source: Path, out: Path, workers: int = 0, **options: Any) -> Manifest:
 
 
 def document(number: int) -> int:
-    """The document of a question; those of train and test have one each, for no document is in two splits."""
+    """Return the document of a question; questions of train and test each have their own document."""
     return 900 + (number if number > 6 else number % 2)
 
 
@@ -48,7 +48,7 @@ def write(path: Path, *data: Any) -> None:
 
 @pytest.fixture
 def source(shared_data: Path, tmp_path: Path) -> Path:
-    """Three splits; page 10 has two questions, with one of another page between them."""
+    """Write three splits; page 10 has two questions, with one about another page between them."""
     root = tmp_path / "source"
     shutil.copytree(shared_data / "data/docvqa/pages", root / "documents")
     write(root / "qas/train_v1.0_withQT.json", datum(9, "document_0", ["a"]))
@@ -86,7 +86,7 @@ def row(split: str, number: int, page: str, **answer: Any) -> dict[str, Any]:
 TEST_ROWS = [row("test", 7, "document_7"), row("test", 8, "document_7")]
 
 
-def test_rows(source: Path, tmp_path: Path) -> None:
+def test_questions_become_rows_with_answers_and_metadata(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out")
     assert rows(tmp_path / "out") == [
         row("train", 9, "document_0", assistant="a", answers=["a"]),
@@ -102,7 +102,7 @@ def test_rows(source: Path, tmp_path: Path) -> None:
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_older_names_and_flat_images(source: Path, tmp_path: Path) -> None:
+def test_older_file_names_and_flat_image_folders_are_found(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "out")
     other = tmp_path / "other/source"
     shutil.copytree(source / "documents", other / "spdocvqa_images")
@@ -113,18 +113,18 @@ def test_older_names_and_flat_images(source: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "out2") == rows(tmp_path / "out")
 
 
-def test_of_both_forms_that_with_types_is_read(source: Path, tmp_path: Path) -> None:
+def test_the_file_with_question_types_is_preferred(source: Path, tmp_path: Path) -> None:
     write(source / "qas/val_v1.0.json", datum(1, "document_0", ["old"]))
     run(source, tmp_path / "out")
     assert [r["id"] for r in rows(tmp_path / "out", "val")] == ["val-5", "val-3", "val-4"]
 
 
-def test_the_first_answer(source: Path, tmp_path: Path) -> None:
+def test_the_first_answer_is_used_on_request(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "out", answer="first")
     assert [r["conversations"][0]["assistant"] for r in rows(tmp_path / "out", "val")] == ["ITC", "x", "1"]
 
 
-def test_a_row_for_each_different_answer(source: Path, tmp_path: Path) -> None:
+def test_all_rows_makes_one_row_per_different_answer(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out", answer="all_rows")
     found = [(r["id"], r["conversations"][0]["assistant"]) for r in rows(tmp_path / "out", "val")]
     assert found == [
@@ -140,7 +140,7 @@ def test_a_row_for_each_different_answer(source: Path, tmp_path: Path) -> None:
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_all_questions_of_a_page_in_one_row(source: Path, tmp_path: Path) -> None:
+def test_all_questions_of_a_page_become_turns_of_one_row(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out", questions_per_row="all")
     assert rows(tmp_path / "out", "val") == [
         {
@@ -177,12 +177,12 @@ def test_all_questions_of_a_page_in_one_row(source: Path, tmp_path: Path) -> Non
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_options_that_exclude_each_other() -> None:
+def test_conflicting_options_are_refused() -> None:
     with pytest.raises(SourceError, match=r"--answer all_rows .* --questions_per_row all"):
         DocVQA.Options.model_validate({"answer": "all_rows", "questions_per_row": "all"})
 
 
-def test_prompt_and_limit(source: Path, tmp_path: Path) -> None:
+def test_prompt_template_and_limit_are_applied(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out", prompt_template="Q: {question} {answer}", limit=2)
     assert [r["conversations"][0]["user"] for r in rows(tmp_path / "out", "val")] == [
         "Q: Question 5? {answer}",
@@ -191,7 +191,7 @@ def test_prompt_and_limit(source: Path, tmp_path: Path) -> None:
     assert manifest.accounting.excluded == {"beyond --limit": 1}
 
 
-def test_images_by_content(source: Path, tmp_path: Path) -> None:
+def test_images_are_named_by_content_on_request(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "out", image_names="content", link=True)
     first, second, _ = (r["conversations"][0]["images"] for r in rows(tmp_path / "out", "val"))
     assert first == second
@@ -200,7 +200,7 @@ def test_images_by_content(source: Path, tmp_path: Path) -> None:
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_one_bad_datum_does_not_cost_the_others(source: Path, tmp_path: Path) -> None:
+def test_a_bad_entry_is_quarantined_without_affecting_others(source: Path, tmp_path: Path) -> None:
     data = [
         datum(1, "document_0", ["good"]),
         "no object",
@@ -231,26 +231,26 @@ def test_one_bad_datum_does_not_cost_the_others(source: Path, tmp_path: Path) ->
     assert refused[f"{name}[5]"][1] == "question: Field required"
     assert refused[f"{name}[8]"][1] == "not in the source: documents/gone.png"
     found = validate([tmp_path / "out"], workers=0).report.findings
-    assert {finding.code for finding in found} <= {"CK307", "CK310"}  # both made splits ask about the same page
+    assert {finding.code for finding in found} <= {"CK307", "CK310"}  # both generated splits ask about the same page
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [("{", "is not JSON"), ("[1]", "is not an annotation file of DocVQA"), ('{"data": {}}', "whose `data` is a list")],
 )
-def test_files_that_are_no_annotations(source: Path, tmp_path: Path, content: str, message: str) -> None:
+def test_files_that_are_not_annotations_are_refused(source: Path, tmp_path: Path, content: str, message: str) -> None:
     (source / "qas/val_v1.0_withQT.json").write_text(content)
     with pytest.raises(SourceError, match=message):
         run(source, tmp_path / "out")
 
 
-def test_another_source(source: Path, tmp_path: Path) -> None:
+def test_a_source_without_annotations_or_images_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"Looked for train_v1.0_withQT.json, train_v1.0.json, .*, or Parquet files"):
         run(source / "documents", tmp_path / "out")
 
 
 @pytest.mark.parametrize("per_row", ["one", "all"])
-def test_the_same_whatever_the_workers_and_when_resumed(
+def test_output_is_identical_for_any_workers_and_after_resuming(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_row: str
 ) -> None:
     run(source, tmp_path / "0", questions_per_row=per_row)

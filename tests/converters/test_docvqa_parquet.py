@@ -1,4 +1,4 @@
-"""DocVQA as the hub has it: a row a question, written as the hub's own library writes it."""
+"""DocVQA Parquet files of the Hub, one row per question, are converted to rows."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def save(path: Path, made: list[dict[str, Any]], batch: int = 2) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Three row groups of train, where rows 0, 2 and 5 show the same page; test lacks some answers."""
+    """Write three row groups of train in which rows 0, 2 and 5 show the same page; test lacks some answers."""
     shades = [1, 2, 1, 3, 2, 1]
     save(
         tmp_path / "source/data" / TRAIN,
@@ -56,10 +56,10 @@ def turn(number: int, *images: str, **answer: Any) -> dict[str, Any]:
     return {"images": list(images), "user": f"Question {number}?\nAnswer briefly.", **answer}
 
 
-def test_rows(source: Path, tmp_path: Path) -> None:
+def test_questions_of_a_parquet_file_become_rows(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out")
     train = rows(tmp_path / "out", "train")
-    # A page's questions stand together, behind the row that shows it first.
+    # The questions of a page follow the row that shows it first.
     assert [row["id"] for row in train] == ["train-0", "train-2", "train-5", "train-1", "train-4", "train-3"]
     assert train[1] == {
         "id": "train-2",
@@ -77,10 +77,10 @@ def test_rows(source: Path, tmp_path: Path) -> None:
     done = manifest.accounting
     assert (done.unit, done.read, done.written, done.media_files) == ("question", 8, 8, 5)
     findings = validate([tmp_path / "out"], workers=0).report.findings
-    assert [(finding.code, finding.line) for finding in findings] == [("CK108", 1)]  # the unlabelled one
+    assert [(finding.code, finding.line) for finding in findings] == [("CK108", 1)]  # the question without an answer
 
 
-def test_all_questions_of_a_page_in_one_row(source: Path, tmp_path: Path) -> None:
+def test_all_questions_of_a_page_become_turns_of_one_row(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out", questions_per_row="all", prompt_template="{question}")
     first, second, third = rows(tmp_path / "out", "train")
     assert [(t["user"], t["images"]) for t in first["conversations"]] == [
@@ -97,20 +97,20 @@ def test_all_questions_of_a_page_in_one_row(source: Path, tmp_path: Path) -> Non
     ("answer", "found"),
     [("first", ["x", "May"]), ("most_frequent", ["x", "may 1"]), ("all_rows", ["x", "y", "May", "may 1"])],
 )
-def test_answers(tmp_path: Path, answer: str, found: list[str]) -> None:
+def test_the_answer_option_selects_the_answer(tmp_path: Path, answer: str, found: list[str]) -> None:
     save(tmp_path / TRAIN, [question(0, png(1), ["x", "y"]), question(1, png(2), ANSWERS)])
     run(tmp_path / TRAIN, tmp_path / "out", answer=answer)
     assert [row["conversations"][0]["assistant"] for row in rows(tmp_path / "out")] == found
 
 
-def test_limit(source: Path, tmp_path: Path) -> None:
+def test_the_limit_counts_questions_per_split(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out", limit=3)
     assert [row["id"] for row in rows(tmp_path / "out", "train")] == ["train-0", "train-2", "train-1"]
     assert manifest.accounting.excluded == {"beyond --limit": 3}
     assert (manifest.accounting.read, manifest.accounting.written) == (8, 5)
 
 
-def test_what_cannot_become_a_row_costs_no_others(tmp_path: Path) -> None:
+def test_bad_questions_are_quarantined_without_affecting_others(tmp_path: Path) -> None:
     made = [question(k, png(k), ["a"]) for k in range(8)]
     made[1]["answers"] = []
     made[2]["query"]["en"] = None
@@ -133,7 +133,7 @@ def test_what_cannot_become_a_row_costs_no_others(tmp_path: Path) -> None:
     assert (manifest.accounting.read, manifest.accounting.written) == (8, 2)
 
 
-def test_a_damaged_row_group_is_accounted_for(source: Path, tmp_path: Path) -> None:
+def test_all_questions_of_a_damaged_row_group_are_quarantined(source: Path, tmp_path: Path) -> None:
     save(tmp_path / "damaged" / TRAIN, [question(k, png(k), ["a"]) for k in range(9)], batch=3)
     content = bytearray((tmp_path / "damaged" / TRAIN).read_bytes())
     content[4:120] = bytes(116)
@@ -143,7 +143,7 @@ def test_a_damaged_row_group_is_accounted_for(source: Path, tmp_path: Path) -> N
     assert quarantined(tmp_path / "out")[f"{TRAIN}:0"][0] == "damaged-parquet"
 
 
-def test_questions_by_path_are_found_with_their_images(tmp_path: Path) -> None:
+def test_images_without_bytes_are_read_by_path(tmp_path: Path) -> None:
     write(tmp_path / "pages/p.png", png(1))
     made = [{**question(k, b"", ["a"]), "image": {"bytes": None, "path": "p.png"}} for k in range(2)]
     save(tmp_path / "source" / TRAIN, made)
@@ -152,25 +152,25 @@ def test_questions_by_path_are_found_with_their_images(tmp_path: Path) -> None:
     assert (tmp_path / "out/images/train/0.png").stat().st_ino == (tmp_path / "pages/p.png").stat().st_ino
 
 
-def test_the_same_with_workers(source: Path, tmp_path: Path) -> None:
+def test_output_is_identical_with_workers(source: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
         run(source, tmp_path / str(workers), workers, questions_per_row="all", image_names="content")
     assert tree(tmp_path / "0") == tree(tmp_path / "2")
 
 
-def test_two_layouts_at_once_are_refused(source: Path, tmp_path: Path) -> None:
+def test_a_source_with_both_layouts_is_refused(source: Path, tmp_path: Path) -> None:
     docvqa_tree(source)
     with pytest.raises(SourceError, match=r"contains both test_v1.0.json and data/test-.*, which may hold the same"):
         run(source, tmp_path / "out")
 
 
-def test_other_columns_are_named(tmp_path: Path) -> None:
+def test_the_error_lists_known_and_found_columns(tmp_path: Path) -> None:
     datasets.Dataset.from_list([{"picture": "x"}]).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(SourceError, match=r"Looked for the columns: images, query\. Found: picture\."):
         run(tmp_path / "a.parquet", tmp_path / "out")
 
 
-def test_a_file_of_annotations_alone_is_refused(tmp_path: Path) -> None:
+def test_a_single_annotation_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "val_v1.0.json", json.dumps({"data": [datum(1, 0, ["a"])]}))
     with pytest.raises(SourceError, match=r"val_v1.0.json is a single file\. Pass the folder"):
         run(tmp_path / "val_v1.0.json", tmp_path / "out")

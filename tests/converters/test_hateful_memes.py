@@ -1,4 +1,4 @@
-"""Hateful Memes in both layouts, with memes that are made."""
+"""Hateful Memes is converted in both layouts, with generated memes."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def draw(root: Path, *numbers: int) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """The older layout; the image of meme 3 is missing."""
+    """Write the older layout; the image of meme 3 is missing."""
     root = tmp_path / "source"
     write(root / "data/train.jsonl", meme(1, 1), meme("00002", 0), meme(3, 1))
     write(root / "data/dev.jsonl", meme("4", 1))
@@ -63,7 +63,7 @@ def row(split: str, number: int, label: int | None) -> dict[str, Any]:
     }
 
 
-def test_rows(source: Path, tmp_path: Path) -> None:
+def test_memes_become_rows_with_label_and_text(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out")
     assert rows(tmp_path / "out") == [row("train", 1, 1), row("train", 2, 0), row("val", 4, 1), row("test", 5, None)]
     assert quarantined(tmp_path / "out") == {
@@ -75,7 +75,7 @@ def test_rows(source: Path, tmp_path: Path) -> None:
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_the_newer_layout(tmp_path: Path) -> None:
+def test_seen_and_unseen_files_become_splits_of_their_names(tmp_path: Path) -> None:
     root = tmp_path / "source"
     for number, split in enumerate(("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen"), 1):
         write(root / f"{split}.jsonl", meme(number, 1))
@@ -86,7 +86,7 @@ def test_the_newer_layout(tmp_path: Path) -> None:
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_options(source: Path, tmp_path: Path) -> None:
+def test_options_change_prompt_and_answer_words(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out", text_in_prompt=True, answer_words="hateful,fine", limit=1)
     turns = [r["conversations"][0] for r in rows(tmp_path / "out")]
     assert turns[0]["user"] == 'The text on the meme is: "text 1"\nIs this meme hateful? Answer hateful or fine.'
@@ -96,7 +96,7 @@ def test_options(source: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "prompt")[0]["conversations"][0]["user"] == "text 1: Yes|No"
 
 
-def test_bad_input(tmp_path: Path) -> None:
+def test_bad_lines_are_quarantined_with_their_reasons(tmp_path: Path) -> None:
     root = tmp_path / "source"
     draw(root / "img", 1)
     draw(root / "other", 1)
@@ -126,11 +126,11 @@ def test_bad_input(tmp_path: Path) -> None:
     ]
     assert refused["train.jsonl:2"][1] == "train.jsonl:1 has the id 00001 already"
     assert refused["train.jsonl:3"][1] == "other/00001.png would be stored under the name of img/00001.png"
-    # The two that are left are one meme under two ids.
+    # The remaining two are one meme with two ids.
     assert [finding.code for finding in validate([tmp_path / "out"], workers=0).report.findings] == ["CK305"]
 
 
-def test_what_was_done_to_images_is_noted_once(tmp_path: Path) -> None:
+def test_changes_to_images_are_noted_once(tmp_path: Path) -> None:
     root = tmp_path / "source"
     write(root / "train.jsonl", meme(1), meme(2, img="img/00001.png"))
     (root / "img").mkdir()
@@ -140,7 +140,7 @@ def test_what_was_done_to_images_is_noted_once(tmp_path: Path) -> None:
     assert (manifest.accounting.written, manifest.accounting.media_files) == (2, 1)
 
 
-def test_the_same_whatever_the_workers_and_when_resumed(
+def test_output_is_identical_for_any_workers_and_after_resuming(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(source, tmp_path / "0")
@@ -161,7 +161,7 @@ def test_the_same_whatever_the_workers_and_when_resumed(
     assert tree(tmp_path / "out") == tree(tmp_path / "0")
 
 
-def test_another_source(tmp_path: Path) -> None:
+def test_a_source_without_annotations_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "source", 1)
     with pytest.raises(SourceError, match=r"Looked for train.jsonl, dev.jsonl, dev_seen"):
         run(tmp_path / "source", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Sets that are downloaded where no source is given, from a hub on the loopback and through the command line."""
+"""Default sources are downloaded from a local Hub server through the command line."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def source_of(out_dir: Path) -> str:
     return name
 
 
-def test_docvqa(tmp_path: Path) -> None:
+def test_docvqa_is_downloaded_from_the_hub_by_default(tmp_path: Path) -> None:
     docvqa_tables(tmp_path / "files")
     with HubServer(DOCVQA, list_files(tmp_path / "files")) as hub:
         code, _ = run(hub, tmp_path, tmp_path / "out", "docvqa", "--max_errors", "1")
@@ -53,7 +53,7 @@ def test_docvqa(tmp_path: Path) -> None:
     assert tree(tmp_path / "again") == tree(tmp_path / "out")
 
 
-def test_a_set_of_the_cauldron(tmp_path: Path) -> None:
+def test_a_dataset_of_the_cauldron_is_downloaded_from_the_hub(tmp_path: Path) -> None:
     cauldron_table(tmp_path / "files")
     served = list_files(tmp_path / "files", "nlvr2/")
     with HubServer(CAULDRON, {**served, "vqav2/train-00000-of-00001.parquet": b"another set"}) as hub:
@@ -63,7 +63,7 @@ def test_a_set_of_the_cauldron(tmp_path: Path) -> None:
     assert {row["source"] for row in rows(tmp_path / "out")} == {"nlvr2"}
 
 
-def test_a_set_that_is_restricted(tmp_path: Path) -> None:
+def test_a_gated_dataset_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with HubServer(CAULDRON, {}) as hub:
         hub.answer = Answer.GATED_NO_TOKEN
         code, error = run(hub, tmp_path, tmp_path / "out", "cauldron", "--config", "nlvr2")

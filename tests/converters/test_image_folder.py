@@ -1,4 +1,4 @@
-"""Folders of images by class."""
+"""Image classification folders are converted to rows and splits."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def write_image(path: Path, shade: int, kind: str = "PNG", mode: str = "RGB") ->
 
 
 def image_tree(folder: Path, count: int = 10) -> None:
-    """`<Class>/<image>`."""
+    """Write images in the layout `<Class>/<image>`."""
     for place, label in enumerate(CLASSES):
         for number in range(count):
             write_image(folder / label / f"{number:02d}.png", 100 * place + number)
@@ -47,7 +47,7 @@ def counts(manifest: Manifest) -> dict[str, int]:
     return {name: split.rows for name, split in manifest.splits.items()}
 
 
-def test_a_row(tmp_path: Path) -> None:
+def test_an_image_becomes_a_row_with_its_class_as_the_answer(tmp_path: Path) -> None:
     write_image(tmp_path / "source/train/cat/Tom.png", 1)
     write_image(tmp_path / "source/validation/dog/Rex.jpeg", 2, "JPEG")
     run(tmp_path / "source", tmp_path / "out", name="pets")
@@ -70,7 +70,7 @@ def test_a_row(tmp_path: Path) -> None:
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_val_is_carved_out_of_train_the_same_way_whatever_the_workers(tmp_path: Path) -> None:
+def test_val_is_split_off_identically_for_any_number_of_workers(tmp_path: Path) -> None:
     image_tree(tmp_path / "source")
     manifest = run(tmp_path / "source", tmp_path / "out", val_fraction=0.2)
     assert counts(manifest) == {"train": 16, "val": 4}
@@ -81,7 +81,7 @@ def test_val_is_carved_out_of_train_the_same_way_whatever_the_workers(tmp_path: 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_equal_images_are_never_separated_even_where_their_classes_differ(tmp_path: Path, seed: int) -> None:
+def test_equal_images_of_different_classes_stay_in_one_split(tmp_path: Path, seed: int) -> None:
     image_tree(tmp_path / "source", 4)
     for number in range(4):
         shutil.copy(tmp_path / f"source/cat/{number:02d}.png", tmp_path / f"source/cat/copy-{number}.png")
@@ -96,7 +96,7 @@ def test_equal_images_are_never_separated_even_where_their_classes_differ(tmp_pa
     assert manifest.splits["val"].rows > 0
 
 
-def test_files_are_read_while_listing_only_to_carve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_hashed_while_listing_only_to_split_off_val(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image_tree(tmp_path / "flat")
     image_tree(tmp_path / "split/train")
     image_tree(tmp_path / "split/val")
@@ -118,7 +118,7 @@ def test_the_suffix_follows_the_content_and_notes_are_counted(tmp_path: Path) ->
     assert manifest.accounting.notes == {"BMP stored as PNG": 1, "L converted to RGB": 1}
 
 
-def test_what_cannot_become_a_row_is_quarantined_with_its_reason(tmp_path: Path) -> None:
+def test_unusable_files_are_quarantined_with_their_reasons(tmp_path: Path) -> None:
     image_tree(tmp_path / "source", 2)
     (tmp_path / "source/cat/broken.png").write_bytes(b"no image")
     (tmp_path / "source/cat/empty.png").touch()
@@ -138,7 +138,7 @@ def test_what_cannot_become_a_row_is_quarantined_with_its_reason(tmp_path: Path)
     assert done.read == done.written + 4 + 1
 
 
-def test_images_of_one_name_with_several_suffixes_are_all_taken(tmp_path: Path) -> None:
+def test_images_that_differ_by_suffix_only_are_all_converted(tmp_path: Path) -> None:
     for number, name in enumerate(["a.JPG", "a.jpg", "a.jpg.jpg", "a.png"]):
         write_image(tmp_path / "source/cat" / name, number)
     assert run(tmp_path / "source", tmp_path / "out", val_fraction=0).accounting.written == 4
@@ -146,9 +146,7 @@ def test_images_of_one_name_with_several_suffixes_are_all_taken(tmp_path: Path) 
     assert stored == [f"train/cat/{stem}.png" for stem in ("a", "a.jpg", "a.jpg.jpg", "a.png")]
 
 
-def test_an_image_that_vanished_or_may_not_be_read_is_quarantined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deleted_or_unreadable_image_is_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image_tree(tmp_path / "source", 3)
 
     def refused(file: Path) -> int:
@@ -161,7 +159,7 @@ def test_an_image_that_vanished_or_may_not_be_read_is_quarantined(
     assert quarantined(tmp_path / "out")["cat/01.png"] == ("unreadable", "cannot be read: Permission denied")
 
 
-def test_classes_limit_and_prompt(tmp_path: Path) -> None:
+def test_classes_limit_and_prompt_are_applied(tmp_path: Path) -> None:
     image_tree(tmp_path / "source", 5)
     options: dict[str, Any] = {"classes": "dog", "limit": 2, "val_fraction": 0, "prompt": "Which of {classes}?"}
     manifest = run(tmp_path / "source", tmp_path / "out", **options)
@@ -172,7 +170,7 @@ def test_classes_limit_and_prompt(tmp_path: Path) -> None:
         run(tmp_path / "source", tmp_path / "other", classes="cow")
 
 
-def test_names_by_content_and_links(tmp_path: Path) -> None:
+def test_images_are_named_by_content_and_hard_linked_on_request(tmp_path: Path) -> None:
     image_tree(tmp_path / "source", 2)
     run(tmp_path / "source", tmp_path / "content", image_names="content", val_fraction=0)
     assert all(path.split("/")[1].startswith(path[:2]) for path in tree(tmp_path / "content/images"))

@@ -1,4 +1,4 @@
-"""Images found by the end of their path."""
+"""Images are found by the end of their path."""
 
 import os
 from pathlib import Path
@@ -36,11 +36,13 @@ def make(root: Path, *paths: str) -> Path:
         (["x.png"], "x.png/", "x.png"),
     ],
 )
-def test_find(tmp_path: Path, there: list[str], wanted: str, found: str | None) -> None:
+def test_the_best_match_from_the_end_of_the_path_is_found(
+    tmp_path: Path, there: list[str], wanted: str, found: str | None
+) -> None:
     assert ImageIndex(make(tmp_path, *there)).find(wanted) == found
 
 
-def test_walks_once_and_only_when_asked(tmp_path: Path) -> None:
+def test_the_folder_is_scanned_once_and_on_first_use(tmp_path: Path) -> None:
     index = ImageIndex(tmp_path / "later")
     make(tmp_path / "later", "x.png")
     assert index.find("x.png") == "x.png"
@@ -49,7 +51,7 @@ def test_walks_once_and_only_when_asked(tmp_path: Path) -> None:
     assert index.find("y.png") is None
 
 
-def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
+def test_links_are_followed_without_endless_loops(tmp_path: Path) -> None:
     make(tmp_path, "real/x.png", "root/y.png")
     (tmp_path / "root/link").symlink_to(tmp_path / "real")
     (tmp_path / "root/back").symlink_to(tmp_path / "root")
@@ -57,22 +59,22 @@ def test_links_are_followed_but_not_round_and_round(tmp_path: Path) -> None:
     assert list(list_files(tmp_path / "root")) == ["link/x.png", "y.png"]
 
 
-def test_folder_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_folder_names_that_are_not_utf8_are_escaped_in_errors(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/\xff"
     os.mkdir(folder)
     (tmp_path / os.fsdecode(b"\xff") / "x.png").write_bytes(b"1")
     assert ImageIndex(tmp_path).find("documents/x.png") == os.fsdecode(b"\xff/x.png")
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nowhere cannot be read"):
         ImageIndex(tmp_path / "nowhere").find("x.png")
 
 
-def test_a_single_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_single_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"val.json is a single file. Pass the folder"):
         list(list_files(make(tmp_path, "val.json") / "val.json"))
 
 
-def test_stem_of() -> None:
+def test_the_stem_excludes_image_suffixes_only() -> None:
     assert [image_stem(p) for p in ("a/x.JPeG", "x.1.png", "x.1", "a/x.tar")] == ["x", "x.1", "x.1", "x.tar"]

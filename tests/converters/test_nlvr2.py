@@ -1,4 +1,4 @@
-"""NLVR2, with the whole official dev.json and images made for some of its pairs."""
+"""NLVR2 is converted from the official dev.json, with images generated for some of its pairs."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def draw_pair(folder: Path, pair: str, shade: int = 0, kind: str = "PNG") -> Non
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """All four splits; a pair with two sentences, one without its right image, and files by many names."""
+    """Write all four splits; one pair has two sentences, one lacks its right image, and files have many names."""
     root = tmp_path / "source"
     write_lines(root / "data/train.json", annotation("train-10-0-0", directory=7))
     write_lines(
@@ -87,7 +87,7 @@ def row(identifier: str, split: str, suffix: str, sentence: str, **turn: str) ->
     }
 
 
-def test_rows(source: Path, tmp_path: Path) -> None:
+def test_sentences_become_rows_with_both_images(source: Path, tmp_path: Path) -> None:
     manifest = run(source, tmp_path / "out")
     test1 = row("test1-1-0-0", "test1", ".png", SENTENCE, assistant="True")
     test2 = row("test2-1-0-0", "test2", ".png", SENTENCE)
@@ -113,7 +113,7 @@ def test_rows(source: Path, tmp_path: Path) -> None:
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_the_official_dev_split(shared_data: Path, tmp_path: Path) -> None:
+def test_the_official_dev_split_is_converted(shared_data: Path, tmp_path: Path) -> None:
     annotations = shared_data / "data/nlvr2/dev.json"
     root = tmp_path / "source"
     root.mkdir()
@@ -142,7 +142,7 @@ def test_the_official_dev_split(shared_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("there", "ends_well"), [(18, True), (17, False)])
-def test_a_tenth_of_the_pairs_may_be_missing(
+def test_up_to_ten_percent_missing_pairs_do_not_stop_the_run(
     there: int, ends_well: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convkit.convert.error_budget.DEFAULT_COUNT", 0)
@@ -153,7 +153,7 @@ def test_a_tenth_of_the_pairs_may_be_missing(
         convert(NLVR2, str(tmp_path / "source"), NLVR2Options.model_validate({}), tmp_path / "out", workers=0)
 
 
-def test_bad_lines(tmp_path: Path) -> None:
+def test_bad_lines_are_quarantined_with_their_reasons(tmp_path: Path) -> None:
     root = tmp_path / "source"
     missing = annotation("dev-2-0-0")
     del missing["sentence"]
@@ -194,7 +194,7 @@ def test_bad_lines(tmp_path: Path) -> None:
     assert validate([tmp_path / "out"], workers=0).report.findings == []
 
 
-def test_an_undecodable_image_is_named_for_each_of_its_rows(source: Path, tmp_path: Path) -> None:
+def test_an_undecodable_image_quarantines_each_of_its_rows(source: Path, tmp_path: Path) -> None:
     (source / "dev/dev-1-0-img1.png").write_bytes(b"no image")
     run(source, tmp_path / "out")
     refused = quarantined(tmp_path / "out")
@@ -204,7 +204,7 @@ def test_an_undecodable_image_is_named_for_each_of_its_rows(source: Path, tmp_pa
         assert refused[address][1].startswith("dev-1-0-img1.png: the image is not one of")
 
 
-def test_options(source: Path, tmp_path: Path) -> None:
+def test_options_change_prompt_and_answer_words(source: Path, tmp_path: Path) -> None:
     (source / "dev").rename(tmp_path / "elsewhere")
     options: dict[str, Any] = {"prompt": "{sentence} {true}/{false}?", "answer_words": "ja, nein", "limit": 1}
     manifest = run(source, tmp_path / "out", images=tmp_path / "elsewhere", **options)
@@ -216,7 +216,7 @@ def test_options(source: Path, tmp_path: Path) -> None:
     assert manifest.accounting.read == 6
 
 
-def test_answer_words_are_two() -> None:
+def test_answer_words_must_be_two_different_words() -> None:
     assert NLVR2.Options.model_validate({"answer_words": ""}) == NLVR2.Options.model_validate({})
     with pytest.raises(ValidationError, match="two different words"):
         NLVR2.Options.model_validate({"answer_words": "yes"})
@@ -224,7 +224,7 @@ def test_answer_words_are_two() -> None:
         NLVR2.Options.model_validate({"prompt": "without the statement"})
 
 
-def test_the_same_whatever_the_workers_and_from_an_archive(source: Path, tmp_path: Path) -> None:
+def test_output_is_identical_for_any_workers_and_from_an_archive(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "0")
     run(source, tmp_path / "2", workers=2)
     assert tree(tmp_path / "2") == tree(tmp_path / "0")
@@ -233,7 +233,7 @@ def test_the_same_whatever_the_workers_and_from_an_archive(source: Path, tmp_pat
     assert rows(tmp_path / "zip") == rows(tmp_path / "0")
 
 
-def test_resumed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_is_identical_after_resuming(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(source, tmp_path / "whole")
 
     def interrupted(self: NLVR2, item: Any) -> Any:
@@ -251,14 +251,14 @@ def test_resumed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def test_items_hold_sizes(source: Path) -> None:
+def test_items_contain_the_file_sizes(source: Path) -> None:
     items = list(NLVR2(source, NLVR2.Options.model_validate({})).items())
     size = (source / "dev/dev-1-0-img0.png").stat().st_size
     assert sum(isinstance(item, Reject) for item in items) == 1
     assert any(f"Located(path='dev/dev-1-0-img0.png', size={size}, " in repr(item) for item in items)
 
 
-def test_other_sources(tmp_path: Path) -> None:
+def test_sources_without_annotations_or_images_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "source"
     draw(source / "x.png", 1)
     with pytest.raises(SourceError, match=r"contains no annotations. Looked for .*train.json, dev.json"):

@@ -1,4 +1,4 @@
-"""Rows as Python objects in every layout, without files."""
+"""Rows of every Parquet layout are parsed from Python objects, without files."""
 
 import sys
 from pathlib import Path
@@ -42,13 +42,13 @@ def text(value: str | None) -> dict[str, Any]:
         (chat(1, [text("Q")], "A"), [ChatTurn(1, "Q", "A")]),
     ],
 )
-def test_chats(row: dict[str, Any], turns: list[ChatTurn]) -> None:
-    said = parse_example(group("messages"), row)
-    assert said.turns == turns
-    assert said.system is None
+def test_chats_are_parsed_into_turns(row: dict[str, Any], turns: list[ChatTurn]) -> None:
+    parsed = parse_example(group("messages"), row)
+    assert parsed.turns == turns
+    assert parsed.system is None
 
 
-def test_a_system_message() -> None:
+def test_a_system_message_is_parsed() -> None:
     assert parse_example(group("messages"), chat(0, "Q", "A", system="S")).system == "S"
     assert parse_example(group("messages"), chat(0, "Q", "A", system=[text("S")])).system == "S"
 
@@ -72,48 +72,48 @@ def test_a_system_message() -> None:
         ({"images": [], "messages": None}, "malformed-row"),
     ],
 )
-def test_malformed_chats(row: dict[str, Any], rule: str) -> None:
+def test_malformed_chats_are_refused_with_their_rule(row: dict[str, Any], rule: str) -> None:
     with pytest.raises(ItemError) as caught:
         parse_example(group("messages"), row)
     assert caught.value.rule == rule
 
 
-def test_sources_that_differ_within_a_row() -> None:
+def test_different_sources_within_a_row_are_all_listed() -> None:
     texts = [{"user": "Q", "assistant": "A", "source": source} for source in ("a", "b", "a", None)]
     assert parse_example(group("texts"), {"images": None, "texts": texts}).metadata == {"source": ["a", "b"]}
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../a", "a/../../b", "..", "a\\b", "a\0b"])
-def test_paths_that_lead_out(path: str, tmp_path: Path) -> None:
+def test_image_paths_that_leave_the_source_are_refused(path: str, tmp_path: Path) -> None:
     with pytest.raises(ItemError) as caught:
         resolve_image(tmp_path, 0, {"bytes": None, "path": path})
     assert caught.value.rule == "unsafe-path"
 
 
 @pytest.mark.parametrize("value", [None, {}, "a.png", {"bytes": None, "path": ""}, {"bytes": None, "path": 3}])
-def test_images_that_are_none(value: Any, tmp_path: Path) -> None:
+def test_values_without_bytes_and_path_are_missing_images(value: Any, tmp_path: Path) -> None:
     with pytest.raises(ItemError) as caught:
         resolve_image(tmp_path, 0, value)
     assert caught.value.rule == "missing-image"
 
 
-def test_bytes_come_before_the_path(tmp_path: Path) -> None:
+def test_bytes_take_precedence_over_the_path(tmp_path: Path) -> None:
     assert resolve_image(tmp_path, 0, {"bytes": b"x", "path": "/etc/passwd"}) == b"x"
 
 
-def test_a_loop_of_links_is_no_image(tmp_path: Path) -> None:
+def test_a_loop_of_links_is_a_missing_image(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("a.png")
     with pytest.raises(ItemError):
         resolve_image(tmp_path, 0, {"bytes": None, "path": "a.png"})
 
 
-def test_a_missing_pyarrow_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow_is_reported_with_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtra, match=r"pip install 'convkit-vlm\[parquet\]'"):
         row_groups(tmp_path, "a.parquet", LAYOUTS)
 
 
-def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     import os
 
     (tmp_path / os.fsdecode(b"caf\xe9.parquet")).write_bytes(b"")

@@ -1,4 +1,4 @@
-"""UCF-101 in all its layouts becomes the recipe's rows."""
+"""UCF-101 is converted from all its layouts to the rows of the training recipe."""
 
 import os
 import re
@@ -20,7 +20,7 @@ PROMPT = "Classify the video into one of the following classes: MoveDown, MoveLe
 
 
 def _clips(source: Path, label: str, groups: int, clips: int = 1) -> None:
-    """Clips of one class, without splits; all have the same content, which costs less than making each."""
+    """Copy one clip to several names of one class, without splits, which is faster than encoding each."""
     write_clip(source.parent / "one.avi", 4)
     for group in range(1, groups + 1):
         for clip in range(1, clips + 1):
@@ -37,7 +37,7 @@ def _labels(found: list[dict[str, Any]]) -> Counter[str]:
     return Counter(row["conversations"][0]["assistant"] for row in found)
 
 
-def test_rows_are_the_recipes(clips: Path, tmp_path: Path) -> None:
+def test_rows_match_the_training_recipe(clips: Path, tmp_path: Path) -> None:
     run("ucf101", clips, tmp_path / "out")
     assert rows(tmp_path / "out", "val")[1] == {
         "id": "val-0000000013",
@@ -53,7 +53,7 @@ def test_rows_are_the_recipes(clips: Path, tmp_path: Path) -> None:
     }
 
 
-def test_files_and_ids_run_over_all_splits(clips: Path, tmp_path: Path) -> None:
+def test_ids_are_numbered_across_all_splits(clips: Path, tmp_path: Path) -> None:
     run("ucf101", clips, tmp_path / "out")
     assert {path.name for path in tmp_path.glob("out/*.jsonl")} == {
         f"ucf101_{s}.jsonl" for s in ("train", "val", "test")
@@ -63,7 +63,7 @@ def test_files_and_ids_run_over_all_splits(clips: Path, tmp_path: Path) -> None:
     assert ids == [f"{split}-{number:010d}" for number, split in enumerate(expected)]
 
 
-def test_frames_are_pictures_of_the_clip(clips: Path, tmp_path: Path) -> None:
+def test_stored_frames_show_the_clip(clips: Path, tmp_path: Path) -> None:
     run("ucf101", clips, tmp_path / "out", limit=1)
     left = [cv2.imread(str(tmp_path / f"out/images/test/MoveLeft/v_MoveLeft_g05_c01.{k}.jpg")) for k in (0, 7)]
     assert {picture.shape for picture in left if picture is not None} == {(120, 160, 3)}
@@ -72,7 +72,7 @@ def test_frames_are_pictures_of_the_clip(clips: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fold", [1, 2, 3])
-def test_official_folds(fold: int, official: Path, tmp_path: Path) -> None:
+def test_official_lists_give_the_splits_of_each_fold(fold: int, official: Path, tmp_path: Path) -> None:
     manifest = run("ucf101", official, tmp_path / "out", fold=fold, val_fraction=0)
     assert _groups(tmp_path / "out", "test") == {f"{label}_g0{fold}" for label in CLASSES}
     train = {f"{label}_g0{group}" for label in CLASSES for group in {1, 2, 3, 5} - {fold}}
@@ -81,7 +81,9 @@ def test_official_folds(fold: int, official: Path, tmp_path: Path) -> None:
     assert manifest.accounting.excluded[f"not in the lists of fold {fold}"] == 4
 
 
-def test_lists_elsewhere_win_over_split_folders(clips: Path, official: Path, tmp_path: Path) -> None:
+def test_lists_passed_as_an_option_take_precedence_over_split_folders(
+    clips: Path, official: Path, tmp_path: Path
+) -> None:
     run("ucf101", clips, tmp_path / "out", splits=official / "ucfTrainTestlist", fold=3, val_fraction=0)
     assert _groups(tmp_path / "out", "test") == {f"{label}_g03" for label in CLASSES}
 
@@ -92,7 +94,7 @@ def test_lists_beside_the_source_are_found(official: Path, tmp_path: Path) -> No
     assert rows(tmp_path / "above") == rows(tmp_path / "beside")
 
 
-def test_val_is_carved_by_whole_groups_of_each_class(tmp_path: Path) -> None:
+def test_val_is_split_off_by_whole_groups_of_each_class(tmp_path: Path) -> None:
     for label, groups in (("Alpha", 10), ("Beta", 4), ("Gamma", 1)):
         _clips(tmp_path / "source", label, groups, clips=2)
     run("video-folder", tmp_path / "source", tmp_path / "single", val_fraction=0.2)
@@ -114,23 +116,23 @@ def test_val_depends_on_the_seed_alone(tmp_path: Path) -> None:
         run("ucf101", tmp_path / "source", tmp_path / name, val_fraction=0.3, seed=seed, num_frames=1)
         drawn[name] = _groups(tmp_path / name, "val")
     assert drawn["first"] == drawn["again"] != drawn["other"]
-    # Another class changes nothing for this one.
+    # Another class has no effect on this one.
     _clips(tmp_path / "source/train", "Beta", 3)
     run("ucf101", tmp_path / "source", tmp_path / "more", val_fraction=0.3, num_frames=1)
     assert {group for group in _groups(tmp_path / "more", "val") if group.startswith("Alpha")} == drawn["first"]
 
 
-def test_val_of_the_source_is_not_carved_again(clips: Path, tmp_path: Path) -> None:
+def test_an_existing_val_split_is_kept(clips: Path, tmp_path: Path) -> None:
     run("ucf101", clips, tmp_path / "out", val_fraction=0.5)
     assert _groups(tmp_path / "out", "val") == {f"{label}_g04" for label in CLASSES}
 
 
-def test_no_val_on_request(tmp_path: Path) -> None:
+def test_val_fraction_zero_makes_no_val_split(tmp_path: Path) -> None:
     _clips(tmp_path / "source/train", "Alpha", 5)
     assert list(run("ucf101", tmp_path / "source", tmp_path / "out", val_fraction=0).splits) == ["train"]
 
 
-def test_the_class_is_the_folders_name(tmp_path: Path) -> None:
+def test_the_class_is_the_folder_name(tmp_path: Path) -> None:
     _clips(tmp_path / "source/train", "HandStandPushups", 2)
     (tmp_path / "source/train/HandStandPushups").rename(tmp_path / "source/train/HandstandPushups")
     run("ucf101", tmp_path / "source", tmp_path / "out", val_fraction=0)
@@ -140,13 +142,13 @@ def test_the_class_is_the_folders_name(tmp_path: Path) -> None:
     assert row["group"] == "HandstandPushups_g01"
 
 
-def test_limit_counts_by_class_and_split(clips: Path, tmp_path: Path) -> None:
+def test_the_limit_counts_per_class_and_split(clips: Path, tmp_path: Path) -> None:
     manifest = run("ucf101", clips, tmp_path / "out", limit=2)
     assert {name: split.rows for name, split in manifest.splits.items()} == {"train": 8, "val": 4, "test": 4}
     assert manifest.accounting.excluded == {"beyond --limit": 4}
 
 
-def test_classes(clips: Path, tmp_path: Path) -> None:
+def test_only_selected_classes_are_converted(clips: Path, tmp_path: Path) -> None:
     manifest = run("ucf101", clips, tmp_path / "out", classes="MoveUp, MoveLeft")
     assert _labels(rows(tmp_path / "out")) == {"MoveUp": 5, "MoveLeft": 5}
     assert manifest.accounting.excluded == {"class not in --classes": 10}
@@ -154,19 +156,19 @@ def test_classes(clips: Path, tmp_path: Path) -> None:
     assert user == "Classify the video into one of the following classes: MoveLeft, MoveUp."
 
 
-def test_prompt_of_ones_own(clips: Path, tmp_path: Path) -> None:
+def test_a_custom_prompt_is_used(clips: Path, tmp_path: Path) -> None:
     run("ucf101", clips, tmp_path / "out", limit=1, classes="MoveUp", prompt="{classes}?")
     assert {row["conversations"][0]["user"] for row in rows(tmp_path / "out")} == {"MoveUp?"}
 
 
 @pytest.mark.parametrize(("side", "shape"), [(80, (60, 80, 3)), (16, (12, 16, 3)), (4000, (120, 160, 3))])
-def test_max_side(side: int, shape: tuple[int, int, int], clips: Path, tmp_path: Path) -> None:
+def test_max_side_scales_frames_down(side: int, shape: tuple[int, int, int], clips: Path, tmp_path: Path) -> None:
     run("ucf101", clips, tmp_path / "out", limit=1, classes="MoveUp", max_side=side)
     pictures = [cv2.imread(str(path)) for path in (tmp_path / "out/images").rglob("*.jpg")]
     assert {picture.shape for picture in pictures if picture is not None} == {shape}
 
 
-def test_quality(clips: Path, tmp_path: Path) -> None:
+def test_jpeg_quality_changes_the_file_size(clips: Path, tmp_path: Path) -> None:
     sizes = []
     for quality in (30, 90):
         done = run("ucf101", clips, tmp_path / str(quality), limit=1, classes="MoveUp", jpeg_quality=quality).accounting
@@ -174,7 +176,7 @@ def test_quality(clips: Path, tmp_path: Path) -> None:
     assert sizes[0] < 0.7 * sizes[1]
 
 
-def test_more_frames_than_the_clip_has(tmp_path: Path) -> None:
+def test_short_clips_repeat_frames(tmp_path: Path) -> None:
     _clips(tmp_path / "source/train", "Alpha", 1)
     run("ucf101", tmp_path / "source", tmp_path / "out", num_frames=12)
     images = rows(tmp_path / "out")[0]["conversations"][0]["images"]
@@ -183,7 +185,7 @@ def test_more_frames_than_the_clip_has(tmp_path: Path) -> None:
     assert [digests.index(digest) for digest in digests] == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
 
 
-def test_cut_clip_on_request(tmp_path: Path) -> None:
+def test_a_truncated_clip_is_used_on_request(tmp_path: Path) -> None:
     write_clip(tmp_path / "source/train/Run/cut.avi", 40)
     os.truncate(tmp_path / "source/train/Run/cut.avi", 40_000)
     manifest = run("ucf101", tmp_path / "source", tmp_path / "out", allow_truncated=True)
@@ -192,7 +194,7 @@ def test_cut_clip_on_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tar", "gztar", "zip"])
 @pytest.mark.parametrize("layout", ["folders", "official"])
-def test_archives_give_what_their_folders_give(
+def test_archives_and_folders_give_identical_output(
     kind: str, layout: str, clips: Path, official: Path, tmp_path: Path
 ) -> None:
     source = {"folders": clips, "official": official}[layout]
@@ -205,7 +207,7 @@ def test_archives_give_what_their_folders_give(
     assert not (tmp_path / "from-archive/.partial").exists()
 
 
-def test_the_real_lists_account_for_every_clip(shared_data: Path, tmp_path: Path) -> None:
+def test_the_official_lists_account_for_every_clip(shared_data: Path, tmp_path: Path) -> None:
     options = UCF101Options.model_validate({"splits": shared_data / "data/ucf101/ucfTrainTestlist"})
     source = str(shared_data / "data/ucf101/videos")
     policy = Policy(budget=Budget(share=1.0))

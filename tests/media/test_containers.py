@@ -1,4 +1,4 @@
-"""Whether a file was cut short is read off its container."""
+"""Truncated videos are detected from the length that their container declares."""
 
 import os
 import struct
@@ -82,19 +82,19 @@ LARGE = struct.pack(">I4sQ", 1, b"mdat", 16 + 100)
         "mkv-no-segment",
     ],
 )
-def test_what_is_missing(content: bytes, stated: int | None, tmp_path: Path) -> None:
+def test_missing_bytes_are_reported_for_truncated_files(content: bytes, stated: int | None, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     expected = stated and f"the file is cut short: {len(content):,} of {stated:,} bytes"
     assert truncation_reason(tmp_path / "file") == expected
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
-def test_an_avi_file_written_to_a_pipe_states_no_size(size: int, tmp_path: Path) -> None:
+def test_an_avi_file_written_to_a_pipe_declares_no_size(size: int, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"RIFF" + struct.pack("<I", size) + b"AVI " + bytes(100))
     assert truncation_reason(tmp_path / "file") is None
 
 
-def test_a_matroska_file_that_is_cut_is_refused_as_a_clip(tmp_path: Path) -> None:
+def test_a_truncated_matroska_clip_is_refused(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mkv", 40)
     assert truncation_reason(tmp_path / "clip.mkv") is None
     assert len(sample_frames(tmp_path / "clip.mkv", 8, len)) == 8
@@ -110,7 +110,7 @@ def test_a_chain_of_a_million_boxes_ends(tmp_path: Path) -> None:
     assert truncation_reason(tmp_path / "file") is None
 
 
-def test_whole_files_are_whole(tmp_path: Path, shared_data: Path) -> None:
+def test_complete_files_are_not_reported(tmp_path: Path, shared_data: Path) -> None:
     write_clip(tmp_path / "made.avi", 5)
     files = [tmp_path / "made.avi", *(p for p in (shared_data / "data/video").rglob("*.m*") if p.suffix != ".json")]
     assert len(files) > 10
@@ -118,7 +118,7 @@ def test_whole_files_are_whole(tmp_path: Path, shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["torchcodec/testsrc2.mp4", "decord/video_0.mov", "energon/sync_test.mkv"])
-def test_real_files_that_are_cut(name: str, shared_data: Path, tmp_path: Path) -> None:
+def test_truncated_real_files_are_reported(name: str, shared_data: Path, tmp_path: Path) -> None:
     whole = (shared_data / "data/video" / name).read_bytes()
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
     reason = truncation_reason(tmp_path / "cut")

@@ -1,4 +1,4 @@
-"""What is told of images beyond their size, and that nothing of it raises."""
+"""Image properties are computed for every pixel format, and never raise."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB
 
 
 def picture(width: int = 96, height: int = 64, seed: int = 0) -> PIL.Image.Image:
-    """Soft blots, as a photograph has them."""
+    """Make soft blobs, as in a photograph."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
     return PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
 
@@ -34,7 +34,7 @@ def bits(one: str, other: str) -> int:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_shape_outlives_compression_and_scaling_and_tells_pictures_apart(seed: int) -> None:
+def test_the_difference_hash_survives_scaling_and_separates_images(seed: int) -> None:
     shape = properties.difference_hash(picture(seed=seed))
     assert len(shape) == 64
     assert bits(shape, properties.difference_hash(again(picture(seed=seed), "JPEG", quality=60))) <= 7
@@ -42,13 +42,13 @@ def test_a_shape_outlives_compression_and_scaling_and_tells_pictures_apart(seed:
     assert bits(shape, properties.difference_hash(picture(seed=seed + 5))) > 30
 
 
-def test_what_has_few_steps_has_no_shape() -> None:
+def test_images_with_few_brightness_steps_have_no_difference_hash() -> None:
     plain = PIL.Image.new("RGB", (64, 64), (200, 210, 220))
     plain.paste((10, 20, 30), (20, 20, 40, 40))
     assert properties.difference_hash(plain) == ""
 
 
-def test_equal_pixels_have_one_digest_whatever_the_format_and_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_pixels_have_one_digest_in_any_format(monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture()
     expected = properties.pixel_digest(image)
     assert properties.pixel_digest(again(image, "BMP")) == expected
@@ -63,7 +63,7 @@ def test_equal_pixels_have_one_digest_whatever_the_format_and_the_strips(monkeyp
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_kind_of_pixels_has_its_facts(mode: str) -> None:
+def test_properties_are_computed_for_every_pixel_format(mode: str) -> None:
     image = PIL.Image.new(mode, (20, 10))
     assert properties.is_blank(image)
     assert properties.pixel_digest(image) == properties.pixel_digest(image.copy())
@@ -79,7 +79,7 @@ def test_one_pixel_is_not_blank() -> None:
 @pytest.mark.parametrize(
     ("kind", "frames", "expected"), [("GIF", 2, True), ("GIF", 1, False), ("TIFF", 2, True), ("WEBP", 2, True)]
 )
-def test_frames(tmp_path: Path, kind: str, frames: int, expected: bool) -> None:
+def test_more_frames_are_detected(tmp_path: Path, kind: str, frames: int, expected: bool) -> None:
     first, *others = (picture(seed=seed) for seed in range(frames))
     path = tmp_path / "a"
     first.save(path, kind, save_all=True, append_images=others)
@@ -90,7 +90,7 @@ def test_frames(tmp_path: Path, kind: str, frames: int, expected: bool) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_bytes_raise(tmp_path: Path, data: st.DataObject) -> None:
+def test_hostile_bytes_raise_no_error(tmp_path: Path, data: st.DataObject) -> None:
     kinds = [again(picture(24, 16), kind).fp.getvalue() for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")]  # type: ignore[attr-defined]
     content = bytearray(data.draw(st.sampled_from([*kinds, apng(), cmyk_tiff()]) | st.binary(max_size=200)))
     for _ in range(data.draw(st.integers(0, 4))):

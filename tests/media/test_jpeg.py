@@ -1,4 +1,4 @@
-"""What the markers of a JPEG tell is what Pillow would have told."""
+"""The markers of a JPEG give the same result as Pillow."""
 
 import io
 import re
@@ -16,7 +16,7 @@ from convkit.media.jpeg import END, is_plain
 
 SCAN = b"\xff\xda"
 TELLING = [0, 1, 2, 3, 4, 8, 12, 16, 17, 65, 192, 194, 196, 218, 219, 221, 224, 225, 254, 255]
-"""Bytes that mean something in a header: markers, lengths, counts."""
+"""Bytes with a meaning in a header: markers, lengths, counts."""
 
 
 def saved(mode: str = "RGB", **options: Any) -> bytes:
@@ -36,7 +36,7 @@ PLAIN: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", PLAIN, ids=str)
-def test_a_plain_file_is_stored_unopened(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_jpeg_is_stored_without_opening_it(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     data = saved(**options)
     monkeypatch.setattr("PIL.Image.open", None)
     assert is_plain(data)
@@ -44,7 +44,7 @@ def test_a_plain_file_is_stored_unopened(options: dict[str, Any], monkeypatch: p
 
 
 def with_frame(place: int, *values: int) -> bytes:
-    """A plain file with other bytes in its frame header: precision, height, width, count of components."""
+    """Change bytes in the frame header of a plain file: precision, height, width, component count."""
     data = bytearray(saved())
     start = data.index(b"\xff\xc0") + 4 + place
     data[start : start + len(values)] = values
@@ -74,7 +74,7 @@ DOUBTS = {
 
 
 @pytest.mark.parametrize("name", DOUBTS)
-def test_all_else_is_left_to_pillow(name: str) -> None:
+def test_all_other_jpegs_are_left_to_pillow(name: str) -> None:
     assert not is_plain(DOUBTS[name])
 
 
@@ -82,7 +82,7 @@ def test_all_else_is_left_to_pillow(name: str) -> None:
     st.sampled_from([saved(**options) for options in PLAIN]),
     st.lists(st.tuples(st.floats(0, 1), st.one_of(st.sampled_from(TELLING), st.integers(0, 255))), max_size=3),
 )
-def test_of_changed_headers_pillow_says_the_same(data: bytes, changes: list[tuple[float, int]]) -> None:
+def test_pillow_agrees_on_changed_headers(data: bytes, changes: list[tuple[float, int]]) -> None:
     changed = bytearray(data)
     header = data.index(SCAN) + 14
     for place, value in changes:

@@ -1,4 +1,4 @@
-"""Metadata that nobody can parse cost no good pixels, even where Pillow gives up over them."""
+"""Pixels are kept if Pillow cannot parse the metadata."""
 
 import io
 import struct
@@ -58,7 +58,7 @@ def pixels(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_the_pixels_are_kept(name: str) -> None:
+def test_pixels_are_kept_without_the_broken_metadata(name: str) -> None:
     data = with_broken(name)
     with pytest.raises((PIL.UnidentifiedImageError, ValueError, SyntaxError)):
         pixels(data)
@@ -68,7 +68,7 @@ def test_the_pixels_are_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["no rest of a profile", "no profile"])
-def test_the_image_is_still_turned(name: str) -> None:
+def test_the_orientation_is_still_applied(name: str) -> None:
     stored = ingest(with_broken(name, orientation=6))
     assert stored.notes == (METADATA_NOTE, "EXIF orientation applied")
     with PIL.Image.open(io.BytesIO(stored.data)) as image:
@@ -76,7 +76,7 @@ def test_the_image_is_still_turned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_pixels_that_are_not_whole_are_refused_with_the_first_reason(name: str) -> None:
+def test_incomplete_pixels_are_refused_with_the_first_reason(name: str) -> None:
     data = with_broken(name)
     with pytest.raises(ItemError, match="undecodable-image"):
         ingest(data[: -len(data) // 3])
@@ -86,5 +86,5 @@ def test_an_empty_segment_ends_the_search() -> None:
     assert strip_metadata(b"\xff\xd8" + b"\xff\xe0\0\0" * 3 + saved("JPEG")[2:]) is None
 
 
-def test_a_png_without_its_end_is_not_made_a_whole_one() -> None:
+def test_a_truncated_png_is_not_completed() -> None:
     assert strip_metadata(with_broken("half a gamma")[:-1]) is None

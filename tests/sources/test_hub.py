@@ -1,4 +1,4 @@
-"""Downloads from a hub on the loopback, each in a process of its own: the client reads its settings when imported."""
+"""Files are downloaded from a local Hub server, each in its own process: the client reads its settings on import."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def download_in_process(
     )
 
 
-def test_a_file_arrives_with_its_revision_and_without_progress_bars(hub: HubServer, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_with_its_revision_and_without_progress_bars(hub: HubServer, tmp_path: Path) -> None:
     fetched = download_in_process(hub, tmp_path)
     assert fetched.error == ""
     assert fetched.path.read_bytes() == CONTENT
@@ -92,7 +92,7 @@ def test_a_file_in_the_cache_is_found_offline(hub: HubServer, tmp_path: Path) ->
 
 
 def test_a_dropped_connection_is_resumed(hub: HubServer, tmp_path: Path) -> None:
-    # The client keeps what came in whole pieces of ten mebibytes, so the first half must hold one.
+    # The client keeps complete chunks of 10 MiB, so the first half must contain one.
     content = CONTENT * 80
     hub.files["large.tar"] = content
     hub.drop_once = True
@@ -117,7 +117,7 @@ def test_a_dropped_connection_is_resumed(hub: HubServer, tmp_path: Path) -> None
         (Answer.BROKEN, "the hub answered with an error", "Try again later"),
     ],
 )
-def test_a_refusal_says_why_and_what_to_do(
+def test_a_refused_download_is_explained_with_a_remedy(
     hub: HubServer, tmp_path: Path, answer: Answer, reason: str, remedy: str
 ) -> None:
     hub.answer = answer
@@ -129,21 +129,21 @@ def test_a_refusal_says_why_and_what_to_do(
     assert "\n" not in error
 
 
-def test_a_file_that_the_data_set_lacks(hub: HubServer, tmp_path: Path) -> None:
+def test_a_file_missing_from_the_dataset_is_reported(hub: HubServer, tmp_path: Path) -> None:
     error = download_in_process(hub, tmp_path, file="gone.tar").error
     assert "The file gone.tar" in error
     assert "has no such file" in error
     assert f"Find it on {hub.endpoint}/datasets/{REPO} and pass it to --source." in error
 
 
-def test_offline_without_a_cache(hub: HubServer, tmp_path: Path) -> None:
+def test_offline_mode_without_a_cached_file_is_reported(hub: HubServer, tmp_path: Path) -> None:
     error = download_in_process(hub, tmp_path, HF_HUB_OFFLINE="1").error
     assert "HF_HUB_OFFLINE is set, and the file is not in the cache. Unset it, or download" in error
     assert hub.requests == []
 
 
-def test_a_hub_that_cannot_be_reached(hub: HubServer, tmp_path: Path) -> None:
-    # Port 9 is "discard", which nothing on a loopback listens to.
+def test_an_unreachable_hub_is_reported(hub: HubServer, tmp_path: Path) -> None:
+    # Port 9 is "discard", on which nothing listens locally.
     error = download_in_process(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").error
     assert "the hub cannot be reached (" in error
     assert "refused" in error
@@ -165,7 +165,7 @@ def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_hub(hub: HubServer,
     assert "NotADirectoryError" in process.stderr.splitlines()[-1]
 
 
-def test_a_missing_client_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtra) as caught:
         download_file(REPO, FILE)
@@ -190,7 +190,7 @@ def folder_in_process(hub: HubServer, home: Path, *, pattern: str = PATTERN, **e
     )
 
 
-def test_the_files_of_a_folder_arrive_and_no_others(shards: HubServer, tmp_path: Path) -> None:
+def test_only_the_files_that_match_the_pattern_are_downloaded(shards: HubServer, tmp_path: Path) -> None:
     fetched = folder_in_process(shards, tmp_path)
     assert fetched.error == ""
     assert (fetched.path.name, fetched.path.parent.name, fetched.revision) == ("docvqa", COMMIT, COMMIT)
@@ -205,21 +205,21 @@ def test_a_folder_in_the_cache_is_found_offline(shards: HubServer, tmp_path: Pat
     assert len(shards.requests) == requests
 
 
-def test_a_folder_that_is_not_whole_in_the_cache_is_not_taken_offline(shards: HubServer, tmp_path: Path) -> None:
+def test_an_incomplete_cached_folder_is_refused_offline(shards: HubServer, tmp_path: Path) -> None:
     fetched = folder_in_process(shards, tmp_path)
     (fetched.path / "train-00001-of-00002.parquet").unlink()
     error = folder_in_process(shards, tmp_path, HF_HUB_OFFLINE="1").error
     assert "HF_HUB_OFFLINE is set, and not all of the files are in the cache. Unset it, or download" in error
 
 
-def test_a_folder_offline_without_a_cache(shards: HubServer, tmp_path: Path) -> None:
+def test_offline_mode_without_a_cached_folder_is_reported(shards: HubServer, tmp_path: Path) -> None:
     error = folder_in_process(shards, tmp_path, HF_HUB_OFFLINE="1").error
     assert "HF_HUB_OFFLINE is set" in error
     assert shards.requests == []
 
 
 @pytest.mark.parametrize("pattern", ["gone/*.parquet", "docvqa/*.tar"])
-def test_a_pattern_that_nothing_matches(shards: HubServer, tmp_path: Path, pattern: str) -> None:
+def test_a_pattern_without_matches_is_refused(shards: HubServer, tmp_path: Path, pattern: str) -> None:
     error = folder_in_process(shards, tmp_path, pattern=pattern).error
     assert error.startswith(f"The files {pattern} of the dataset {REPO} cannot be downloaded: the dataset has none.")
     assert f"Find its files on {shards.endpoint}/datasets/{REPO} and pass a folder of them to --source." in error
@@ -235,7 +235,7 @@ def test_a_pattern_that_nothing_matches(shards: HubServer, tmp_path: Path, patte
         (Answer.BROKEN, "the hub answered with an error"),
     ],
 )
-def test_a_folder_that_is_refused(shards: HubServer, tmp_path: Path, answer: Answer, reason: str) -> None:
+def test_a_refused_folder_download_is_explained(shards: HubServer, tmp_path: Path, answer: Answer, reason: str) -> None:
     shards.answer = answer
     error = folder_in_process(shards, tmp_path).error
     assert error.startswith(f"The files {PATTERN} of the dataset {REPO} cannot be downloaded: ")
@@ -243,13 +243,13 @@ def test_a_folder_that_is_refused(shards: HubServer, tmp_path: Path, answer: Ans
     assert "\n" not in error
 
 
-def test_a_folder_of_a_hub_that_cannot_be_reached(shards: HubServer, tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported_for_a_folder(shards: HubServer, tmp_path: Path) -> None:
     error = folder_in_process(shards, tmp_path, HF_ENDPOINT="http://127.0.0.1:9").error
     assert "the hub cannot be reached (" in error
     assert f"or download {PATTERN} by hand" in error
 
 
 @pytest.mark.parametrize("pattern", ["*/a.parquet", "a/train*.parquet", "a/*-*.parquet", "a/b.parquet"])
-def test_a_pattern_of_a_part_of_a_folder_is_the_programmers_mistake(pattern: str) -> None:
+def test_other_patterns_raise_a_value_error(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"is not a pattern FOLDER/\*SUFFIX for all files of a folder"):
         download_folder(REPO, pattern)

@@ -1,4 +1,4 @@
-"""Opening a source: paths, packages and the hub."""
+"""Sources are opened from paths, packages and the Hub."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def tarball(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package with data, whose code must not be run, and the record of its installation."""
+    """Make a package with data and its installation record; its code must not be run."""
     site = tmp_path / "site"
     (site / "some_data" / "data" / "deep").mkdir(parents=True)
     (site / "some_data" / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -70,7 +70,7 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path, work: Path) -> None:
     assert not work.exists()
 
 
-def test_a_file_of_data_is_the_root_itself(tmp_path: Path, work: Path) -> None:
+def test_a_data_file_is_the_root(tmp_path: Path, work: Path) -> None:
     (tmp_path / "film.AVI").write_bytes(b"film")
     assert opened(tmp_path / "film.AVI", work) == Source(root=tmp_path / "film.AVI", name="film.AVI", bytes=4)
     assert not work.exists()
@@ -87,7 +87,7 @@ def test_the_name_does_not_depend_on_the_spelling(
     assert opened(spelling, work).name == "UCF-101"
 
 
-def test_the_home_folder_may_be_a_tilde(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded_to_the_home_folder(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.avi").write_bytes(b"")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -102,46 +102,46 @@ def test_an_archive_is_unpacked_into_the_work_folder(tarball: Path, work: Path) 
     assert opened(tarball, work) == source
 
 
-def test_neither_address_nor_default(work: Path) -> None:
+def test_a_source_is_required_without_a_default(work: Path) -> None:
     error = error_of(None, work)
     assert "--source is required" in error
 
 
-def test_an_unknown_scheme_is_the_programmers_mistake(work: Path) -> None:
+def test_an_unknown_scheme_raises_a_value_error(work: Path) -> None:
     with pytest.raises(ValueError, match="'ftp:x' is not a source address"):
         opened(None, work, "ftp:x")
 
 
-def test_a_missing_path(tmp_path: Path, work: Path) -> None:
+def test_a_missing_path_is_refused(tmp_path: Path, work: Path) -> None:
     error = error_of(tmp_path / "gone", work, "hub:a/b/c")
     assert f"{tmp_path / 'gone'} does not exist. Check the path given with --source." in error
 
 
-def test_an_empty_folder(tmp_path: Path, work: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path, work: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "is empty. Pass the folder with the data to --source." in error_of(tmp_path / "empty", work)
 
 
-def test_a_folder_whose_path_is_not_utf8(tmp_path: Path, work: Path) -> None:
+def test_a_folder_whose_path_is_not_utf8_is_refused(tmp_path: Path, work: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     (folder / "a.avi").write_bytes(b"")
     assert f"{tmp_path}/caf\\xe9, is not UTF-8. Rename the folder" in error_of(folder, work)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path, work: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path, work: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "neither a folder nor a file" in error_of(tmp_path / "pipe", work)
 
 
-def test_a_file_that_is_no_archive(tmp_path: Path, work: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path, work: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
     error = error_of(tmp_path / "a.txt", work)
     assert "is not an archive that convkit can read" in error
     assert "or the folder that holds the data, to --source" in error
 
 
-def test_a_path_that_may_not_be_read(tarball: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_path_is_refused(tarball: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(self: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -149,7 +149,7 @@ def test_a_path_that_may_not_be_read(tarball: Path, work: Path, monkeypatch: pyt
     assert "cannot be read: Permission denied. Check its permissions" in error_of(tarball, work)
 
 
-def test_a_folder_in_a_package(package: Path, work: Path) -> None:
+def test_a_folder_in_a_package_is_opened_with_its_version(package: Path, work: Path) -> None:
     source = opened(None, work, "package:some_data/data/deep")
     assert source.root == package / "some_data" / "data" / "deep"
     assert source.name == "package:some_data/data/deep==2.5"
@@ -157,25 +157,25 @@ def test_a_folder_in_a_package(package: Path, work: Path) -> None:
     assert "some_data" not in sys.modules
 
 
-def test_a_package_that_no_distribution_claims(package: Path, work: Path) -> None:
+def test_a_module_without_a_distribution_has_no_version(package: Path, work: Path) -> None:
     (package / "Some_Data_Dist-2.5.dist-info" / "top_level.txt").unlink()
-    # The lookup of distributions goes by the time stamp of the folder on the path.
+    # The lookup of distributions depends on the time stamp of the folder on the path.
     os.utime(package, (time.time() + 5, time.time() + 5))
     assert opened(None, work, "package:some_data/data").name == "package:some_data/data"
 
 
-def test_a_package_that_is_not_installed(work: Path) -> None:
+def test_a_missing_package_is_reported_with_the_install_command(work: Path) -> None:
     error = error_of(None, work, "package:no_such_package/data")
     assert "Run: pip install no_such_package, or pass the folder" in error
 
 
 @pytest.mark.parametrize("address", ["package:some_data/gone", "package:single/data"])
-def test_a_package_without_the_folder(address: str, package: Path, work: Path) -> None:
+def test_a_package_without_the_folder_is_refused(address: str, package: Path, work: Path) -> None:
     error = error_of(None, work, address)
     assert f"has no folder {address.rpartition('/')[2]}. Run: pip install --force-reinstall" in error
 
 
-def test_a_file_of_the_hub(tarball: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_file_is_downloaded_and_unpacked(tarball: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def download_file(repo: str, filename: str) -> tuple[Path, str]:
@@ -189,7 +189,7 @@ def test_a_file_of_the_hub(tarball: Path, work: Path, monkeypatch: pytest.Monkey
     assert (source.root, source.bytes, len(source.refused)) == (work / "source", tarball.stat().st_size, 1)
 
 
-def test_an_address_goes_before_the_default(tarball: Path, work: Path) -> None:
+def test_a_given_address_takes_precedence_over_the_default(tarball: Path, work: Path) -> None:
     assert opened(tarball, work, "package:no_such_package/data").name == "clips.tar.gz"
 
 
@@ -199,7 +199,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     assert not {"tarfile", "zipfile", "huggingface_hub", "importlib.metadata"} & set(process.stdout.split())
 
 
-def test_a_pattern_on_the_hub_is_a_folder(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_pattern_opens_a_folder(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.avi").write_bytes(b"film")
     monkeypatch.setattr(hub, "download_folder", lambda repo, pattern: (tmp_path, f"{repo} {pattern}"))
     source = opened(None, work, "hub:owner/name/deep/*.avi")
