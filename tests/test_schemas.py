@@ -1,4 +1,4 @@
-"""schemas/ is what the models say, and an independent validator reads it as pydantic reads the models."""
+"""schemas/ matches the pydantic models, and an independent JSON Schema validator accepts the same documents."""
 
 import json
 import math
@@ -33,7 +33,7 @@ BEYOND = {"marker_count", "assistant_missing", "not_finite"}
 
 
 def pydantic_accepts(document: Any, model: type[BaseModel] = Row) -> bool:
-    """Whether the model finds nothing wrong that a JSON Schema can say."""
+    """Return whether pydantic accepts a document, apart from rules that JSON Schema cannot express."""
     try:
         model.model_validate_json(json.dumps(document))
     except ValidationError as error:
@@ -42,7 +42,7 @@ def pydantic_accepts(document: Any, model: type[BaseModel] = Row) -> bool:
 
 
 @pytest.mark.parametrize("name", schemas.MODELS)
-def test_a_schema_says_what_it_is(name: str) -> None:
+def test_a_schema_begins_with_id_title_and_description(name: str) -> None:
     text = (SCHEMAS / name).read_text(encoding="utf-8")
     schema = json.loads(text)
     assert list(schema)[:4] == ["$schema", "$id", "title", "description"]
@@ -52,7 +52,7 @@ def test_a_schema_says_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(valid()))
-def test_sound_rows_are_sound_to_both(name: str) -> None:
+def test_valid_rows_are_accepted_by_both(name: str) -> None:
     for path in (DIRECTORY / "valid" / name).glob("*.jsonl"):
         if path.name != "quarantine.jsonl":
             for raw in path.read_bytes().splitlines():
@@ -87,7 +87,7 @@ def test_sound_rows_are_sound_to_both(name: str) -> None:
         ),
     ],
 )
-def test_bad_rows_are_bad_to_both(document: Any) -> None:
+def test_invalid_rows_are_refused_by_both(document: Any) -> None:
     assert not pydantic_accepts(document)
     assert not ROW.is_valid(document)
 
@@ -121,7 +121,7 @@ def test_an_invalid_answer_of_a_prediction_does_not_make_its_list_empty() -> Non
 @pytest.mark.parametrize(
     "path", ["a", ".a", "..a", "...", "a..", "a b/ü/猫.png", "a/b:c", "~a", "%2e%2e/a", "a" * 1024, "-", "a/...b/.c"]
 )
-def test_good_paths_are_good_to_both(path: str) -> None:
+def test_valid_image_paths_are_accepted_by_both(path: str) -> None:
     assert pydantic_accepts(row(images=[path]))
     assert ROW.is_valid(row(images=[path]))
 
@@ -154,7 +154,7 @@ KEYS = [*Row.model_fields, *Turn.model_fields, "extra"]
 
 @st.composite
 def documents(draw: st.DrawFn) -> Any:
-    """A row that is mostly sound (its paths apart), with at most one key of it or of a turn changed or removed."""
+    """Draw a row that is valid but for its paths and at most one changed or removed key of it or of a turn."""
     document = draw(sound_rows)
     target = draw(st.sampled_from([document, *document["conversations"]]))
     key = draw(st.none() | st.sampled_from(KEYS))
@@ -165,7 +165,7 @@ def documents(draw: st.DrawFn) -> Any:
     return document
 
 
-def test_both_agree_on_every_row() -> None:
+def test_both_agree_on_random_rows() -> None:
     verdicts: Counter[bool] = Counter()
 
     @settings(max_examples=500)
@@ -179,14 +179,14 @@ def test_both_agree_on_every_row() -> None:
     assert min(verdicts[True], verdicts[False]) > 50
 
 
-def test_what_no_schema_can_say() -> None:
+def test_pydantic_refuses_what_json_schema_cannot_express() -> None:
     for document in (row(metadata={"x": math.inf}), row(conversations=[turn(), turn()])):
         assert pydantic_accepts(document)
         with pytest.raises(ValidationError):
             Row.model_validate_json(json.dumps(document))
 
 
-def test_numbers_of_metadata_are_finite_however_deep() -> None:
+def test_nested_numbers_in_metadata_must_be_finite() -> None:
     for value in (math.nan, math.inf, -math.inf):
         with pytest.raises(ValidationError, match="numbers must be finite"):
             Row.model_validate(row(metadata={"a": [{"b": [0, value]}]}))
@@ -206,11 +206,11 @@ def test_numbers_of_metadata_are_finite_however_deep() -> None:
 )
 def test_both_agree_on_manifests(change: dict[str, Any]) -> None:
     check = validator("manifest.json")
-    sound = json.loads(manifest({"x.jsonl": lines(row())}, train="x.jsonl"))
-    assert check.is_valid(sound) and pydantic_accepts(sound, Manifest)
-    assert not check.is_valid({**sound, **change}) and not pydantic_accepts({**sound, **change}, Manifest)
+    document = json.loads(manifest({"x.jsonl": lines(row())}, train="x.jsonl"))
+    assert check.is_valid(document) and pydantic_accepts(document, Manifest)
+    assert not check.is_valid({**document, **change}) and not pydantic_accepts({**document, **change}, Manifest)
 
 
-def test_a_receipt_is_strict() -> None:
+def test_a_receipt_refuses_unknown_keys_and_other_types() -> None:
     with pytest.raises(ValidationError):
         Receipt.model_validate_json(b'{"receipt_version": 1, "extra": 1}')

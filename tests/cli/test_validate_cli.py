@@ -1,4 +1,4 @@
-"""`convkit validate` from outside: exit codes, and what goes to which stream."""
+"""`convkit validate` as a command: exit codes, standard output and standard error."""
 
 import json
 import os
@@ -28,14 +28,14 @@ def convkit(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[s
     )
 
 
-def test_clean(tmp_path: Path) -> None:
+def test_a_dataset_without_errors_gets_a_receipt(tmp_path: Path) -> None:
     copy_of("valid/with_manifest", tmp_path)
     done = convkit("with_manifest", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "Checked 3 rows. Found 0 errors, 0 warnings.\n")
     assert done.stderr == f"receipt written: {Path('with_manifest/receipt.json')}\n"
 
 
-def test_findings(tmp_path: Path) -> None:
+def test_errors_give_exit_code_1(tmp_path: Path) -> None:
     copy_of("invalid/CK201_missing_image", tmp_path)
     copy_of("invalid/CK303_orphan_image", tmp_path)
     done = convkit("CK201_missing_image", "CK303_orphan_image", "--format", "json", "--workers", "1", cwd=tmp_path)
@@ -43,7 +43,7 @@ def test_findings(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["summary"] == {"rows": 3, "errors": 3, "warnings": 2}
 
 
-def test_warnings_alone_are_no_failure(tmp_path: Path) -> None:
+def test_warnings_give_exit_code_0(tmp_path: Path) -> None:
     copy_of("invalid/CK303_orphan_image", tmp_path)
     done = convkit("CK303_orphan_image", "--workers", "0", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -62,7 +62,7 @@ def test_warnings_alone_are_no_failure(tmp_path: Path) -> None:
         ([], "PATH"),
     ],
 )
-def test_what_cannot_be_done(tmp_path: Path, arguments: list[str | Path], message: str) -> None:
+def test_wrong_arguments_give_exit_code_2(tmp_path: Path, arguments: list[str | Path], message: str) -> None:
     done = convkit(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
@@ -71,13 +71,13 @@ def test_what_cannot_be_done(tmp_path: Path, arguments: list[str | Path], messag
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two blank lines and an image that is not there."""
+    """Write a row file with two blank lines and a missing image."""
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\n" + lines(row("1", ["no.png"])) + b"\n")
     return path
 
 
-def test_a_selection_and_a_severity(data: Path) -> None:
+def test_rules_are_selected_and_severities_changed(data: Path) -> None:
     run = partial(convkit, data.name, "--workers", "0", cwd=data.parent)
     assert run("--ignore", "CK0,missing-image").stdout == "Checked 1 row. Found 0 errors, 0 warnings.\n"
     done = run("--select", "CK004", "--warn", "CK004")
@@ -92,7 +92,7 @@ def test_a_selection_and_a_severity(data: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "") and message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_baseline_is_written_kept_to_and_gets_stale(data: Path) -> None:
+def test_a_baseline_is_written_applied_and_reported_as_stale(data: Path) -> None:
     run = partial(convkit, data.name, "--workers", "0", "--baseline", "known.json", cwd=data.parent)
     assert run().returncode == 2
     done = run("--write_baseline")
@@ -111,7 +111,7 @@ def test_a_baseline_is_written_kept_to_and_gets_stale(data: Path) -> None:
     assert done.returncode == 2 and "Add --baseline FILE" in done.stderr
 
 
-def test_fix_mends_says_what_and_validates_again(data: Path) -> None:
+def test_fix_lists_its_changes_and_validates_again(data: Path) -> None:
     done = convkit(data.name, "--fix", "--workers", "0", cwd=data.parent)
     assert done.returncode == 1 and done.stdout.endswith("Checked 1 row. Found 1 error, 0 warnings.\n")
     assert done.stderr.splitlines() == [
@@ -123,19 +123,19 @@ def test_fix_mends_says_what_and_validates_again(data: Path) -> None:
     assert convkit(data.name, "--fix", "--workers", "0", cwd=data.parent).stderr == ""
 
 
-def test_standard_input_is_not_mended(data: Path) -> None:
+def test_standard_input_cannot_be_fixed(data: Path) -> None:
     done = convkit("-", "--fix", cwd=data.parent)
     assert (done.returncode, done.stdout) == (2, "") and "--fix cannot fix standard input" in done.stderr
 
 
-def test_a_report_goes_into_a_file(data: Path) -> None:
+def test_a_report_is_written_to_a_file(data: Path) -> None:
     done = convkit(data.name, "--format", "sarif", "--output", "out.sarif", "--workers", "0", cwd=data.parent)
     assert (done.returncode, done.stdout) == (1, "")
     assert json.loads((data.parent / "out.sarif").read_text())["version"] == "2.1.0"
 
 
 @pytest.mark.parametrize("output", ["no/such/x", "."])
-def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, output: str) -> None:
+def test_an_unwritable_report_file_is_refused_before_validation(tmp_path: Path, output: str) -> None:
     copy_of("valid/with_manifest", tmp_path)
     done = convkit("with_manifest", "--output", output, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -145,7 +145,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
     assert not (tmp_path / "with_manifest" / "receipt.json").exists()
 
 
-def test_standard_input_that_is_closed(tmp_path: Path) -> None:
+def test_closed_standard_input_is_an_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m convkit validate - <&-"
     done = subprocess.run(
         command, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
@@ -154,7 +154,7 @@ def test_standard_input_that_is_closed(tmp_path: Path) -> None:
     assert done.stderr.startswith("convkit: error: Standard input is closed.")
 
 
-def test_a_rule_explains_itself(tmp_path: Path) -> None:
+def test_convkit_rule_prints_the_page_of_a_rule(tmp_path: Path) -> None:
     run = partial(subprocess.run, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
     command = [sys.executable, "-m", "convkit", "rule"]
     listed = run(command, text=True).stdout.splitlines()
@@ -173,7 +173,7 @@ def test_a_rule_explains_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("no_colour", [False, True])
-def test_a_terminal_has_colours_unless_they_are_not_wanted(data: Path, no_colour: bool) -> None:
+def test_a_terminal_has_colors_unless_no_color_is_set(data: Path, no_colour: bool) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"PYTHONPATH": str(ROOT)}
     ours, theirs = pty.openpty()
     subprocess.run(

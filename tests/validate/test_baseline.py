@@ -1,4 +1,4 @@
-"""Accepting today's findings, and failing on new ones."""
+"""A baseline accepts known findings, and validation fails on new ones only."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def accepted(path: Path, report: Report) -> baseline.Baseline:
     return baseline.read_baseline(path)
 
 
-def test_findings_are_known_again_when_rows_are_put_before_them(tmp_path: Path) -> None:
+def test_accepted_findings_are_recognized_after_rows_are_inserted(tmp_path: Path) -> None:
     rows = tmp_path / "x.jsonl"
     bad = [line(row("1", ["no.png"])), b"{", line(row("2")), line(row("2"))]
     rows.write_bytes(b"\n".join(bad) + b"\n")
@@ -33,7 +33,7 @@ def test_findings_are_known_again_when_rows_are_put_before_them(tmp_path: Path) 
     assert compared.report.summary.rows == 5
 
 
-def test_the_files_are_relative_to_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_names_are_relative_to_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     known = accepted(tmp_path / "known.json", report_of(1, [finding("d/x.jsonl")]))
     assert known.findings[0].file == "d/x.jsonl"
@@ -52,7 +52,7 @@ def test_equal_findings_are_counted(tmp_path: Path) -> None:
     assert compared.report.summary.errors == 1
 
 
-def test_what_is_no_longer_found_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_that_are_not_found_any_more_are_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     known = accepted(tmp_path / "known.json", report_of(1, [finding(line=1), finding(line=2), finding("b/y.jsonl")]))
     stale = baseline.compare_to_baseline(report_of(1, [finding()]), known, tmp_path).stale
@@ -64,13 +64,13 @@ def test_what_is_no_longer_found_is_stale(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("change", [{"row_id": "x"}, {"pointer": "/x"}, {"message": "Else."}, {"code": "CK202"}])
-def test_another_finding_is_new(tmp_path: Path, change: dict[str, str]) -> None:
+def test_a_finding_with_other_content_is_new(tmp_path: Path, change: dict[str, str]) -> None:
     known = accepted(tmp_path / "known.json", report_of(1, [finding()]))
     other = finding().model_copy(update=change)
     assert baseline.compare_to_baseline(report_of(1, [other]), known, tmp_path).report.findings == [other]
 
 
-def test_what_is_no_baseline(tmp_path: Path) -> None:
+def test_missing_and_damaged_baselines_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "known.json"
     with pytest.raises(ConvkitError, match=r"does not exist\. Add --write_baseline"):
         baseline.read_baseline(path)

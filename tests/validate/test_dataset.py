@@ -1,3 +1,5 @@
+"""Row files are read line by line and datasets row by row; errors name the file and line."""
+
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -24,7 +26,7 @@ from tests.validate.helpers import copy_of
         (b"x" * 200_000 + b"\n1", [Line(1, b"", True), Line(2, b"1", False)]),
     ],
 )
-def test_lines(tmp_path: Path, content: bytes, expected: list[Line]) -> None:
+def test_lines_are_split_at_line_feeds(tmp_path: Path, content: bytes, expected: list[Line]) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(content)
     seen: list[bytes] = []
@@ -46,7 +48,7 @@ def test_a_line_of_any_length_takes_constant_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_rows_come_with_their_address(tmp_path: Path) -> None:
+def test_rows_come_with_file_and_line(tmp_path: Path) -> None:
     dataset = Dataset.open(copy_of("valid/with_manifest", tmp_path))
     path = dataset.path("train")
     assert [(address, found.id) for address, found in dataset.rows("train")] == [(f"{path}:1", "1"), (f"{path}:2", "2")]
@@ -60,7 +62,7 @@ def test_rows_come_with_their_address(tmp_path: Path) -> None:
         (b"\n", r"pets_train\.jsonl:3 "),
     ],
 )
-def test_a_bad_row_ends_reading_with_its_address(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_an_invalid_row_ends_reading_with_its_file_and_line(tmp_path: Path, content: bytes, reason: str) -> None:
     dataset = Dataset.open(copy_of("valid/with_manifest", tmp_path))
     with dataset.path("train").open("ab") as file:
         file.write(content)
@@ -68,7 +70,7 @@ def test_a_bad_row_ends_reading_with_its_address(tmp_path: Path, content: bytes,
         list(dataset.rows("train"))
 
 
-def test_a_missing_row_file_and_an_unknown_split(tmp_path: Path) -> None:
+def test_a_missing_row_file_and_an_unknown_split_are_errors(tmp_path: Path) -> None:
     dataset = Dataset.open(copy_of("valid/with_manifest", tmp_path))
     dataset.path("val").unlink()
     with pytest.raises(DatasetError, match=r"pets_val\.jsonl cannot be read \(No such file"):
@@ -77,7 +79,7 @@ def test_a_missing_row_file_and_an_unknown_split(tmp_path: Path) -> None:
         list(dataset.rows("test"))
 
 
-def test_a_directory_without_a_usable_manifest(tmp_path: Path) -> None:
+def test_a_directory_without_a_valid_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"has no dataset\.json"):
         Dataset.open(tmp_path)
     (tmp_path / ".partial").mkdir()
@@ -100,7 +102,7 @@ def test_a_directory_without_a_usable_manifest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x.jsonl", "/x.jsonl", "x", "sub/x.jsonl", ".jsonl", "x\\y.jsonl", "x.jsonl\n"])
-def test_a_manifest_names_row_files_beside_it_only(tmp_path: Path, name: str) -> None:
+def test_a_manifest_names_only_row_files_in_its_own_folder(tmp_path: Path, name: str) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     manifest = directory / "dataset.json"
     encoded = name.replace("\\", "\\\\").replace("\n", "\\n")
@@ -109,14 +111,14 @@ def test_a_manifest_names_row_files_beside_it_only(tmp_path: Path, name: str) ->
         Dataset.open(directory)
 
 
-def test_a_lost_directory_is_an_error_of_the_path(tmp_path: Path) -> None:
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     shutil.rmtree(directory)
     with pytest.raises(DatasetError, match="Pass a dataset directory that convkit convert wrote"):
         Dataset.open(directory)
 
 
-def test_an_overlong_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlong_row_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Dataset.open(copy_of("valid/with_manifest", tmp_path))
     dataset.path("val").write_bytes(lines(row("1"))[:-1] + b" " * 2**24)
     with pytest.raises(DatasetError, match=r"pets_val\.jsonl:1 .*longer than 16,777,216 bytes"):

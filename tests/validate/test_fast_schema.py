@@ -40,11 +40,11 @@ def test_the_fast_schema_accepts_the_same_rows_as_the_model(document: Any) -> No
         return
     turns = plain["conversations"]
     markers = [turn["user"].count(IMAGE_MARKER) for turn in turns]
-    sound = all(count in (0, len(turn["images"])) for count, turn in zip(markers, turns, strict=True)) and all(
+    valid = all(count in (0, len(turn["images"])) for count, turn in zip(markers, turns, strict=True)) and all(
         "assistant" in turn for turn in turns[:-1]
     )
-    assert is_valid(raw) == sound
-    if sound:
+    assert is_valid(raw) == valid
+    if valid:
         assert json.loads(Row.model_validate_json(raw).to_line()) == json.loads(raw)
 
 

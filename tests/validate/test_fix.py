@@ -1,4 +1,4 @@
-"""What is mended, how, and what is left alone."""
+"""`--fix` changes only what a finding names, and leaves some files unchanged."""
 
 import gzip
 import stat
@@ -23,7 +23,7 @@ def fixed(path: Path) -> list[str]:
     return [str(change).removeprefix(f"{path}:") for change in fix_files(report_of(path).findings).changes]
 
 
-def test_blank_lines_and_marks_are_removed_and_the_second_run_is_clean(tmp_path: Path) -> None:
+def test_blank_lines_and_byte_order_marks_are_removed_in_one_run(tmp_path: Path) -> None:
     first, second = line(row("1")), line(row("2"))
     path = write_rows(tmp_path, BOM + first + b"\r\n\n \t\r\n" + BOM + second + b"\n\r\n" + line(row("3")))
     path.chmod(0o640)
@@ -55,7 +55,7 @@ def test_answers_are_stripped_and_nothing_else_of_their_rows_changes(tmp_path: P
     assert codes(report_of(path)) == [] and fixed(path) == []
 
 
-def test_metadata_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
+def test_metadata_keys_named_assistant_are_unchanged(tmp_path: Path) -> None:
     said = {"images": [], "user": "Hm?", "assistant": "a "}
     content = lines(row("1", conversations=[said], metadata={"assistant": " b"}))
     path = write_rows(tmp_path, content)
@@ -63,14 +63,14 @@ def test_metadata_of_the_same_name_are_left_alone(tmp_path: Path) -> None:
     assert fixed(path) == [] and path.read_bytes() == content
 
 
-def test_more_than_are_listed_are_mended_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_beyond_the_listed_ones_are_fixed_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convkit.validate.scan.MAX_KEPT", 3)
     path = write_rows(tmp_path, b"\n" * 10 + lines(row("1")))
     result = CliRunner().invoke(app, ["validate", str(path), "--fix", "--workers", "0"])
     assert (result.exit_code, path.read_bytes()) == (0, lines(row("1")))
 
 
-def test_what_has_no_fixer_stays_as_it_is(tmp_path: Path) -> None:
+def test_findings_without_a_fixer_leave_the_file_unchanged(tmp_path: Path) -> None:
     content = b"{\n" + lines(row("1"), row("1")) + b"\xff\n"
     path = write_rows(tmp_path, content)
     before = path.stat().st_ino
@@ -90,7 +90,7 @@ def test_overlong_lines_are_copied_and_counted(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("kind", ["manifest", "link"])
-def test_a_finished_data_set_and_a_link_are_left_alone(tmp_path: Path, kind: str) -> None:
+def test_complete_datasets_and_links_are_unchanged(tmp_path: Path, kind: str) -> None:
     directory = copy_of("valid/with_manifest" if kind == "manifest" else "valid/crlf", tmp_path)
     path = directory / "pets_train.jsonl"
     if kind == "link":
@@ -105,7 +105,7 @@ def test_a_finished_data_set_and_a_link_are_left_alone(tmp_path: Path, kind: str
     assert ("Convert the source again" if kind == "manifest" else "symbolic link") in reason
 
 
-def test_a_compressed_file_is_left_alone(tmp_path: Path) -> None:
+def test_compressed_files_are_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(line(row("1"))))
     before = path.read_bytes()
@@ -114,13 +114,13 @@ def test_a_compressed_file_is_left_alone(tmp_path: Path) -> None:
     assert skipped == [f"not fixed: {path}: it is compressed. Decompress it, fix it, and compress it again."]
 
 
-def test_a_file_whose_name_a_report_cannot_spell_is_left_alone(tmp_path: Path) -> None:
+def test_files_with_names_that_are_not_utf8_are_unchanged(tmp_path: Path) -> None:
     path = Path(str(tmp_path / "\udcff.jsonl"))
     path.write_bytes(b"\n" + lines(row("1")))
     assert fixed(path) == []
 
 
-def test_fixers_are_of_rules() -> None:
+def test_every_fixer_belongs_to_a_rule() -> None:
     assert all(RULES[code] is fixer.rule for code, fixer in FIXERS.items())
 
 
@@ -131,7 +131,7 @@ pieces = st.sampled_from(
 
 @settings(max_examples=60)
 @given(st.lists(pieces, max_size=6).map(b"".join))
-def test_mending_keeps_every_row_and_once_is_enough(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_fixing_keeps_every_row_and_one_run_is_enough(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = write_rows(tmp_path_factory.mktemp("fix"), content)
 
     def kept() -> list[bytes]:

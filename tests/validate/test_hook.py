@@ -17,7 +17,7 @@ from tests.fixtures.make_datasets import DIRECTORY
 DOCS = (ROOT / "docs" / "validate.md").read_text(encoding="utf-8")
 
 
-def test_the_hook_takes_row_files_and_runs(tmp_path: Path) -> None:
+def test_the_pre_commit_hook_selects_row_files_and_runs(tmp_path: Path) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     assert {"id", "name", "entry", "language", "files"} <= set(hook)
 
@@ -33,7 +33,7 @@ def test_the_hook_takes_row_files_and_runs(tmp_path: Path) -> None:
     assert convkit(*options, DIRECTORY / "valid" / "crlf" / "pets_train.jsonl", cwd=tmp_path).returncode == 0
 
 
-def test_the_commands_of_the_workflow_run(tmp_path: Path) -> None:
+def test_the_commands_of_the_github_workflow_run(tmp_path: Path) -> None:
     (text,) = (block for block in re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL) if "jobs:" in block)
     steps = yaml.safe_load(text)["jobs"]["validate"]["steps"]
     commands = [
@@ -47,7 +47,7 @@ def test_the_commands_of_the_workflow_run(tmp_path: Path) -> None:
         assert done.returncode == 1 and (done.stdout or (tmp_path / "convkit.sarif").is_file())
 
 
-def test_the_documentation_names_every_format_and_every_key() -> None:
+def test_the_documentation_lists_every_format_and_every_config_key() -> None:
     assert re.findall(r"^\| `(\w+)` \| [^`]", DOCS, re.MULTILINE) == list(REPORTERS)
     assert re.findall(r"^\| `(\w+)` \| `--", DOCS, re.MULTILINE) == list(ConfigFile.model_fields)
     (toml,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)

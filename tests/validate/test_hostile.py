@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds, validation ends with a report; and only what the schema accepts has no findings."""
+"""Validation of arbitrary bytes ends with a report, and only rows that the schema accepts have no findings."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ SOUND = line(
 shared_tmp_path = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def is_sound(raw: bytes) -> bool:
+def is_valid(raw: bytes) -> bool:
     try:
         Row.model_validate_json(raw)
     except ValidationError:
@@ -39,7 +39,7 @@ def check(tmp_path: Path, content: bytes) -> Report:
     bad = {finding.line for finding in report.findings if finding.line}
     raws = content.split(b"\n")
     for number, raw in enumerate(raws if raws[-1] else raws[:-1], 1):
-        assert is_sound(raw) or number in bad
+        assert is_valid(raw) or number in bad
     Report.model_validate_json(report.model_dump_json())
     return report
 
@@ -54,19 +54,19 @@ def check(tmp_path: Path, content: bytes) -> Report:
 @example(b'{"id":"\\ud800"}')
 @example(b'{"conversations":[' + b"0," * 1000 + b"0]}")
 @example(b'"' + b'\\"' * 1000 + b"NaN")
-def test_arbitrary_bytes(tmp_path: Path, content: bytes) -> None:
+def test_arbitrary_bytes_give_a_report(tmp_path: Path, content: bytes) -> None:
     check(tmp_path, content)
 
 
 @pytest.mark.parametrize("length", range(len(SOUND)))
-def test_a_truncated_line_is_one_finding_with_a_place(tmp_path: Path, length: int) -> None:
+def test_a_truncated_line_is_one_finding_with_its_location(tmp_path: Path, length: int) -> None:
     report = check(tmp_path, SOUND + b"\n" + SOUND[:length])
     assert [finding.code for finding in report.findings] == (["CK009"] if length else [])
 
 
 @shared_tmp_path
 @given(st.lists(st.tuples(st.integers(0, len(SOUND) - 1), st.binary(min_size=0, max_size=3)), min_size=1, max_size=4))
-def test_a_mutated_line(tmp_path: Path, changes: list[tuple[int, bytes]]) -> None:
+def test_a_mutated_line_gives_a_report(tmp_path: Path, changes: list[tuple[int, bytes]]) -> None:
     content = bytearray(SOUND)
     for position, replacement in changes:
         content[position : position + 1] = replacement
@@ -101,7 +101,7 @@ documents = json_values | st.fixed_dictionaries(
 
 
 @given(documents)
-def test_every_bad_row_is_explained_by_a_pointer_that_leads_somewhere(document: Any) -> None:
+def test_every_invalid_row_has_a_finding_with_a_pointer_that_resolves(document: Any) -> None:
     raw = json.dumps(document).encode()
     try:
         Row.model_validate_json(raw)
@@ -122,7 +122,7 @@ def follow(document: Any, pointer: str, message: str) -> None:
         assert int(last) < len(document) if isinstance(document, list) else last in document
 
 
-def test_a_list_without_end_is_no_list_of_choices() -> None:
+def test_an_endless_list_is_not_a_list_of_choices() -> None:
     assert text_rules.choices("A. cat\n" * 1_200_000) is None  # more than there are letters, in any alphabet
     many = ", ".join(map(str, range(1001)))
     assert text_rules.choices(f"Choose one of the classes: {many}") is None

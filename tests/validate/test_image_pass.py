@@ -1,4 +1,4 @@
-"""Broken and hostile image files."""
+"""Damaged and hostile image files are findings, never crashes."""
 
 import hashlib
 import os
@@ -41,7 +41,7 @@ NASTY = {
 
 
 @pytest.mark.parametrize(("name", "expected"), NASTY.items())
-def test_pillows_own_test_images(shared_data: Path, name: str, expected: str) -> None:
+def test_the_test_images_of_pillow_have_the_expected_findings(shared_data: Path, name: str, expected: str) -> None:
     result = inspect_dataset_image(shared_data / "data" / "nasty", True, name)
     if isinstance(result, ImageInfo):
         assert f"{result.format} {result.width}x{result.height}" == expected
@@ -51,7 +51,7 @@ def test_pillows_own_test_images(shared_data: Path, name: str, expected: str) ->
     assert pickle.loads(pickle.dumps(result)) == result
 
 
-def test_what_is_told_of_a_sound_image(tmp_path: Path) -> None:
+def test_the_properties_of_a_valid_image_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(3, 2))
     result = inspect_file(path)
@@ -64,14 +64,14 @@ def test_what_is_told_of_a_sound_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pipe", "folder", "/dev/zero"])
-def test_nothing_but_regular_files_is_opened(tmp_path: Path, name: str) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     assert isinstance(problem := inspect_file(tmp_path / name), ImageProblem)
     assert problem.rule == "not-a-file"
 
 
-def test_links_must_stay_inside(tmp_path: Path) -> None:
+def test_links_must_stay_inside_the_images_folder(tmp_path: Path) -> None:
     folder = tmp_path / "real"
     (folder / "sub").mkdir(parents=True)
     (folder / "a.png").write_bytes(png())
@@ -97,7 +97,7 @@ def test_links_must_stay_inside(tmp_path: Path) -> None:
     assert rule("x" * 1000) == "missing-image"
 
 
-def test_a_file_too_large_to_be_an_image(tmp_path: Path) -> None:
+def test_a_file_above_the_size_limit_is_a_finding(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with path.open("wb") as file:
         file.truncate(images.MAX_FILE_BYTES + 1)
@@ -107,7 +107,7 @@ def test_a_file_too_large_to_be_an_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep\ndeep"), SystemError("x" * 999), KeyError(1)])
-def test_whatever_a_decoder_raises_is_a_finding(
+def test_any_exception_of_a_decoder_is_a_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def explode(self: object) -> None:
@@ -121,7 +121,7 @@ def test_whatever_a_decoder_raises_is_a_finding(
     assert "\n" not in problem.message and len(problem.message) < 300
 
 
-def test_the_cap_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pixel_limit_itself_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(4, 4))
     monkeypatch.setattr(images, "MAX_PIXELS", 16)

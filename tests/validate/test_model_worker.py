@@ -1,4 +1,4 @@
-"""CK4xx beyond the fixtures: what is asked when, and how it is said."""
+"""The rules CK4xx check rows against a model: control tokens, lengths, image shapes and labels."""
 
 import gzip
 from pathlib import Path
@@ -35,12 +35,12 @@ def found(
 
 
 @pytest.mark.parametrize("text", ["<|end|>", "a <|image_12|> b", "<|endoftext|>", "</s>"])
-def test_control_tokens_of_phi(text: str) -> None:
+def test_control_tokens_of_phi_are_found(text: str) -> None:
     assert found(row(text), []) == found(row("x", text), []) == ["CK403"]
 
 
 @pytest.mark.parametrize("text", ["<|ending|>", "a <| b |> c", "<image_1>", "<END>", "<strong>", "|end|"])
-def test_what_only_looks_like_one(text: str) -> None:
+def test_text_that_resembles_a_control_token_is_allowed(text: str) -> None:
     assert found(row(text), []) == []
 
 
@@ -55,12 +55,12 @@ def test_a_model_has_its_own_control_tokens() -> None:
     ]
 
 
-def test_the_marker_of_an_image_is_none() -> None:
+def test_the_image_marker_is_not_a_control_token() -> None:
     for spec in PROFILES:
         assert found(row("this: <image> here", images=1), [ImageSize(60, 60)], spec) == []
 
 
-def test_the_limit_itself_is_allowed() -> None:
+def test_a_row_of_exactly_max_length_is_allowed() -> None:
     target = TargetModel.from_options("phi-3.5-vision")
     exact = TargetModel(target.profile, tokenizer=len)
     length = exact.count(row(images=1), [ImageSize(320, 240)]).low
@@ -69,7 +69,7 @@ def test_the_limit_itself_is_allowed() -> None:
         assert [p.rule.code for p in problems(row(images=1), [ImageSize(320, 240)], limited, train=True)] == expected
 
 
-def test_an_estimate_is_called_one() -> None:
+def test_an_estimated_length_is_described_as_estimated() -> None:
     text = "word " * 1000
     low, high = TargetModel.from_options("phi-3.5-vision").count(row(text), [])
     for limit, expected in [(high, []), (high - 1, ["CK402"]), (low, ["CK402"]), (low - 1, ["CK401"])]:
@@ -79,13 +79,13 @@ def test_an_estimate_is_called_one() -> None:
         assert all("(estimated)" in problem.message for problem in result)
 
 
-def test_an_image_that_cannot_be_read_leaves_the_length_open() -> None:
+def test_a_row_with_an_unreadable_image_has_no_length_finding() -> None:
     assert found(row(images=2), [ImageSize(10, 10), None], max_length=100) == []
     assert found(row(images=2), [ImageSize(10, 10), ImageSize(10, 10)], max_length=100) == ["CK401"]
 
 
 @pytest.mark.parametrize("answer", [None, "", " \n"])
-def test_only_a_train_row_needs_an_answer(answer: str | None) -> None:
+def test_only_training_rows_need_a_label(answer: str | None) -> None:
     target = TargetModel.from_options("phi-3.5-vision")
     assert found(row(answer=answer), []) == ["CK405"]
     assert list(problems(row(answer=answer), [], target, train=False)) == []
@@ -95,7 +95,7 @@ SIZES = st.builds(ImageSize, st.integers(1, 100_000), st.integers(1, 100_000))
 
 
 @given(st.sampled_from(sorted(PROFILES)), st.text(), st.lists(SIZES, max_size=3))
-def test_no_row_and_no_shape_raises(spec: str, text: str, sizes: list[ImageSize]) -> None:
+def test_no_row_and_no_image_shape_raises_an_exception(spec: str, text: str, sizes: list[ImageSize]) -> None:
     text = text.replace("<image>", "")
     for problem in problems(
         row(text, text, len(sizes)), sizes, TargetModel.from_options(spec, max_length=1000), train=True
@@ -103,7 +103,7 @@ def test_no_row_and_no_shape_raises(spec: str, text: str, sizes: list[ImageSize]
         assert isinstance(problem.message, str)
 
 
-def test_without_a_model_nothing_is_asked_and_the_receipt_says_so(tmp_path: Path) -> None:
+def test_rules_about_models_run_and_are_in_the_receipt_only_with_a_model(tmp_path: Path) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     report_of(directory)
     assert not [code for code in read(directory).rules if code.startswith("CK4")]
@@ -117,7 +117,7 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_the_command_finds_what_the_model_cannot_take(tmp_path: Path) -> None:
+def test_the_command_reports_rows_that_the_model_cannot_take(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK401_too_long", tmp_path)
     assert run(directory)[0] == 0
     code, output = run(directory, "--model", "phi-3.5-vision", "--max-length", 1500)
@@ -125,7 +125,7 @@ def test_the_command_finds_what_the_model_cannot_take(tmp_path: Path) -> None:
     assert run(directory, "--model", "phi-3.5-vision:num_crops=1", "--max_length", 1500)[0] == 0
 
 
-def test_headers_alone_are_enough_and_no_media_means_no_lengths(tmp_path: Path) -> None:
+def test_headers_are_enough_for_lengths_and_without_media_none_is_checked(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK401_too_long", tmp_path)
     options = {"target": TargetModel.from_options("phi-3.5-vision", max_length=1500)}
 
@@ -140,7 +140,9 @@ ANSWERS = ("Yes.", "x <|end|>")
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_any_number_of_processes_counts_the_same(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_workers_counts_the_same_tokens(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tokenizers", reason="needs the extra tokens: pip install 'convkit-vlm[tokens]'")
     (tmp_path / "images").mkdir()
     for number in range(4):
@@ -163,7 +165,7 @@ def test_any_number_of_processes_counts_the_same(tmp_path: Path, suffix: str, mo
 
 
 @pytest.mark.parametrize("name", ["x_train.jsonl.gz", "x_train-00000-of-00002.jsonl"])
-def test_a_file_of_training_rows_is_known_by_its_split(tmp_path: Path, name: str) -> None:
+def test_training_files_are_recognized_by_their_split(tmp_path: Path, name: str) -> None:
     content = row("Hm?", answer=None).to_line() + b"\n"
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     found = report_of(tmp_path / name, target=TargetModel.from_options("phi-3.5-vision")).findings

@@ -1,4 +1,4 @@
-"""The receipt: for whom it is written, what it binds, and when it goes."""
+"""The validation receipt: when it is written, what it attests, and what makes it stale."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_it_binds_what_was_read(tmp_path: Path) -> None:
+def test_a_receipt_holds_the_digests_of_what_was_read(tmp_path: Path) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     result = run(directory)
     assert (result.receipts, result.notes) == ((directory / "receipt.json",), ())
@@ -40,7 +40,7 @@ def test_it_binds_what_was_read(tmp_path: Path) -> None:
     assert (found.rules, found.warnings, found.convkit) == (codes(with_model=False), {}, __version__)
 
 
-def test_the_same_data_set_has_the_same_receipt(tmp_path: Path) -> None:
+def test_equal_datasets_get_equal_receipts(tmp_path: Path) -> None:
     texts = set()
     for place in ("a", "b"):
         directory = copy_of("valid/with_manifest", tmp_path / place)
@@ -52,7 +52,7 @@ def test_the_same_data_set_has_the_same_receipt(tmp_path: Path) -> None:
     assert texts.pop().endswith(b"}\n")
 
 
-def test_warnings_are_counted(tmp_path: Path) -> None:
+def test_warnings_are_counted_in_the_receipt(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK304_foreign_rows", tmp_path)
     assert run(directory).receipts
     assert receipt.read(directory).warnings == {"CK304": 1}
@@ -67,7 +67,7 @@ def test_warnings_are_counted(tmp_path: Path) -> None:
         ("invalid/CK302_manifest_mismatch", {}),
     ],
 )
-def test_none_is_written_without_a_manifest_a_full_decode_and_a_pass(
+def test_a_receipt_needs_a_manifest_a_full_decode_and_no_errors(
     tmp_path: Path, name: str, options: dict[str, Any]
 ) -> None:
     directory = copy_of(name, tmp_path)
@@ -75,13 +75,13 @@ def test_none_is_written_without_a_manifest_a_full_decode_and_a_pass(
     assert not (directory / "receipt.json").exists()
 
 
-def test_none_is_written_for_single_files(tmp_path: Path) -> None:
+def test_single_files_get_no_receipt(tmp_path: Path) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     assert run(directory / "pets_train.jsonl").receipts == ()
 
 
 @pytest.mark.parametrize("media", ["decode", "header", "none"])
-def test_a_stale_receipt_is_removed_and_told_of(tmp_path: Path, media: str) -> None:
+def test_a_stale_receipt_is_removed_with_a_note(tmp_path: Path, media: str) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     run(directory)
     with (directory / "pets_val.jsonl").open("ab") as file:
@@ -93,9 +93,7 @@ def test_a_stale_receipt_is_removed_and_told_of(tmp_path: Path, media: str) -> N
     assert run(directory).notes == ()
 
 
-def test_a_directory_that_cannot_be_written_still_has_its_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_directory_still_gets_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
 
     def refuse(*_: object) -> None:
@@ -108,7 +106,7 @@ def test_a_directory_that_cannot_be_written_still_has_its_report(
     assert not list(directory.glob("*receipt*"))
 
 
-def test_an_interrupted_writing_leaves_the_old_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_the_old_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     run(directory)
     before = (directory / "receipt.json").read_bytes()
@@ -123,7 +121,7 @@ def test_an_interrupted_writing_leaves_the_old_receipt(tmp_path: Path, monkeypat
     assert [path.name for path in directory.glob("*receipt*")] == ["receipt.json"]
 
 
-def test_reading_one_that_is_missing_or_foreign(tmp_path: Path) -> None:
+def test_missing_and_unknown_receipts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"has no receipt\.json: it was not validated, or did not pass\. Run: convkit validate"
     ):
@@ -146,7 +144,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_what_passed_and_did_not_change_may_be_trained_on(tmp_path: Path) -> None:
+def test_an_unchanged_dataset_that_passed_may_be_trained_on(tmp_path: Path) -> None:
     directory = passed(tmp_path)
     assert receipt.require(directory) == receipt.read(directory)
 
@@ -161,7 +159,7 @@ def test_what_passed_and_did_not_change_may_be_trained_on(tmp_path: Path) -> Non
     ],
 )
 @pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "not remembered"])
-def test_any_changed_byte_makes_it_stale(
+def test_any_changed_byte_makes_the_receipt_stale(
     tmp_path: Path, name: str, reason: str, remembered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if remembered:
@@ -175,14 +173,14 @@ def test_any_changed_byte_makes_it_stale(
 
 
 @pytest.mark.parametrize("name", ["pets_val.jsonl", "images/a.png", "dataset.json", "receipt.json"])
-def test_what_is_missing_makes_it_stale(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_makes_the_receipt_stale(tmp_path: Path, name: str) -> None:
     directory = passed(tmp_path)
     (directory / name).unlink()
     with pytest.raises(DatasetError):
         receipt.require(directory)
 
 
-def test_another_manifest_makes_it_stale(tmp_path: Path) -> None:
+def test_a_changed_manifest_makes_the_receipt_stale(tmp_path: Path) -> None:
     directory = passed(tmp_path)
     manifest = directory / "dataset.json"
     manifest.write_text(manifest.read_text().replace('"pets.zip"', '"cats.zip"'))
@@ -190,7 +188,7 @@ def test_another_manifest_makes_it_stale(tmp_path: Path) -> None:
         receipt.require(directory)
 
 
-def test_a_link_that_now_leads_elsewhere_makes_it_stale(tmp_path: Path) -> None:
+def test_a_link_with_a_new_target_makes_the_receipt_stale(tmp_path: Path) -> None:
     directory = passed(tmp_path)
     link = directory / "images" / "sub" / "link.png"
     link.unlink()
@@ -200,14 +198,14 @@ def test_a_link_that_now_leads_elsewhere_makes_it_stale(tmp_path: Path) -> None:
         receipt.require(directory)
 
 
-def test_other_rules_make_it_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_rules_make_the_receipt_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = passed(tmp_path)
     monkeypatch.setattr(receipt, "codes", lambda with_model: (*codes(with_model=with_model), "CK999"))
     with pytest.raises(DatasetError, match="with other rules"):
         receipt.require(directory)
 
 
-def test_a_model_asks_for_a_receipt_of_its_own(tmp_path: Path) -> None:
+def test_a_model_needs_a_receipt_for_its_profile(tmp_path: Path) -> None:
     directory = passed(tmp_path)
     command = f"Run: convkit validate {directory} --model phi35-vision"
     with pytest.raises(DatasetError, match=f"not validated for phi35-vision. {command}"):
@@ -220,7 +218,7 @@ def test_a_model_asks_for_a_receipt_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("old_new", [('"files": 3', '"files": 4'), ('"media": "decode"', '"media": "none"')])
-def test_an_edited_receipt_is_noticed_by_its_own_digest(tmp_path: Path, old_new: tuple[str, str]) -> None:
+def test_an_edited_receipt_is_detected_by_its_digest(tmp_path: Path, old_new: tuple[str, str]) -> None:
     directory = passed(tmp_path)
     path = directory / "receipt.json"
     path.write_text(path.read_text().replace(*old_new))

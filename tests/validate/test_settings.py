@@ -1,4 +1,4 @@
-"""Which findings count, who says so, and that no receipt is bought with it."""
+"""Rules are selected by options or a config file, and no selection gets a receipt for a dataset with errors."""
 
 from pathlib import Path
 
@@ -31,12 +31,12 @@ ERROR, WARNING = Severity.ERROR, Severity.WARNING
         (Selection(select=("CK2",), ignore=("CK2",)), []),
     ],
 )
-def test_the_longer_name_decides(selection: Selection, kept: list[str]) -> None:
+def test_the_longest_matching_name_decides(selection: Selection, kept: list[str]) -> None:
     found = [finding(code=code) for code in ("CK101", "CK201", "CK202", "CK303")]
     assert [f.code for f in selection.apply(found)] == kept
 
 
-def test_a_severity_is_overridden_by_the_longer_name() -> None:
+def test_the_longest_matching_name_sets_the_severity() -> None:
     selection = Selection(severity={"CK2": WARNING, "missing-image": ERROR, "CK303": ERROR})
     found = [finding(code=code) for code in ("CK201", "CK202", "CK303")]
     assert [f.severity for f in selection.apply(found)] == [ERROR, WARNING, ERROR]
@@ -44,7 +44,7 @@ def test_a_severity_is_overridden_by_the_longer_name() -> None:
 
 
 @given(st.sets(st.sampled_from(sorted(RULES))), st.sets(st.sampled_from(sorted(RULES))))
-def test_what_the_rules_call_an_error_always_refuses(ignored: set[str], warned: set[str]) -> None:
+def test_an_error_by_the_rules_always_prevents_a_receipt(ignored: set[str], warned: set[str]) -> None:
     selection = Selection(ignore=tuple(ignored), severity=dict.fromkeys(warned, WARNING))
     for code in RULES:
         found = [finding(code=code)]
@@ -54,20 +54,18 @@ def test_what_the_rules_call_an_error_always_refuses(ignored: set[str], warned: 
 
 
 @pytest.mark.parametrize("name", ["CK2011", "missing", "ck201", "C", "CK201 ", "missing-imge"])
-def test_an_unknown_rule_tells_what_was_meant(name: str) -> None:
+def test_an_unknown_rule_gets_a_suggestion(name: str) -> None:
     with pytest.raises(ConvkitError, match=r"Did you mean .*CK201 missing-image"):
         Selection(ignore=(name,))
 
 
 @pytest.mark.parametrize("name", ["", "xyz"])
-def test_a_rule_like_none_leads_to_the_list(name: str) -> None:
+def test_a_name_unlike_any_rule_points_to_the_list(name: str) -> None:
     with pytest.raises(ConvkitError, match=r"Run `convkit rule` to list all rules\."):
         Selection(ignore=(name,))
 
 
-def test_the_nearest_file_counts_and_one_without_our_table_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_nearest_config_file_with_a_convkit_table_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
@@ -80,7 +78,7 @@ def test_the_nearest_file_counts_and_one_without_our_table_is_passed_over(
     assert read_config_file(tmp_path / "a" / "pyproject.toml").ignore == ("CK1",)
 
 
-def test_a_file_beside_the_data_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_file_beside_the_data_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, here = tmp_path / "data", tmp_path / "here"
     data.mkdir()
     here.mkdir()
@@ -104,13 +102,13 @@ def test_a_file_beside_the_data_says_nothing(tmp_path: Path, monkeypatch: pytest
         ("select = [", r"convkit\.toml is not TOML: "),
     ],
 )
-def test_what_is_not_known_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_unknown_keys_and_values_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "convkit.toml").write_text(text)
     with pytest.raises(ConvkitError, match=message):
         read_config_file(tmp_path / "convkit.toml")
 
 
-def test_files_that_cannot_be_read_and_that_have_no_table(tmp_path: Path) -> None:
+def test_unreadable_config_files_and_missing_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConvkitError, match="cannot be read"):
         read_config_file(tmp_path / "none.toml")
     (tmp_path / "pyproject.toml").write_text("")
@@ -121,7 +119,7 @@ def test_files_that_cannot_be_read_and_that_have_no_table(tmp_path: Path) -> Non
         read_config_file(tmp_path / "x.toml")
 
 
-def test_the_command_line_goes_before_the_file() -> None:
+def test_the_command_line_overrides_the_config_file() -> None:
     config = ConfigFile(select=("CK2",), ignore=("CK3",), severity={"CK303": ERROR, "CK304": ERROR})
     assert config.selection() == Selection(("CK2",), ("CK3",), {"CK303": ERROR, "CK304": ERROR})
     assert config.selection(["CK1"], ["CK101"], ["CK1"], ["CK303"]) == Selection(
@@ -130,7 +128,7 @@ def test_the_command_line_goes_before_the_file() -> None:
 
 
 @pytest.mark.parametrize("selection", [Selection(ignore=("CK005",)), Selection(severity={"CK005": WARNING})])
-def test_an_error_that_is_hidden_keeps_the_receipt_away(tmp_path: Path, selection: Selection) -> None:
+def test_a_hidden_error_prevents_a_receipt(tmp_path: Path, selection: Selection) -> None:
     directory = copy_of("invalid/CK005_empty_file", tmp_path)
     (directory / "receipt.json").write_text("{}")
     result = validate([directory], workers=0, selection=selection)
@@ -139,7 +137,7 @@ def test_an_error_that_is_hidden_keeps_the_receipt_away(tmp_path: Path, selectio
     assert any("receipt not written" in note and "1 of CK005 empty-file" in note for note in result.notes)
 
 
-def test_a_warning_that_is_ignored_is_still_in_the_receipt_and_one_made_an_error_refuses(tmp_path: Path) -> None:
+def test_ignored_warnings_are_in_the_receipt_and_upgraded_ones_prevent_it(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK304_foreign_rows", tmp_path)
     result = validate([directory], workers=0, selection=Selection(ignore=("CK304",)))
     assert codes(result.report) == [] and result.receipts
@@ -148,6 +146,6 @@ def test_a_warning_that_is_ignored_is_still_in_the_receipt_and_one_made_an_error
     assert result.report.summary.errors == 1 and not (directory / "receipt.json").exists()
 
 
-def test_everything_changes_nothing() -> None:
+def test_the_default_selection_changes_nothing() -> None:
     found = [finding(code=code) for code in RULES]
     assert DEFAULT_SELECTION.apply(found) == found

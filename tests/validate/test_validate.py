@@ -1,4 +1,4 @@
-"""What validate makes of paths, and how findings are put together."""
+"""`validate` opens paths as datasets, reads rows and images once, and collects the findings in order."""
 
 import gzip
 import os
@@ -32,7 +32,7 @@ def test_a_row_file_uses_the_images_beside_it(tmp_path: Path) -> None:
     assert codes(report_of(tmp_path)) == ["CK303"]
 
 
-def test_relative_paths_are_shown_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_show_relative_paths_as_they_were_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy_of("invalid/CK303_orphan_image", tmp_path)
     monkeypatch.chdir(tmp_path)
     findings = report_of(Path("CK303_orphan_image")).findings
@@ -42,7 +42,7 @@ def test_relative_paths_are_shown_as_they_were_given(tmp_path: Path, monkeypatch
     ]
 
 
-def test_files_of_one_directory_are_one_data_set_and_directories_are_not(tmp_path: Path) -> None:
+def test_files_of_one_directory_are_one_dataset(tmp_path: Path) -> None:
     paths = []
     for folder, name in [("1", "a"), ("1", "b"), ("2", "c")]:
         path = tmp_path / folder / f"{name}.jsonl"
@@ -64,7 +64,7 @@ def test_compressed_files_of_a_directory_are_read_unless_the_plain_ones_lie_besi
     assert [(f.code, f.file) for f in report.findings] == [("CK301", f"{tmp_path}/x_val.jsonl.gz")]
 
 
-def test_a_file_that_is_given_with_its_directory_is_read_once(tmp_path: Path) -> None:
+def test_a_file_passed_with_its_directory_is_read_once(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK304_foreign_rows", tmp_path)
     listed, foreign = directory / "pets_train.jsonl", directory / "pets_old.jsonl"
     report = validate([listed, directory, directory], media="none").report
@@ -83,7 +83,7 @@ def test_a_file_that_is_given_with_its_directory_is_read_once(tmp_path: Path) ->
         ("pipe.jsonl", "is not a row file"),
     ],
 )
-def test_what_cannot_be_validated(tmp_path: Path, name: str, reason: str) -> None:
+def test_paths_that_are_not_datasets_are_refused(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "unfinished" / ".partial").mkdir(parents=True)
     (tmp_path / "note.txt").touch()
@@ -92,7 +92,7 @@ def test_what_cannot_be_validated(tmp_path: Path, name: str, reason: str) -> Non
         validate([tmp_path / name])
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Any:
         raise PermissionError(13, "Permission denied")
 
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         validate([write_rows(tmp_path, lines(row()))])
 
 
-def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
 
     def run(task: Any, items: Any, workers: int, on_crash: Any, imports: Any = ()) -> Any:
@@ -124,7 +124,7 @@ def test_each_image_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert report.findings[0].message == "'a.png' crashed the decoder"
 
 
-def test_processes_find_what_one_process_finds(tmp_path: Path) -> None:
+def test_worker_processes_give_the_findings_of_one_process(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     names = [f"{index}.png" for index in range(40)]
     for index, name in enumerate(names):
@@ -141,7 +141,7 @@ def test_no_process_starts_without_media(tmp_path: Path, monkeypatch: pytest.Mon
     assert codes(validate([path], media="none", workers=4).report) == []
 
 
-def test_the_header_alone_finds_no_truncation(tmp_path: Path) -> None:
+def test_reading_headers_finds_no_truncated_image(tmp_path: Path) -> None:
     cut = copy_of("invalid/CK204_undecodable_image", tmp_path)
     assert [finding.message for finding in report_of(cut, media="header").findings] == [
         "'text.png' is not one of JPEG, PNG, WEBP, GIF, BMP, TIFF"
@@ -149,7 +149,7 @@ def test_the_header_alone_finds_no_truncation(tmp_path: Path) -> None:
     assert codes(report_of(copy_of("invalid/CK205_pixel_bomb", tmp_path), media="header")) == ["CK205"]
 
 
-def test_progress_tells_the_bytes_of_all_files(tmp_path: Path) -> None:
+def test_progress_counts_the_bytes_of_all_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_bytes(lines(*(row(f"{name}{index}") for index in range(1000))))
     total = sum(path.stat().st_size for path in tmp_path.iterdir())
@@ -160,14 +160,14 @@ def test_progress_tells_the_bytes_of_all_files(tmp_path: Path) -> None:
     assert calls == sorted(calls)
 
 
-def test_progress_tells_the_images_once_their_number_is_known(tmp_path: Path) -> None:
+def test_progress_counts_the_images(tmp_path: Path) -> None:
     path = write_rows(tmp_path, lines(row("1", ["a.png", "b.png", "a.png"]), row("2", ["c.png"])))
     validate([path], workers=0, bars=(seen := Bars()))
     assert seen.calls["reading images", "images"] == [(1, 3), (2, 3), (3, 3)]
 
 
 class Bars:
-    """Notes down what progress bars would show."""
+    """Records the updates of progress bars."""
 
     def __init__(self) -> None:
         self.calls: dict[tuple[str, str], list[tuple[int, int | None]]] = {}
@@ -178,7 +178,7 @@ class Bars:
         yield lambda done, whole: calls.append((done, whole))
 
 
-def test_the_row_id_is_told_wherever_it_can_be_read(tmp_path: Path) -> None:
+def test_findings_have_the_row_id_if_it_can_be_read(tmp_path: Path) -> None:
     path = write_rows(tmp_path, lines({"id": "me"}, {"id": 1}, [], row("n", metadata={"x": float("inf")})) + b"{")
     ids = {finding.line: finding.row_id for finding in report_of(path).findings}
     assert ids == {1: "me", 2: None, 3: None, 4: "n", 5: None}
@@ -196,7 +196,7 @@ def test_the_row_id_is_told_wherever_it_can_be_read(tmp_path: Path) -> None:
         (b'{"id": "\xff"}\n', "byte 9 of the line, 0xff, is not valid UTF-8"),
     ],
 )
-def test_what_is_no_json(tmp_path: Path, raw: bytes, message: str) -> None:
+def test_invalid_json_is_reported_with_its_position(tmp_path: Path, raw: bytes, message: str) -> None:
     assert messages(write_rows(tmp_path, lines(row("1")) + raw)) == [message]
 
 
@@ -229,12 +229,12 @@ def test_limits_of_the_parser_are_findings(tmp_path: Path, raw: bytes, reason: s
         ({"answers": []}, "answers is empty"),
     ],
 )
-def test_what_is_said_of_a_turn(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_problems_of_a_turn_are_explained(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     bad = turn(**{"assistant": "", **change})
     assert messages(write_rows(tmp_path, lines(row(conversations=[bad])))) == [message]
 
 
-def test_a_number_out_of_range(tmp_path: Path) -> None:
+def test_numbers_in_metadata_must_be_finite(tmp_path: Path) -> None:
     path = write_rows(tmp_path, line(row(metadata={"x": 1})).replace(b'"x":1', b'"x":1e999') + b"\n")
     assert messages(path) == ["metadata: numbers must be finite"]
 
@@ -252,12 +252,12 @@ def test_all_findings_of_a_row_are_reported_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_pointer_escapes_keys(tmp_path: Path) -> None:
+def test_pointers_escape_keys(tmp_path: Path) -> None:
     findings = report_of(write_rows(tmp_path, lines({**row(), "a/b~c": 1}))).findings
     assert [finding.pointer for finding in findings] == ["/a~1b~0c"]
 
 
-def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     try:
         Path(os.fsdecode(os.fsencode(tmp_path / "images") + b"/\xff.png")).write_bytes(png())
@@ -269,14 +269,14 @@ def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     assert report.model_dump_json()
 
 
-def test_no_orphans_are_told_of_while_a_row_cannot_be_read(tmp_path: Path) -> None:
+def test_orphan_images_are_not_reported_if_a_row_is_invalid(tmp_path: Path) -> None:
     directory = copy_of("invalid/CK303_orphan_image", tmp_path)
     with (directory / "pets_train.jsonl").open("ab") as file:
         file.write(b"{")
     assert codes(report_of(directory)) == ["CK009"]
 
 
-def test_what_a_bad_row_holds_is_not_held_against_the_manifest(tmp_path: Path) -> None:
+def test_invalid_rows_are_not_compared_to_the_manifest(tmp_path: Path) -> None:
     directory = copy_of("valid/with_manifest", tmp_path)
     path = directory / "pets_train.jsonl"
     path.write_bytes(b"x" + path.read_bytes()[1:])
@@ -286,19 +286,19 @@ def test_what_a_bad_row_holds_is_not_held_against_the_manifest(tmp_path: Path) -
     ]
 
 
-def test_a_conversion_that_is_not_finished_is_no_data_set(tmp_path: Path) -> None:
+def test_an_unfinished_conversion_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".partial").mkdir()
     (tmp_path / "pets_train.jsonl").write_text("")
     with pytest.raises(DatasetError, match="is not finished"):
         validate([tmp_path], workers=0)
 
 
-def test_an_id_that_comes_again_behind_byte_order_marks_is_found(tmp_path: Path) -> None:
+def test_duplicate_ids_after_byte_order_marks_are_found(tmp_path: Path) -> None:
     path = write_rows(tmp_path, 2 * b"\xef\xbb\xbf" + lines(row("1"), row("1")))
     assert sorted(codes(report_of(path, media="none"))) == ["CK006", "CK301"]
 
 
-def test_findings_beyond_what_memory_should_hold_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_beyond_the_limit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("convkit.validate.scan.MAX_KEPT", 3)
     path = write_rows(tmp_path, b"x\n" * 5 + b"\n" * 3)
     report = report_of(path)
