@@ -15,7 +15,7 @@ from convkit.train.checkpoint.state import RunState
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.helpers import runs
 from tests.train.helpers.forks import Forks
-from tests.train.helpers.processes import ENVIRONMENT, meeting
+from tests.train.helpers.processes import ENVIRONMENT, join_variables
 from tests.train.helpers.runs import last_tensors, losses, train
 
 EVALUATED = {"eval_split": "train", "eval_steps": 3, "eval_limit": 4, "eval_max_new_tokens": 2}
@@ -53,7 +53,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(
     dataset = runs.write_dataset(tmp_path / "pets", runs.rows(rows))
     report = forks("kills", dataset, checkpoint, tmp_path, seed, options, folder=tmp_path)
     context = f"seed {seed}: {report}"
-    assert "resuming after step" in report["said"], context
+    assert "resuming after step" in report["log"], context
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert losses(killed) == losses(undisturbed), context
     assert len(losses(killed)) == steps
@@ -77,7 +77,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(
 @pytest.mark.slow
 def test_two_processes_train_the_same_weights_as_one(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     train(dataset, family, tmp_path / "one", max_tokens=500)
-    common = {**os.environ, **ENVIRONMENT, **meeting(2)}
+    common = {**os.environ, **ENVIRONMENT, **join_variables(2)}
     options = runs.config(dataset, family.directory, tmp_path / "two", max_tokens=500).to_json()
     (tmp_path / "config.yaml").write_text(json.dumps(options))  # JSON is YAML
     processes = [

@@ -15,6 +15,7 @@ from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.train import recipes
 from convkit.train.config import SECTIONS, Config, resolve
+from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.conftest import ROOT
 from tests.train.helpers import runs
 from tests.train.helpers.processes import ENVIRONMENT
@@ -179,7 +180,7 @@ def spawn(*command: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_nproc_starts_several_processes_and_returns_their_exit_code(checkpoint: Path, tmp_path: Path) -> None:
+def test_nproc_starts_several_processes(checkpoint: Path, tmp_path: Path) -> None:
     data, out = runs.write_dataset(tmp_path / "pets"), tmp_path / "run"
     options = ("--data_dir", data, "--model", checkpoint, "--output_dir", out, "--num_crops", "1", "--no-tqdm")
     more = ("--use_lora", "--lora_rank", "2", "--batch_size", "8", "--dataloader_num_workers", "0")
@@ -189,7 +190,15 @@ def test_nproc_starts_several_processes_and_returns_their_exit_code(checkpoint: 
     assert done.stdout.count("10 rows planned = 10 trained") == 1
     state = json.loads((out / "checkpoints/step-00000002/state.json").read_bytes())
     assert state["processes"] == 2
-    again = spawn("convkit", "train", "--nproc", "2", *options, *more)
+
+
+@pytest.mark.slow
+def test_nproc_returns_the_exit_code_of_a_failed_process(
+    dataset: Path, family: Phi3VFamily, checkpoint: Path, tmp_path: Path
+) -> None:
+    runs.train(dataset, family, tmp_path / "run")
+    paths = ("--data_dir", dataset, "--model", checkpoint, "--output_dir", tmp_path / "run")
+    again = spawn("convkit", "train", "--nproc", "2", *paths, "--num_crops", "1", "--no-tqdm")
     assert again.returncode == 2
     assert "holds checkpoints of a run. Add --resume auto" in again.stderr
     assert "Traceback" not in again.stderr

@@ -1,9 +1,10 @@
-"""Joining the other processes of a run."""
+"""Joining the process group, and failures of other ranks."""
 
 import os
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,16 +12,17 @@ import torch.distributed as dist
 
 from convkit.errors import ConvkitError
 from convkit.train.distributed import failure, world
-from tests.train.helpers.processes import ENVIRONMENT, meeting
+from tests.train.helpers.forks import Forks
+from tests.train.helpers.processes import ENVIRONMENT, join_variables
 
-ENDED_BY_THE_FIRST = """
+RANK_0_FAILS = """
 from convkit.train.distributed import failure
 failure._POLL_S = 0.01
 from convkit.errors import ConvkitError
 from convkit.train.distributed.world import world
 try:
     with world() as joined:
-        import peft  # which brings all of torch.distributed along
+        import peft  # which imports all of torch.distributed
         joined.wait()
         if joined.first:
             raise ConvkitError("the disk is full")
@@ -30,17 +32,26 @@ except ConvkitError as error:
 """
 
 
-def test_the_others_say_why_the_first_process_ended() -> None:
-    common = {**os.environ, **ENVIRONMENT, **meeting(2)}
-    command = [sys.executable, "-c", ENDED_BY_THE_FIRST]
+@pytest.mark.slow
+def test_other_ranks_report_why_rank_0_ended_in_new_processes() -> None:
+    common = {**os.environ, **ENVIRONMENT, **join_variables(2)}
+    command = [sys.executable, "-c", RANK_0_FAILS]
     processes = [
         subprocess.Popen(command, env={**common, "RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
     ]
-    said = [process.communicate()[0].strip() for process in processes]
-    assert said == ["the disk is full", "Process 0 ended the run: the disk is full"]
+    outputs = [process.communicate()[0].strip() for process in processes]
+    assert outputs == ["the disk is full", "Process 0 ended the run: the disk is full"]
 
 
-BESIDE = """
+def test_other_ranks_report_why_rank_0_ended(forks: Forks, tmp_path: Path) -> None:
+    ranks = forks("scripts", RANK_0_FAILS, tmp_path, folder=tmp_path)
+    assert [rank["output"].strip() for rank in ranks] == [
+        "the disk is full",
+        "Process 0 ended the run: the disk is full",
+    ]
+
+
+ONE_WAITS = """
 import os, signal, threading, uuid
 from datetime import timedelta
 from convkit.errors import ConvkitError
@@ -57,38 +68,41 @@ with world() as joined:
         {other}
 print("done")
 """
-FAILED, KILLED = 'raise ConvkitError("no room on the GPU")', "os.kill(os.getpid(), signal.SIGKILL)"
-FOR_EVER = "threading.Event().wait()  # as NCCL does for a message that never comes"
-A_WHILE = "threading.Event().wait(0.5)  # many looks, and the grace many times over"
-WRITES = f"""
+FAIL, KILL = 'raise ConvkitError("no room on the GPU")', "os.kill(os.getpid(), signal.SIGKILL)"
+WAIT_FOREVER = "threading.Event().wait()  # as NCCL does for a message that never comes"
+WAIT = "threading.Event().wait(0.5)  # many polls, and many times the grace period"
+WRITE = f"""
         with failure.WRITE_LOCK:
-            {A_WHILE}
+            {WAIT}
             print("written", flush=True)
-        {FOR_EVER}
+        {WAIT_FOREVER}
 """
 
 
-def beside(other: str, wait: str = FOR_EVER, waits: int = 0, setup: str = "") -> tuple[str, int, int]:
-    """What a process says, and its exit code, that waits while another one does something; and that one's code."""
-    common = {**os.environ, **ENVIRONMENT, **meeting(2)}
-    command = [sys.executable, "-c", BESIDE.format(other=other, wait=wait, waits=waits, setup=setup)]
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, env={**common, "RANK": rank}, **pipes) for rank in "01"]
-    said = ["".join(process.communicate(timeout=120)) for process in processes]
-    return said[waits].strip(), processes[waits].returncode, processes[1 - waits].returncode
+def one_waits(
+    forks: Forks, folder: Path, other: str, wait: str = WAIT_FOREVER, waits: int = 0, setup: str = ""
+) -> tuple[str, int, int]:
+    """Run two ranks, of which one waits; return its output, its exit code, and the exit code of the other."""
+    script = ONE_WAITS.format(other=other, wait=wait, waits=waits, setup=setup)
+    ranks = forks("scripts", script, folder, folder=folder)
+    return ranks[waits]["output"].strip(), ranks[waits]["code"], ranks[1 - waits]["code"]
 
 
 @pytest.mark.parametrize("setup", ["", "del os.pidfd_open"])
-def test_a_process_that_waits_for_ever_ends_with_the_word_of_one_that_failed(setup: str) -> None:
-    """Also where it cannot be seen whether another one was killed."""
-    assert beside(FAILED, setup=setup) == ("convkit: error: Process 1 ended the run: no room on the GPU", 2, 1)
+def test_a_waiting_rank_ends_with_the_report_of_a_failed_one(forks: Forks, tmp_path: Path, setup: str) -> None:
+    """This works without process handles as well."""
+    assert one_waits(forks, tmp_path, FAIL, setup=setup) == (
+        "convkit: error: Process 1 ended the run: no room on the GPU",
+        2,
+        1,
+    )
 
 
 @pytest.mark.parametrize("waits", [0, 1])
-def test_a_process_that_waits_for_ever_ends_with_one_that_was_killed(waits: int) -> None:
-    """Also with the first one, which has the store."""
-    said, code, killed = beside(KILLED, waits=waits)
-    assert said.endswith(f"convkit: error: {failure.PEER_LOST}")  # torch complains of a lost store before
+def test_a_waiting_rank_ends_when_another_one_is_killed(forks: Forks, tmp_path: Path, waits: int) -> None:
+    """This includes rank 0, which hosts the store."""
+    output, code, killed = one_waits(forks, tmp_path, KILL, waits=waits)
+    assert output.endswith(f"convkit: error: {failure.PEER_LOST}")  # torch warns about a lost store before
     assert (code, killed) == (2, -9)
 
 
@@ -96,24 +110,26 @@ def test_a_process_that_waits_for_ever_ends_with_one_that_was_killed(waits: int)
     ("other", "setup", "code"),
     [
         ("pass", "", 0),
-        (KILLED, "failure._host_id = lambda: str(uuid.uuid4())", -9),
-        (KILLED, "del os.pidfd_open", -9),
+        (KILL, "failure._host_id = lambda: str(uuid.uuid4())", -9),
+        (KILL, "del os.pidfd_open", -9),
     ],
 )
-def test_a_process_is_left_alone_by_one_that_ended_well_or_cannot_be_seen(other: str, setup: str, code: int) -> None:
-    said, own, theirs = beside(other, A_WHILE, setup=setup)
-    assert said.startswith("done")  # torch complains of a connection that is lost after it
+def test_a_rank_is_not_ended_if_the_other_finished_or_cannot_be_watched(
+    forks: Forks, tmp_path: Path, other: str, setup: str, code: int
+) -> None:
+    output, own, theirs = one_waits(forks, tmp_path, other, WAIT, setup=setup)
+    assert output.startswith("done")  # torch warns about a lost connection after it
     assert (own, theirs) == (0, code)
 
 
-def test_what_is_being_written_is_written_first() -> None:
-    said, code, _ = beside(KILLED, WRITES)
-    assert said.splitlines() == ["written", f"convkit: error: {failure.PEER_LOST}"]
+def test_a_rank_finishes_writing_before_it_is_ended(forks: Forks, tmp_path: Path) -> None:
+    output, code, _ = one_waits(forks, tmp_path, KILL, WRITE)
+    assert output.splitlines() == ["written", f"convkit: error: {failure.PEER_LOST}"]
     assert code == 2
 
 
-def test_what_an_earlier_try_left_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the store of torchrun, which starts processes once more."""
+def test_the_report_of_an_earlier_attempt_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun keeps the store when it restarts the processes."""
     monkeypatch.setattr(dist, "broadcast_object_list", lambda _: None)
     store: Any = dist.HashStore()  # type: ignore[attr-defined]
     earlier, now = (world._attempt_store(store) for _ in range(2))
@@ -123,7 +139,7 @@ def test_what_an_earlier_try_left_is_no_news(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("environment", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "two"}])
-def test_half_of_what_torchrun_sets_is_refused_in_words(
+def test_incomplete_variables_of_torchrun_are_explained(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -134,16 +150,16 @@ def test_half_of_what_torchrun_sets_is_refused_in_words(
         pass
 
 
-def test_the_first_process_may_read_all_rows_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: dict[str, Any] = {}
+def test_ranks_wait_for_hours_while_rank_0_reads_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {}
     monkeypatch.setenv("WORLD_SIZE", "2")
     store: Any = dist.HashStore()  # type: ignore[attr-defined]
     monkeypatch.setattr(world, "rendezvous", lambda *_: iter([(store, 0, 2)]))
-    monkeypatch.setattr(world, "sign_off", lambda *_: None)  # of others, of whom there are none
-    monkeypatch.setattr(dist, "init_process_group", lambda *_, **options: begun.update(options))
+    monkeypatch.setattr(world, "sign_off", lambda *_: None)  # there are no other ranks
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **given: options.update(given))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr(dist, "broadcast_object_list", lambda _: None)
     with world.world() as joined:
         assert (joined.rank, joined.size) == (0, 2)
-    assert begun["timeout"] >= timedelta(hours=12)
-    assert store.timeout == begun["timeout"]  # NCCL's first message waits for what lies there
+    assert options["timeout"] >= timedelta(hours=12)
+    assert store.timeout == options["timeout"]  # NCCL's first message waits for the store

@@ -1,4 +1,4 @@
-"""Jobs of training in processes that are forked from one which has loaded the libraries: see `tests.train.jobs`."""
+"""Run training jobs in processes forked from one that has loaded the libraries; see `tests.train.helpers.jobs`."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from tests.train.helpers.processes import ENVIRONMENT
 
 
 class Forks:
-    """The process that jobs are forked from, for the time of a `with`."""
+    """Context manager of the process that jobs are forked from."""
 
     def __enter__(self) -> "Forks":
         environment = {**os.environ, **ENVIRONMENT}
@@ -25,14 +25,14 @@ class Forks:
         self._process.communicate()
 
     def __call__(self, job: str, *arguments: Any, folder: Path) -> Any:
-        """Do a job; returns what came of it. What it said goes to a folder, and from there to stderr."""
+        """Run a job and return its result; its output goes into a folder, and from there to stderr."""
         out, err = folder / "job.out", folder / "job.err"
         assert self._process.stdin and self._process.stdout
         wanted = {"job": job, "arguments": arguments, "out": out, "err": err}
         self._process.stdin.write(json.dumps(wanted, default=str) + "\n")
         self._process.stdin.flush()
         status = self._process.stdout.readline()
-        said = err.read_text()
-        assert status == "0\n", f"{wanted}: {said}"
-        sys.stderr.write(said)  # pytest shows it where a test fails
+        output = err.read_text()
+        assert status == "0\n", f"{wanted}: {output}"
+        sys.stderr.write(output)  # pytest shows it where a test fails
         return json.loads(out.read_text().splitlines()[-1])

@@ -1,8 +1,8 @@
-"""Jobs of training, forked from a process that has loaded the libraries: loading them takes longer than training.
+"""Training jobs, forked from a process that has loaded the libraries: loading them takes longer than training.
 
-`python -m tests.train.jobs` reads lines `{"job": …, "arguments": […], "out": FILE, "err": FILE}`. It does the job, of
-`tests.train.kills` or `tests.train.ranks`, in a process of its own, and answers with its exit status; the files hold
-what was said, and at the end of the first one what came of it.
+`python -m tests.train.helpers.jobs` reads lines `{"job": …, "arguments": […], "out": FILE, "err": FILE}`. It runs each
+job in a process of its own, and answers with the exit status. The files hold the output; the last line of the first one
+is the job's result as JSON.
 """
 
 import importlib.util
@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from tests.train.helpers import kills, ranks
+from tests.train.helpers import kills, ranks, scripts
 
-JOBS: dict[str, Callable[..., Any]] = {"kills": kills.job, "ranks": ranks.job}
+JOBS: dict[str, Callable[..., Any]] = {"kills": kills.job, "ranks": ranks.job, "scripts": scripts.job}
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries say things there as well
+    os.dup2(2, 1)  # libraries print there
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for name in ("deepspeed", "peft"):
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _do(job: str, arguments: list[Any], out: str, err: str) -> None:
-    """Ends the process, and any that it forks and that comes back here."""
+    """Run a job, then end the process; a process that the job forks ends here, too."""
     for name, descriptor in ((out, 1), (err, 2)):
         with open(name, "ab") as file:
             os.dup2(file.fileno(), descriptor)

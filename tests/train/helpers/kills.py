@@ -1,4 +1,4 @@
-"""Runs that are killed: one without a disturbance, and one that is killed three times and resumed."""
+"""Killed runs: one run without interruption, and one that is killed three times and resumed."""
 
 import os
 import random
@@ -16,23 +16,23 @@ from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.train.helpers.runs import ONE, config
 
 CHECKPOINT = "c"
-"""Of the events, the one after which a checkpoint is there: its rename into place."""
+"""The event after which a checkpoint exists: its rename into place."""
 
 
 def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Each run is a process of its own; returns their events, and what the last one said."""
+    """Run each in a process of its own; return their events and the log of the last one."""
     out, chance = Path(scratch), random.Random(seed)
     family = Phi3VFamily(Path(checkpoint), num_crops=1)
 
     def train(name: str, kill_at: int = -1, after: int = 0) -> str:
-        """In a process of its own; returns the events that it lived to see, killed or not."""
+        """Train in a process of its own; return the events until its end."""
         counter = out / f"{name}.events"
         child = fork()
         if not child:
             count_events(counter, kill_at, after)
             chosen = config(Path(dataset), Path(checkpoint), out / name, resume="auto", **options)
-            with (out / f"{name}.said").open("w") as said:
-                run.train(chosen, family, ONE, log=lambda text: print(text, file=said, flush=True))
+            with (out / f"{name}.log").open("w") as file:
+                run.train(chosen, family, ONE, log=lambda text: print(text, file=file, flush=True))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == (signal.SIGKILL if kill_at >= 0 else 0), status
@@ -41,19 +41,18 @@ def job(dataset: str, checkpoint: str, scratch: str, seed: int, options: dict[st
     whole = train("undisturbed")
     first, last = whole.index(CHECKPOINT), whole.rindex(CHECKPOINT)
     early = train("killed", chance.randrange(1, first + 1))
-    # Counted from its own first checkpoint, before which a second start has more files to sync.
+    # Counted from the first checkpoint: before it, a second start syncs more files.
     late = train("killed", chance.randrange(1, last - first), after=1)
     left = len(whole) - first - len(late.partition(CHECKPOINT)[2])
     again = train("killed", chance.randrange(1, left))
     train("killed")
-    return {"events": whole, "killed": [early, late, again], "said": (out / "killed.said").read_text()}
+    return {"events": whole, "killed": [early, late, again], "log": (out / "killed.log").read_text()}
 
 
 def fork() -> int:
-    """`os.fork`, after which several threads may ask torch for its own at once.
+    """Fork, and set up torch's threads in the child.
 
-    It makes these anew when it is first asked for them in the new process; of two threads that asked together, one was
-    told that there are none (torch 2.13).
+    torch creates them on first use in a new process; when two threads did that at once, one got an error (torch 2.13).
     """
     child = os.fork()
     if not child:
@@ -62,11 +61,14 @@ def fork() -> int:
 
 
 def count_events(counter: Path, kill_at: int, after: int = 0, kill: Callable[[], None] | None = None) -> None:
-    """Note micro-batches trained on, batches answered, files synced and renamed; die before the one of a number.
+    """Write one character per event, and kill the process before one of them.
+
+    Events are micro-batches trained on, batches answered, files synced, and renames.
 
     Args:
-        kill_at: that number, -1 for none.
-        after: of checkpoints; counting begins after so many of them.
+        kill_at: number of the event, counted from 1; -1 for none.
+        after: number of checkpoints after which counting begins.
+        kill: kills; by default, this process.
     """
     file, rename, saved, counts = counter.open("wb", buffering=0), Path.rename, 0, 0
 
@@ -91,5 +93,5 @@ def count_events(counter: Path, kill_at: int, after: int = 0, kill: Callable[[],
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """Whether it is one to go on from, not that of the trial before the first step."""
+    """Return whether a path is a checkpoint of the run, not that of the dry run."""
     return path.name.startswith("step-") and not path.parents[1].name.startswith(checkpoints.CHECK_PREFIX)

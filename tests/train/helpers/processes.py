@@ -1,4 +1,4 @@
-"""What the tests that start processes of their own tell them."""
+"""Environment variables for processes that tests start."""
 
 import socket
 
@@ -7,8 +7,8 @@ from tests.conftest import ROOT
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def meeting(processes: int) -> dict[str, str]:
-    """Variables by which so many processes find each other, but for RANK; each call has a free port of its own."""
+def join_variables(processes: int) -> dict[str, str]:
+    """Return the variables, except RANK, by which processes find each other, with a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -49,15 +49,15 @@ def tensors(out: Path) -> dict[str, torch.Tensor]:
 
 
 def one_process(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[str]:
-    """The same run with nothing to share; returns what it said."""
+    """Train the same run in one process, without sharding; return the log."""
     chosen = runs.config(dataset, family.directory, out, **{**options, "deepspeed": None, "fsdp": False})
-    said: list[str] = []
-    run.train(chosen, family, runs.ONE, log=said.append)
-    return said
+    lines: list[str] = []
+    run.train(chosen, family, runs.ONE, log=lines.append)
+    return lines
 
 
-def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    """To 1e-6."""
+def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """Compare tensors with a tolerance of 1e-6."""
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6, msg=name)
@@ -69,13 +69,13 @@ def model(out: Path) -> dict[str, torch.Tensor]:
 
 
 def measured(out: Path) -> list[float]:
-    """Loss and norm of the gradient of all steps: AdamW's weights alone would not show a wrong scale."""
+    """Return loss and gradient norm of all steps; AdamW's weights alone would not show a wrong scale."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
     return [line[name] for name in ("loss", "grad_norm") for line in lines]
 
 
 def answered(out: Path) -> dict[str, bytes]:
-    """By step."""
+    """Return the predictions by step."""
     return {path.parent.name: path.read_bytes() for path in out.glob("evaluations/*/predictions.jsonl")}
 
 
@@ -100,14 +100,14 @@ def test_two_processes_killed_and_resumed_train_the_weights_of_one(
     context = f"seed {seed}: {reports}"
     statuses = [[process["status"] for process in each] for each in reports]
     assert statuses == [[0, 0], [-9, -9], [2, -9], [0, 0]], context
-    assert "error: Another process of this run has ended: it was killed" in reports[2][0]["said"], context
-    went_on = [each[0]["said"].count("resuming after step") for each in reports]
-    assert went_on[3] == went_on[2] + 1, context
+    assert "error: Another process of this run has ended: it was killed" in reports[2][0]["log"], context
+    resumed = [each[0]["log"].count("resuming after step") for each in reports]
+    assert resumed[3] == resumed[2] + 1, context
     one_process(dataset, family, tmp_path / "one", **options)
 
     undisturbed = tmp_path / "two/undisturbed"
     state = tensors(undisturbed)
-    same(state, tensors(tmp_path / "one"))
+    assert_close(state, tensors(tmp_path / "one"))
     assert measured(undisturbed) == pytest.approx(measured(tmp_path / "one"), rel=1e-5)
     assert measured(tmp_path / "two/killed") == measured(undisturbed), context
     answers = [answered(tmp_path / out) for out in ("one", "two/undisturbed", "two/killed")]
@@ -116,7 +116,7 @@ def test_two_processes_killed_and_resumed_train_the_weights_of_one(
     again = tensors(tmp_path / "two/killed")
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items()), context
     saved = model(undisturbed)
-    same(saved, model(tmp_path / "one"))
+    assert_close(saved, model(tmp_path / "one"))
     trained = {name.removeprefix("weight/"): t for name, t in state.items() if name.startswith("weight/")}
     assert all(torch.equal(saved[name], tensor) for name, tensor in trained.items())
 
@@ -133,22 +133,22 @@ def test_a_frozen_vision_tower_is_unchanged_and_a_run_resumes_with_another_shard
     two, one = scratch / "two", scratch / "one"
     one_process(dataset, family, one, **options)
     state, trained = tensors(one), model(one)
-    same(tensors(two), state)
-    same(model(two), trained)
+    assert_close(tensors(two), state)
+    assert_close(model(two), trained)
 
-    shutil.rmtree(two / "final")  # no step is left
+    shutil.rmtree(two / "final")  # all steps are done
     shutil.rmtree(checkpoints.checkpoints(one)[-1])
     wanted = [{"name": name, "options": {**options, "resume": "auto"}} for name in ("two", "one")]
     reports = on_two(forks, dataset, family.directory, scratch, *wanted)
     assert [process["status"] for each in reports for process in each] == [0] * 4, reports
-    same(model(two), trained)
-    same(tensors(one), state)
+    assert_close(model(two), trained)
+    assert_close(tensors(one), state)
 
     shutil.rmtree(checkpoints.checkpoints(two)[-1])
-    said = one_process(dataset, family, two, **options, resume="auto")
+    lines = one_process(dataset, family, two, **options, resume="auto")
     option = "--fsdp" if sharding == "fsdp" else f"--deepspeed {sharding}"
-    assert any(f"from 2 processes with {option}, this run has 1 process:" in text for text in said), said
-    same(tensors(two), state)
+    assert any(f"from 2 processes with {option}, this run has 1 process:" in text for text in lines), lines
+    assert_close(tensors(two), state)
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_two_processes_in_float16_share_one_loss_scale(
     assert [process["status"] for process in reports[0]] == [0, 0], reports
     one_process(dataset, family, tmp_path / "one", **options)
     outs = tmp_path / "two/run", tmp_path / "one"
-    same(*map(tensors, outs))
+    assert_close(*map(tensors, outs))
     scales = [checkpoints.read_state(checkpoints.checkpoints(out)[-1]).loss_scale for out in outs]
     assert scales[0] == scales[1]
 
@@ -189,7 +189,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"fsdp": True},
         r"Micro-batch 1 of step 3, of [\d,]+ tokens \(rows 'r\d'\), does not fit .* Lower --max_tokens",
     ),
-    # Which of both depends on whether it was just being opened.
+    # The message depends on whether the image was just being opened.
     "image": ({}, r"Row 'r\d' has an unusable image: '\d\.png' (is not in images/|cannot be read)"),
 }
 
@@ -204,7 +204,7 @@ def test_the_failure_of_one_rank_ends_both_and_both_report_it(
     (processes,) = on_two(forks, dataset, family.directory, tmp_path / "two", wanted)
     for process in processes:
         assert process["status"] == 2, process
-        assert re.search(message, process["said"].split("error: ")[1]), process["said"]
+        assert re.search(message, process["log"].split("error: ")[1]), process["log"]
 
 
 PATHS = {"data_dir": "d", "model": "m", "output_dir": "r"}
