@@ -197,6 +197,42 @@ class Dataset:
             raise DatasetError(f"{path} {_not_a_manifest(content, error)}") from None
         return cls(directory, manifest, hashlib.sha256(content).hexdigest())
 
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return self.manifest.name
+
+    @property
+    def images(self) -> Path:
+        """The folder that image paths of rows are relative to."""
+        return self.directory / layout.IMAGES
+
+    @property
+    def splits(self) -> "dict[str, SplitRows]":
+        """The rows of each split, by its name."""
+        return {name: self[name] for name in self.manifest.splits}
+
+    def __getitem__(self, split: str) -> "SplitRows":
+        """Return the rows of a split.
+
+        Raises:
+            DatasetError: there is no such split; the message lists the known ones.
+        """
+        self.path(split)
+        return SplitRows(self, split)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows of all splits."""
+        return (row for rows in self.splits.values() for row in rows)
+
+    def __len__(self) -> int:
+        """Return the number of rows, from the manifest."""
+        return sum(split.rows for split in self.manifest.splits.values())
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name}: {split.rows:,} rows" for name, split in self.manifest.splits.items())
+        return f"<convkit.Dataset {self.name!r} in {str(self.directory)!r}: {splits}>"
+
     def path(self, split: str) -> Path:
         """Return the path of a split's row file.
 
@@ -222,6 +258,29 @@ class Dataset:
             raise DatasetError(
                 f"{path} cannot be read ({error.strerror}). Restore the file or convert the source again."
             ) from None
+
+
+class SplitRows:
+    """The rows of one split: iterable, with a length."""
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self.dataset = dataset
+        self.name = name
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows, in order.
+
+        Raises:
+            DatasetError: the row file cannot be read, or a row is invalid.
+        """
+        return (row for _, row in self.dataset.rows(self.name))
+
+    def __len__(self) -> int:
+        """Return the number of rows, from the manifest."""
+        return self.dataset.manifest.splits[self.name].rows
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} rows of split {self.name!r} in {str(self.dataset.directory)!r}>"
 
 
 def _row(path: Path, line: Line) -> Row:

@@ -20,6 +20,7 @@ from convkit.converters.base import Converter, Exclude, Item, Options, Record, R
 from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError, ItemError, SourceError
 from convkit.schema import Row
+from convkit.utils.callable_module import make_callable
 from convkit.utils.progress import Progress, ignore_progress
 from convkit.utils.union_find import UnionFind
 
@@ -322,3 +323,6 @@ def _unchanged(images: Path, path: str, sha256: str) -> bytes:
 
 def _hash(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+make_callable(__name__)

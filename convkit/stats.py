@@ -19,6 +19,7 @@ from convkit.errors import ConvkitError, DatasetError
 from convkit.media.images import ImageInfo, inspect_dataset_image
 from convkit.profiles import ImageSize, TargetModel, TokenCount, UnsupportedShape
 from convkit.schema import SCHEMA_ID, Row
+from convkit.utils.callable_module import make_callable
 from convkit.utils.progress import Progress
 
 MAX_ANSWERS = 100_000
@@ -338,3 +339,6 @@ def _files(path: Path) -> list[Path]:
     if not files:
         raise DatasetError(f"{path} has no row files (*{layout.ROWS_SUFFIX}). Give a dataset directory or a row file.")
     return files
+
+
+make_callable(__name__)

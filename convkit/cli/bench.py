@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convkit.cli.train_options import dataclass_options, parameter, silence_libraries, with_signature
+from convkit.cli.train_options import dataclass_options, parameter, with_signature
 from convkit.errors import ConvkitError
 from convkit.train.bench.options import (
     NO_EFFECT_ON_SPEED,
@@ -18,6 +18,7 @@ from convkit.train.bench.options import (
     DataLoadingOptions,
 )
 from convkit.train.config import ALIASES, SECTIONS, Config
+from convkit.utils.silence import silence_libraries
 
 app = typer.Typer(
     no_args_is_help=True,

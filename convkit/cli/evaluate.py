@@ -10,10 +10,10 @@ from convkit.cli.train_options import (
     REQUIRED,
     dataclass_options,
     parameter,
-    silence_libraries,
     with_signature,
 )
 from convkit.train.evaluate.options import EvaluateOptions
+from convkit.utils.silence import silence_libraries
 
 
 def _compare(files: tuple[Path, Path] | None) -> None:

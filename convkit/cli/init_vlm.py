@@ -32,8 +32,8 @@ def init_vlm(
     Pass --language_model for a trained language model, or --tokenizer_corpus for a tiny one with random weights.
     convkit downloads nothing, and runs no code from the language model's directory.
     """
-    from convkit.cli.train_options import silence_libraries
     from convkit.errors import ConvkitError, MissingExtra
+    from convkit.utils.silence import silence_libraries
 
     if (language_model is None) == (tokenizer_corpus is None):
         raise ConvkitError("Pass either --language_model or --tokenizer_corpus.")

@@ -19,8 +19,8 @@ def inspect(
     ] = None,
 ) -> None:
     """Show one row as model input: tokens, label mask, positions and image tiles."""
-    from convkit.cli.train_options import silence_libraries
     from convkit.errors import ConvkitError, MissingExtra
+    from convkit.utils.silence import silence_libraries
 
     if out is not None and out.suffix != ".html":
         raise ConvkitError(f"--out writes an HTML page, but {str(out)!r} does not end in .html.")

@@ -22,8 +22,8 @@ def merge(
     ] = None,
 ) -> None:
     """Merge a LoRA adapter into its base model, and write a standalone checkpoint."""
-    from convkit.cli.train_options import silence_libraries
     from convkit.errors import MissingExtra
+    from convkit.utils.silence import silence_libraries
 
     silence_libraries()
     try:

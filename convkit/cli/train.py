@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from convkit.cli.report import write_final_report
-from convkit.cli.train_options import dataclass_options, parameter, silence_libraries, with_signature
+from convkit.cli.train_options import dataclass_options, parameter, with_signature
 from convkit.train.config import ALIASES, SECTIONS, Config
 from convkit.train.recipes import RECIPES
+from convkit.utils.silence import silence_libraries
 
 
 def _run(config: Path | None, recipe: str | None, nproc: int, validate: bool, **values: Any) -> None:

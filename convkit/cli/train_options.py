@@ -17,20 +17,6 @@ REQUIRED = inspect.Parameter.empty
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def silence_libraries() -> None:
-    """Keep training libraries from writing progress bars and warnings that convkit already covers."""
-    import logging
-    import os
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about missing extras wherever it is installed
-    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)  # wherever it is installed
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # micro-batches have many sizes
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
 def parameter(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Parameter:
     """Return a keyword parameter for `with_signature`; without a default it is required."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -1,0 +1,380 @@
+"""The Python API that `import convkit` offers. Each function does what the command of its name does.
+
+Paths are strings or `os.PathLike`. Options have the names of the command line. Nothing is printed, and errors are
+`ConvkitError`. `progress=True` shows progress bars on a terminal.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from convkit.dataset import Dataset
+from convkit.errors import ConvkitError
+from convkit.findings import Report
+from convkit.utils.progress import ProgressBars, no_progress_bar, progress_bar
+from convkit.utils.silence import silence_libraries
+
+if TYPE_CHECKING:
+    from convkit.converters.base import Converter, Options
+    from convkit.metrics.results import Comparison, Scores
+    from convkit.schema import Row
+    from convkit.stats import Stats
+    from convkit.train.models.collate import Sample
+
+Pathlike = str | os.PathLike[str]
+
+
+class ValidationReport(Report):
+    """The result of `validate`: findings, totals, and what happened to validation receipts."""
+
+    receipts: tuple[Path, ...] = ()
+    """The receipts that were written, for the dataset directories without errors."""
+    notes: tuple[str, ...] = ()
+    """Messages about receipts, such as that one was removed."""
+
+    @property
+    def ok(self) -> bool:
+        """True if there is no finding of severity error."""
+        return not self.summary.errors
+
+    def to(self, format: str) -> str:
+        """Return the report as text, json, jsonl, github, sarif, junit or markdown."""
+        from convkit.reporters import get_reporter
+
+        return get_reporter(format)(Report(summary=self.summary, findings=self.findings))
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The outputs of a training run."""
+
+    output_dir: Path
+    model: Path | None
+    """The trained model's directory; None after LoRA fine-tuning."""
+    adapter: Path | None
+    """The LoRA adapter's directory; None after fine-tuning without LoRA."""
+    log: tuple[str, ...]
+    """The lines that `convkit train` prints."""
+
+
+def load_dataset(path: Pathlike) -> Dataset:
+    """Open a dataset directory.
+
+    Raises:
+        DatasetError: it has no manifest, or the manifest is invalid.
+    """
+    return Dataset.open(Path(path))
+
+
+def convert(
+    converter: str,
+    out_dir: Pathlike,
+    *,
+    source: Pathlike | None = None,
+    workers: int | None = None,
+    max_errors: int | str | None = None,
+    on_error: Literal["quarantine", "fail"] = "quarantine",
+    progress: bool = False,
+    **options: Any,
+) -> Dataset:
+    """Convert a source into a dataset directory, or resume an interrupted conversion.
+
+    Args:
+        converter: a name that `convkit convert --list` lists.
+        source: a folder or archive; None for the converter's default source.
+        workers: worker processes; None for one per CPU, 0 to convert in this process.
+        max_errors: stop if more is quarantined: a number, or a share such as "5%".
+        options: the converter's own options, such as `num_frames=8`.
+
+    Raises:
+        SourceError: the source is missing, or not in a known layout.
+        DatasetError: `out_dir` holds something else.
+        ConvkitError: an option is unknown, or more was quarantined than allowed.
+    """
+    from convkit.converters import load_converter
+
+    return _convert(
+        load_converter(converter), out_dir, source, options, workers, max_errors, on_error, _progress_bars(progress)
+    )
+
+
+def split(
+    dataset: "Dataset | Pathlike",
+    out_dir: Pathlike,
+    ratios: Mapping[str, float],
+    *,
+    seed: int = 0,
+    stratify: bool = True,
+    splits: Sequence[str] = (),
+    link: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Dataset:
+    """Divide a dataset into new splits. Rows with equal groups or images stay together.
+
+    Args:
+        ratios: the share of each new split, such as `{"train": 0.9, "val": 0.1}`.
+        stratify: keep the share of each answer equal in all splits.
+        splits: the splits to pool; all that have answers if empty.
+        link: hard-link images instead of copying them.
+
+    Raises:
+        ConvkitError: the ratios are invalid, or a split would be empty.
+    """
+    from convkit.split import Split
+
+    options = {
+        "ratios": ",".join(f"{name}={share}" for name, share in ratios.items()),
+        "seed": seed,
+        "stratify": stratify,
+        "splits": ",".join(splits),
+        "link": link,
+    }
+    source = dataset.directory if isinstance(dataset, Dataset) else dataset
+    return _convert(Split, out_dir, source, options, workers, None, "fail", _progress_bars(progress))
+
+
+def validate(
+    *paths: "Dataset | Pathlike",
+    model: str | None = None,
+    max_length: int | None = None,
+    tokenizer: Pathlike | None = None,
+    media: Literal["decode", "header", "none"] = "decode",
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    workers: int | None = None,
+    progress: bool = False,
+) -> ValidationReport:
+    """Check every row and image of datasets, and write a receipt for each dataset directory without errors.
+
+    Args:
+        paths: dataset directories or row files.
+        model: a token profile or a checkpoint directory; adds rules CK4xx.
+        max_length: with `model`, the maximum tokens per row.
+        tokenizer: with `model`, a tokenizer.json to count text exactly.
+        media: how much of each image to read.
+        select: report only these rules: codes, prefixes or slugs.
+        ignore: do not report these rules. An ignored error still prevents the receipt.
+
+    Raises:
+        ConvkitError: a path is missing or cannot be read, or an option is invalid.
+    """
+    from convkit.target_model import find_target
+    from convkit.validate.config_file import ConfigFile
+    from convkit.validate.run import validate as run
+
+    target, _ = find_target(model or "", Path(tokenizer) if tokenizer else None, max_length)
+    result = run(
+        [path.directory if isinstance(path, Dataset) else Path(path) for path in paths],
+        media=media,
+        target=target,
+        workers=workers,
+        bars=_progress_bars(progress),
+        selection=ConfigFile().selection([*select], [*ignore], [], []),
+    )
+    report = result.report
+    return ValidationReport(
+        summary=report.summary, findings=report.findings, receipts=result.receipts, notes=result.notes
+    )
+
+
+def stats(
+    path: "Dataset | Pathlike", *, model: str | None = None, tokenizer: Pathlike | None = None, top: int = 10
+) -> "Stats":
+    """Compute statistics of a dataset directory or row file: turns, images, answers, and tokens for a model.
+
+    Args:
+        model: a token profile or a checkpoint directory.
+        top: the number of most frequent answers to list.
+
+    Raises:
+        ConvkitError: the path cannot be read, or the model is unknown.
+    """
+    from convkit.stats import compute_stats
+    from convkit.target_model import find_target
+
+    target, _ = find_target(model or "", Path(tokenizer) if tokenizer else None)
+    source = path.directory if isinstance(path, Dataset) else Path(path)
+    return compute_stats(source, target, model=target.spec if target else "", top=top)
+
+
+def train(
+    data_dir: "Dataset | Pathlike",
+    model: Pathlike,
+    output_dir: Pathlike,
+    *,
+    recipe: str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> TrainResult:
+    """Fine-tune a model on a validated dataset, in this process.
+
+    Under torchrun or accelerate launch, every process calls it. Start several processes with `convkit train --nproc`
+    otherwise.
+
+    Args:
+        data_dir: a dataset directory with a receipt for this model.
+        model: a checkpoint directory.
+        recipe: published hyper-parameters by name.
+        options: those of `convkit train`, such as `use_lora=True`.
+
+    Raises:
+        ConvkitError: an option is invalid, the receipt is missing, or training fails.
+    """
+    silence_libraries()
+    from convkit.train import models, run
+    from convkit.train.config import resolve
+    from convkit.train.distributed.world import world
+
+    data = data_dir.directory if isinstance(data_dir, Dataset) else data_dir
+    named = {"data_dir": os.fspath(data), "model": os.fspath(model), "output_dir": os.fspath(output_dir)}
+    config = resolve(named | options, None, recipe)
+    family = models.model_family(config.model, config.num_crops)
+    log: list[str] = []
+    with world() as joined:
+        run.train(config, family, joined, _progress_bars(progress), log.append)
+    final = config.output_dir / "final"
+    found = {name: path if (path := final / name).is_dir() else None for name in ("model", "adapter")}
+    return TrainResult(config.output_dir, **found, log=tuple(log))
+
+
+def evaluate(
+    data_dir: "Dataset | Pathlike",
+    model: Pathlike,
+    output_dir: Pathlike,
+    *,
+    metrics: Sequence[str] = (),
+    progress: bool = False,
+    **options: Any,
+) -> "Scores":
+    """Answer every turn of a split with a model, and score the answers. Resumes if interrupted.
+
+    Args:
+        output_dir: the directory for predictions.jsonl and scores.json.
+        metrics: metrics for every dataset; those of each dataset if empty.
+        options: those of `convkit evaluate`, such as `split="test"` or `adapter="run/final/adapter"`.
+
+    Raises:
+        ConvkitError: an option is invalid, the receipt is missing, or the output directory holds another evaluation.
+    """
+    silence_libraries()
+    from convkit.metrics.options import ScoreOptions, check_metric_names
+    from convkit.train.distributed.world import world
+    from convkit.train.evaluate import run
+    from convkit.train.evaluate.options import EvaluateOptions
+
+    scored_by = ScoreOptions(tuple(metrics))
+    check_metric_names(scored_by)
+    data = data_dir.directory if isinstance(data_dir, Dataset) else data_dir
+    paths = {"data_dir": Path(data), "model": Path(model), "output_dir": Path(output_dir)}
+    chosen = validated(EvaluateOptions, paths | options, "convkit.evaluate")
+    with world() as joined:
+        predictions = run.evaluate(chosen, joined, _progress_bars(progress))
+    return run.scores(predictions, scored_by)
+
+
+def score(
+    predictions: Pathlike, *, compare: Pathlike | None = None, metrics: Sequence[str] = (), **options: Any
+) -> "Scores | Comparison":
+    """Score a predictions file, or compare it with that of another model for the same turns.
+
+    Args:
+        compare: the other model's predictions file.
+        metrics: metrics for every dataset; those of each dataset if empty.
+        options: those of `convkit score`.
+
+    Raises:
+        ConvkitError: a file is invalid, a metric is unknown, or the files hold other turns.
+    """
+    from convkit.metrics.compare import compare as compare_predictions
+    from convkit.metrics.options import ScoreOptions
+    from convkit.metrics.predictions import read_predictions
+    from convkit.metrics.score import score as score_predictions
+
+    chosen = validated(ScoreOptions, {"metrics": tuple(metrics)} | options, "convkit.score")
+    found = read_predictions(Path(predictions))
+    if compare is None:
+        return score_predictions(found, chosen)
+    return compare_predictions(read_predictions(Path(compare)), found, chosen)
+
+
+def encode(row: "Row", model: Pathlike, images: Pathlike) -> "Sample":
+    """Return the tokens, labels and image tensors that a model is trained on for a row.
+
+    Args:
+        model: a checkpoint directory.
+        images: the folder that the row's image paths are relative to.
+
+    Returns:
+        `input_ids` and `labels` (T) int64, with -100 where no loss is computed, and the image tensors by name.
+
+    Raises:
+        ConvkitError: the checkpoint cannot be read, or the row does not fit the model.
+    """
+    silence_libraries()
+    from convkit.train.models import model_family
+
+    return model_family(Path(model)).encode(row, Path(images))
+
+
+T = TypeVar("T")
+
+
+def validated(options: type[T], values: Mapping[str, Any], function: str) -> T:
+    """Return a dataclass of options with checked values.
+
+    Raises:
+        ConvkitError: an option is unknown or its value invalid.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+    strict = with_config(ConfigDict(extra="forbid", arbitrary_types_allowed=True))(options)
+    try:
+        return TypeAdapter(strict).validate_python(dict(values))
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise ConvkitError(f"{'; '.join(problems)}. See: help({function})") from None
+
+
+def _convert(
+    converter: "type[Converter[Any]]",
+    out_dir: Pathlike,
+    source: Pathlike | None,
+    options: Mapping[str, Any],
+    workers: int | None,
+    max_errors: int | str | None,
+    on_error: Literal["quarantine", "fail"],
+    bars: ProgressBars,
+) -> Dataset:
+    from convkit.convert.error_budget import Budget, Policy
+    from convkit.convert.run import convert as run
+
+    budget = None if max_errors is None else Budget.parse(str(max_errors))
+    run(
+        converter,
+        None if source is None else os.fspath(source),
+        _converter_options(converter, options),
+        Path(out_dir),
+        workers=workers,
+        policy=Policy(on_error, budget),
+        progress_bars=bars,
+    )
+    return Dataset.open(Path(out_dir))
+
+
+def _converter_options(converter: "type[Converter[Any]]", values: Mapping[str, Any]) -> "Options":
+    from pydantic import ValidationError
+
+    try:
+        return converter.Options.model_validate(values)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise ConvkitError(
+            f"{'; '.join(problems)}. `convkit convert {converter.name} --help` lists the options."
+        ) from None
+
+
+def _progress_bars(progress: bool) -> ProgressBars:
+    return progress_bar if progress else no_progress_bar
