@@ -1,4 +1,4 @@
-"""Files of a checkpoint that are damaged, odd or hostile: an error that names them, never what a library raises."""
+"""Test damaged, odd and hostile checkpoint files: each ends in an error that names the file."""
 
 import json
 import shutil
@@ -16,9 +16,7 @@ from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.schema import Row
 from convkit.train import models
-from convkit.train.models import tiny
 from convkit.train.models.phi3_v.family import Phi3VFamily
-from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
 
 NOT_JSON = [b"", b"{", b"null", b"[1]", b"\xff\xfe", b'{"a":' * 5000]
@@ -51,17 +49,17 @@ TEMPLATES = ["{% for", "{{ a.b.c }}", "{{ raise_exception('no') }}", "{{ message
 
 
 @pytest.fixture(scope="module", params=IMAGES)
-def whole(request: pytest.FixtureRequest, tiny_checkpoint: Callable[[str], Path]) -> Path:
+def intact(request: pytest.FixtureRequest, tiny_checkpoint: Callable[[str], Path]) -> Path:
     return tiny_checkpoint(request.param)
 
 
 @pytest.fixture
-def damaged(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / whole.name))
+def damaged(intact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(intact, tmp_path / intact.name))
 
 
 def _use(directory: Path, images: Path) -> None:
-    """Everything that a run does with a checkpoint before its first step."""
+    """Do everything that a run does with a checkpoint before its first step."""
     PIL.Image.effect_noise((60, 40), 40).save(images / "a.png")
     turn = {"images": ["a.png"], "user": "What?", "assistant": "Yes."}
     row = Row.model_validate({"id": "r1", "source": "s", "conversations": [turn]})
@@ -73,7 +71,7 @@ def _use(directory: Path, images: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILES, "images"])
-def test_what_is_no_json_object_is_named(damaged: Path, tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_not_a_json_object_is_named(damaged: Path, tmp_path: Path, name: str) -> None:
     file = damaged / (IMAGES[damaged.name] if name == "images" else name)
     assert file.is_file()
     for content in NOT_JSON:
@@ -96,8 +94,8 @@ def _changes(directory: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file, content
 
 
-def test_odd_values_end_in_words(damaged: Path, tmp_path: Path) -> None:
-    """Not all of them are refused; those that are, are refused with the file's name, or with that of the row."""
+def test_odd_values_end_in_an_error_that_names_the_file_or_row(damaged: Path, tmp_path: Path) -> None:
+    """Some odd values are accepted; each error names the file or the row."""
     refused = 0
     for file, content in _changes(damaged):
         kept = file.read_bytes()
@@ -113,14 +111,14 @@ def test_odd_values_end_in_words(damaged: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_templates_that_fail_end_in_words(damaged: Path, tmp_path: Path, template: str) -> None:
+def test_failing_chat_templates_are_reported(damaged: Path, tmp_path: Path, template: str) -> None:
     (damaged / "chat_template.jinja").write_text(template)
     with pytest.raises(ConvkitError, match="chat template"):
         _use(damaged, tmp_path)
 
 
 @pytest.mark.parametrize("token", ["bos_token", "eos_token", "pad_token"])
-def test_tokens_that_are_missed_are_named(checkpoint: Path, tmp_path: Path, token: str) -> None:
+def test_missing_special_tokens_are_named(checkpoint: Path, tmp_path: Path, token: str) -> None:
     directory = Path(shutil.copytree(checkpoint, tmp_path / "model"))
     file = directory / "tokenizer_config.json"
     content = json.loads(file.read_bytes())
@@ -130,8 +128,8 @@ def test_tokens_that_are_missed_are_named(checkpoint: Path, tmp_path: Path, toke
         models.model_family(directory)
 
 
-def test_a_tokenizer_of_another_checkpoint_is_refused(damaged: Path) -> None:
-    """The weights were trained with images at another token: nothing would be seen there."""
+def test_a_tokenizer_of_another_checkpoint_is_rejected(damaged: Path) -> None:
+    """The weights expect images at another token, so the model would ignore them."""
     file = damaged / "config.json"
     content = json.loads(file.read_bytes())
     file.write_text(json.dumps(content | {"image_token_id": 7}))
@@ -141,21 +139,23 @@ def test_a_tokenizer_of_another_checkpoint_is_refused(damaged: Path) -> None:
         models.model_family(damaged).load(torch.float32, "sdpa")
 
 
-def test_without_the_sizes_of_images_none_are_made_up(damaged: Path) -> None:
+def test_a_missing_image_processor_file_is_not_replaced_by_defaults(damaged: Path) -> None:
     for name in IMAGES.values():
         (damaged / name).unlink(missing_ok=True)
     with pytest.raises(ConvkitError, match=r"preprocessor_config\.json.* Take the file from the official checkpoint"):
         models.model_family(damaged)
 
 
-@pytest.mark.parametrize("said", ["x", [2, "x"], True, 2.0])
-def test_ends_of_generation_that_are_no_tokens_are_refused(tmp_path: Path, said: Any) -> None:
-    tiny.smolvlm(tmp_path, TEXTS)
+@pytest.mark.parametrize("value", ["x", [2, "x"], True, 2.0])
+def test_invalid_stop_token_ids_are_rejected(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, value: Any
+) -> None:
+    shutil.copytree(tiny_checkpoint("smolvlm"), tmp_path, dirs_exist_ok=True)
     file = tmp_path / "generation_config.json"
-    usual = models.model_family(tmp_path).stop_token_ids
-    file.write_text(json.dumps({"eos_token_id": [*usual, 2, None]}))
-    assert models.model_family(tmp_path).stop_token_ids == (*usual, 2)
-    file.write_text(json.dumps({"eos_token_id": said}))
+    default = models.model_family(tmp_path).stop_token_ids
+    file.write_text(json.dumps({"eos_token_id": [*default, 2, None]}))
+    assert models.model_family(tmp_path).stop_token_ids == (*default, 2)
+    file.write_text(json.dumps({"eos_token_id": value}))
     with pytest.raises(
         ConvkitError, match=r"generation_config\.json: eos_token_id should be an integer or a list of integers, not"
     ):
@@ -163,8 +163,8 @@ def test_ends_of_generation_that_are_no_tokens_are_refused(tmp_path: Path, said:
 
 
 @pytest.mark.parametrize("num_crops", [0, -1, 911, 10**9])
-def test_a_number_of_tiles_that_no_model_has_room_for_is_refused(checkpoint: Path, num_crops: int) -> None:
-    """Of such a number of tiles an image would take all memory before anything was said of its length."""
+def test_num_crops_out_of_range_is_rejected(checkpoint: Path, num_crops: int) -> None:
+    """With more tiles, one image could use all memory before its length is checked."""
     with pytest.raises(ConvkitError, match=rf"num_crops must be a whole number from 1 to 910, not {num_crops}\. Give"):
         models.model_family(checkpoint, num_crops)
     with pytest.raises(ConvkitError, match="num_crops must be a whole number from 1 to 910"):
@@ -172,7 +172,7 @@ def test_a_number_of_tiles_that_no_model_has_room_for_is_refused(checkpoint: Pat
     assert models.model_family(checkpoint, 910).profile == "phi-3.5-vision:num_crops=910"
 
 
-def test_pickled_weights_are_not_opened(checkpoint: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_not_loaded(checkpoint: Path, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(checkpoint, tmp_path / "model"))
     (directory / "model.safetensors").unlink()
     torch.save({}, directory / "pytorch_model.bin")
@@ -211,7 +211,7 @@ def _bad_model(checkpoint: Path, directory: Path, name: str, change: dict[str, A
         ("processor_config.json", {"image_processor": 3}, "check preprocessor_config.json, processor_config.json"),
     ],
 )
-def test_at_the_terminal(
+def test_commands_report_a_damaged_checkpoint_in_one_line(
     convkit: Run, checkpoint: Path, tmp_path: Path, name: str, change: dict[str, Any], message: str
 ) -> None:
     data, model = runs.write_dataset(tmp_path / "pets"), _bad_model(checkpoint, tmp_path, name, change)
@@ -219,13 +219,13 @@ def test_at_the_terminal(
         ("inspect", data, "--model", model, "--row", "r0"),
         ("train", "--data_dir", data, "--model", model, "--output_dir", tmp_path / "run"),
     ):
-        code, said = convkit(*command)
+        code, output = convkit(*command)
         assert code == 2
-        assert message in said
-        assert said.startswith("convkit: error: ") and said.count("\n") == 1
+        assert message in output
+        assert output.startswith("convkit: error: ") and output.count("\n") == 1
 
 
-def test_code_in_the_folder_is_neither_run_nor_asked_about(
+def test_remote_code_is_neither_run_nor_asked_about(
     damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

@@ -1,4 +1,4 @@
-"""Exact tokens and labels of every family, as they are stored."""
+"""Test the exact tokens and labels of every model family against stored ones."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ ANSWERS = [turn["assistant"] for turn in make_tokens.TURNS]
 
 
 @pytest.mark.parametrize("family", tiny.BUILDERS)
-def test_tokens_and_labels_are_those_stored(family: str, tmp_path: Path) -> None:
+def test_tokens_and_labels_equal_the_stored_ones(family: str, tmp_path: Path) -> None:
     stored = (make_tokens.DIRECTORY / f"{family}.json").read_text()
     found = make_tokens.encoded(family, tmp_path)
     assert make_tokens.text(found) == stored
@@ -23,5 +23,5 @@ def test_tokens_and_labels_are_those_stored(family: str, tmp_path: Path) -> None
     assert rest in ("</s>", "<eos>", "<|im_end|>", "<end_of_turn>", "<end_of_utterance>", "<|end|>\n<|endoftext|>")
 
 
-def test_every_family_is_stored() -> None:
+def test_tokens_of_every_family_are_stored() -> None:
     assert {path.stem for path in make_tokens.DIRECTORY.iterdir()} == set(tiny.BUILDERS)

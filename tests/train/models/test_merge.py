@@ -38,12 +38,12 @@ def logits(model: torch.nn.Module, family: Phi3VFamily, folder: Path) -> Tensor:
     trainer, packs = runs.parts(config, family)
     with torch.no_grad():
         batch = packs.batch(trainer.schedule.micro_batches(0)[0])
-        del batch["logits_to_keep"]  # of all
+        del batch["logits_to_keep"]  # compute all logits
         outcome: Tensor = model.eval()(**batch, use_cache=False).logits
     return outcome
 
 
-def test_the_merged_model_computes_the_same(
+def test_the_merged_model_computes_the_same_logits(
     trained: Path,
     family: Phi3VFamily,
     tmp_path: Path,
@@ -69,7 +69,7 @@ def test_the_merged_model_computes_the_same(
     assert {path.name for path in out.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
 
 
-def test_who_may_read_new_files_may_read_the_model(trained: Path) -> None:
+def test_checkpoint_files_have_the_permissions_of_new_files(trained: Path) -> None:
     new = trained / "new"
     new.touch()
     files = [
@@ -80,7 +80,7 @@ def test_who_may_read_new_files_may_read_the_model(trained: Path) -> None:
     assert {path.stat().st_mode for path in files} == {new.stat().st_mode}
 
 
-def test_the_type_of_the_weights_is_chosen(trained: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+def test_the_dtype_of_merged_weights_can_be_chosen(trained: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     out = tmp_path / "merged"
     out.mkdir()
     assert merge_adapter(family, family.directory, trained / "run/final/adapter", out, "bfloat16") == "bfloat16"
@@ -94,7 +94,7 @@ def _other(trained: Path, family: Phi3VFamily, scratch: Path) -> Path:
 
 
 def _wider(trained: Path, family: Phi3VFamily, scratch: Path) -> Path:
-    """An adapter that nothing is known of, made for a model of another shape."""
+    """Make an adapter without a recorded base model, for a model with other shapes."""
     lora = trained / "run/final/adapter"
     (lora / "base.json").unlink()
     tensors = load_file(lora / "adapter_model.safetensors")
@@ -109,7 +109,7 @@ def _wider(trained: Path, family: Phi3VFamily, scratch: Path) -> Path:
         (_wider, r"does not fit the model: .*size mismatch.*Pass the checkpoint"),
     ],
 )
-def test_another_base_is_refused(
+def test_an_adapter_of_another_model_is_rejected(
     trained: Path, family: Phi3VFamily, tmp_path: Path, make: Callable[..., Path], message: str
 ) -> None:
     copy = shutil.copytree(trained, tmp_path / "trained")
@@ -119,7 +119,9 @@ def test_another_base_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_overwritten_and_an_adapter_is_asked_for(trained: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+def test_a_non_empty_output_and_a_missing_adapter_are_rejected(
+    trained: Path, family: Phi3VFamily, tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/notes").write_text("mine")
     lora = trained / "run/final/adapter"
@@ -129,7 +131,7 @@ def test_nothing_is_overwritten_and_an_adapter_is_asked_for(trained: Path, famil
         merge_adapter(family, family.directory, trained / "run", tmp_path / "new")
 
 
-def test_a_head_that_is_the_embedding_too_is_refused(
+def test_an_adapter_of_tied_embeddings_is_rejected(
     trained: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = family.load(torch.float32)

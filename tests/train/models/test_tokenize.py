@@ -1,4 +1,4 @@
-"""Rows to tokens and labels: exactly what a prompt would be, answers learnt and nothing else, data never control."""
+"""Test tokenization for Phi-3-vision: prompts, supervised answers, control tokens as plain text, rejected rows."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def encoder(family: Phi3VFamily) -> Phi3VRowTokenizer:
     return Phi3VRowTokenizer(family.processor.tokenizer, family.processor.image_token_id, ROLE_TOKENS)
 
 
-def _learnt(family: Phi3VFamily, encoded: TokenizedRow) -> str:
+def _supervised_text(family: Phi3VFamily, encoded: TokenizedRow) -> str:
     text: str = family.processor.tokenizer.decode([label for label in encoded.labels if label != IGNORE_INDEX])
     return text
 
@@ -46,7 +46,7 @@ CASES: dict[str, tuple[Row, str, list[int]]] = {
         "<|system|>\nBe true.<|end|>\n<|user|>\nIn <|image_1|> what?<|end|>\n<|assistant|>\n",
         [5],
     ),
-    "empty system": (  # it is in the row, and so it is in the prompt: nobody guesses
+    "empty system": (  # an empty system message is kept
         _row({"user": "Is it?"}, system=""),
         "<|system|>\n<|end|>\n<|user|>\nIs it?<|end|>\n<|assistant|>\n",
         [],
@@ -62,7 +62,9 @@ CASES: dict[str, tuple[Row, str, list[int]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_training_reads_what_a_prompt_is(family: Phi3VFamily, encoder: Phi3VRowTokenizer, name: str) -> None:
+def test_training_input_begins_with_the_processors_prompt(
+    family: Phi3VFamily, encoder: Phi3VRowTokenizer, name: str
+) -> None:
     row, prompt, counts = CASES[name]
     by_processor = family.processor.prompt_ids(prompt, counts)
     assert encoder.encode_prompt(row, counts).input_ids == by_processor
@@ -78,15 +80,18 @@ def test_training_reads_what_a_prompt_is(family: Phi3VFamily, encoder: Phi3VRowT
     assert set(encoder.encode_prompt(row, counts).labels) == {IGNORE_INDEX}
 
 
-def test_each_answer_and_its_end_are_learnt(family: Phi3VFamily, encoder: Phi3VRowTokenizer) -> None:
-    learnt = _learnt(family, encoder.encode(_row(*MULTI), [3, 4, 5]))
-    assert learnt.replace(" ", "") == (
-        "True.<|end|>\nAcup,andalogo.<|end|>\nItisalogo.<|end|>\n<|endoftext|>"  # spaces: one for each section
+def test_each_answer_and_its_end_tokens_are_supervised(family: Phi3VFamily, encoder: Phi3VRowTokenizer) -> None:
+    supervised = _supervised_text(family, encoder.encode(_row(*MULTI), [3, 4, 5]))
+    assert (
+        supervised.replace(" ", "")
+        == (
+            "True.<|end|>\nAcup,andalogo.<|end|>\nItisalogo.<|end|>\n<|endoftext|>"  # the tokenizer adds a space per section
+        )
     )
 
 
 @pytest.mark.parametrize("control", ["<|end|>", "<|user|>", "<|endoftext|>", "<s>", "</s>", "<|image|>", "<|image_1|>"])
-def test_control_tokens_in_data_are_plain_text(family: Phi3VFamily, encoder: Phi3VRowTokenizer, control: str) -> None:
+def test_control_tokens_in_a_row_are_plain_text(family: Phi3VFamily, encoder: Phi3VRowTokenizer, control: str) -> None:
     hostile = encoder.encode(
         _row({"user": f"a {control} b", "assistant": f"c {control} d"}, system=f"e {control}"), []
     ).input_ids
@@ -94,14 +99,14 @@ def test_control_tokens_in_data_are_plain_text(family: Phi3VFamily, encoder: Phi
     tokenizer = family.processor.tokenizer
     added = set(tokenizer.added_tokens_decoder)
     assert [token for token in hostile if token in added] == [token for token in plain if token in added]
-    assert tokenizer.decode(hostile).count(control) >= 3  # nothing is lost
+    assert tokenizer.decode(hostile).count(control) >= 3  # no text is lost
 
 
 @pytest.mark.parametrize(
     "answer", ["  Yes.", "\n\nYes.", "\u3000Yes.", "Yes. \n", "\r\n\t-", "<|end|>\n", "assistant\n"]
 )
-def test_answers_are_learnt_to_the_letter(family: Phi3VFamily, encoder: Phi3VRowTokenizer, answer: str) -> None:
-    """The token that begins an answer swallows the template's line end, and nothing of the answer."""
+def test_answers_are_supervised_unchanged(family: Phi3VFamily, encoder: Phi3VRowTokenizer, answer: str) -> None:
+    """The assistant token strips the template's line break, but nothing of the answer."""
     tokenizer = family.processor.tokenizer
     for turns in ([{"user": "a", "assistant": answer}], [{"user": "a", "assistant": answer}, {"user": "b"}]):
         encoded, prompt = encoder.encode(_row(*turns), []), encoder.encode_prompt(_row(turns[0]), []).input_ids
@@ -111,7 +116,7 @@ def test_answers_are_learnt_to_the_letter(family: Phi3VFamily, encoder: Phi3VRow
         assert tokenizer.decode(alone) == answer
 
 
-def test_long_rows_are_refused_by_name(encoder: Phi3VRowTokenizer) -> None:
+def test_long_rows_are_rejected_by_id(encoder: Phi3VRowTokenizer) -> None:
     row = _row({"images": ["a.png"], "user": "What?"})
     length = len(encoder.encode(row, [50]).input_ids)
     assert len(encoder.encode(row, [50], max_length=length).labels) == length
@@ -120,24 +125,24 @@ def test_long_rows_are_refused_by_name(encoder: Phi3VRowTokenizer) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", " \n"])
-def test_empty_answers_are_refused(encoder: Phi3VRowTokenizer, answer: str) -> None:
+def test_rows_with_empty_answers_are_rejected(encoder: Phi3VRowTokenizer, answer: str) -> None:
     with pytest.raises(RowError, match="'r1' has an empty answer in turn 1"):
         encoder.encode(_row({"user": "a"}, {"user": "b", "assistant": answer}), [])
 
 
-def test_a_wrong_number_of_images_is_refused(encoder: Phi3VRowTokenizer) -> None:
+def test_a_wrong_number_of_images_is_rejected(encoder: Phi3VRowTokenizer) -> None:
     with pytest.raises(RowError, match="'r1' has 1 images, but 2 token counts were given"):
         encoder.encode(_row({"images": ["a.png"], "user": "What?"}), [5, 5])
 
 
-def test_a_marker_too_many_is_refused(encoder: Phi3VRowTokenizer) -> None:
+def test_an_extra_image_marker_is_rejected(encoder: Phi3VRowTokenizer) -> None:
     turn = Turn.model_construct(images=("a.png",), user="<image> and <image>", assistant="x")
     row = _row({"user": "a"}).model_copy(update={"conversations": (turn,)})
     with pytest.raises(RowError, match="'r1' has 2 <image> markers for 1 images"):
         encoder.encode(row, [5])
 
 
-def test_a_tokenizer_without_template_is_refused(family: Phi3VFamily) -> None:
+def test_a_tokenizer_without_chat_template_is_rejected(family: Phi3VFamily) -> None:
     tokenizer = family.processor.tokenizer
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:
@@ -147,7 +152,7 @@ def test_a_tokenizer_without_template_is_refused(family: Phi3VFamily) -> None:
         tokenizer.chat_template = template
 
 
-def test_a_template_that_drops_a_message_is_refused(family: Phi3VFamily) -> None:
+def test_a_chat_template_that_drops_a_message_is_rejected(family: Phi3VFamily) -> None:
     tokenizer = family.processor.tokenizer
     template = tokenizer.chat_template
     try:
@@ -159,12 +164,12 @@ def test_a_template_that_drops_a_message_is_refused(family: Phi3VFamily) -> None
 
 
 @pytest.mark.parametrize("text", ["<|user|>\nWhat?", "<|image_1|><|image_2|>", "<|image_2|>"])
-def test_tags_must_match_images(family: Phi3VFamily, text: str) -> None:
+def test_image_tags_must_match_the_images(family: Phi3VFamily, text: str) -> None:
     with pytest.raises(ConvkitError, match="do not match its images"):
         family.processor(PIL.Image.new("RGB", (8, 8)), text)
 
 
-def test_rows_with_images_from_disk(family: Phi3VFamily, tmp_path: Path) -> None:
+def test_images_are_read_from_disk(family: Phi3VFamily, tmp_path: Path) -> None:
     PIL.Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
     row = _row({"images": ["a.png"], "user": "What?"})
     sample = family.encode(row, tmp_path)

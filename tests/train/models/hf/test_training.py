@@ -1,4 +1,4 @@
-"""Families that are padded, not packed, through the whole of training."""
+"""Test training runs of the model families that transformers implements, with padded batches."""
 
 import json
 import shutil
@@ -15,28 +15,25 @@ import torch
 from convkit.cli import main
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError
-from convkit.train.models import model_family, tiny
+from convkit.train.models import model_family
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.hf.families import FAMILIES
 from convkit.train.models.merge import merge_adapter
 from convkit.train.run import train
-from tests.train.conftest import TEXTS
 from tests.train.helpers import runs
 
 METHODS: dict[str, dict[str, Any]] = {
     "full": {},
     "frozen": {"freeze_vision_model": True},
     "lora": {"use_lora": True},
-    "lora, vision in full": {"use_lora": True, "full_vision_model": True, "bf16": True},
+    "lora, full vision": {"use_lora": True, "full_vision_model": True, "bf16": True},
     "lora float8": {"use_lora": True, "bf16": True, "fp8": True},
 }
 
 
 @pytest.fixture(scope="module")
-def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> ModelFamily:
-    directory = tmp_path_factory.mktemp("smolvlm")
-    tiny.smolvlm(directory, TEXTS)
-    return model_family(directory)
+def smolvlm(tiny_checkpoint: Callable[[str], Path]) -> ModelFamily:
+    return model_family(tiny_checkpoint("smolvlm"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +62,7 @@ def _gradients(dataset: Path, family: ModelFamily, **options: Any) -> tuple[list
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: ModelFamily, method: str) -> None:
+def test_gradients_do_not_depend_on_the_batch_layout(dataset: Path, smolvlm: ModelFamily, method: str) -> None:
     layouts: list[dict[str, Any]] = [
         {},
         {"max_tokens": 150},
@@ -83,7 +80,7 @@ def test_a_padded_batch_is_its_rows_one_by_one(dataset: Path, smolvlm: ModelFami
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_is_trained_the_same_whatever_the_batches(
+def test_gradients_of_every_family_do_not_depend_on_the_micro_batch_size(
     dataset: Path, tiny_checkpoint: Callable[[str], Path], name: str
 ) -> None:
     family = model_family(tiny_checkpoint(name))
@@ -97,36 +94,38 @@ def test_every_family_is_trained_the_same_whatever_the_batches(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_is_trained_in_16_bits(dataset: Path, tiny_checkpoint: Callable[[str], Path], name: str) -> None:
-    """What is narrow and what is not must go together wherever a model puts one beside the other."""
+def test_every_family_trains_in_mixed_precision(
+    dataset: Path, tiny_checkpoint: Callable[[str], Path], name: str
+) -> None:
+    """Modules with 16-bit and with float32 weights must work together in every model."""
     family = model_family(tiny_checkpoint(name))
-    in_full = {"use_lora": True, "full_vision_model": True}
-    methods: list[dict[str, Any]] = [{}, {"freeze_vision_model": True}, in_full]
+    full_vision = {"use_lora": True, "full_vision_model": True}
+    methods: list[dict[str, Any]] = [{}, {"freeze_vision_model": True}, full_vision]
     for options in [*({**method, "bf16": True} for method in methods), {"use_lora": True, "fp16": True}]:
         _, loss, gradients = _gradients(dataset, family, **options)
-        assert loss == pytest.approx(5.8, abs=0.2), options  # the logarithm of the vocabulary's size, some 330
+        assert loss == pytest.approx(5.8, abs=0.2), options  # the log of the vocabulary size, about 330
         assert all(gradient.dtype is torch.float32 for gradient in gradients.values()), options
 
 
 @pytest.mark.parametrize("name", ["gemma3", "qwen2_5_vl"])
-def test_preflight_reaches_all_that_is_trained(
-    tmp_path: Path, tiny_checkpoint: Callable[[str], Path], name: str
+def test_preflight_finds_gradients_of_all_trainable_parameters(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
-    """Also of a family that validation does not know: any receipt will do."""
-    family, said = model_family(tiny_checkpoint(name)), list[str]()
+    """The memory preflight runs before the first step of a run."""
+    family, messages = model_family(tiny_checkpoint(name)), list[str]()
     data = _dataset(tmp_path / "pets", family.profile)
-    train(_config(data, family, tmp_path / "run"), family, runs.ONE, log=said.append)
-    assert f"{runs.ROWS} rows planned = {runs.ROWS} trained" in said[-1]
+    train(_config(data, family, tmp_path / "run"), family, runs.ONE, log=messages.append)
+    assert f"{runs.ROWS} rows planned = {runs.ROWS} trained" in messages[-1]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_trains_what_it_should_and_its_result_can_be_used(
+def test_each_method_trains_its_parameters_and_saves_a_usable_model(
     dataset: Path, smolvlm: ModelFamily, tmp_path: Path, method: str
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     config = _config(dataset, smolvlm, tmp_path / "run", num_train_epochs=2, **METHODS[method])
-    train(config, smolvlm, runs.ONE, log=said.append)
-    assert f"{2 * runs.ROWS} rows planned = {2 * runs.ROWS} trained" in said[-1]
+    train(config, smolvlm, runs.ONE, log=messages.append)
+    assert f"{2 * runs.ROWS} rows planned = {2 * runs.ROWS} trained" in messages[-1]
     result = tmp_path / "run/final/model"
     if "lora" in method:
         merge_adapter(smolvlm, config.model, tmp_path / "run/final/adapter", result)
@@ -134,13 +133,13 @@ def test_a_run_trains_what_it_should_and_its_result_can_be_used(
     assert after.profile == smolvlm.profile
     before, trained = (dict(a.load(torch.float32, "sdpa").named_parameters()) for a in (smolvlm, after))
     changed = {name for name in before if not torch.equal(before[name], trained[name])}
-    sees = {name for name in before if name.startswith(smolvlm.vision_modules)}
-    assert bool(sees & changed) == (method != "frozen")
-    assert (sees <= changed) == ("full" in method)
+    vision = {name for name in before if name.startswith(smolvlm.vision_modules)}
+    assert bool(vision & changed) == (method != "frozen")
+    assert (vision <= changed) == ("full" in method)
     assert any(name.startswith("model.text_model") for name in changed)
 
 
-def test_in_bfloat16_throughout_frequencies_of_positions_stay_exact(dataset: Path, smolvlm: ModelFamily) -> None:
+def test_rotary_frequencies_stay_float32_with_bfloat16_weights(dataset: Path, smolvlm: ModelFamily) -> None:
     trainer, packs = runs.parts(_config(dataset, smolvlm, dataset, bf16=True, optim="adamw_bf16"), smolvlm)
     model = trainer.sharding.model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
@@ -152,13 +151,15 @@ def test_in_bfloat16_throughout_frequencies_of_positions_stay_exact(dataset: Pat
     assert ours.grad_norm == pytest.approx(exact.grad_norm, rel=0.05)
 
 
-def test_killed_and_resumed_it_ends_in_the_same_weights(dataset: Path, smolvlm: ModelFamily, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(
+    dataset: Path, smolvlm: ModelFamily, tmp_path: Path
+) -> None:
     finals = []
     for name, killed in (("whole", False), ("parts", True)):
         run = tmp_path / name
         config = _config(dataset, smolvlm, run, num_train_epochs=2, save_steps=1, resume="auto")
         train(config, smolvlm, runs.ONE)
-        if killed:  # before its last checkpoint
+        if killed:  # simulate a kill before the last checkpoint
             shutil.rmtree(run / "final")
             shutil.rmtree(max((run / "checkpoints").iterdir()))
             train(config, smolvlm, runs.ONE)
@@ -166,18 +167,18 @@ def test_killed_and_resumed_it_ends_in_the_same_weights(dataset: Path, smolvlm: 
     assert finals[0] == finals[1]
 
 
-def test_the_gate_asks_for_the_model_with_its_geometry(dataset: Path, smolvlm: ModelFamily, tmp_path: Path) -> None:
+def test_the_receipt_must_match_the_token_profile(dataset: Path, smolvlm: ModelFamily, tmp_path: Path) -> None:
     other = _dataset(tmp_path / "pets", "smolvlm")
     with pytest.raises(DatasetError, match="not validated for smolvlm:longest_edge=64,max_image_size=64"):
         train(_config(other, smolvlm, tmp_path / "run"), smolvlm, runs.ONE)
 
 
-def test_number_of_crops_is_refused(smolvlm: Any) -> None:
+def test_num_crops_is_rejected(smolvlm: Any) -> None:
     with pytest.raises(ConvkitError, match=r"--num_crops is an option of Phi-3-vision.* Leave it out.* --recipe"):
         model_family(smolvlm.directory, num_crops=2)
 
 
-def test_the_command(
+def test_the_train_command_trains_a_padded_family(
     dataset: Path, smolvlm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--data_dir", dataset, "--model", smolvlm.directory, "--output_dir", tmp_path / "run", "--validate"]
@@ -189,7 +190,7 @@ def test_the_command(
     assert (tmp_path / "run/final/model/chat_template.jinja").is_file()
 
 
-ELSEWHERE = """
+TRANSFORMERS_ONLY = """
 import json, sys
 import PIL.Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -205,8 +206,10 @@ print(json.dumps([inputs["input_ids"].tolist(), answer.tolist(), ours]))
 """
 
 
-def test_what_was_trained_is_used_by_transformers_alone(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    """Of a name whose processor needs Pillow only."""
+def test_transformers_loads_a_trained_model_without_convkit(
+    tiny_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """LLaVA's processor needs Pillow only."""
     family = model_family(tiny_checkpoint("llava"))
     data, run = _dataset(tmp_path / "pets", family.profile), tmp_path / "run"
     train(_config(data, family, run), family, runs.ONE)
@@ -218,7 +221,14 @@ def test_what_was_trained_is_used_by_transformers_alone(tiny_checkpoint: Callabl
     expected = model.generate(**prompt, max_new_tokens=4, do_sample=False)
 
     (turn,) = row.conversations
-    command = [sys.executable, "-c", ELSEWHERE, run / "final/model", data / "images" / turn.images[0], turn.user]
+    command = [
+        sys.executable,
+        "-c",
+        TRANSFORMERS_ONLY,
+        run / "final/model",
+        data / "images" / turn.images[0],
+        turn.user,
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     ids, answer, ours = json.loads(done.stdout.splitlines()[-1])

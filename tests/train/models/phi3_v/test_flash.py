@@ -1,4 +1,4 @@
-"""What Phi-3-vision asks of flash-attn 2: the functions stand in for a package that needs a GPU to be built."""
+"""Test how Phi-3-vision calls flash-attn 2, with fake functions because the package needs a GPU to build."""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -22,7 +22,7 @@ Calls = list[dict[str, Any]]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """flash-attn's two functions by their documentation, each call noted."""
+    """Replace flash-attn's two functions by their documented behaviour, and record each call."""
     made: Calls = []
 
     def flash_attn_func(
@@ -77,20 +77,20 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     monkeypatch.setattr(flash, "is_flash_attn_2_available", lambda: True)
     for name in vars(flash):
         if name.endswith("_fn") or name == "_loaded_implementation":
-            monkeypatch.setattr(flash, name, getattr(flash, name))  # what is imported now is forgotten afterwards
+            monkeypatch.setattr(flash, name, getattr(flash, name))  # restores the cached imports after the test
     monkeypatch.setattr(flash, "_loaded_implementation", None)
     monkeypatch.setattr(Phi3VPreTrainedModel, "_flash_attn_can_dispatch", lambda *_, **__: True)
     return made
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool) -> Tensor:
-    """(B, T, H, D); where queries are fewer than keys, the last of both stand side by side."""
+    """Attend over (B, T, H, D); with fewer queries than keys, the last query is aligned with the last key."""
     mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(k.shape[1] - q.shape[1]) if causal else None
     q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
 
 
-def test_a_pack_is_told_by_its_bounds(family: Phi3VFamily, calls: Calls) -> None:
+def test_packed_documents_are_passed_as_cumulative_lengths(family: Phi3VFamily, calls: Calls) -> None:
     samples = [_sample(family, 1), _sample(family, 2, extra=90), _sample(family, 3, image=False)]
     batch = family.collate(samples, packed=True)
     found = {}
@@ -103,12 +103,12 @@ def test_a_pack_is_told_by_its_bounds(family: Phi3VFamily, calls: Calls) -> None
     torch.testing.assert_close(found["flash_attention_2"], found["varlen"], atol=1e-5, rtol=1e-5)
     text = [call for call in calls if call["causal"]]
     assert [call["bounds"] for call in text] == [batch["cu_seq_lens_q"].tolist()] * 2  # layers
-    assert [call.get("bounds") for call in calls if not call["causal"]] == [None] * 3  # of CLIP, but for the last one
+    assert [call.get("bounds") for call in calls if not call["causal"]] == [None] * 3  # CLIP layers except the last
     assert all(call["window"] == (-1, -1) and not call["dropout"] for call in calls)
 
 
 @pytest.mark.parametrize("prompts", [False, True], ids=["right", "left"])
-def test_padding_is_left_out(family: Phi3VFamily, calls: Calls, prompts: bool) -> None:
+def test_padding_is_removed_before_attention(family: Phi3VFamily, calls: Calls, prompts: bool) -> None:
     row = Row.model_validate(
         {"id": "r1", "source": "s", "conversations": [{"images": [], "user": "What?", "assistant": "A cup."}]}
     )
@@ -125,7 +125,7 @@ def test_padding_is_left_out(family: Phi3VFamily, calls: Calls, prompts: bool) -
     assert calls and all(call["bounds"] == [0, int(lengths[0]), int(lengths.sum())] for call in calls)
 
 
-def test_generation_reads_the_cache(family: Phi3VFamily, calls: Calls) -> None:
+def test_generation_uses_the_cache(family: Phi3VFamily, calls: Calls) -> None:
     sample = _sample(family, 1)
     inputs = {
         "input_ids": sample.input_ids[None],
@@ -135,7 +135,7 @@ def test_generation_reads_the_cache(family: Phi3VFamily, calls: Calls) -> None:
     found = []
     for attention in ("sdpa", "flash_attention_2"):
         model = family.load(torch.float32, attention).eval()
-        _shrink(model, len(sample) + 4)  # on the way all is read once more
+        _shrink(model, len(sample) + 4)  # the prompt is recomputed on the way
         found.append(_generate(model, inputs))
     assert torch.equal(found[1].sequences, found[0].sequences)
     torch.testing.assert_close(found[1].logits, found[0].logits, atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Ways to load Phi-3-vision that transformers offers, and the older of its two checkpoints."""
+"""Test loading Phi-3-vision through transformers, and the configuration of Phi-3-vision-128k."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def _logits(model: Any, inputs: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_a_device_map_changes_nothing(checkpoint: Path, inputs: Any, tmp_path: Path, sharded: bool) -> None:
+def test_a_device_map_gives_the_same_logits(checkpoint: Path, inputs: Any, tmp_path: Path, sharded: bool) -> None:
     expected = _logits(plain := _load(checkpoint), inputs)
     directory = checkpoint
     if sharded:
@@ -43,16 +43,16 @@ def test_a_device_map_changes_nothing(checkpoint: Path, inputs: Any, tmp_path: P
         assert len(list(directory.glob("*.safetensors"))) > 1
     assert torch.equal(_logits(_load(directory, device_map="auto"), inputs), expected)
     parts = ("embed_tokens", "vision_embed_tokens", "layers.0", "layers.1", "norm")
-    places = {**{f"model.{part}": "disk" if part == "layers.1" else "cpu" for part in parts}, "lm_head": "disk"}
-    offloaded = _load(directory, device_map=places, offload_folder=tmp_path / "offload")
+    device_map = {**{f"model.{part}": "disk" if part == "layers.1" else "cpu" for part in parts}, "lm_head": "disk"}
+    offloaded = _load(directory, device_map=device_map, offload_folder=tmp_path / "offload")
     assert offloaded.model.layers[1].self_attn.qkv_proj.weight.device.type == "meta"
     assert torch.equal(_logits(offloaded, inputs), expected)
     options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
     assert torch.equal(offloaded.generate(**inputs, **options), plain.generate(**inputs, **options))
 
 
-@pytest.mark.filterwarnings("ignore")  # bitsandbytes speaks of kernels that the machine has not
-def test_loading_in_4_bits(checkpoint: Path, inputs: Any, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes warns about missing kernels
+def test_bitsandbytes_loads_the_model_in_4_bits(checkpoint: Path, inputs: Any, tmp_path: Path) -> None:
     modules = pytest.importorskip("bitsandbytes", reason="bitsandbytes").nn
     from transformers import BitsAndBytesConfig
 
@@ -70,14 +70,14 @@ def test_loading_in_4_bits(checkpoint: Path, inputs: Any, tmp_path: Path) -> Non
     assert model.generate(**inputs, max_new_tokens=3, min_new_tokens=3).shape[1] == inputs["input_ids"].shape[1] + 3
 
 
-def test_without_flash_attention_it_says_so(checkpoint: Path) -> None:
+def test_a_missing_flash_attn_package_is_reported(checkpoint: Path) -> None:
     with pytest.raises(ImportError, match="FlashAttention2"):
         _load(checkpoint, attn_implementation="flash_attention_2")
 
 
 @pytest.fixture
 def phi3_vision(checkpoint: Path, tmp_path: Path) -> Path:
-    """In what Phi-3-vision-128k's files differ: rotary factors, a window, 16 tiles."""
+    """Write a checkpoint with the differences of Phi-3-vision-128k: rotary factors, sliding window, 16 tiles."""
     directory = Path(shutil.copytree(checkpoint, tmp_path / "phi3_vision"))
     config = json.loads((directory / "config.json").read_bytes())
     config["sliding_window"] = config["max_position_embeddings"]
@@ -93,7 +93,7 @@ def phi3_vision(checkpoint: Path, tmp_path: Path) -> Path:
     return directory
 
 
-def test_phi_3_vision_is_taken_with_what_is_its_own(phi3_vision: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_phi_3_vision_128k_keeps_its_own_configuration(phi3_vision: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert Phi3VConfig().pad_token_id == 32000  # its config.json has none
     family = models.model_family(phi3_vision)
     assert family.profile == "phi-3.5-vision:num_crops=16"

@@ -1,4 +1,4 @@
-"""What the model must do whatever its weights: packing, generation, checkpoints, adapters."""
+"""Test Phi-3-vision with random weights: packing, generation, checkpoints and LoRA adapters."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def _picture(seed: int, size: tuple[int, int] = (60, 40)) -> PIL.Image.Image:
 
 
 def _sample(family: Phi3VFamily, seed: int, extra: int = 0, image: bool = True) -> Sample:
-    """A document with an image, or without, and `extra` random tokens."""
+    """Make a document with or without an image, with `extra` random tokens."""
     text = PROMPT if image else PROMPT.replace("<|image_1|>", "")
     inputs = family.processor(_picture(seed) if image else None, text, num_crops=1)
     tail = torch.randint(260, 300, (extra + 4,), generator=torch.Generator().manual_seed(seed))
@@ -48,12 +48,12 @@ def _alone(model: Phi3VForCausalLM, sample: Sample) -> Any:
 
 
 def _shrink(model: Phi3VForCausalLM, boundary: int) -> None:
-    """Move the boundary between short and long rotary factors to where tests are quick."""
+    """Lower the boundary between short and long rotary factors, to keep tests fast."""
     model.model.rotary_emb.boundary = boundary
 
 
-def _alike_packed_and_alone(model: Phi3VForCausalLM, samples: list[Sample]) -> Tensor:
-    """Compare logits and gradients of documents in a pack with their own; returns the logits, end to end."""
+def _compare_packed_with_single(model: Phi3VForCausalLM, samples: list[Sample]) -> Tensor:
+    """Compare logits and gradients of packed documents with single ones; return the concatenated logits."""
     model.zero_grad()
     alone = [_alone(model, sample) for sample in samples]
     weights = [(sample.labels[1:] != IGNORE_INDEX).sum() for sample in samples]
@@ -71,25 +71,27 @@ def _alike_packed_and_alone(model: Phi3VForCausalLM, samples: list[Sample]) -> T
 
 
 @pytest.mark.parametrize("attention", ["varlen", "sdpa", "eager"])
-def test_packed_documents_equal_their_own_selves(family: Phi3VFamily, attention: str) -> None:
+def test_packed_documents_compute_the_same_as_single_ones(family: Phi3VFamily, attention: str) -> None:
     model = family.load(torch.float32, attention).train()
     _shrink(model, 400)
     samples = [_sample(family, 1), _sample(family, 2, extra=90), _sample(family, 3, image=False)]
     assert [len(sample) > 400 for sample in samples] == [False, True, False]
-    _alike_packed_and_alone(model, samples)
+    _compare_packed_with_single(model, samples)
 
 
-def test_packing_a_document_beyond_4096_tokens_beside_short_ones(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+def test_a_packed_document_beyond_4096_tokens_uses_the_long_factors(
+    family: Phi3VFamily, model: Phi3VForCausalLM
+) -> None:
     samples = [_sample(family, 1), _sample(family, 2, extra=4000), _sample(family, 3)]
     assert [len(sample) > 4096 for sample in samples] == [False, True, False]
-    logits = _alike_packed_and_alone(model, samples)
+    logits = _compare_packed_with_single(model, samples)
     _shrink(model, 100_000)
     with torch.no_grad():
         short_factors = _alone(model, samples[1]).logits[0]
     assert (short_factors - logits[len(samples[0]) : -len(samples[2])]).abs().max() > 1e-3
 
 
-def test_a_first_token_is_never_learnt_from_the_document_before(family: Phi3VFamily) -> None:
+def test_the_first_token_of_a_packed_document_has_no_label(family: Phi3VFamily) -> None:
     sample = _sample(family, 1, image=False)
     every = Sample(sample.input_ids, sample.input_ids, {})
     packed = pack([every, every])
@@ -97,7 +99,7 @@ def test_a_first_token_is_never_learnt_from_the_document_before(family: Phi3VFam
     assert packed["position_ids"][0].tolist() == [*range(len(every)), *range(len(every))]
 
 
-def test_padding_changes_nothing(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+def test_padding_does_not_change_logits(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     _shrink(model, 400)
     samples = [_sample(family, 1), _sample(family, 2, extra=90)]
     with torch.no_grad():
@@ -119,7 +121,7 @@ def _generate(model: Phi3VForCausalLM, inputs: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("boundary", [100_000, 4], ids=["below", "across"])
-def test_generation_with_cache_equals_without(
+def test_generation_with_and_without_cache_are_equal(
     family: Phi3VFamily, model: Phi3VForCausalLM, monkeypatch: pytest.MonkeyPatch, boundary: int
 ) -> None:
     inputs = family.processor(_picture(1), PROMPT, num_crops=1)
@@ -129,12 +131,12 @@ def test_generation_with_cache_equals_without(
     assert cached.sequences.tolist() == plain.sequences.tolist()
     torch.testing.assert_close(cached.logits, plain.logits, atol=1e-5, rtol=1e-5)
     if boundary == 4:
-        monkeypatch.setattr(model, "_crosses_boundary", lambda *_: False)  # without reading again
+        monkeypatch.setattr(model, "_crosses_boundary", lambda *_: False)  # without recomputing the prompt
         stale = _generate(model, inputs)
         assert (stale.logits[-1] - plain.logits[-1]).abs().max() > 1e-4
 
 
-def test_generation_across_4096_tokens(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+def test_generation_with_cache_crosses_4096_tokens(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     sample = _sample(family, 2, extra=4096 - 3 - len(_sample(family, 2)))
     inputs = {
         "input_ids": sample.input_ids[None],
@@ -146,8 +148,8 @@ def test_generation_across_4096_tokens(family: Phi3VFamily, model: Phi3VForCausa
     torch.testing.assert_close(cached.logits, plain.logits, atol=1e-5, rtol=1e-5)
 
 
-def test_a_left_padded_batch_equals_single_prompts(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
-    _shrink(model, 336)  # one row crosses it while generating, the other never reaches it
+def test_a_left_padded_batch_generates_the_same_as_single_prompts(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+    _shrink(model, 336)  # one row crosses the boundary during generation, the other does not
     texts = [PROMPT, "<|user|>\nWhat?<|end|>\n<|assistant|>\n"]
     pictures: list[list[PIL.Image.Image]] = [[_picture(1)], []]
     batch = _generate(model, family.processor(pictures, texts, num_crops=1))
@@ -157,7 +159,7 @@ def test_a_left_padded_batch_equals_single_prompts(family: Phi3VFamily, model: P
             torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-5)
 
 
-def test_beams_keep_their_own_images(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+def test_beam_search_keeps_the_images_of_each_sequence(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     two = PROMPT.replace("<|image_1|>", "<|image_1|><|image_2|>")
     inputs = family.processor([[_picture(1), _picture(2)], [_picture(3), _picture(4)]], [two, two], num_crops=1)
     greedy, beams = _generate(model, inputs), _generate(model, inputs, num_return_sequences=2, num_beams=2)
@@ -165,20 +167,19 @@ def test_beams_keep_their_own_images(family: Phi3VFamily, model: Phi3VForCausalL
     torch.testing.assert_close(beams.logits[0][::2], greedy.logits[0], atol=1e-5, rtol=1e-5)
 
 
-def test_gradient_checkpointing_changes_no_gradient(family: Phi3VFamily) -> None:
+def test_gradient_checkpointing_does_not_change_gradients(family: Phi3VFamily) -> None:
     model, sample = family.load(torch.float32).train(), _sample(family, 1)
     norms = []
     for checkpointing in (False, True):
         if checkpointing:
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         model.zero_grad()
         _alone(model, sample).loss.backward()
         norms.append({name: p.grad.norm() for name, p in model.named_parameters() if p.grad is not None})
     torch.testing.assert_close(norms[0], norms[1])
 
 
-def test_text_alone_gives_every_trained_parameter_a_gradient(family: Phi3VFamily) -> None:
+def test_text_without_images_gives_every_trainable_parameter_a_gradient(family: Phi3VFamily) -> None:
     model = family.load(torch.float32).train()
     sample = _sample(family, 1, image=False)
     output = _alone(model, sample)
@@ -190,7 +191,7 @@ def test_text_alone_gives_every_trained_parameter_a_gradient(family: Phi3VFamily
         assert torch.equal(output.logits, _alone(model.eval(), sample).logits)
 
 
-def test_rotary_tables_are_fp32_whatever_the_dtype(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+def test_rotary_tables_are_float32_for_any_model_dtype(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     positions = torch.arange(4096)[None]
     exact = model.model.rotary_emb(positions, torch.tensor([[4096]]), torch.float32)
     half = model.to(torch.bfloat16).model.rotary_emb(positions, torch.tensor([[4096]]), torch.float32)
@@ -199,7 +200,7 @@ def test_rotary_tables_are_fp32_whatever_the_dtype(family: Phi3VFamily, model: P
 
 
 @pytest.mark.parametrize("shard", ["1GB", "60KB"], ids=["whole", "sharded"])
-def test_saving_gives_the_same_checkpoint(
+def test_a_saved_checkpoint_has_the_same_tensors(
     family: Phi3VFamily, model: Phi3VForCausalLM, checkpoint: Path, tmp_path: Path, shard: str
 ) -> None:
     model.save_pretrained(tmp_path, max_shard_size=shard)
@@ -227,7 +228,7 @@ def _changed(checkpoint: Path, directory: Path, added: dict[str, Tensor], drop: 
     return directory
 
 
-def test_copies_of_embeddings_and_positions_are_dropped(checkpoint: Path, tmp_path: Path) -> None:
+def test_extra_copies_of_embeddings_and_positions_are_dropped(checkpoint: Path, tmp_path: Path) -> None:
     vision = "model.vision_embed_tokens."
     added = {
         f"{vision}wte.weight": torch.ones(2),
@@ -237,13 +238,13 @@ def test_copies_of_embeddings_and_positions_are_dropped(checkpoint: Path, tmp_pa
     assert not added.keys() & model.state_dict().keys()
 
 
-def test_missing_and_alien_tensors_are_named(checkpoint: Path, tmp_path: Path) -> None:
+def test_missing_and_unexpected_tensors_are_named(checkpoint: Path, tmp_path: Path) -> None:
     directory = _changed(checkpoint, tmp_path, {"model.alien": torch.ones(2)}, drop="model.norm.weight")
     with pytest.raises(ConvkitError, match=r"1 missing: model\.norm\.weight.*1 not part of this model: model\.alien"):
         Phi3VForCausalLM.from_pretrained(directory)
 
 
-def test_unknown_models_are_refused_with_the_list(tmp_path: Path) -> None:
+def test_an_unknown_model_type_is_reported_with_the_supported_list(tmp_path: Path) -> None:
     with pytest.raises(ConvkitError, match="is missing or has no model_type"):
         models.model_family(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
@@ -252,18 +253,18 @@ def test_unknown_models_are_refused_with_the_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["5.16.1", "5.24.0", "6.0.0.dev0", "4.57.6"])
-def test_a_transformers_that_was_not_tried_is_refused(version: str) -> None:
+def test_unsupported_transformers_versions_are_rejected(version: str) -> None:
     with pytest.raises(ConvkitError, match=rf"transformers {version} is installed.*Run: pip install 'transformers>="):
         registration.check_version(version)
     registration.check_version("5.17.0")
     assert "transformers>=5.17,<5.24" in (ROOT / "pyproject.toml").read_text()
 
 
-def test_the_adapter_is_found_by_model_type(checkpoint: Path) -> None:
+def test_the_model_family_is_found_by_model_type(checkpoint: Path) -> None:
     assert isinstance(models.model_family(checkpoint), Phi3VFamily)
 
 
-def test_placeholders_need_their_images(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
+def test_placeholders_must_match_the_images(family: Phi3VFamily, model: Phi3VForCausalLM) -> None:
     inputs = family.processor(_picture(1), PROMPT, num_crops=1)
     with pytest.raises(ConvkitError, match="no pixel_values"):
         model(inputs["input_ids"])
@@ -271,8 +272,8 @@ def test_placeholders_need_their_images(family: Phi3VFamily, model: Phi3VForCaus
         model(**{**inputs, "input_ids": inputs["input_ids"][:, 5:], "attention_mask": None})
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # what peft asks of transformers
-def test_lora_merged_equals_unmerged_and_survives_saving(
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # raised inside peft
+def test_a_lora_adapter_computes_the_same_when_saved_and_merged(
     family: Phi3VFamily, model: Phi3VForCausalLM, tmp_path: Path
 ) -> None:
     sample = _sample(family, 1)
@@ -290,7 +291,7 @@ def test_lora_merged_equals_unmerged_and_survives_saving(
     torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_eight_rows_are_learnt_by_heart(family: Phi3VFamily, tmp_path: Path) -> None:
+def test_training_overfits_eight_documents(family: Phi3VFamily, tmp_path: Path) -> None:
     _picture(1).save(tmp_path / "a.png")
     turns = [{"images": ["a.png"][:i], "user": f"What is {i}?", "assistant": f"It is {7 * i}."} for i in range(8)]
     rows = [
@@ -308,8 +309,10 @@ def test_eight_rows_are_learnt_by_heart(family: Phi3VFamily, tmp_path: Path) -> 
     assert loss.item() < 0.05
     inputs = family.collate([family.encode_prompt(rows[3], tmp_path)], packed=False)
     del inputs["labels"]
-    said = model.eval().generate(**inputs, max_new_tokens=20, do_sample=False, eos_token_id=list(family.stop_token_ids))
-    tokens = said[0, inputs["input_ids"].shape[1] :]
+    output = model.eval().generate(
+        **inputs, max_new_tokens=20, do_sample=False, eos_token_id=list(family.stop_token_ids)
+    )
+    tokens = output[0, inputs["input_ids"].shape[1] :]
     assert family.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip() == "It is 21."
 
 

@@ -1,4 +1,4 @@
-"""Phi-3.5-vision against what the official code computes: ids, sizes, pixels, logits, loss, gradients, generation."""
+"""Test Phi-3.5-vision against the official code: ids, sizes, pixels, logits, loss, gradients, generation."""
 
 import json
 from contextlib import suppress
@@ -59,16 +59,16 @@ def _inputs(reference: Path, name: str, **options: Any) -> Any:
     return _processor(reference)(_images(reference, case), case["prompt"], num_crops=case["num_crops"], **options)
 
 
-def test_auto_classes_find_our_own_without_remote_code(reference: Path) -> None:
+def test_auto_classes_load_convkits_classes_without_remote_code(reference: Path) -> None:
     assert type(AutoConfig.from_pretrained(reference)) is Phi3VConfig
-    with suppress(ImportError):  # before 5.23 transformers lends AutoImageProcessor to torchvision's owners only
+    with suppress(ImportError):  # before 5.23, AutoImageProcessor needs torchvision
         assert type(AutoImageProcessor.from_pretrained(reference)) is Phi3VImageProcessor
     assert type(_processor(reference)) is Phi3VProcessor
     assert type(_model(reference)) is Phi3VForCausalLM
-    assert _model(reference).config._attn_implementation == "sdpa"  # the file insists on flash attention
+    assert _model(reference).config._attn_implementation == "sdpa"  # the file requires flash attention
 
 
-def test_the_defaults_are_the_official_sizes(reference: Path) -> None:
+def test_default_configuration_has_the_official_sizes(reference: Path) -> None:
     file = reference.parent / "phi35_vision_official" / "config.json"
     values = json.loads(file.read_bytes())
     ours, official = Phi3VConfig(), Phi3VConfig.from_pretrained(file.parent)
@@ -83,7 +83,7 @@ def test_the_defaults_are_the_official_sizes(reference: Path) -> None:
     assert (len(model.state_dict()), sum(p.numel() for p in model.parameters())) == (592, 4_146_621_440)
 
 
-def test_sizes_of_images(reference: Path) -> None:
+def test_image_sizes_equal_the_official_ones(reference: Path) -> None:
     rows = json.loads((reference / "hd_sizes.json").read_bytes())
     assert len(rows) == 189
     for row in rows:
@@ -91,7 +91,7 @@ def test_sizes_of_images(reference: Path) -> None:
         assert (*size.padded, size.tokens) == (row["padded_height"], row["padded_width"], row["tokens"]), row
 
 
-def test_token_ids_of_strings(reference: Path) -> None:
+def test_token_ids_equal_the_official_ones(reference: Path) -> None:
     tokenizer = _processor(reference).tokenizer
     for row in _cases(reference)["_tokenizer"]:
         assert tokenizer(row["text"]).input_ids == row["with_bos"]
@@ -99,7 +99,7 @@ def test_token_ids_of_strings(reference: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_official_layout_of_pixels(reference: Path, name: str) -> None:
+def test_pixels_in_the_official_layout_equal_the_official_ones(reference: Path, name: str) -> None:
     inputs, case = _inputs(reference, name, official_layout=True), _cases(reference)[name]
     pixels = inputs["pixel_values"]
     assert list(pixels.shape) == case["pixel_values_shape"]
@@ -109,14 +109,14 @@ def test_official_layout_of_pixels(reference: Path, name: str) -> None:
     assert pixels.mean().item() == pytest.approx(case["pixel_mean"], abs=1e-5)
 
 
-def test_every_pixel_of_one_image(reference: Path) -> None:
+def test_every_pixel_of_one_image_equals_the_official_one(reference: Path) -> None:
     image = PIL.Image.open(reference.parents[1] / "data/images/skimage/coffee.png")
     pixels = _processor(reference).image_processor(image, num_crops=1, official_layout=True)["pixel_values"]
     torch.testing.assert_close(pixels, _expected(reference)["coffee_1crop.pixel_values"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_forward_and_backward(reference: Path, name: str) -> None:
+def test_logits_loss_and_gradients_equal_the_official_ones(reference: Path, name: str) -> None:
     case, model = _cases(reference)[name], _model(reference)
     inputs = _inputs(reference, name)
     expected = {
@@ -147,11 +147,11 @@ def test_forward_and_backward(reference: Path, name: str) -> None:
     assert output.loss.item() == pytest.approx(case["loss"], abs=1e-5)
     output.loss.backward()
     norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
-    # A key's bias moves all scores of a query alike: its gradient is rounding noise around zero.
+    # A key's bias shifts all scores of a query equally, so its gradient is rounding noise around zero.
     assert norms == pytest.approx(case["grad_norms"], rel=1e-3, abs=1e-6)
 
 
-def test_official_placeholders_and_pixels_are_taken_too(reference: Path) -> None:
+def test_official_placeholders_and_pixels_are_accepted(reference: Path) -> None:
     name = "pair_4crops"
     official, ours = _inputs(reference, name, official_layout=True), _inputs(reference, name)
     negative = _expected(reference)[f"{name}.input_ids"][None, : ours["input_ids"].shape[1]]
@@ -163,8 +163,8 @@ def test_official_placeholders_and_pixels_are_taken_too(reference: Path) -> None
     torch.testing.assert_close(theirs.logits, plain.logits, atol=1e-5, rtol=0)
 
 
-def test_greedy_generation(reference: Path) -> None:
-    """The reference run read its prompt for the first token alone; for the others ones stood in the prompt's place."""
+def test_greedy_generation_equals_the_reference(reference: Path) -> None:
+    """The reference run used its prompt for the first token only, and ones in place of it for the other tokens."""
     inputs, model = _inputs(reference, "small_1crop"), _model(reference)
     expected = _cases(reference)["_greedy_small_1crop"]
     first = model.generate(**inputs, max_new_tokens=1, do_sample=False)[:, -1:]
