@@ -82,11 +82,8 @@ def test_training_input_begins_with_the_processors_prompt(
 
 def test_each_answer_and_its_end_tokens_are_supervised(family: Phi3VFamily, encoder: Phi3VRowTokenizer) -> None:
     supervised = _supervised_text(family, encoder.encode(_row(*MULTI), [3, 4, 5]))
-    assert (
-        supervised.replace(" ", "")
-        == (
-            "True.<|end|>\nAcup,andalogo.<|end|>\nItisalogo.<|end|>\n<|endoftext|>"  # the tokenizer adds a space per section
-        )
+    assert supervised.replace(" ", "") == (
+        "True.<|end|>\nAcup,andalogo.<|end|>\nItisalogo.<|end|>\n<|endoftext|>"  # without spaces, one per section
     )
 
 

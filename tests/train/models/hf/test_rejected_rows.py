@@ -40,10 +40,9 @@ def test_an_image_removed_after_its_header_was_read_is_reported_missing(tmp_path
 
 def test_an_image_too_small_for_its_family_is_rejected(tiny_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     PIL.Image.effect_noise((9, 9), 50).save(tmp_path / "dot.png")
-    with pytest.raises(
-        RowError, match=r"'r1' has an image whose shape this model does not support: 'dot\.png': 9 x 9 pixels"
-    ):
-        model_family(tmp_path).length(make_row({"images": ["dot.png"], "user": "What?"}), tmp_path)
+    family = model_family(tiny_checkpoint("mistral3"))
+    with pytest.raises(RowError, match=r"'r1' has an image whose shape .* not support: 'dot\.png': 9 x 9 pixels"):
+        family.length(make_row({"images": ["dot.png"], "user": "What?"}), tmp_path)
 
 
 def test_several_turns_are_rejected_where_the_prompt_has_bidirectional_attention(
