@@ -4,6 +4,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,7 +12,7 @@ from convkit.reporters import REPORTERS
 from convkit.validate.config_file import ConfigFile
 from tests.cli.test_validate_cli import convkit
 from tests.conftest import ROOT
-from tests.fixtures.builders import lines, row
+from tests.fixtures.builders import lines, png, row, turn
 from tests.fixtures.make_datasets import DIRECTORY
 
 DOCS = (ROOT / "docs" / "validate.md").read_text(encoding="utf-8")
@@ -52,3 +53,19 @@ def test_the_documentation_lists_every_format_and_every_config_key() -> None:
     assert re.findall(r"^\| `(\w+)` \| `--", DOCS, re.MULTILINE) == list(ConfigFile.model_fields)
     (toml,) = re.findall(r"```toml\n(.*?)```", DOCS, re.DOTALL)
     assert ConfigFile.model_validate(tomllib.loads(toml)).ignore == ("CK304",)
+
+
+def test_the_first_example_output_is_real(tmp_path: Path) -> None:
+    directory = tmp_path / "data" / "pets"
+    (directory / "images").mkdir(parents=True)
+    for name, color in (("cat.png", 1), ("dog.png", 77), ("bird.png", 150)):
+        (directory / "images" / name).write_bytes(png(32, 32, color))
+
+    def pet(id: str, animal: str, answer: str) -> dict[str, Any]:
+        return row(id, conversations=[turn("What animal is it?", images=[f"{animal}.png"], assistant=answer)])
+
+    train = [pet("t1", "cat", "A cat."), pet("t2", "dog", "A dog. "), pet("t3", "fish", "A fish.")]
+    (directory / "pets_train.jsonl").write_bytes(lines(*train))
+    (directory / "pets_val.jsonl").write_bytes(lines(pet("v1", "cat", "A cat."), pet("v2", "bird", "A bird.")))
+    output = re.findall(r"```text\n(.*?)```", DOCS, re.DOTALL)[0]
+    assert convkit("data/pets", cwd=tmp_path).stdout == output
