@@ -61,11 +61,11 @@ class Prediction(BaseModel):
         Raises:
             ValidationError: a text is longer than 100,000 characters.
         """
-        asked = row.conversations[turn]
+        chosen = row.conversations[turn]
         sentence_id = (row.metadata or {}).get("sentence_id")
         known: dict[str, Any] = {
-            "gold": asked.assistant,
-            "answers": asked.answers,
+            "gold": chosen.assistant,
+            "answers": chosen.answers,
             "group": row.group,
             "sentence_id": sentence_id if sentence_id and isinstance(sentence_id, str) else None,
             "score": score,

@@ -57,7 +57,7 @@ def get_profile(spec: str) -> TokenProfile:
     """
     name, _, options = spec.partition(":")
     if name not in PROFILES:
-        near = "".join(f"Did you mean {meant!r}? " for meant in get_close_matches(name.lower(), PROFILES, 1))
+        near = "".join(f"Did you mean {match!r}? " for match in get_close_matches(name.lower(), PROFILES, 1))
         raise ConvkitError(f"There is no model profile {name!r}. {near}Choose one of: {', '.join(PROFILES)}.")
     module, cls = PROFILES[name].split(":")
     profile: type[TokenProfile] = getattr(import_module(module), cls)

@@ -39,7 +39,7 @@ class ThumbnailBudget:
             relative: the path in rows, valid by the row schema.
         """
         if not self._count or self._bytes <= 0:
-            return Thumbnail(relative, None, "not shown: the page has the most images that it may have")
+            return Thumbnail(relative, None, "not shown: the limit of images per page is reached")
         try:
             jpeg, width, height = _make_jpeg(resolve_image_path(images, relative))
         except ItemError as refusal:

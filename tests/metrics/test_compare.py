@@ -46,7 +46,7 @@ def test_wins_and_losses_are_listed_and_values_equal_those_of_score() -> None:
 
 
 def test_the_interval_covers_the_paired_difference() -> None:
-    hard = [number % 2 for number in range(200)]  # what is hard for one is hard for the other
+    hard = [number % 2 for number in range(200)]  # questions are difficult for both models
     baseline = right(*hard)
     better = right(*(flag or number % 20 == 0 for number, flag in enumerate(hard)))
     found = only(baseline, better, resamples=500)

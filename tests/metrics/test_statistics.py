@@ -78,10 +78,10 @@ def test_copies_within_a_cluster_do_not_narrow_the_interval() -> None:
     values = [float(i % 3 == 0) for i in range(60)]
     once = confidence_interval(mean(values), range(60), 500, 3)
     copied = confidence_interval(mean(values * 4), [*range(60)] * 4, 500, 3)
-    apart = confidence_interval(mean(values * 4), range(240), 500, 3)
-    assert once is not None and apart is not None
+    separate = confidence_interval(mean(values * 4), range(240), 500, 3)
+    assert once is not None and separate is not None
     assert copied == pytest.approx(once)
-    assert apart[1] - apart[0] < 0.6 * (once[1] - once[0])
+    assert separate[1] - separate[0] < 0.6 * (once[1] - once[0])
 
 
 def test_the_seed_determines_the_interval() -> None:

@@ -90,7 +90,7 @@ def test_images_and_texts_are_bounded(run: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(thumbnails, "MAX_THUMBNAILS", 2)
     tree = parse_page(report.write_report(run))
     assert len(list(tree.iter("img"))) == 2
-    assert text(tree).count("not shown: the page has the most images that it may have") == 4
+    assert text(tree).count("not shown: the limit of images per page is reached") == 4
     monkeypatch.setattr(thumbnails, "MAX_BYTES", 1)
     assert len(list(parse_page(report.write_report(run)).iter("img"))) == 1
     monkeypatch.setattr(samples, "MAX_IMAGES", 0)

@@ -251,14 +251,14 @@ def test_gradient_errors_are_within_the_bounds_of_rounding(dataset: Path, family
 def test_float8_training_with_lora_dropout_uses_peft_and_completes(
     dataset: Path, family: Phi3VFamily, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     options = {"use_lora": True, "bf16": True, "fp8": True, "lora_dropout": 0.1}
     config = runs.config(dataset, family.directory, tmp_path / "run", **options)
     model = trainable.load_for_training(family, config)
     assert any(isinstance(module, Float8Linear) for module in model.modules())
     assert not any(isinstance(module, lora.Fused) for module in model.modules())
-    run.train(config, family, runs.ONE, log=said.append)
-    assert said[-1].startswith("10 rows planned = 10 trained")
+    run.train(config, family, runs.ONE, log=messages.append)
+    assert messages[-1].startswith("10 rows planned = 10 trained")
 
 
 @pytest.mark.parametrize(
