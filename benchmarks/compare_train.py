@@ -51,7 +51,7 @@ def compare(
         folder = Path(scratch)
         bench = Bench(config, options, world, folder, bars, min_steps=steps.total)
         ours = bench.run()
-        found = {**ours.recorded(), "baseline_steps": asdict(steps)}
+        found = {**ours.to_json(), "baseline_steps": asdict(steps)}
         keep(found)
         assert config.num_crops is not None
         family = RecipeFamily(folder / "recipe", options.model_size, config.num_crops, world.device, config.seed)
@@ -61,7 +61,7 @@ def compare(
             found["failure"] = f"The recipe's way could not be measured. {error}"
         else:
             ratio = ours.measurement.rows_per_second / theirs.rows_per_second
-            found |= {"recipe": theirs.recorded(), "ratio": round(ratio, 3)}
+            found |= {"recipe": theirs.to_json(), "ratio": round(ratio, 3)}
         keep(found)
     return found
 

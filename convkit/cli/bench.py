@@ -47,7 +47,7 @@ def _train(json_file: Path | None, **values: Any) -> None:
         raise MissingExtra(error.name or "torch", "train", "Measuring") from None
     with world() as joined:
         result = bench(config, options, joined, progress_bar if config.tqdm else no_progress_bar)
-    _write(json_file, result.recorded())
+    _write(json_file, result.to_json())
     Console(soft_wrap=True).print(*render(result), sep="\n")
 
 
@@ -95,7 +95,7 @@ def _data(json_file: Path | None, **values: Any) -> None:
         raise MissingExtra(error.name or "torch", "train", "Measuring") from None
     result = dataloading.measure_loading(DataLoadingOptions(**values), progress_bar)
     Console().print(*dataloading.render(result), sep="\n")
-    _write(json_file, result.recorded())
+    _write(json_file, result.to_json())
 
 
 def _json_option() -> inspect.Parameter:

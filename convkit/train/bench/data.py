@@ -24,7 +24,7 @@ def dataset_label(directory: Path) -> str:
     return f"data set {Dataset.open(directory).manifest.name}"
 
 
-def read(
+def index_split(
     directory: Path, split: str, family: ModelFamily, max_tokens: int, drop_overlong: bool, bars: ProgressBars
 ) -> BenchData:
     """Index a split of a dataset directory. No receipt is needed.

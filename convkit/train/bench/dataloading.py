@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from convkit.train.bench.data import BenchData, dataset_label, read
+from convkit.train.bench.data import BenchData, dataset_label, index_split
 from convkit.train.bench.options import DataLoadingOptions
 from convkit.train.bench.random_model import RandomPhi3V
-from convkit.train.bench.synthetic import write
+from convkit.train.bench.synthetic import write_dataset
 from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.data.loader import MicroBatches, batches
 from convkit.train.distributed.environment import hardware, versions
@@ -49,7 +49,7 @@ class LoadingResult:
     workers_for: dict[float, int]
     """Worker processes needed for each target rate, from the rate of one worker."""
 
-    def recorded(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the result as JSON, with hardware and versions."""
         return {
             "hardware": hardware(World(0, 1, torch.device("cpu"))).model_dump(exclude={"platform"}),
@@ -78,9 +78,9 @@ def measure_loading(options: DataLoadingOptions, bars: ProgressBars) -> LoadingR
         )
         if options.data_dir:
             label = dataset_label(options.data_dir)
-            data = read(options.data_dir, options.split, family, sys.maxsize, False, bars)
+            data = index_split(options.data_dir, options.split, family, sys.maxsize, False, bars)
         else:
-            label, data = options.workload, write(workload, options.rows, family, folder / "data")
+            label, data = options.workload, write_dataset(workload, options.rows, family, folder / "data")
         return _measure(label, data, family, options, bars)
 
 

@@ -4,8 +4,6 @@ Forward: 2 FLOPs per weight and token. Backward: 2 more for the input's gradient
 more for the weight's gradient if the weight is trained. Attention scores and sums are counted the same way, causal
 attention at half. The head, and the MLP of the last language layer, count at supervised tokens only. Norms, activation
 functions and the loss are not matrix products and are left out.
-
-Shape letters: T tokens of a row, L supervised tokens, I image tokens, K crops of its images.
 """
 
 from collections import defaultdict

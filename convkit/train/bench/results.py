@@ -44,7 +44,7 @@ class Measurement:
     preflight: list[str]
     """Messages of the preflight check."""
 
-    def recorded(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the measurement as JSON, with five significant digits."""
         return {name: rounded(value) for name, value in asdict(self).items()}
 

@@ -29,7 +29,7 @@ _LINE = 33
 """Line spacing of a page, in pixels: 66 lines on a page of 2,200 pixels."""
 
 
-def write(workload: Workload, rows: int, family: ModelFamily, directory: Path, seed: int = 0) -> BenchData:
+def write_dataset(workload: Workload, rows: int, family: ModelFamily, directory: Path, seed: int = 0) -> BenchData:
     """Write a row file and its images, and index them as a training run does."""
     random = Random(seed)
     images = directory / layout.IMAGES

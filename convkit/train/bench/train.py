@@ -6,13 +6,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from convkit.train.bench import gpu
-from convkit.train.bench.data import BenchData, dataset_label, read
+from convkit.train.bench.data import BenchData, dataset_label, index_split
 from convkit.train.bench.method import TrainingMethod
 from convkit.train.bench.options import NO_EFFECT_ON_SPEED, BenchOptions
 from convkit.train.bench.random_model import RandomPhi3V
 from convkit.train.bench.results import TERA, Measurement, rounded
 from convkit.train.bench.run import StepCounts
-from convkit.train.bench.synthetic import write
+from convkit.train.bench.synthetic import write_dataset
 from convkit.train.bench.workloads import WORKLOADS
 from convkit.train.config import Config
 from convkit.train.distributed.environment import hardware, versions
@@ -30,12 +30,12 @@ class BenchResult:
     """The throughput of square matrix products in this process."""
     measurement: Measurement
 
-    def recorded(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the result as JSON."""
         return {
             **self.about,
             "matmul_tflops": rounded(self.matmul_tflops),
-            "convkit": self.measurement.recorded(),
+            "convkit": self.measurement.to_json(),
         }
 
 
@@ -80,13 +80,11 @@ class Bench:
             return method.measure(self._data, self._world, steps, self._peak, self._bars)
 
     def _read_or_write(self, steps: int) -> BenchData:
-        config = self._config
-        if self._options.data_dir:
-            return read(
-                config.data_dir, config.split, self._family, config.max_tokens, config.drop_overlong, self._bars
-            )
+        config, family, data_dir = self._config, self._family, self._options.data_dir
+        if data_dir:
+            return index_split(data_dir, config.split, family, config.max_tokens, config.drop_overlong, self._bars)
         workload, rows = WORKLOADS[self._options.workload], config.batch_size * steps
-        return write(workload, rows, self._family, self._folder / "data", config.seed)
+        return write_dataset(workload, rows, family, self._folder / "data", config.seed)
 
     def _about(self) -> dict[str, Any]:
         config, data_dir = self._config, self._options.data_dir

@@ -7,7 +7,7 @@ import torch
 
 from convkit.train.bench.data import BenchData
 from convkit.train.bench.random_model import RandomPhi3V
-from convkit.train.bench.synthetic import write
+from convkit.train.bench.synthetic import write_dataset
 from convkit.train.bench.workloads import WORKLOADS, RowShape, Workload
 from convkit.train.config import Config
 
@@ -25,7 +25,7 @@ def small_workload() -> Workload:
 
 def small_data(family: RandomPhi3V, folder: Path) -> BenchData:
     """Write two rows of the small workload."""
-    return write(small_workload(), 2, family, folder)
+    return write_dataset(small_workload(), 2, family, folder)
 
 
 def configured(folder: Path, **options: Any) -> Config:

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from convkit.train.bench.random_model import RandomPhi3V
-from convkit.train.bench.synthetic import write
+from convkit.train.bench.synthetic import write_dataset
 from convkit.train.bench.workloads import WORKLOADS, RowShape
 from tests.train.bench.helpers import CPU
 
@@ -16,7 +16,7 @@ from tests.train.bench.helpers import CPU
 def test_rows_have_as_many_tokens_as_the_recipes(name: str, tokens: int, tmp_path: Path) -> None:
     workload = WORKLOADS[name]
     family = RandomPhi3V(tmp_path / "model", "tiny", workload.num_crops, CPU, seed=0)
-    data = write(workload, 3, family, tmp_path / "data")
+    data = write_dataset(workload, 3, family, tmp_path / "data")
     assert set(data.index.tokens) == {tokens}
 
 
