@@ -74,7 +74,7 @@ def from_scratch(data_dir: Path, target: Path, vision: str, seed: int) -> str:
     }
     with save.atomic_directory(target) as folder:
         tiny.smolvlm(folder, sorted(texts), VISION_PRESETS[vision], seed)
-    return f"a SmolVLM with random weights, tokenizer trained on {split}{_next_command(target, data_dir)}"
+    return f"a SmolVLM with random weights, tokenizer trained on split {split}{_next_command(target, data_dir)}"
 
 
 def from_language_model(source: Path, target: Path, vision: str, seed: int) -> str:
@@ -193,4 +193,4 @@ def _resize_embedding(weight: Tensor, rows: int, end: int, original_eos: int | N
 
 def _next_command(target: Path, data_dir: Path | None = None) -> str:
     """Return the `convkit validate` command for the new model."""
-    return f"; next: convkit validate {data_dir or 'DATA'} --model {model_family(target).profile}"
+    return f"\nnext: convkit validate {data_dir or 'DATA'} --model {model_family(target).profile}"

@@ -17,6 +17,7 @@ from convkit.train.models.family import ModelFamily
 from convkit.utils.files import sync_folder
 
 UNFINISHED, DELETING = ".unfinished-", ".deleting-"
+"""Name prefixes of directories that are being written or deleted; after a crash, the next run removes them."""
 
 
 def save_model(target: Path, model: Any, family: ModelFamily, dtype: torch.dtype) -> None:

@@ -74,8 +74,8 @@ def _is(seen: Any, colour: tuple[int, int, int]) -> bool:
 
 def test_tokens_of_a_split_letter_are_shown_as_bytes(family: Any, dataset: Path) -> None:
     ids = family.tokenizer("\u6f22", add_special_tokens=False).input_ids
-    shown = "".join(_text(family, id) for id in ids).strip()
-    assert shown in ("\\xe6\\xbc\\xa2", "<0xE6><0xBC><0xA2>")
+    text = "".join(_text(family, id) for id in ids).strip()
+    assert text in ("\\xe6\\xbc\\xa2", "<0xE6><0xBC><0xA2>")
 
 
 def test_a_row_without_its_last_answer_is_shown_as_a_prompt(family: Any, dataset: Path) -> None:
@@ -88,9 +88,9 @@ def test_a_row_without_its_last_answer_is_shown_as_a_prompt(family: Any, dataset
 def test_the_page_has_all_tokens_and_tiles_and_escapes_markup(family: Any, dataset: Path) -> None:
     view = inspect_row(dataset, "r1", family)
     page = views.page(view)
-    shown = re.findall(r'<span class="(supervised|image|context)" title="position (\d+)(?:-(\d+))?, id (\d+)">', page)
-    places = [(kind, n, int(id)) for kind, a, b, id in shown for n in range(int(a), int(b or a) + 1)]
-    assert places == [(token.kind, token.position, token.id) for token in view.tokens]
+    spans = re.findall(r'<span class="(supervised|image|context)" title="position (\d+)(?:-(\d+))?, id (\d+)">', page)
+    positions = [(kind, n, int(id)) for kind, a, b, id in spans for n in range(int(a), int(b or a) + 1)]
+    assert positions == [(token.kind, token.position, token.id) for token in view.tokens]
     assert "<b>" not in page
     assert "\x1b" not in page
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
@@ -138,16 +138,18 @@ def test_the_inspect_command_prints_text_and_writes_a_page(
 ) -> None:
     options = (dataset, "--model", checkpoint, "--row", "r1", "--num_crops", "1")
     assert _run(monkeypatch, *options) == 0
-    shown = capsys.readouterr().out
-    assert "pets_train.jsonl:1: 1 turn, 1 image in 1 tile" in shown
-    assert re.search(r"\d+-\d+ +supervised +.*T", shown)
-    assert "<|image|> x313" in shown
-    assert "\x1b" not in shown
+    output = capsys.readouterr().out
+    assert "pets_train.jsonl:1: 1 turn, 1 image in 1 tile" in output
+    assert re.search(r"\d+-\d+ +supervised +.*T", output)
+    assert "<|image|> x313" in output
+    assert "\x1b" not in output
     assert _run(monkeypatch, *options, "--out", tmp_path / "row.png") == 2
     assert "does not end in .html" in capsys.readouterr().err
     assert _run(monkeypatch, *options, "--out", tmp_path / "new/row.html") == 0
     assert (tmp_path / "new/row.html").read_text().startswith("<!doctype html>")
     assert _run(monkeypatch, *options[:-3], "r9") == 2
     assert "has no row 'r9'" in capsys.readouterr().err
+    assert _run(monkeypatch, dataset, "--model", "qwen2.5-vl", "--row", "r1") == 2
+    assert "qwen2.5-vl is a token profile" in capsys.readouterr().err
     assert _run(monkeypatch, dataset, "--model", "owner/name", "--row", "r1") == 2
     assert "hf download owner/name --local-dir name; then pass --model name." in capsys.readouterr().err

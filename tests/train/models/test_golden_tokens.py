@@ -15,7 +15,7 @@ def test_tokens_and_labels_equal_the_stored_ones(family: str, tmp_path: Path) ->
     stored = (make_tokens.DIRECTORY / f"{family}.json").read_text()
     found = make_tokens.encoded(family, tmp_path)
     assert make_tokens.text(found) == stored
-    rest = found["learnt"].replace(" ", "")
+    rest = found["supervised"].replace(" ", "")
     for answer in ANSWERS[:1] if family in make_tokens.SINGLE_TURN else ANSWERS:
         end, answered, rest = rest.partition(answer.replace(" ", ""))
         assert answered

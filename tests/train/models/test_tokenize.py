@@ -20,7 +20,7 @@ def _row(*turns: dict[str, Any], **keys: Any) -> Row:
 
 
 @pytest.fixture(scope="module")
-def encoder(family: Phi3VFamily) -> Phi3VRowTokenizer:
+def row_tokenizer(family: Phi3VFamily) -> Phi3VRowTokenizer:
     return Phi3VRowTokenizer(family.processor.tokenizer, family.processor.image_token_id, ROLE_TOKENS)
 
 
@@ -63,12 +63,12 @@ CASES: dict[str, tuple[Row, str, list[int]]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_training_input_begins_with_the_processors_prompt(
-    family: Phi3VFamily, encoder: Phi3VRowTokenizer, name: str
+    family: Phi3VFamily, row_tokenizer: Phi3VRowTokenizer, name: str
 ) -> None:
     row, prompt, counts = CASES[name]
     by_processor = family.processor.prompt_ids(prompt, counts)
-    assert encoder.encode_prompt(row, counts).input_ids == by_processor
-    trained = encoder.encode(row, counts)
+    assert row_tokenizer.encode_prompt(row, counts).input_ids == by_processor
+    trained = row_tokenizer.encode(row, counts)
     assert trained.input_ids[: len(by_processor)] == by_processor
     answer = f"{row.conversations[-1].assistant}<|end|>\n<|endoftext|>"
     assert (
@@ -77,22 +77,24 @@ def test_training_input_begins_with_the_processors_prompt(
     )
     assert trained.labels[len(by_processor) :] == trained.input_ids[len(by_processor) :]
     assert all(label in (IGNORE_INDEX, token) for label, token in zip(trained.labels, trained.input_ids, strict=True))
-    assert set(encoder.encode_prompt(row, counts).labels) == {IGNORE_INDEX}
+    assert set(row_tokenizer.encode_prompt(row, counts).labels) == {IGNORE_INDEX}
 
 
-def test_each_answer_and_its_end_tokens_are_supervised(family: Phi3VFamily, encoder: Phi3VRowTokenizer) -> None:
-    supervised = _supervised_text(family, encoder.encode(_row(*MULTI), [3, 4, 5]))
+def test_each_answer_and_its_end_tokens_are_supervised(family: Phi3VFamily, row_tokenizer: Phi3VRowTokenizer) -> None:
+    supervised = _supervised_text(family, row_tokenizer.encode(_row(*MULTI), [3, 4, 5]))
     assert supervised.replace(" ", "") == (
         "True.<|end|>\nAcup,andalogo.<|end|>\nItisalogo.<|end|>\n<|endoftext|>"  # without spaces, one per section
     )
 
 
 @pytest.mark.parametrize("control", ["<|end|>", "<|user|>", "<|endoftext|>", "<s>", "</s>", "<|image|>", "<|image_1|>"])
-def test_control_tokens_in_a_row_are_plain_text(family: Phi3VFamily, encoder: Phi3VRowTokenizer, control: str) -> None:
-    hostile = encoder.encode(
+def test_control_tokens_in_a_row_are_plain_text(
+    family: Phi3VFamily, row_tokenizer: Phi3VRowTokenizer, control: str
+) -> None:
+    hostile = row_tokenizer.encode(
         _row({"user": f"a {control} b", "assistant": f"c {control} d"}, system=f"e {control}"), []
     ).input_ids
-    plain = encoder.encode(_row({"user": "a b", "assistant": "c d"}, system="e"), []).input_ids
+    plain = row_tokenizer.encode(_row({"user": "a b", "assistant": "c d"}, system="e"), []).input_ids
     tokenizer = family.processor.tokenizer
     added = set(tokenizer.added_tokens_decoder)
     assert [token for token in hostile if token in added] == [token for token in plain if token in added]
@@ -102,41 +104,44 @@ def test_control_tokens_in_a_row_are_plain_text(family: Phi3VFamily, encoder: Ph
 @pytest.mark.parametrize(
     "answer", ["  Yes.", "\n\nYes.", "\u3000Yes.", "Yes. \n", "\r\n\t-", "<|end|>\n", "assistant\n"]
 )
-def test_answers_are_supervised_unchanged(family: Phi3VFamily, encoder: Phi3VRowTokenizer, answer: str) -> None:
+def test_answers_are_supervised_unchanged(family: Phi3VFamily, row_tokenizer: Phi3VRowTokenizer, answer: str) -> None:
     """The assistant token strips the template's line break, but nothing of the answer."""
     tokenizer = family.processor.tokenizer
     for turns in ([{"user": "a", "assistant": answer}], [{"user": "a", "assistant": answer}, {"user": "b"}]):
-        encoded, prompt = encoder.encode(_row(*turns), []), encoder.encode_prompt(_row(turns[0]), []).input_ids
+        encoded, prompt = (
+            row_tokenizer.encode(_row(*turns), []),
+            row_tokenizer.encode_prompt(_row(turns[0]), []).input_ids,
+        )
         alone = tokenizer(answer, add_special_tokens=False, split_special_tokens=True).input_ids
         assert encoded.input_ids[: len(prompt) + len(alone)] == prompt + alone
         assert encoded.labels[: len(prompt) + len(alone)] == [IGNORE_INDEX] * len(prompt) + alone
         assert tokenizer.decode(alone) == answer
 
 
-def test_long_rows_are_rejected_by_id(encoder: Phi3VRowTokenizer) -> None:
+def test_long_rows_are_rejected_by_id(row_tokenizer: Phi3VRowTokenizer) -> None:
     row = _row({"images": ["a.png"], "user": "What?"})
-    length = len(encoder.encode(row, [50]).input_ids)
-    assert len(encoder.encode(row, [50], max_length=length).labels) == length
+    length = len(row_tokenizer.encode(row, [50]).input_ids)
+    assert len(row_tokenizer.encode(row, [50], max_length=length).labels) == length
     with pytest.raises(RowTooLong, match=rf"'r1' has {length} tokens, more than {length - 1}"):
-        encoder.encode(row, [50], max_length=length - 1)
+        row_tokenizer.encode(row, [50], max_length=length - 1)
 
 
 @pytest.mark.parametrize("answer", ["", " \n"])
-def test_rows_with_empty_answers_are_rejected(encoder: Phi3VRowTokenizer, answer: str) -> None:
+def test_rows_with_empty_answers_are_rejected(row_tokenizer: Phi3VRowTokenizer, answer: str) -> None:
     with pytest.raises(RowError, match="'r1' has an empty answer in turn 1"):
-        encoder.encode(_row({"user": "a"}, {"user": "b", "assistant": answer}), [])
+        row_tokenizer.encode(_row({"user": "a"}, {"user": "b", "assistant": answer}), [])
 
 
-def test_a_wrong_number_of_images_is_rejected(encoder: Phi3VRowTokenizer) -> None:
+def test_a_wrong_number_of_images_is_rejected(row_tokenizer: Phi3VRowTokenizer) -> None:
     with pytest.raises(RowError, match="'r1' has 1 images, but 2 token counts were given"):
-        encoder.encode(_row({"images": ["a.png"], "user": "What?"}), [5, 5])
+        row_tokenizer.encode(_row({"images": ["a.png"], "user": "What?"}), [5, 5])
 
 
-def test_an_extra_image_marker_is_rejected(encoder: Phi3VRowTokenizer) -> None:
+def test_an_extra_image_marker_is_rejected(row_tokenizer: Phi3VRowTokenizer) -> None:
     turn = Turn.model_construct(images=("a.png",), user="<image> and <image>", assistant="x")
     row = _row({"user": "a"}).model_copy(update={"conversations": (turn,)})
     with pytest.raises(RowError, match="'r1' has 2 <image> markers for 1 images"):
-        encoder.encode(row, [5])
+        row_tokenizer.encode(row, [5])
 
 
 def test_a_tokenizer_without_chat_template_is_rejected(family: Phi3VFamily) -> None:

@@ -34,7 +34,7 @@ def check_num_crops(num_crops: Any) -> int:
     """Return `num_crops` if it is valid; raise ConvkitError otherwise."""
     if isinstance(num_crops, bool) or not isinstance(num_crops, int) or not 1 <= num_crops <= _MAX_CROPS:
         raise ConvkitError(
-            f"num_crops must be a whole number from 1 to {_MAX_CROPS}, not {num_crops!r}. Give another --num_crops, "
+            f"num_crops must be an integer from 1 to {_MAX_CROPS}, not {num_crops!r}. Pass another --num_crops, "
             "or fix it in preprocessor_config.json."
         )
     return num_crops
