@@ -52,7 +52,7 @@ class CauldronOptions(ImageOptions):
 
     @field_validator("test_fraction")
     @classmethod
-    def _train_is_left(cls, value: float, info: ValidationInfo) -> float:
+    def _check_fractions(cls, value: float, info: ValidationInfo) -> float:
         if value + info.data.get("val_fraction", 0) >= 1:
             raise ValueError("together with --val_fraction, it leaves nothing for train")
         return value

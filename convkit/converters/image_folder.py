@@ -3,9 +3,10 @@
 import itertools
 from collections.abc import Iterator
 
-from convkit.converters import class_folders, image_store
+from convkit.converters import class_folders, class_items, image_store
 from convkit.converters.base import Converter, Exclude, Record, Reject
-from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, FolderEntry, Member
+from convkit.converters.class_folders import FolderEntry, Member
+from convkit.converters.class_items import Classed, ClassOptions, DatasetName
 from convkit.converters.image_store import IMAGE_SUFFIXES, ImageOptions
 from convkit.schema import Row, Turn
 from convkit.utils.progress import Progress, ignore_progress
@@ -39,7 +40,7 @@ class ImageFolder(Converter[Classed]):
 
     def count(self) -> int:
         """Return the number of images from the listing alone, since `items` may read the files."""
-        return class_folders.count_files(self._members())
+        return class_items.count_files(self._members())
 
     def items(self) -> Iterator[Classed | Reject | Exclude]:
         """Yield images in the order train, val, test, then by class and name."""
@@ -53,7 +54,7 @@ class ImageFolder(Converter[Classed]):
             progress(next(number), None)
             return self._group(member)
 
-        return class_folders.make_items(self._members(), self.options, group)
+        return class_items.make_items(self._members(), self.options, group)
 
     def _members(self) -> Iterator[FolderEntry]:
         return class_folders.list_members(self.root, IMAGE_SUFFIXES, "image")

@@ -84,7 +84,9 @@ def list_files(root: Path) -> Iterator[str]:
         SourceError: a folder cannot be read, or the root is a file.
     """
     if root.is_file():
-        raise SourceError(f"{display_path(str(root))} is a single file. Pass the folder that holds it and the images.")
+        raise SourceError(
+            f"{display_path(str(root))} is a single file. Pass the folder that contains it and the images."
+        )
     try:
         yield from _walk(os.fspath(root), "", ())
     except OSError as error:

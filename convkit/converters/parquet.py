@@ -125,7 +125,7 @@ def row_groups(root: Path, file: str, layouts: Mapping[str, Layout]) -> list[Row
             counts = [(group.num_rows, _has_several(group, images)) for group in found]
     except (OSError, ValueError) as error:  # the base classes of pyarrow's errors
         reason = " ".join(str(error).split())
-        raise SourceError(f"{path} is no sound Parquet file: {reason} Download it again.") from error
+        raise SourceError(f"{path} is not a valid Parquet file: {reason} Download it again.") from error
     firsts = accumulate((count for count, _ in counts), initial=0)
     size = path.stat().st_size
     return [

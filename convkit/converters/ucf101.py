@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from convkit.converters import class_folders
+from convkit.converters import class_folders, class_items
 from convkit.converters.base import Exclude, Reject
 from convkit.converters.class_folders import FolderEntry, Member
 from convkit.converters.video_folder import VIDEO_SUFFIXES, VideoFolder, VideoOptions
@@ -101,7 +101,7 @@ def _assign_splits(entries: Iterator[FolderEntry], lists: Path, options: UCF101O
             placed.append(Exclude("class not in --classes"))
         else:
             placed.append(Reject(address, "missing-clip", f"the list names {clip}, which is not in the source"))
-    return iter(class_folders.sort_by_split(placed))
+    return iter(class_items.sort_by_split(placed))
 
 
 def _split_lists(folder: Path, fold: int) -> Iterator[tuple[str, Path]]:

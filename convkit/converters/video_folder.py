@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from convkit.converters import class_folders
+from convkit.converters import class_folders, class_items
 from convkit.converters.base import Converter, Exclude, Record, Reject
-from convkit.converters.class_folders import Classed, ClassOptions, DatasetName, FolderEntry, Member
+from convkit.converters.class_folders import FolderEntry, Member
+from convkit.converters.class_items import Classed, ClassOptions, DatasetName
 from convkit.media.frames import sample_frames
 from convkit.schema import Row, Turn
 
@@ -60,7 +61,7 @@ class VideoFolder(Converter[Classed]):
 
     def count(self) -> int:
         """Return the number of clips; listing is cheap compared with decoding."""
-        return class_folders.count_files(self.members())
+        return class_items.count_files(self.members())
 
     def group(self, member: Member) -> str:
         """Return the group that splits keep together: clips with one name may be the same film in two formats."""
@@ -72,7 +73,7 @@ class VideoFolder(Converter[Classed]):
 
     def items(self) -> Iterator[Classed | Reject | Exclude]:
         """Yield clips in the order train, val, test, then by class and name."""
-        return class_folders.make_items(self.members(), self.options, self.group)
+        return class_items.make_items(self.members(), self.options, self.group)
 
     def convert(self, item: Classed) -> Record:
         """Sample the clip's frames and store them as JPEG files named `<clip>.<k>.jpg`."""

@@ -63,7 +63,7 @@ def open_source(
     if default is None:
         raise SourceError(
             "This data cannot be downloaded automatically, so --source is required: "
-            "pass the folder that holds the data, or its archive."
+            "pass the folder with the data, or its archive."
         )
     scheme, _, rest = default.partition(":")
     openers = {"hub": _open_hub, "package": _open_package}
@@ -133,7 +133,7 @@ def _open_package(rest: str, suffixes: frozenset[str], work: Path, progress: Pro
     if spec is None:
         raise SourceError(
             f"The data is part of the Python package {module}, which is not installed. "
-            f"Run: pip install {module}, or pass the folder that holds the data to --source."
+            f"Run: pip install {module}, or pass the folder with the data to --source."
         )
     for location in spec.submodule_search_locations or ():
         path = Path(location, folder)
@@ -141,7 +141,7 @@ def _open_package(rest: str, suffixes: frozenset[str], work: Path, progress: Pro
             return _open_path(path, f"package:{rest}{_version_of(module)}", suffixes, work, progress)
     raise SourceError(
         f"The installed Python package {module} has no folder {folder}. "
-        f"Run: pip install --force-reinstall {module}, or pass the folder that holds the data to --source."
+        f"Run: pip install --force-reinstall {module}, or pass the folder with the data to --source."
     )
 
 

@@ -136,7 +136,7 @@ def _describe_non_archive(head: bytes) -> str:
     for begin, what in _NON_ARCHIVES.items():
         if head.lstrip().lower().startswith(begin):
             return f": it is {what}"
-    return " (tar, tar.gz, tar.bz2, tar.xz or zip). Pass one of these, or the folder that holds the data, to --source"
+    return " (tar, tar.gz, tar.bz2, tar.xz or zip). Pass one of these, or the folder with the data, to --source"
 
 
 def _archive_identity(archive: Path, suffixes: frozenset[str]) -> dict[str, Any]:

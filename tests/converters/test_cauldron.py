@@ -191,7 +191,7 @@ def test_a_file_without_valid_metadata_is_refused_by_name(content: bytes, textvq
     (tmp_path / "source").mkdir()
     (tmp_path / "source/bad.parquet").write_bytes(content)
     write(tmp_path / "source/a.parquet", cauldron_rows(3))
-    with pytest.raises(SourceError, match=r"bad\.parquet is no sound Parquet file: .* Download it again"):
+    with pytest.raises(SourceError, match=r"bad\.parquet is not a valid Parquet file: .* Download it again"):
         run(tmp_path / "source", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -138,7 +138,7 @@ def test_a_file_that_is_not_an_archive_is_refused(tmp_path: Path, work: Path) ->
     (tmp_path / "a.txt").write_text("hello")
     error = error_of(tmp_path / "a.txt", work)
     assert "is not an archive that convkit can read" in error
-    assert "or the folder that holds the data, to --source" in error
+    assert "or the folder with the data, to --source" in error
 
 
 def test_an_unreadable_path_is_refused(tarball: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
