@@ -18,7 +18,11 @@ def merge(
     ] = None,
     num_crops: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum tiles per image used in training, for Phi-3-vision; saved with the model."),
+        typer.Option(
+            "--num_crops",
+            min=1,
+            help="Maximum tiles per image used in training, for Phi-3-vision; saved with the model.",
+        ),
     ] = None,
 ) -> None:
     """Merge a LoRA adapter into its base model, and write a standalone checkpoint."""
