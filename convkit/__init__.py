@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from convkit.api import stats as stats
     from convkit.api import train as train
     from convkit.api import validate as validate
+    from convkit.convert.writer import DatasetWriter as DatasetWriter
     from convkit.converters.base import Converter as Converter
     from convkit.dataset import Dataset as Dataset
     from convkit.errors import ConvkitError as ConvkitError
@@ -39,6 +40,7 @@ _PACKAGES = ("convert", "split", "stats", "train", "validate")
 """Public functions that are packages or modules as well, see `convkit.utils.callable_module`."""
 _HOMES = {
     "convkit.api": ("TrainResult", "ValidationReport", "encode", "evaluate", "load_dataset", "score"),
+    "convkit.convert.writer": ("DatasetWriter",),
     "convkit.converters.base": ("Converter",),
     "convkit.dataset": ("Dataset",),
     "convkit.errors": ("ConvkitError", "DatasetError", "ItemError", "MissingExtra", "SourceError"),
