@@ -20,7 +20,7 @@ from convkit.convert.names import NameRegistry
 from convkit.convert.output_dir import OutputDirectory
 from convkit.convert.worker import convert_entry
 from convkit.converters.base import Converter, Item, Options, Record, Reject
-from convkit.converters.class_folders import DatasetName
+from convkit.converters.class_items import DatasetName
 from convkit.converters.image_store import ImageOptions, StoredImage, store_image
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, DatasetError, SourceError
