@@ -40,7 +40,7 @@ class FamilySpec:
     """Returns parameter name prefixes of checkpoint modules that the model does not use."""
     token_types: Literal["token_type_ids", "mm_token_type_ids", "suffix"] | None = None
     """The name of the input that is 1 at image tokens. "suffix" means `token_type_ids` with 1 at answer tokens."""
-    template: str | None = None
+    chat_template: str | None = None
     """A chat template for checkpoints without one."""
     single_turn: bool = False
     """Attention is bidirectional before the last answer, so only that answer can be supervised."""
@@ -210,7 +210,7 @@ FAMILIES: dict[str, FamilySpec] = {
         vision_lora_targets=(*_SIGLIP, "multi_modal_projector.linear"),
         unused=_no_head,
         token_types="suffix",
-        template=(
+        chat_template=(
             "{% set parts = messages | map(attribute='content') | sum(start=[]) %}"
             "{% for part in parts if part['type'] == 'image' %}<image>{% endfor %}{{ bos_token }}"
             "{% for message in messages %}{% for part in message['content'] if part['type'] == 'text' %}"

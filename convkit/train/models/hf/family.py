@@ -62,7 +62,7 @@ class HuggingFaceFamily:
             options = self.spec.profile_options(self.processor)
             self.profile = _profile_name(self.spec.profile, options)
         self._row_tokenizer = ChatTemplateTokenizer(
-            self.tokenizer, self.processor.chat_template or self.spec.template, self.processor.image_token
+            self.tokenizer, self.processor.chat_template or self.spec.chat_template, self.processor.image_token
         )
         self._profile: TokenProfile = get_profile(self.profile)
         self.stop_token_ids = self._stop_token_ids()

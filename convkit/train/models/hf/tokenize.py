@@ -25,7 +25,7 @@ from convkit.train.models.tokenize import (
     without_control_tokens,
 )
 
-_FENCE = "\ue002"
+_BOUNDARY = "\ue002"
 """A prefix for text that is encoded separately although a control token precedes it in the whole text."""
 _WHITE = " \t\r\n\u2581"
 
@@ -72,7 +72,7 @@ class ChatTemplateTokenizer:
         self._control_pattern = re.compile(rf"({alternatives})(\1*)")
         self._plain = without_control_tokens(tokenizer)
         self._plain.add_tokens([token for token in added.values() if str(token) not in self._controls])
-        self._plain.add_special_tokens([_FENCE])
+        self._plain.add_special_tokens([_BOUNDARY])
         self._bos = self._added_bos()
         self._answer_prefix, self.end = self._answer_prefix_and_end()
 
@@ -152,8 +152,8 @@ class ChatTemplateTokenizer:
         texts: list[_Piece] = []
 
         def sentinel(text: str, supervised: bool = False) -> str:
-            if _FENCE in text:
-                raise RowError(row.id, f"has the character {_FENCE!r}, which convkit reserves", "Remove it.")
+            if _BOUNDARY in text:
+                raise RowError(row.id, f"has the character {_BOUNDARY!r}, which convkit reserves", "Remove it.")
             texts.append(_Piece(text, data=True, supervised=supervised))
             return SENTINEL.format(len(texts) - 1)
 
@@ -197,12 +197,12 @@ class ChatTemplateTokenizer:
                 and texts[int(parts[index + 1])].supervised
                 and part.endswith(self._answer_prefix)
             )
-            part, lead = (part[: len(part) - len(self._answer_prefix)], self._answer_prefix) if begins else (part, "")
+            part, prefix = (part[: len(part) - len(self._answer_prefix)], self._answer_prefix) if begins else (part, "")
             for number, text in enumerate(part.split(self._image_token)):
                 if number:
                     yield _Piece(next(images))
                 yield _Piece(text)
-            yield _Piece(lead, supervised=True)
+            yield _Piece(prefix, supervised=True)
 
     def _split_end(self, text: str) -> tuple[str, str]:
         """Split off the white space and control token that end an answer."""
@@ -225,8 +225,8 @@ class ChatTemplateTokenizer:
                 "The chat template ends no answer with a control token, and the tokenizer has no eos_token, so "
                 "generation could not stop. Take tokenizer_config.json from the official checkpoint."
             )
-        lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
-        return lead, found.group(1) if found else str(self._tokenizer.eos_token)
+        prefix = before.removeprefix(prompt) if before.startswith(prompt) else ""
+        return prefix, found.group(1) if found else str(self._tokenizer.eos_token)
 
     def _added_bos(self) -> list[int]:
         """Return the BOS id if the tokenizer adds one to every text, else nothing."""
@@ -236,10 +236,10 @@ class ChatTemplateTokenizer:
     def _tokens(self, pieces: Sequence[_Piece]) -> list[_Token]:
         """Encode pieces; the text between two control tokens is encoded in one piece."""
         tokens: list[_Token] = []
-        section = _Section(fenced=False)
+        section = _Section(follows_control=False)
         if self._bos and not "".join(p.text for p in pieces[:2]).startswith(self._tokenizer.bos_token):
             tokens.append(_Token(self._bos[0], False))
-            section.fenced = True
+            section.follows_control = True
         for piece in pieces:
             text, *rest = [piece.text] if piece.data else self._control_pattern.split(piece.text)
             section.add(text, piece.supervised)
@@ -247,7 +247,7 @@ class ChatTemplateTokenizer:
                 id, control = self._controls[name]
                 tokens += self._encode_section(section.stripped(right=control.lstrip))
                 tokens += [_Token(id, piece.supervised)] * (1 + len(again) // len(name))
-                section = _Section(fenced=True, strips=control.rstrip)
+                section = _Section(follows_control=True, strips=control.rstrip)
                 section.add(text, piece.supervised)
         return tokens + self._encode_section(section.stripped())
 
@@ -263,18 +263,18 @@ class ChatTemplateTokenizer:
     def _encode_whole(self, section: "_Section") -> Iterator[_Token]:
         if not section.text:
             return
-        fence = _FENCE if section.fenced else ""
-        encoding = self._plain.encode(fence + section.text, add_special_tokens=False)
-        for id, (start, end) in list(zip(encoding.ids, encoding.offsets, strict=True))[len(fence) :]:
-            yield _Token(id, section.supervised[max(start, end - 1, len(fence)) - len(fence)])
+        boundary = _BOUNDARY if section.follows_control else ""
+        encoding = self._plain.encode(boundary + section.text, add_special_tokens=False)
+        for id, (start, end) in list(zip(encoding.ids, encoding.offsets, strict=True))[len(boundary) :]:
+            yield _Token(id, section.supervised[max(start, end - 1, len(boundary)) - len(boundary)])
 
 
 @dataclass
 class _Section:
     """The text between two consecutive control tokens."""
 
-    fenced: bool
-    """The section does not begin the whole text."""
+    follows_control: bool
+    """A control token precedes the section, or an earlier section that was encoded separately."""
     strips: bool = False
     """The control token before it strips white space after it."""
     text: str = ""
@@ -290,7 +290,9 @@ class _Section:
         return [i for i, (before, now) in enumerate(pairwise(self.supervised), 1) if now and not before]
 
     def __getitem__(self, part: slice) -> "_Section":
-        return _Section(self.fenced or bool(part.start), text=self.text[part], supervised=self.supervised[part])
+        return _Section(
+            self.follows_control or bool(part.start), text=self.text[part], supervised=self.supervised[part]
+        )
 
     def stripped(self, right: bool = False) -> "_Section":
         """Strip the white space that the neighbouring control tokens strip."""
