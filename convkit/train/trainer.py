@@ -43,9 +43,9 @@ class StepResult:
     rows: int
     """Rows that went through forward and backward."""
     stopped: bool
-    """Whether any rank was asked to stop."""
+    """True if any rank was asked to stop."""
     skipped: bool = False
-    """Whether the update was skipped because the gradients overflowed float16."""
+    """True if the update was skipped because the gradients overflowed float16."""
 
 
 class Trainer:

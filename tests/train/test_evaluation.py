@@ -1,4 +1,4 @@
-"""Evaluations within a run: when they come, what they say, and that they change nothing of it."""
+"""Evaluation during training: when it runs, its results, and that it does not change the training."""
 
 import json
 import os
@@ -41,12 +41,14 @@ def measured(out: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("method", [{}, {"use_lora": True}, {"gradient_checkpointing": "all", "bf16": True}])
-def test_before_between_and_after(dataset: Path, family: Phi3VFamily, tmp_path: Path, method: dict[str, Any]) -> None:
+def test_evaluations_run_before_between_and_after_without_changing_the_losses(
+    dataset: Path, family: Phi3VFamily, tmp_path: Path, method: dict[str, Any]
+) -> None:
     said = train(dataset, family, tmp_path / "run", **EVALUATED, **method, eval_steps=2)
     found = evaluations(tmp_path / "run")
     assert sorted(found) == [f"step-{step:08}" for step in (0, 2, STEPS)]
     assert all(content.count(b"\n") == runs.ROWS for content in found.values())
-    assert len(set(found.values())) > 1  # it has learnt something, whatever it is
+    assert len(set(found.values())) > 1  # the model has changed
     told = [line.split(":")[0] for line in said if line.startswith("after step")]
     assert told == [f"after step {step} of {STEPS}" for step in (0, 2, STEPS)]
     train(dataset, family, tmp_path / "plain", learning_rate=0.01, **method)
@@ -54,7 +56,7 @@ def test_before_between_and_after(dataset: Path, family: Phi3VFamily, tmp_path: 
 
 
 @pytest.mark.parametrize("stopped", [0, 2, STEPS])
-def test_a_run_that_is_asked_to_stop_meanwhile_saves_and_evaluates_anew(
+def test_sigterm_during_an_evaluation_saves_and_repeats_it_after_resuming(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
 ) -> None:
     options: dict[str, Any] = {**EVALUATED, "eval_steps": 2, "resume": "auto"}
@@ -81,7 +83,7 @@ def test_a_run_that_is_asked_to_stop_meanwhile_saves_and_evaluates_anew(
 
 
 @pytest.mark.parametrize("use_lora", [False, True])
-def test_they_are_what_evaluating_the_weights_gives(
+def test_results_equal_those_of_convkit_evaluate(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, use_lora: bool
 ) -> None:
     train(dataset, family, tmp_path / "run", **EVALUATED, use_lora=use_lora)
@@ -94,7 +96,7 @@ def test_they_are_what_evaluating_the_weights_gives(
         assert predictions.read_bytes() == evaluations(tmp_path / "run")[f"step-{step:08}"]
 
 
-def test_one_that_was_cut_off_is_begun_anew(
+def test_an_interrupted_evaluation_is_repeated(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {**EVALUATED, "eval_steps": 1, "save_steps": 1}
@@ -118,7 +120,7 @@ def test_one_that_was_cut_off_is_begun_anew(
     assert evaluations(tmp_path / "cut") == evaluations(tmp_path / "whole")
 
 
-def test_later_ones_than_the_checkpoint_come_again(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+def test_evaluations_after_the_checkpoint_are_repeated(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     options = {**EVALUATED, "eval_steps": 1, "save_steps": 1, "save_total_limit": 9}
     train(dataset, family, tmp_path / "run", **options)
     whole = evaluations(tmp_path / "run")
@@ -131,7 +133,7 @@ def test_later_ones_than_the_checkpoint_come_again(dataset: Path, family: Phi3VF
     assert evaluations(tmp_path / "run") == whole
 
 
-def test_a_run_that_begins_takes_over_none(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+def test_a_new_run_removes_old_evaluations(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     folder = tmp_path / "run/evaluations/step-00000000"
     folder.mkdir(parents=True)
     (folder / "predictions.jsonl").write_bytes(b"of another model, killed before its first checkpoint\n")
@@ -140,12 +142,12 @@ def test_a_run_that_begins_takes_over_none(dataset: Path, family: Phi3VFamily, t
     assert evaluations(tmp_path / "run")[folder.name].count(b"\n") == runs.ROWS
 
 
-def test_only_the_first_rows(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+def test_eval_limit_evaluates_only_the_first_rows(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     train(dataset, family, tmp_path / "run", **EVALUATED, eval_limit=3)
     assert {content.count(b"\n") for content in evaluations(tmp_path / "run").values()} == {3}
 
 
-def test_curves_go_where_those_of_training_go(
+def test_scores_are_sent_to_the_trackers(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, dict[str, float]]] = []
@@ -164,7 +166,7 @@ def test_curves_go_where_those_of_training_go(
         ({"eval_split": "test"}, "has no split 'test'"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_before_anything_is_loaded(
+def test_options_that_prevent_evaluation_are_refused_before_loading(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConvkitError, match=message):

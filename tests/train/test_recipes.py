@@ -1,4 +1,4 @@
-"""The four recipes from a source as it is published to scores, at toy size: one command converts, one does the rest."""
+"""The four recipes at toy size, from the published source to scores: one command converts, one trains."""
 
 import json
 import sys
@@ -73,14 +73,14 @@ RECIPES: dict[str, tuple[Callable[[Path], None], dict[str, Any], float, int, set
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose tokens tell the two answers of Hateful Memes apart."""
+    """Build a tiny model whose first tokens distinguish the two answers of Hateful Memes."""
     directory = tmp_path_factory.mktemp("phi3_v")
     tiny.phi3_v(directory, [*TEXTS, *["Yes. No. Yes No"] * 8])
     return directory
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_from_the_source_to_scores(
+def test_a_recipe_runs_from_the_source_to_scores(
     name: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def convkit(*arguments: str | Path) -> None:

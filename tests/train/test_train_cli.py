@@ -1,4 +1,4 @@
-"""`convkit train` at the terminal: options, files of options, exit codes."""
+"""The command `convkit train`: options, YAML files of options, exit codes."""
 
 import json
 import os
@@ -28,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def convkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process, where the libraries are loaded already: exit code, output, errors."""
+    """Run the command in this process; return the exit code, standard output and standard error."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["convkit", "train", *map(str, arguments)])
@@ -41,7 +41,7 @@ def convkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def test_the_command_validates_where_it_is_asked_to_and_trains(convkit: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_validates_on_request_and_trains(convkit: Run, checkpoint: Path, tmp_path: Path) -> None:
     data, out = runs.write_dataset(tmp_path / "pets", validated=False), tmp_path / "run"
     options = ("--data_dir", data, "--model_name_or_path", checkpoint, "--output_dir", out, "--num_crops", "1")
     code, _, errors = convkit(*options)
@@ -55,7 +55,7 @@ def test_the_command_validates_where_it_is_asked_to_and_trains(convkit: Run, che
     assert (out / "final/adapter/adapter_model.safetensors").is_file()
 
 
-def test_findings_of_the_validator_end_it(convkit: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_findings_of_validate_end_the_run(convkit: Run, checkpoint: Path, tmp_path: Path) -> None:
     data = runs.write_dataset(tmp_path / "pets", validated=False)
     (data / "images/3.png").unlink()
     code, output, _ = convkit("--data_dir", data, "--model", checkpoint, "--output_dir", tmp_path / "run", "--validate")
@@ -64,7 +64,7 @@ def test_findings_of_the_validator_end_it(convkit: Run, checkpoint: Path, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path: Path) -> None:
+def test_options_override_the_file_and_the_file_overrides_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("model_name_or_path: m\nlearning-rate: 1e-5\nbatch_size: 64\nuse_lora: true\n")
     config = resolve({"data_dir": "d", "output_dir": "r", "batch_size": 8, "use_lora": False}, file)
@@ -86,7 +86,7 @@ def test_options_go_before_the_file_and_the_file_before_the_defaults(tmp_path: P
         ("learning_rate: fast", "--learning_rate fast: Input should be a valid number"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused_in_words(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_file_is_refused_with_the_reason(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(content)
     with pytest.raises(ConvkitError) as refusal:
@@ -94,7 +94,7 @@ def test_a_file_that_is_wrong_is_refused_in_words(tmp_path: Path, content: str, 
     assert message in str(refusal.value)
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_options_are_named() -> None:
     with pytest.raises(ConvkitError, match="--data_dir is missing; --model is missing; --output_dir is missing"):
         resolve({})
 
@@ -108,13 +108,13 @@ def test_what_is_missing_is_named() -> None:
         ({"use_qlora": True}, "QLoRA"),
     ],
 )
-def test_methods(options: dict[str, bool], method: str) -> None:
+def test_options_select_the_finetuning_method(options: dict[str, bool], method: str) -> None:
     assert resolve({**PATHS, **options}).method == method
     assert resolve({**PATHS, **options}).use_lora == ("LoRA" in method)
 
 
 @pytest.mark.parametrize("others", [{}, {"use_lora": True, "freeze_vision_model": True}])
-def test_vision_in_full_is_for_adapters_alone(others: dict[str, bool]) -> None:
+def test_full_vision_model_is_only_for_lora(others: dict[str, bool]) -> None:
     assert resolve({**PATHS, "use_qlora": True, "full_vision_model": True}).method == "QLoRA"
     with pytest.raises(ConvkitError, match=r"--full_vision_model .* Leave (it|one) out"):
         resolve({**PATHS, **others, "full_vision_model": True})
@@ -123,13 +123,13 @@ def test_vision_in_full_is_for_adapters_alone(others: dict[str, bool]) -> None:
 @pytest.mark.parametrize(
     ("option", "precision"), [("use_flash_attention", "bfloat16"), ("bf16", "bfloat16"), ("fp16", "float16")]
 )
-def test_precision(option: str, precision: str) -> None:
+def test_options_select_the_computation_type(option: str, precision: str) -> None:
     assert resolve({**PATHS, option: True}).precision == precision
     assert resolve(PATHS).precision == "float32"
 
 
 @pytest.mark.parametrize("other", ["bf16", "use_flash_attention"])
-def test_two_precisions_are_refused(other: str) -> None:
+def test_fp16_cannot_be_combined_with_bfloat16(other: str) -> None:
     with pytest.raises(ConvkitError, match=f"--fp16 cannot be combined with --{other}.* Leave one"):
         resolve({**PATHS, "fp16": True, other: True})
 
@@ -145,13 +145,13 @@ RECIPES = {
 
 
 @pytest.mark.parametrize(("name", "method"), RECIPES)
-def test_recipes_follow_what_is_trained(name: str, method: str) -> None:
+def test_recipes_depend_on_the_finetuning_method(name: str, method: str) -> None:
     config = resolve({**PATHS, **({method: True} if method else {})}, recipe=name)
     expected = RECIPES[name, method]
     assert {option: getattr(config, option) for option in expected} == expected
 
 
-def test_the_table_of_recipes_in_the_documentation() -> None:
+def test_the_documentation_has_a_table_of_all_recipes() -> None:
     text = (ROOT / "docs/training.md").read_text()
     for name, (always, methods) in recipes.RECIPES.items():
         for method, options in methods.items() or [("any", {})]:
@@ -162,7 +162,7 @@ def test_the_table_of_recipes_in_the_documentation() -> None:
     assert text.count("| `") >= sum(max(1, len(methods)) for _, methods in recipes.RECIPES.values())
 
 
-def test_options_and_the_file_go_before_the_recipe(tmp_path: Path) -> None:
+def test_options_and_the_file_override_the_recipe(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("recipe: docvqa\nnum_train_epochs: 7\nuse_lora: true\n")
     config = resolve({**PATHS, "learning_rate": 1.0}, file)
@@ -173,7 +173,7 @@ def test_options_and_the_file_go_before_the_recipe(tmp_path: Path) -> None:
 
 
 def spawn(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    # Of a single process clusters say WORLD_SIZE=1: it may start others.
+    # Clusters set WORLD_SIZE=1 for a single process, which may start others.
     environment = {**os.environ, **ENVIRONMENT, "WORLD_SIZE": "1"}
     return subprocess.run(
         [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True, check=False
@@ -224,14 +224,14 @@ def test_accelerate_launch_starts_several_processes(checkpoint: Path, tmp_path: 
         ("nowhere", "Pass a checkpoint directory with --model"),
     ],
 )
-def test_a_model_that_is_not_there_is_not_downloaded(convkit: Run, tmp_path: Path, model: str, remedy: str) -> None:
+def test_a_missing_model_is_not_downloaded(convkit: Run, tmp_path: Path, model: str, remedy: str) -> None:
     code, _, errors = convkit("--data_dir", tmp_path, "--model", model, "--output_dir", tmp_path / "run")
     assert code == 2
     assert errors.startswith(f"convkit: error: There is no directory {model}. ")
     assert remedy in errors
 
 
-def test_data_that_was_not_validated_is_refused_with_the_command_for_the_model(
+def test_a_dataset_without_receipt_is_refused_with_the_command_to_run(
     convkit: Run, checkpoint: Path, tmp_path: Path
 ) -> None:
     data = runs.write_dataset(tmp_path / "pets", validated=False)
@@ -242,7 +242,7 @@ def test_data_that_was_not_validated_is_refused_with_the_command_for_the_model(
     assert (code, f"There is no directory {tmp_path / 'nowhere'}." in errors) == (2, True), errors
 
 
-def test_the_help_has_every_option_in_the_section_where_it_stands(convkit: Run) -> None:
+def test_the_help_lists_every_option_in_its_section(convkit: Run) -> None:
     _, text, _ = convkit("--help")
     found = dict(re.findall(r"^([A-Z][^\n]*):\n((?:  .*\n)+)", text, re.MULTILINE))
     assert list(found) == [*SECTIONS.values(), "Options"]

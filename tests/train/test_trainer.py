@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gradients(dataset: Path, family: Phi3VFamily, **options: Any) -> tuple[int, float, dict[str, torch.Tensor]]:
-    """Micro-batches, loss and gradients of the first global batch."""
+    """Return micro-batches, loss and gradients of the first global batch."""
     trainer, micro_batches = runs.parts(runs.config(dataset, family.directory, dataset, **options), family)
     chosen = trainer.schedule.micro_batches(0)
     losses = trainer.backward(0, chosen, map(micro_batches.batch, chosen))
@@ -56,7 +56,9 @@ def test_packing_and_accumulation_do_not_change_the_gradient(dataset: Path, fami
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_nor_do_they_change_losses_and_weights(dataset: Path, family: Phi3VFamily, method: str) -> None:
+def test_packing_and_accumulation_do_not_change_losses_and_weights(
+    dataset: Path, family: Phi3VFamily, method: str
+) -> None:
     found = []
     for layout in ({}, {"max_tokens": 400}, {"batch_size_per_gpu": 1}):
         config = runs.config(dataset, family.directory, dataset, num_train_epochs=2, **layout, **METHODS[method])
@@ -72,7 +74,7 @@ def test_nor_do_they_change_losses_and_weights(dataset: Path, family: Phi3VFamil
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_trained(dataset: Path, family: Phi3VFamily, method: str) -> None:
+def test_the_method_selects_the_trained_parameters(dataset: Path, family: Phi3VFamily, method: str) -> None:
     trainer, _ = runs.parts(runs.config(dataset, family.directory, dataset, **METHODS[method]), family)
     names = {unwrapped_name(n) for n, p in trainer.sharding.model.named_parameters() if p.requires_grad}
     sees = {name for name in names if name.startswith("model.vision_embed_tokens")}
@@ -85,7 +87,7 @@ def test_what_is_trained(dataset: Path, family: Phi3VFamily, method: str) -> Non
             assert any(f"{part}.lora_A" in name for name in names)
 
 
-def test_the_losses_are_those_of_a_plain_loop(dataset: Path, family: Phi3VFamily) -> None:
+def test_losses_equal_those_of_a_plain_training_loop(dataset: Path, family: Phi3VFamily) -> None:
     config = runs.config(dataset, family.directory, dataset, batch_size=1, num_train_epochs=2)
     trainer, micro_batches = runs.parts(config, family)
     ours = [runs.step(trainer, micro_batches, step).loss for step in range(trainer.schedule.steps)]
@@ -113,7 +115,7 @@ def test_the_losses_are_those_of_a_plain_loop(dataset: Path, family: Phi3VFamily
     assert ours[-1] < ours[1]
 
 
-def test_in_bfloat16_what_is_trained_stays_in_float32(dataset: Path, family: Phi3VFamily) -> None:
+def test_trained_weights_stay_in_float32_with_bf16(dataset: Path, family: Phi3VFamily) -> None:
     config = runs.config(dataset, family.directory, dataset, bf16=True, freeze_vision_model=True)
     trainer, micro_batches = runs.parts(config, family)
     for module in trainer.sharding.model.modules():
@@ -127,7 +129,7 @@ def test_in_bfloat16_what_is_trained_stays_in_float32(dataset: Path, family: Phi
     assert ours.loss == pytest.approx(exact.loss, rel=0.02)
 
 
-def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_rows(
     dataset: Path, family: Phi3VFamily
 ) -> None:
     config = runs.config(dataset, family.directory, dataset, batch_size_per_gpu=1)
@@ -174,7 +176,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update_and_names_the_rows(
         ({"fsdp": True}, "Lower --max_tokens or --num_crops, or train LoRA adapters with --use_lora.", "adamw_bf16"),
     ],
 )
-def test_a_pack_that_is_too_large_is_answered_by_what_is_not_done_yet(
+def test_out_of_memory_suggests_options_that_are_not_in_use_yet(
     dataset: Path, family: Phi3VFamily, options: dict[str, Any], told: str, untold: str
 ) -> None:
     config = runs.config(dataset, family.directory, dataset, **{"gradient_checkpointing": "all", **options})
@@ -184,6 +186,6 @@ def test_a_pack_that_is_too_large_is_answered_by_what_is_not_done_yet(
     assert told in answer and untold not in answer.split("CUDA out of memory.")[1]
 
 
-def test_the_learning_rate_rises_and_falls(dataset: Path) -> None:
+def test_the_learning_rate_warms_up_and_decays(dataset: Path) -> None:
     config = runs.config(dataset, dataset, dataset, warmup_steps=4, learning_rate=8.0)
     assert [learning_rate(step, 8, config) for step in range(8)] == [0, 2, 4, 6, 8, 6, 4, 2]

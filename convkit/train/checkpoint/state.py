@@ -16,13 +16,13 @@ class RunState:
     """
 
     step: NonNegativeInt
-    """Completed steps."""
+    """Number of completed steps."""
     rows: NonNegativeInt
     """Rows trained on so far; a row counts once per epoch."""
     fingerprint: dict[str, Any]
-    """What the weights depend on: data, model, schedule and options; see `Config.resume_fingerprint`."""
+    """Everything the weights depend on: data, model, schedule and `Config.resume_fingerprint`."""
     processes: PositiveInt
-    """World size."""
+    """World size of the run."""
     sharding: str = ""
     """The sharding option in use, such as `--fsdp`; empty without one."""
     loss_scale: dict[str, Any] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class RunState:
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """Read a state.
+        """Read a state from JSON.
 
         Raises:
             pydantic.ValidationError: the content is not JSON, or a field is missing or has the wrong type.

@@ -45,7 +45,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is rank 0, which writes files and logs."""
+        """True on rank 0, which writes files and logs."""
         return self.rank == 0
 
     def from_first(self, work: Callable[[], T]) -> T:

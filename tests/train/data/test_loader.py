@@ -1,4 +1,4 @@
-"""Worker processes that read images: no error of the run leaves them behind, and none of theirs goes unnamed."""
+"""Data-loading processes: no error of the run leaves them behind, and their own end is reported."""
 
 import multiprocessing
 import os
@@ -23,17 +23,17 @@ def steps():
 
 steps()
 """
-"""The traceback, which Python keeps to the end, keeps the stream, and that its workers."""
+"""Python keeps the traceback until it exits; the traceback keeps the stream and its workers alive."""
 
 
-def test_an_unforeseen_error_ends_the_process() -> None:
+def test_an_unexpected_error_ends_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", UNFORESEEN], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "ZeroDivisionError"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch, of the same worker again
-def test_a_worker_that_is_killed_is_named() -> None:
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch raises for the same worker again
+def test_a_killed_worker_is_reported() -> None:
     with (
         pytest.raises(ConvkitError, match=r"DataLoader worker .* --dataloader_num_workers.* /dev/shm"),
         worker_errors(),

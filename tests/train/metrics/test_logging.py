@@ -1,4 +1,4 @@
-"""What is seen of a run: its speed, curves elsewhere, the trial of a checkpoint; and the same bits on demand."""
+"""Metrics: throughput, experiment trackers, the dry run of a checkpoint, and determinism on request."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_what_a_token_costs_follows_what_is_trained() -> None:
     assert memory.Preflight(1, 1, 1, parts, 1.0).flops_per_token == 4 * 120 + 2 * 10
 
 
-def test_the_bar_shows_the_last_step(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+def test_the_progress_bar_shows_the_last_step(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     notes: list[str] = []
 
     @contextmanager
@@ -82,7 +82,7 @@ def test_the_bar_shows_the_last_step(dataset: Path, family: Phi3VFamily, tmp_pat
     assert [note[:18] for note in notes[-3:]] == ["training 4 loss 6.", "training 8 loss 6.", "training 10 loss 6"]
 
 
-def test_tensorboard_goes_on_where_a_run_goes_on(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+def test_tensorboard_continues_when_a_run_resumes(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard")
     lines = train(dataset, family, tmp_path / "run", report_to="tensorboard", save_steps=2)
     shutil.rmtree(tmp_path / "run/checkpoints/step-00000003")  # as if it had been killed after step 2
@@ -93,7 +93,7 @@ def test_tensorboard_goes_on_where_a_run_goes_on(dataset: Path, family: Phi3VFam
     assert [point.value for point in curve] == pytest.approx([line["loss"] for line in lines])
 
 
-def test_wandb_gets_the_curves_of_one_run(
+def test_wandb_gets_one_run_also_after_resuming(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
@@ -117,7 +117,7 @@ def test_wandb_gets_the_curves_of_one_run(
     assert starts[0]["config"]["learning_rate"] == 0.001
 
 
-def test_reporters_that_cannot_be_had_are_refused_first(
+def test_trackers_that_are_not_installed_are_refused_first(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -128,7 +128,7 @@ def test_reporters_that_cannot_be_had_are_refused_first(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_is_tried_before_the_first_step_and_leaves_nothing(
+def test_a_checkpoint_is_checked_before_the_first_step_and_removed(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreadable(*_: Any) -> None:
@@ -144,7 +144,7 @@ def test_a_checkpoint_is_tried_before_the_first_step_and_leaves_nothing(
     assert not list((tmp_path / "run").glob(".*"))
 
 
-def test_too_little_room_for_checkpoints_is_known_before_the_first_step(
+def test_too_little_disk_space_is_an_error_before_the_first_step(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
@@ -155,7 +155,7 @@ def test_too_little_room_for_checkpoints_is_known_before_the_first_step(
     assert not (tmp_path / "run/metrics.jsonl").exists()
 
 
-def test_determinism_is_asked_for_during_the_run_alone(
+def test_deterministic_mode_is_on_only_during_the_run(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("CUBLAS_WORKSPACE_CONFIG", "FLASH_ATTENTION_DETERMINISTIC"):
