@@ -1,4 +1,4 @@
-"""One step of training: what comes out does not depend on how its rows were laid out; and what is trained is."""
+"""One training step: results do not depend on packing, and each method trains the right parameters."""
 
 from pathlib import Path
 from typing import Any
