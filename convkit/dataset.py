@@ -199,7 +199,7 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """The dataset's name."""
+        """The name of the dataset, from its manifest."""
         return self.manifest.name
 
     @property

@@ -60,8 +60,12 @@ class Location(NamedTuple):
     line: int | None = None
     row_id: str | None = None
 
-    def finding(self, problem: Problem) -> Finding:
-        """Return the finding for a problem at this location."""
+    def finding(self, problem: Problem, *, fixable: bool = False) -> Finding:
+        """Return the finding for a problem at this location.
+
+        Args:
+            fixable: `--fix` can fix it: the rule has a fixer, and the file may be changed.
+        """
         rule = problem.rule
         return Finding(
             code=rule.code,
@@ -73,6 +77,7 @@ class Location(NamedTuple):
             pointer=problem.pointer,
             message=problem.message,
             hint=rule.fix,
+            fixable=fixable,
         )
 
 

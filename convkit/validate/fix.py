@@ -11,7 +11,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple, cast
@@ -133,19 +132,9 @@ def fix_files(findings: Iterable[Finding]) -> FixResult:
     return result
 
 
-def mark_fixable(findings: Iterable[Finding]) -> list[Finding]:
-    """Set `fixable` on the findings that `fix_files` can fix."""
-
-    @cache
-    def is_fixable(file: str) -> bool:
-        return Path(file).is_file() and not _reason_to_skip(Path(file))
-
-    return [
-        finding.model_copy(update={"fixable": True})
-        if finding.line and finding.code in FIXERS and is_fixable(finding.file)
-        else finding
-        for finding in findings
-    ]
+def can_fix(file: str) -> bool:
+    """Return whether `fix_files` changes a file, given a finding that has a fixer."""
+    return Path(file).is_file() and not _reason_to_skip(Path(file))
 
 
 def _reason_to_skip(path: Path) -> str | None:

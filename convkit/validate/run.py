@@ -27,7 +27,6 @@ from convkit.utils import pool
 from convkit.utils.progress import Progress, ProgressBars, no_progress_bar
 from convkit.validate import image_pass, model_worker
 from convkit.validate.chunks import CHUNK_BYTES, RowChunk, read_chunks
-from convkit.validate.fix import mark_fixable
 from convkit.validate.inputs import open_datasets
 from convkit.validate.row_worker import RowJob, parse_rows
 from convkit.validate.scan import DatasetScan
@@ -220,7 +219,7 @@ def _result(scans: Sequence[DatasetScan], media: Media, target: TargetModel | No
         except OSError as error:
             path = scan.dataset.directory / layout.RECEIPT
             notes.append(f"receipt not written or removed: {path}: {error.strerror}")
-    findings = mark_fixable(selection.apply(finding for scan in scans for finding in scan.findings))
+    findings = selection.apply(finding for scan in scans for finding in scan.findings)
     rows = sum(file.rows for scan in scans for file in scan.dataset.files)
     return Result(report_of(rows, findings), tuple(receipts), tuple(notes))
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from tempfile import SpooledTemporaryFile
 from weakref import finalize
 
@@ -16,6 +17,7 @@ from convkit.rules.lookup import unlisted
 from convkit.rules.registry import CHECKS, RULES
 from convkit.utils.digests import from_bytes
 from convkit.utils.files import display_path
+from convkit.validate.fix import can_fix
 from convkit.validate.model_worker import ModelFindings, Sizes
 from convkit.validate.row_worker import ParsedChunk, RowProblem
 
@@ -58,6 +60,7 @@ class DatasetScan:
         self.digest = receipt.MediaDigest()
         self._checks = [check(dataset) for check in CHECKS]
         self._counts: Counter[str] = Counter()
+        self._can_fix = cache(can_fix)
         self._image_checks = [check for check in self._checks if type(check).image is not Check.image]
 
     def add_rows(self, number: int, chunk: ParsedChunk) -> None:
@@ -105,7 +108,8 @@ class DatasetScan:
     def _add_problem(self, location: Location, problem: Problem) -> None:
         self._counts[problem.rule.code] += 1
         if self._counts[problem.rule.code] <= MAX_KEPT:
-            self.findings.append(location.finding(problem))
+            fixable = problem.rule.fixable and location.line is not None and self._can_fix(location.file)
+            self.findings.append(location.finding(problem, fixable=fixable))
 
     def _add_findings(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
