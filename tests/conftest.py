@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures of all tests."""
 
 import os
 import zlib
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real media and reference values (env CONVKIT_TEST_DATA), outside the repository."""
+    """Return the folder of real media and reference values (env CONVKIT_TEST_DATA), outside the repository."""
     path = Path(os.environ.get("CONVKIT_TEST_DATA", ROOT.parent / "shared"))
     if not (path / "data").is_dir():
         pytest.skip(f"no test data at {path}; set CONVKIT_TEST_DATA")
@@ -35,13 +35,13 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees what another one has cached, nor leaves anything in the user's cache."""
+    """Give each test its own cache, and keep the user's cache unchanged."""
     monkeypatch.setenv("CONVKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty sound clips by split and class."""
+    """Return a folder of twenty valid clips by split and class."""
     folder = tmp_path_factory.mktemp("made") / "clips"
     make(folder, 1)
     return folder
@@ -49,7 +49,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The official layout, with lists."""
+    """Return a source in the official layout of UCF-101, with lists."""
     folder = tmp_path_factory.mktemp("made") / "official"
     official_tree(folder)
     return folder

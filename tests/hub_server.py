@@ -1,4 +1,4 @@
-"""A hub on the loopback: as much of the Hugging Face hub's protocol as downloading files of a data set takes.
+"""A local HTTP server with the part of the Hugging Face hub's protocol that downloads of dataset files need.
 
 Example:
     with HubServer("owner/name", {"data/a.tar": b"..."}) as hub:
@@ -19,7 +19,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Answer(Enum):
-    """How the hub answers: as it should, or with a status, an error code and a message."""
+    """An answer of the hub: the file, or an error status with a code and a message."""
 
     FILE = (200, "", "")
     REPO_NOT_FOUND = (404, "RepoNotFound", "Repository not found")
@@ -32,11 +32,11 @@ class Answer(Enum):
 
 
 class HubServer:
-    """Serves the files of one data set, and keeps account of the requests.
+    """A hub that serves the files of one dataset and records the requests.
 
     Attributes:
-        answer: what every request is answered with from now on.
-        drop_once: cut the next download off in the middle.
+        answer: the answer to every request from now on.
+        drop_once: cut the next download off halfway.
         requests: method, path and Range header of every request so far.
     """
 
@@ -51,11 +51,11 @@ class HubServer:
 
     @property
     def endpoint(self) -> str:
-        """The address for HF_ENDPOINT."""
+        """Return the address for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def environment(self, home: Path) -> dict[str, str]:
-        """The environment of a process that is to use this hub, with its cache below `home` and without credentials."""
+        """Return the environment of a process that uses this hub, with a cache below `home` and no credentials."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and not k.lower().endswith("_proxy")}
         return {
             **kept,
@@ -67,7 +67,7 @@ class HubServer:
         }
 
     def count(self, method: str) -> int:
-        """How many requests with this method came in."""
+        """Return the number of requests with this method."""
         return sum(request[0] == method for request in self.requests)
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class HubServer:
 
 
 def _entry(name: str, content: bytes) -> dict[str, object]:
-    """A file in the answer to a question for the tree."""
+    """Return the entry of a file in a tree listing."""
     return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
 
 
@@ -96,7 +96,7 @@ def _handler_of(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             self._respond(with_body=True)
 
         def log_message(self, *_: object) -> None:
-            """Requests are kept, not printed."""
+            """Do not print requests; they are recorded."""
 
         def _respond(self, with_body: bool) -> None:
             path = unquote(urlsplit(self.path).path)

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: words, exit codes, and never a traceback."""
+"""The command line as a user sees it: output, exit codes, and never a traceback."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from tests.fixtures.make_clips import write_clip
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of one clip, and one clip that is none."""
+    """Return a source of two classes with one clip each, and one invalid clip."""
     folder = tmp_path_factory.mktemp("clips")
     for label in ("Jump", "Run"):
         write_clip(folder / "train" / label / f"v_{label}_g01_c01.avi", 10)

@@ -1,4 +1,4 @@
-"""What the conversion tests share: sources that are made, and directories compared by digest."""
+"""Helpers of the conversion tests: generated sources, and directories compared by digest."""
 
 import hashlib
 import json
@@ -40,20 +40,20 @@ __all__ = [
 
 
 def run(name: str, source: Path | str | None, out_dir: Path, workers: int = 0, **options: Any) -> Manifest:
-    """Convert with the converter of a name."""
+    """Convert a source with the named converter."""
     converter = load_converter(name)
     address = None if source is None else str(source)
     return convert(converter, address, converter.Options(**options), out_dir, workers=workers)
 
 
 def run_lines(source: Path, out_dir: Path, workers: int = 0, policy: Policy | None = None) -> Manifest:
-    """Convert with the converter that does what its source says."""
+    """Convert a source with `Lines`, which does what each line says."""
     converter: type[Converter[Any]] = Lines
     return convert(converter, str(source), Lines.Options(), out_dir, workers=workers, policy=policy or Policy())
 
 
 def tree(directory: Path) -> dict[str, str]:
-    """Every file below a directory by relative path, as the SHA-256 of its content."""
+    """Return the SHA-256 of every file below a directory, by relative path."""
     return {
         path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(directory.rglob("*"))
@@ -62,14 +62,14 @@ def tree(directory: Path) -> dict[str, str]:
 
 
 def rows(out_dir: Path, split: str | None = None) -> list[dict[str, Any]]:
-    """The rows of one split or of all, as plain JSON."""
+    """Return the rows of one split or of all splits as plain JSON."""
     manifest = Manifest.model_validate_json((out_dir / "dataset.json").read_bytes())
     files = [s.file for name, s in manifest.splits.items() if split in (None, name)]
     return [json.loads(line) for file in files for line in (out_dir / file).read_bytes().splitlines()]
 
 
 def quarantined(out_dir: Path) -> dict[str, tuple[str, str]]:
-    """Address -> (rule, reason)."""
+    """Return rule and reason of each quarantined entry, by address."""
     path = out_dir / "quarantine.jsonl"
     found = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
     return {entry["address"]: (entry["rule"], entry["reason"]) for entry in found}
@@ -95,14 +95,14 @@ def assert_quarantined(source: Path, expected: dict[str, tuple[str, str]]) -> No
 
 
 def clip_tree(folder: Path) -> None:
-    """Clips by split and class, with one that is not a video and a file that is not a clip."""
+    """Write clips by split and class, with one invalid video and one file of another type."""
     make(folder, 1)
     (folder / "train/MoveUp/v_MoveUp_g09_c01.avi").write_bytes(b"this is no video")
     (folder / "train/MoveUp/notes.txt").write_text("not a clip")
 
 
 def official_tree(folder: Path) -> None:
-    """The layout of the official release: classes without splits, and lists with CRLF; group 4 is in no list."""
+    """Write the layout of the official release: classes without splits, and lists with CRLF; group 4 is in no list."""
     clip_tree(folder / "made")
     for path in sorted((folder / "made").glob("*/*/*.avi")):
         target = folder / "UCF-101" / path.parent.name / path.name
@@ -113,7 +113,7 @@ def official_tree(folder: Path) -> None:
 
 
 def write_official_lists(lists: Path, clips: Path) -> None:
-    """Fold n of three: group n is test, group 4 in no list, all the others are train."""
+    """Write the lists of three folds: in fold n, group n is test, group 4 in no list, and all others are train."""
     lists.mkdir(parents=True)
     numbers = {label: number for number, label in enumerate(CLASSES, 1)}
     names = sorted(f"{path.parent.name}/{path.name}" for path in clips.glob("*/*.avi"))
@@ -126,7 +126,7 @@ def write_official_lists(lists: Path, clips: Path) -> None:
 
 
 def easy_vqa_tree(folder: Path) -> None:
-    """easy-VQA's layout: 12 + 4 pictures of which the first two are equal, and questions about one that is missing."""
+    """Write the layout of easy-VQA: 12 + 4 images, of which the first two are equal, and questions on a missing one."""
     for split, count in (("train", 12), ("test", 4)):
         (folder / split / "images").mkdir(parents=True)
         questions = []
@@ -140,5 +140,5 @@ def easy_vqa_tree(folder: Path) -> None:
 
 
 def mtimes(directory: Path) -> dict[str, int]:
-    """When each file and folder was last written, in nanoseconds."""
+    """Return the modification time of each file and folder in nanoseconds."""
     return {str(path): os.stat(path).st_mtime_ns for path in [directory, *directory.rglob("*")]}

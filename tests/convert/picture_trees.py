@@ -1,4 +1,4 @@
-"""Small sources of pictures for the contract suite, in the layouts in which they are published."""
+"""Small image sources for the tests of every converter, in their published layouts."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def png(shade: int) -> bytes:
-    """A picture of noise; equal shades are equal bytes."""
+    """Return an image of noise as PNG; equal shades give equal bytes."""
     buffer = io.BytesIO()
     Image.frombytes("RGB", (8, 8), Random(shade).randbytes(8 * 8 * 3)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -24,12 +24,12 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """JSON Lines."""
+    """Write a file of JSON lines."""
     write(path, "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def docvqa_tree(folder: Path) -> None:
-    """The release: three pages with questions out of order; one of train has no answer, one of val no page."""
+    """Write the release of DocVQA: questions out of order; one of train has no answer, one of val no page."""
     for page in range(5):
         write(folder / f"documents/p_{page}.png", png(page))
     files = {
@@ -42,20 +42,20 @@ def docvqa_tree(folder: Path) -> None:
 
 
 def datum(number: int, page: int, answers: list[str] | None) -> dict[str, Any]:
-    """A question of DocVQA's release."""
+    """Return a question of DocVQA's release."""
     found = {"questionId": number, "question": f"Question {number}?", "image": f"documents/p_{page}.png", "docId": page}
     return found if answers is None else {**found, "answers": answers}
 
 
 def docvqa_tables(folder: Path) -> None:
-    """The hub's files: eight rows of train in three row groups show five pages; one lacks its answer, test each."""
+    """Write the files of the hub: eight rows of train in three row groups show five pages; one row has no answer."""
     made = [question(k, png(k % 5), [] if k == 4 else ["a", "A", "A"]) for k in range(8)]
     write_table(folder / "data/train-00000-of-00001-0123456789abcdef.parquet", made, 3)
     write_table(folder / "data/test-00000-of-00001.parquet", [question(k, png(20 + k), None) for k in range(3)], 2)
 
 
 def question(number: int, page: bytes, answers: list[str] | None) -> dict[str, Any]:
-    """A row of DocVQA on the hub."""
+    """Return a row of DocVQA on the hub."""
     return {
         "id": f"q_{number}",
         "image": {"bytes": page, "path": None},
@@ -66,7 +66,7 @@ def question(number: int, page: bytes, answers: list[str] | None) -> dict[str, A
 
 
 def write_table(path: Path, made: list[dict[str, Any]], row_group_size: int) -> None:
-    """A Parquet file of rows, with the types that the first rows have."""
+    """Write rows to a Parquet file, with the types of the first rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -75,7 +75,7 @@ def write_table(path: Path, made: list[dict[str, Any]], row_group_size: int) -> 
 
 
 def nlvr2_tree(folder: Path) -> None:
-    """The release: two sentences of a pair, pairs that lack an image, and a split without labels."""
+    """Write the release of NLVR2: two sentences of a pair, pairs with a missing image, and a split without labels."""
     dev = [{**pair(f"dev-{k}-0-0"), "label": "True"} for k in range(4)]
     write_lines(folder / "dev.json", [*dev, {**pair("dev-0-0-1"), "label": "False"}])
     write_lines(folder / "test1.json", [pair("test1-1-0-0")])
@@ -85,12 +85,12 @@ def nlvr2_tree(folder: Path) -> None:
 
 
 def pair(identifier: str) -> dict[str, Any]:
-    """A row of NLVR2 without its label."""
+    """Return a row of NLVR2 without its label."""
     return {"identifier": identifier, "sentence": f"Sentence {identifier}.", "synset": "dog"}
 
 
 def hateful_memes_tree(folder: Path) -> None:
-    """The release of the challenge's second phase; one meme of train is gone."""
+    """Write the second-phase release of Hateful Memes; one meme of train is missing."""
     memes = [{"id": k, "img": f"img/{k:05d}.png", "label": k % 2, "text": f"text {k}"} for k in range(6)]
     for k in range(1, 6):
         write(folder / f"img/{k:05d}.png", png(k))
@@ -100,19 +100,19 @@ def hateful_memes_tree(folder: Path) -> None:
 
 
 def cauldron_table(folder: Path) -> None:
-    """Forty rows of two images in four row groups, of which every other two share an image; the last row is broken."""
+    """Write forty rows of two images in four row groups; pairs of rows share an image, and the last row is broken."""
     made = [cauldron_row(k, [png(k), png(100 + k // 2)]) for k in range(39)]
     write_table(folder / "train-00000-of-00001.parquet", [*made, cauldron_row(39, [png(39), b"no picture"])], 10)
 
 
 def cauldron_row(number: int, images: list[bytes]) -> dict[str, Any]:
-    """A row of The Cauldron."""
+    """Return a row of The Cauldron."""
     text = {"user": f"Question {number}?", "assistant": "Yes.", "source": "NLVR2"}
     return {"images": [{"bytes": image, "path": None} for image in images], "texts": [text]}
 
 
 def image_tree(folder: Path) -> None:
-    """Images by class, of which some are equal, one that is none, and a file that is no image."""
+    """Write images by class: some are equal, one is invalid, and one file is not an image."""
     for k in range(12):
         write(folder / f"{('cat', 'dog')[k % 2]}/{k:02d}.png", png(k - k % 3 // 2))
     write(folder / "cat/broken.png", b"no picture")

@@ -117,8 +117,8 @@ def test_name_too_long_for_its_frames(source: Path) -> None:
     assert_quarantined(source, {f"train/Run/{name}": ("bad-name", "too long")})
 
 
-def _flawed(source: Path, label: str) -> None:
-    """A class with everything that cannot become an item, and an empty one."""
+def _write_bad_class(source: Path, label: str) -> None:
+    """Write a class with every kind of bad item, and an empty class."""
     write_clip(source / f"train/{label}/sound.avi", 9)
     shutil.copy(source / SOUND_CLIP, source / f"train/{label}/sound.mp4")
     (source / f"train/{label}/annexed.avi").symlink_to("../../.git/annex/absent")
@@ -127,7 +127,7 @@ def _flawed(source: Path, label: str) -> None:
 
 
 def test_bad_items_of_unselected_classes_are_excluded_with_them(source: Path) -> None:
-    _flawed(source, "Swim")
+    _write_bad_class(source, "Swim")
     done = run("ucf101", source, source.parent / "out", classes="Run").accounting
     assert (done.written, done.quarantined, done.excluded) == (1, 0, {"class not in --classes": 4})
 
@@ -139,7 +139,7 @@ def test_an_empty_unselected_class_is_not_mentioned(source: Path) -> None:
 
 
 def test_bad_items_of_selected_classes_are_quarantined(source: Path) -> None:
-    _flawed(source, "Swim")
+    _write_bad_class(source, "Swim")
     done = run("ucf101", source, source.parent / "out", classes="Swim,SwimEmpty").accounting
     assert (done.written, done.excluded) == (2, {"class not in --classes": 1})
     assert sorted(rule for rule, _ in quarantined(source.parent / "out").values()) == [

@@ -1,4 +1,4 @@
-"""A defect of a converter costs only the items that it affects, and each of them is accounted for."""
+"""A bug in a converter costs only the affected items, and each of them is accounted for."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_item_that_kills_its_worker(tmp_path: Path) -> None:
 
 
 def _batch(tmp_path: Path, text: str, workers: int = 0) -> tuple[list[str], dict[str, tuple[str, str]]]:
-    """The rows' ids and the quarantine of a batch between two ordinary lines; everything must be accounted for."""
+    """Convert a batch between two ordinary lines, and return the row ids and the quarantine of the batch."""
     source = write_lines(tmp_path / "source", "ok", f"batch {text}", "ok")
     manifest = run_lines(source, tmp_path / "out", workers)
     ids = sorted(row["id"] for row in rows(tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""A source that is wrong as a whole is refused with a remedy, and split lists are checked."""
+"""An unusable source is refused with a remedy, and split lists are checked."""
 
 import os
 import re
@@ -59,7 +59,7 @@ def test_all_items_bad(source: Path) -> None:
 
 
 def test_all_items_bad_for_many_reasons(tmp_path: Path) -> None:
-    """Three have an example; the others are counted."""
+    """Three reasons have an example, the others are only counted."""
     source = write_lines(tmp_path / "source", "one id twice", *["reject", "raise", "long"] * 2)
     with pytest.raises(SourceError, match=r"2 x refused \(first: lines.txt:2: .* 1 x duplicate-id\.$"):
         run_lines(source, tmp_path / "out")
@@ -78,11 +78,11 @@ def test_a_source_whose_name_is_not_utf8(source: Path) -> None:
     renamed = source.rename(os.fsdecode(os.fsencode(source.parent) + b"/caf\xe9"))
     try:
         run("ucf101", renamed, source.parent / "out")
-        said = "nothing"
-    except Exception as error:  # in a report of pytest, the name would kill the worker of xdist
-        said = ascii(f"{type(error).__name__}: {error}")
-    assert said.startswith("'SourceError: ")
-    assert r"caf\\xe9" in said
+        message = "nothing"
+    except Exception as error:  # the raw name in a pytest report would crash the xdist worker
+        message = ascii(f"{type(error).__name__}: {error}")
+    assert message.startswith("'SourceError: ")
+    assert r"caf\\xe9" in message
     assert not (source.parent / "out").exists()
 
 
@@ -131,7 +131,7 @@ def test_a_source_that_links_to_itself_does_not_exist(tmp_path: Path) -> None:
 
 
 def _lists(source: Path, train: str, test: str) -> Path:
-    """Turn the source into the official layout with these lists."""
+    """Change the source to the official layout with these lists."""
     write_clip(source / "UCF-101/Run/v_Run_g01_c01.avi", 9)
     shutil.rmtree(source / "train")
     (source / "ucfTrainTestlist").mkdir()

@@ -1,4 +1,4 @@
-"""Two runs into one directory: whatever the instant, each ends with the data set or a clear message."""
+"""Two runs into one directory each end with the dataset or a clear message, at whatever instant they meet."""
 
 import os
 import subprocess
@@ -69,13 +69,13 @@ def test_a_second_run_at_each_instant(other: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said = set(done.stdout.splitlines())
+    printed = set(done.stdout.splitlines())
     busy = f"another conversion is writing to {tmp_path / 'out'}. Wait for it, or choose another --out_dir."
     nothing = "nothing in the source became a row. 1 x refused (first: lines.txt:1: the line says so)."
     fate = "finished" if other == "ok" else nothing
-    assert {"this: finished", f"other: {fate}", f"other: {busy}"} <= said
+    assert {"this: finished", f"other: {fate}", f"other: {busy}"} <= printed
     ended = sorted(tmp_path.glob("ended-*"))
     assert len(ended) > 20
     assert [path.name for path in ended if tree(path) != tree(tmp_path / "undisturbed")] == []
     if other == "ok":
-        assert said == {"this: finished", f"other: {fate}", f"other: {busy}"}
+        assert printed == {"this: finished", f"other: {fate}", f"other: {busy}"}

@@ -1,4 +1,4 @@
-"""What holds for every converter. A new one is added by a line in CASES."""
+"""Properties of every converter; add a new converter with one entry in CASES."""
 
 import hashlib
 import json
@@ -49,15 +49,15 @@ class Case:
     converter: str
     make: Callable[[Path], None]
     bad: int
-    """Units of the source that cannot become rows."""
+    """The number of units of the source that cannot become rows."""
     other_options: dict[str, Any]
-    """Options that are not the default ones."""
+    """Options that differ from the defaults."""
     layouts: str
-    """What is said to have been looked for in a source that is another, as a pattern."""
+    """A pattern of the known layouts in the message about an unknown one."""
     unlabelled: tuple[str, ...] = ()
     """The splits whose rows have no answer."""
     repeats: str = ""
-    """The rule that its equal pictures break: that of two such rows or of two answers."""
+    """The rule that its equal images break, for duplicate rows or contradicting answers."""
 
 
 CASES = [
@@ -124,7 +124,7 @@ CASES = [
 
 
 class Made(NamedTuple):
-    """A case's source, and what became of it without other processes."""
+    """A case's source, and its conversion without worker processes."""
 
     case: Case
     source: Path

@@ -1,4 +1,4 @@
-"""A first try that came to nothing is in nobody's way: the second one needs no removal by hand."""
+"""A failed run leaves nothing that a second run, perhaps with other options, would have to remove."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ def _run(source: Path, out_dir: Path, options: LinesOptions = SHOUT) -> Manifest
 
 
 def _interrupt(source: Path, out_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is interrupted where the source says so."""
+    """Run a conversion that is interrupted at the line `interrupt`."""
     whole = Lines.convert
 
     def interrupted(self: Lines, item: Line) -> object:
@@ -83,7 +83,7 @@ def test_options_may_change_after_an_interrupt_before_the_first_row(
     _interrupt(source, tmp_path / "out", monkeypatch)
     (tmp_path / "out/images").mkdir()
     (tmp_path / "out/images/moved.txt").write_text("moved, but killed before its line was in the journal")
-    write_lines(source, "other", "reject", "ok")  # nor to the source
+    write_lines(source, "other", "reject", "ok")  # the source may change, too
     _run(source, tmp_path / "out")
     _run(source, tmp_path / "undisturbed")
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
@@ -101,7 +101,7 @@ def test_options_may_not_change_after_the_first_row(tmp_path: Path, monkeypatch:
 
 
 def test_a_complete_directory_is_never_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even where another run completed it at this instant, and was killed in removing its work directory."""
+    """Not even if another run completed it at this instant, and was killed before it removed its work directory."""
     source = write_lines(tmp_path / "source", "ok")
     run_lines(source, tmp_path / "out")
     before = tree(tmp_path / "out")
@@ -147,7 +147,7 @@ def test_a_source_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def _other_lists(official: Path, folder: Path) -> Path:
-    """The lists of the official layout, but without one clip of train."""
+    """Copy the lists of the official layout, without one clip of train."""
     shutil.copytree(official / "ucfTrainTestlist", folder)
     lines = (folder / "trainlist01.txt").read_bytes().splitlines(keepends=True)
     (folder / "trainlist01.txt").write_bytes(b"".join(lines[:-1]))
@@ -187,7 +187,7 @@ def test_missing_split_lists_are_named(official: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# What is noticed of a source that changed, as the README says
+# Which changes of a source are detected
 
 
 @pytest.mark.parametrize("change", ["size", "name", "content"])
@@ -200,7 +200,7 @@ def test_a_changed_clip_is_detected_by_its_name_and_size(change: str, clips: Pat
         clip.rename(clip.with_name("v_MoveUp_g01_c09.avi"))
     else:
         clip.write_bytes(clip.read_bytes()[:-1] + (b"" if change == "size" else b"!"))
-    if change == "content":  # nothing but reading every clip again would tell, which nobody waits for
+    if change == "content":  # detecting this would require reading every clip again
         assert run("ucf101", source, tmp_path / "out", limit=1, num_frames=1) == first
     else:
         with pytest.raises(DatasetError, match="which has changed since"):

@@ -15,9 +15,9 @@ from tests.conftest import ROOT
 from tests.convert.helpers import run, run_lines, tree
 from tests.convert.toy import write_lines
 
-SAID = "convkit: interrupted. Run the same command again to resume.\n"
+MESSAGE = "convkit: interrupted. Run the same command again to resume.\n"
 
-# Python tells the hook what it is about to do; so each interrupt comes at an instant that is always the same.
+# Python calls the audit hook before each operation, so every interrupt comes at a reproducible instant.
 SCRIPT = """
 import os, signal, sys
 
@@ -32,21 +32,21 @@ def hook(event, arguments):
     now = event == wanted and (any(str(a).endswith(name) for a in arguments) if name else type(arguments[0]) is int)
     if sent < times and (sent or now):
         sent += 1
-        # Ctrl-C reaches the whole process group, a scheduler's signal one process.
+        # Ctrl-C reaches the whole process group, SIGTERM from a scheduler a single process.
         os.killpg(0, number) if number == signal.SIGINT else os.kill(os.getpid(), number)
 
 sys.addaudithook(hook)
 from convkit.__main__ import main
 main()
 """
-WORKER_STARTED = ("open", "")  # the pipe, by its number, through which a new worker is told what to do
+WORKER_STARTED = ("open", "")  # the pipe, by its number, that sends a new worker its instructions
 FOURTH_ROW = ("os.rename", "v_MoveLeft_g01_c01.0.jpg")
 
 
 def _interrupted(
     at: tuple[str, str], number: int, clips: Path, out_dir: Path, *, workers: int = 2, times: int = 1
 ) -> tuple[int, str]:
-    """Exit code of a conversion that gets a signal at an instant, and what it said."""
+    """Return exit code and standard error of a conversion that receives a signal at an instant."""
     options = ["--source", str(clips), "--out_dir", str(out_dir), "--workers", str(workers)]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *at, str(int(number)), str(times), "convert", "ucf101", *options],
@@ -56,12 +56,12 @@ def _interrupted(
         text=True,
         check=False,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever this process inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # even if this process ignores it
     )
     return done.returncode, done.stderr
 
 
-def _goes_on(clips: Path, out_dir: Path) -> None:
+def _assert_resumes(clips: Path, out_dir: Path) -> None:
     assert (out_dir / ".partial/journal.jsonl").exists()
     run("ucf101", clips, out_dir)
     run("ucf101", clips, out_dir.with_name("undisturbed"))
@@ -71,17 +71,17 @@ def _goes_on(clips: Path, out_dir: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_while_it_converts(number: int, workers: int, clips: Path, tmp_path: Path) -> None:
-    assert _interrupted(FOURTH_ROW, number, clips, tmp_path / "out", workers=workers) == (130, SAID)
-    _goes_on(clips, tmp_path / "out")
+    assert _interrupted(FOURTH_ROW, number, clips, tmp_path / "out", workers=workers) == (130, MESSAGE)
+    _assert_resumes(clips, tmp_path / "out")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_repeated_interrupts(number: int, workers: int, clips: Path, tmp_path: Path) -> None:
-    """Until the very end: one before each thing that Python does."""
-    code, said = _interrupted(FOURTH_ROW, number, clips, tmp_path / "out", workers=workers, times=10_000)
-    assert (code, said) == (130, SAID)
-    _goes_on(clips, tmp_path / "out")
+    """One interrupt before each operation of Python, until the very end."""
+    code, stderr = _interrupted(FOURTH_ROW, number, clips, tmp_path / "out", workers=workers, times=10_000)
+    assert (code, stderr) == (130, MESSAGE)
+    _assert_resumes(clips, tmp_path / "out")
 
 
 def test_no_worker_survives_an_error(tmp_path: Path) -> None:
@@ -89,12 +89,12 @@ def test_no_worker_survives_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConvkitError) as caught:
         run_lines(source, tmp_path / "out", workers=2, policy=Policy(budget=Budget(count=0)))
     assert multiprocessing.active_children() == []
-    assert caught.tb is not None  # the frames, and what hangs on them, are still alive here
+    assert caught.tb is not None  # the frames and their objects are still alive here
 
 
 def test_an_interrupt_as_soon_as_a_worker_exists(clips: Path, tmp_path: Path) -> None:
-    """It is importing then: it has not come to its initializer."""
-    assert _interrupted(WORKER_STARTED, signal.SIGINT, clips, tmp_path / "out") == (130, SAID)
+    """The worker is importing modules at that time, before its initializer."""
+    assert _interrupted(WORKER_STARTED, signal.SIGINT, clips, tmp_path / "out") == (130, MESSAGE)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,6 @@ def test_an_interrupt_as_soon_as_a_worker_exists(clips: Path, tmp_path: Path) ->
     ["typer", "convkit.converters", "pydantic", "convkit.converters.video_folder", "convkit.convert.run", "fcntl"],
 )
 def test_an_interrupt_while_the_program_starts(module: str, clips: Path, tmp_path: Path) -> None:
-    code, said = _interrupted(("import", module), signal.SIGINT, clips, tmp_path / "out")
-    assert code in (130, -signal.SIGINT)  # of an end by the signal, the shell makes 130 as well
-    assert said in ("", SAID)
+    code, stderr = _interrupted(("import", module), signal.SIGINT, clips, tmp_path / "out")
+    assert code in (130, -signal.SIGINT)  # the shell reports 130 for an end by the signal as well
+    assert stderr in ("", MESSAGE)

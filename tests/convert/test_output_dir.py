@@ -1,4 +1,4 @@
-"""An output directory that cannot be used is refused with the reason, and a failed write can be resumed."""
+"""An unusable output directory is refused with the reason, and a failed write can be resumed."""
 
 import errno
 import os
@@ -101,7 +101,7 @@ def test_full_disk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def _largest_file(size: int) -> Iterator[None]:
-    """The system refuses to let any file grow beyond a size: a real failure in the middle of a write."""
+    """Limit the size of all files, so that a write really fails halfway."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -114,7 +114,7 @@ def _largest_file(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_write_that_fails_halfway_is_resumed(size: int, workers: int, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", *["ok"] * 12)
-    run_lines(source, tmp_path / "undisturbed", workers=workers)  # workers are forked from what knows no limit
+    run_lines(source, tmp_path / "undisturbed", workers=workers)  # starts the fork server without the limit
     with _largest_file(size), pytest.raises(OSError, match="File too large"):
         run_lines(source, tmp_path / "out", workers=workers)
     run_lines(source, tmp_path / "out")

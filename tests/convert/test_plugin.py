@@ -29,7 +29,7 @@ from convkit.schema import Row, Turn
 
 
 class WordsOptions(Options):
-    repeat: int = Field(1, ge=1, description="How often each word is said.")
+    repeat: int = Field(1, ge=1, description="How often each word is repeated.")
     backwards: bool = Field(False, description="Say it backwards.")
 
 
@@ -117,11 +117,11 @@ def test_help_of_all_survives_a_broken_package(packages: Path) -> None:
 def test_its_options_are_in_its_help(packages: Path) -> None:
     result = _convkit(packages, "other-words", "--help")
     assert (result.returncode, result.stderr) == (0, "")
-    shown = " ".join(result.stdout.split())
+    output = " ".join(result.stdout.split())
     assert re.search(
-        r"--repeat \S+ How often each word is said\. \[.*default: 1.*\] --backwards Say it backwards\.", shown
+        r"--repeat \S+ How often each word is repeated\. \[.*default: 1.*\] --backwards Say it backwards\.", output
     )
-    assert "--out_dir" in shown
+    assert "--out_dir" in output
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -169,8 +169,8 @@ def test_the_documented_example_converts_as_shown(packages: Path, tmp_path: Path
     (photos / "a.txt").write_text("A red square.\n")
     result = _convkit(packages, "captions", "--source", str(photos), "--out_dir", str(tmp_path / "data/captions"))
     assert (result.returncode, result.stderr) == (1, "")
-    (shown,) = re.findall(r"\$ convkit convert captions [^\n]*\n(.*?)```", EXAMPLE, re.DOTALL)
-    assert result.stdout.startswith(shown)
+    (output,) = re.findall(r"\$ convkit convert captions [^\n]*\n(.*?)```", EXAMPLE, re.DOTALL)
+    assert result.stdout.startswith(output)
     (row,) = map(json.loads, (tmp_path / "data/captions/captions_train.jsonl").read_bytes().splitlines())
     assert row["conversations"] == [
         {"images": ["train/a.jpg"], "user": "Describe the image.", "assistant": "A red square."}

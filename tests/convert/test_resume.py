@@ -1,4 +1,4 @@
-"""A conversion killed at any instant goes on, and its result is byte for byte that of an undisturbed one."""
+"""A conversion that is killed at any instant resumes to the same bytes as an undisturbed one."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from tests.convert.helpers import run, run_lines, tree
 from tests.convert.kills import assert_resumes_after_kills
 from tests.convert.toy import Line, Lines, write_lines
 
-FILES = 20 * 8  # of the clips that conftest makes
+FILES = 20 * 8  # frames of the clips from conftest
 KILLS = sorted(random.Random(20).sample(range(FILES), 20))
 DEADLINE_S = 30
 
@@ -31,7 +31,7 @@ def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 class Conversion:
-    """A conversion of clips in a process of its own, with two workers."""
+    """A conversion of clips in a separate process with two workers."""
 
     def __init__(self, source: Path, out_dir: Path) -> None:
         self.out_dir = out_dir
@@ -46,13 +46,13 @@ class Conversion:
         )
 
     def kill_at(self, files: int) -> None:
-        """Kill it, and not its workers, as soon as so many images are there."""
+        """Kill the process, but not its workers, as soon as this many images exist."""
         while self._process.poll() is None and _count_files(self.out_dir / "images") < files:
             pass
         self._kill()
 
     def kill_at_the_end(self) -> None:
-        """Kill it as soon as the first row file is there."""
+        """Kill the process as soon as the first row file exists."""
         while self._process.poll() is None and not list(self.out_dir.glob("*.jsonl")):
             pass
         self._kill()
@@ -62,7 +62,7 @@ class Conversion:
         assert self._process.wait() in (-signal.SIGKILL, 0), "it failed by itself"
 
     def survivors(self) -> list[str]:
-        """The ids of its processes that are still there after a while."""
+        """Return the ids of its processes that do not end before the deadline."""
         deadline = time.monotonic() + DEADLINE_S
         while (found := self._processes()) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -87,7 +87,7 @@ def _count_files(folder: Path) -> int:
 def test_killed_while_converting(files: int, clips: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     conversion = Conversion(clips, tmp_path / "out")
     conversion.kill_at(files)
-    # At once, while a worker may still be about to notice that its parent is gone.
+    # Resume at once, while a worker may not have noticed yet that its parent is dead.
     run("ucf101", clips, tmp_path / "out")
     assert tree(tmp_path / "out") == undisturbed
     assert conversion.survivors() == []
@@ -121,7 +121,7 @@ def test_killed_before_each_single_change_of_the_directory(tmp_path: Path) -> No
 
 @pytest.fixture
 def half(tmp_path: Path) -> tuple[Path, Path]:
-    """A source of seven lines, and a directory in which six of them are done."""
+    """Return a source of seven lines, and a directory in which six of them are converted."""
     source = write_lines(tmp_path / "source", *["ok"] * 6, "interrupt")
     Lines.converted.clear()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -139,8 +139,8 @@ def half(tmp_path: Path) -> tuple[Path, Path]:
     return source, tmp_path / "out"
 
 
-def _finished(source: Path, out_dir: Path) -> dict[str, str]:
-    """The tree of an undisturbed conversion beside it."""
+def _undisturbed_tree(source: Path, out_dir: Path) -> dict[str, str]:
+    """Return the tree of an undisturbed conversion of the source."""
     converted = Lines.converted.copy()
     run_lines(source, out_dir.parent / "undisturbed")
     Lines.converted[:] = converted
@@ -150,7 +150,7 @@ def _finished(source: Path, out_dir: Path) -> dict[str, str]:
 def test_converted_items_are_not_converted_again(half: tuple[Path, Path]) -> None:
     run_lines(*half)
     assert Lines.converted == [6]
-    assert tree(half[1]) == _finished(*half)
+    assert tree(half[1]) == _undisturbed_tree(*half)
 
 
 @pytest.mark.parametrize("lost", [1, 7, 90])
@@ -159,7 +159,7 @@ def test_an_incomplete_last_line_of_the_journal_is_converted_again(half: tuple[P
     os.truncate(journal, journal.stat().st_size - lost)
     run_lines(*half)
     assert Lines.converted == [5, 6]
-    assert tree(half[1]) == _finished(*half)
+    assert tree(half[1]) == _undisturbed_tree(*half)
 
 
 def test_a_journal_with_a_lost_block_is_truncated_there(half: tuple[Path, Path]) -> None:
@@ -168,7 +168,7 @@ def test_a_journal_with_a_lost_block_is_truncated_there(half: tuple[Path, Path])
     journal.write_bytes(b"".join(lines[:2]) + bytes(len(lines[2])) + b"".join(lines[3:]))
     run_lines(*half)
     assert Lines.converted == [2, 3, 4, 5, 6]
-    assert tree(half[1]) == _finished(*half)
+    assert tree(half[1]) == _undisturbed_tree(*half)
 
 
 @pytest.mark.parametrize("loss", ["gone", "shorter", "empty"])
@@ -180,7 +180,7 @@ def test_media_lost_in_a_power_failure_are_written_again(half: tuple[Path, Path]
         os.truncate(path, 0 if loss == "empty" else path.stat().st_size - 1)
     run_lines(*half)
     assert Lines.converted == [3, 4, 5, 6]
-    assert tree(half[1]) == _finished(*half)
+    assert tree(half[1]) == _undisturbed_tree(*half)
 
 
 def test_a_source_that_changed_in_between_is_refused(half: tuple[Path, Path]) -> None:
@@ -217,7 +217,7 @@ def test_a_second_conversion_at_the_same_time_is_refused(
         patch.setattr(Lines, "convert", with_another)
         run_lines(*half)
     assert Lines.converted == [6]
-    assert tree(half[1]) == _finished(*half)
+    assert tree(half[1]) == _undisturbed_tree(*half)
 
 
 def test_a_directory_with_other_files_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""A converter that does to each line of a text file what the line says: `ok`, `raise`, `die`, ...
+"""A converter that follows the instruction on each line of a text file: `ok`, `raise`, `die`, ...
 
-It stands in a module of its own, without OpenCV, so that workers which import it start quickly.
+This module does not import OpenCV, so that workers start quickly.
 """
 
 import os
@@ -16,26 +16,26 @@ from convkit.schema import Row, Turn
 
 
 class LinesOptions(Options):
-    """Options of `lines`."""
+    """Options of the converter `lines`."""
 
     shout: bool = False
 
 
 @dataclass(frozen=True)
 class Line(Item):
-    """One line."""
+    """One line of the source."""
 
     number: int
     text: str
 
     @property
     def units(self) -> int:
-        """A batch holds as many as it has words."""
+        """Return the number of words of a batch, 1 for other lines."""
         return len(self.text.split()) - 1 if self.text.startswith("batch") else 1
 
 
 class Lines(Converter[Line]):
-    """`lines.txt`: one row and one file a line."""
+    """Convert `lines.txt` into one row and one file per line."""
 
     name = "lines"
     unit = "line"
@@ -44,7 +44,7 @@ class Lines(Converter[Line]):
     options: LinesOptions
 
     converted: ClassVar[list[int]] = []
-    """The numbers of the lines that were converted in this process, in order."""
+    """The numbers of the lines converted in this process, in order."""
 
     def items(self) -> Iterator[Line | Reject | Exclude]:
         for number, text in enumerate((self.root / "lines.txt").read_text().splitlines()):
@@ -58,7 +58,7 @@ class Lines(Converter[Line]):
         return self._batch(item) if item.text.startswith("batch") else self._record(item)
 
     def _batch(self, item: Line) -> Iterator[Record | Reject]:
-        """Each word is a part with a number of its own."""
+        """Yield a part with its own number for each word."""
         for number, word in enumerate(item.text.split()[1:]):
             part = Line(f"{item.address}:{number + 1}", 100 * item.number + number, word)
             match word:

@@ -39,19 +39,19 @@ def die_once(item: tuple[int, str]) -> int:
 
 
 def die_at_1500(item: int) -> int:
-    """The process id, or none."""
+    """Return the process id, but kill the worker at 1500."""
     if item == 1500:
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid()
 
 
 def is_loaded(item: str) -> bool:
-    """Whether a module is."""
+    """Return whether a module is loaded."""
     return item in sys.modules
 
 
 def never_send_all(item: str) -> str:
-    """Stop in the midst of sending the result, and open the named FIFO then; an empty name is sent as it is."""
+    """Send half of the result, then open the named FIFO and stop; an empty name is sent normally."""
     if item:
 
         def rest() -> None:
@@ -63,7 +63,7 @@ def never_send_all(item: str) -> str:
 
 
 def die_sending_sevens(item: int) -> int:
-    """Kill the worker in the midst of sending the result at 7, 17, 27, ..."""
+    """Kill the worker halfway through sending the result at 7, 17, 27, ..."""
     if item % 10 == 7:
         _send_half(lambda: os.kill(os.getpid(), signal.SIGKILL))
     return item

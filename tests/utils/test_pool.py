@@ -1,4 +1,4 @@
-"""The local engine: in order, no further ahead than it must, and alive after a worker's death."""
+"""The process pool keeps the order, reads a bounded number ahead, and survives crashed workers."""
 
 import itertools
 import os
@@ -93,7 +93,7 @@ def test_an_item_that_kills_its_worker_costs_no_other(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_dies_while_sending_is_detected(workers: int) -> None:
-    """The pool would read on, and the neighbour wait for its turn to send."""
+    """Otherwise the pool would keep reading, and the other worker would wait to send."""
     expected = [-item if item % 10 == 7 else item for item in range(10)]
     assert list(pool.run(tasks.die_sending_sevens, range(10), workers, _crash)) == expected
 
@@ -109,7 +109,7 @@ def test_an_item_that_dies_once_gets_its_result(tmp_path: Path) -> None:
 
 
 def test_a_crash_among_quick_items_does_not_cost_a_process_for_each() -> None:
-    """Hundreds of quick items are in flight; a process for each would take a minute."""
+    """Hundreds of quick items are in flight; a process per item would take a minute."""
     ids = list(pool.run(tasks.die_at_1500, range(2000), 2, _crash))
     assert ids[1500] == -1500
     assert len(set(ids)) < 10
@@ -128,8 +128,8 @@ print(loaded, "colorsys" in sys.modules)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are started anew")
 def test_workers_start_with_what_the_task_needs() -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    said = subprocess.run([sys.executable, "-c", LOADED], env=env, capture_output=True, text=True, check=True).stdout
-    assert said == "[True, False] False\n"
+    output = subprocess.run([sys.executable, "-c", LOADED], env=env, capture_output=True, text=True, check=True).stdout
+    assert output == "[True, False] False\n"
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -156,7 +156,7 @@ def test_the_default_is_one_worker_per_cpu() -> None:
 
 @pytest.mark.parametrize("imports", [[], ["__main__"]])
 def test_workers_that_cannot_start_do_not_reject_items(imports: list[str], tmp_path: Path) -> None:
-    """The script starts workers in each worker that reads it."""
+    """Each worker imports the unguarded script, which starts workers again."""
     run = f"pool.run(abs, [1, 2], 1, lambda item: 'blamed', {imports})"
     script = tmp_path / "unguarded.py"
     script.write_text(f"from convkit.utils import pool\nprint(list({run}))\n")

@@ -1,4 +1,4 @@
-"""The progress bar on a terminal."""
+"""The layout of the progress bar on a terminal."""
 
 import io
 import re
