@@ -1,4 +1,4 @@
-"""`convkit train`: options are made from `convkit.train.config.Config`."""
+"""The command `convkit train`; its options are made from `convkit.train.config.Config`."""
 
 import inspect
 import sys
@@ -15,10 +15,10 @@ from convkit.utils.silence import silence_libraries
 
 
 def _run(config: Path | None, recipe: str | None, nproc: int, validate: bool, **values: Any) -> None:
-    """Fine-tune a model on a validated data set; killed at any instant, `--resume auto` goes on bit for bit.
+    """Fine-tune a vision-language model on a validated dataset.
 
-    Runs by itself, with --nproc, or once for each GPU under torchrun or accelerate launch. Exit code 0 done, 1 findings
-    of --validate, 2 could not run, 143 stopped by SIGTERM after saving.
+    Use --nproc for several GPUs, or torchrun or accelerate launch. A run that was killed continues with --resume auto.
+    Exit codes: 0 done, 1 findings of --validate, 2 error, 143 stopped by SIGTERM after saving a checkpoint.
     """
     from convkit.train.config import resolve
 
@@ -30,7 +30,7 @@ def _run(config: Path | None, recipe: str | None, nproc: int, validate: bool, **
 
 
 def _launch(processes: int) -> None:
-    """Run this very command in several processes; returns only in one of these."""
+    """Run this command in several processes; return only in one of those."""
     from convkit.errors import MissingExtra
     from convkit.train.distributed.launch import launch, launched
 
@@ -56,7 +56,7 @@ def _start(config: Config, validate: bool) -> None:
         raise MissingExtra(error.name or "torch", "train", "Training") from None
     family = models.model_family(config.model, config.num_crops)
     code = 0
-    with world() as joined:  # which takes what is raised in it for a failure
+    with world() as joined:  # an exception inside counts as a failure of this rank
         if validate and joined.from_first(lambda: _has_findings(config, family.profile)):
             code = 1
         else:
@@ -65,7 +65,7 @@ def _start(config: Config, validate: bool) -> None:
                 if joined.first:
                     write_final_report(config.output_dir)
             except Stopped as stopped:
-                code = 143  # all stop after the same step
+                code = 143  # all ranks stop after the same step
                 if joined.first:
                     typer.echo(f"convkit: {stopped}", err=True)
     if code:
@@ -73,7 +73,7 @@ def _start(config: Config, validate: bool) -> None:
 
 
 def _has_findings(config: Config, profile: str | None) -> bool:
-    """Validate the data set for the model, and show what is wrong with it."""
+    """Validate the dataset for the model, print the report and return whether it has errors."""
     from convkit.profiles import TargetModel
     from convkit.reporters import get_reporter
     from convkit.utils.progress import progress_bar
@@ -94,7 +94,7 @@ def command() -> Any:
 
 
 def _own_options() -> list[inspect.Parameter]:
-    """Return the options that are no fields of `Config`."""
+    """Return the options that are not fields of `Config`."""
     first, distributed = SECTIONS["data_dir"], SECTIONS["deepspeed"]
     config = typer.Option(
         "--config", help="YAML file of options; the command line overrides it.", rich_help_panel=first

@@ -1,4 +1,4 @@
-"""From rows to model input, and training on it: the only package that imports torch (extra `train`)."""
+"""Training, evaluation and benchmarks of models; the only package that imports torch (extra `train`)."""
 
 from convkit.utils.callable_module import make_callable
 

@@ -1,7 +1,6 @@
-"""The recipe's hyper-parameters, by data set and by what is trained.
+"""The recipe's published hyper-parameters, by dataset and fine-tuning method.
 
-Where the recipe publishes none for a method, what its trainer of that data set does by itself holds: the defaults of
-`convkit.train.config.Config`, which are the recipe's.
+Where nothing is published for a method, the defaults of `convkit.train.config.Config` apply; they are the recipe's, too.
 """
 
 from typing import Any
@@ -20,7 +19,7 @@ def _rate(learning_rate: float, epochs: int) -> dict[str, Any]:
 
 
 RECIPES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
-    # name: (whatever is trained, by what is trained)
+    # name: (options for all methods, options by method)
     "ucf101": ({"num_crops": 4, "batch_size": 16}, {}),
     "docvqa": (
         {"num_crops": 16, "batch_size": 64},
@@ -35,7 +34,7 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
 
 
 def hyper_parameters(name: str, *, adapters: bool, frozen_vision: bool) -> dict[str, Any]:
-    """Options by their names in `Config`; the name of the recipe may be spelled with dashes.
+    """Return a recipe's options, by field of `Config`; its name may be spelled with dashes.
 
     Raises:
         ConvkitError: there is no such recipe.
