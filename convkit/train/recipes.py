@@ -1,6 +1,6 @@
 """The recipe's published hyper-parameters, by dataset and fine-tuning method.
 
-Where nothing is published for a method, the defaults of `convkit.train.config.Config` apply; they are the recipe's, too.
+Where nothing is published for a method, the defaults of `convkit.train.config.Config` apply; they are the recipe's.
 """
 
 from typing import Any

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from convkit.errors import ConvkitError
-from convkit.train import run as training
 from convkit.train.checkpoint.store import checkpoints
 from convkit.train.evaluate import run as evaluation
 from convkit.train.evaluate.generate import Generator
@@ -18,15 +17,10 @@ from convkit.train.metrics import log
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.trainer import Stopped
 from tests.train.helpers import runs
+from tests.train.helpers.runs import train
 
 STEPS = 3
 EVALUATED = {"eval_split": "train", "eval_max_new_tokens": 4, "eval_batch_size": 4, "learning_rate": 0.01}
-
-
-def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list[str]:
-    said: list[str] = []
-    training.train(runs.config(dataset, family.directory, out, **options), family, runs.ONE, log=said.append)
-    return said
 
 
 def evaluations(out: Path) -> dict[str, bytes]:
@@ -44,13 +38,13 @@ def measured(out: Path) -> list[Any]:
 def test_evaluations_run_before_between_and_after_without_changing_the_losses(
     dataset: Path, family: Phi3VFamily, tmp_path: Path, method: dict[str, Any]
 ) -> None:
-    said = train(dataset, family, tmp_path / "run", **EVALUATED, **method, eval_steps=2)
+    log_lines = train(dataset, family, tmp_path / "run", **EVALUATED, **method, eval_steps=2)
     found = evaluations(tmp_path / "run")
     assert sorted(found) == [f"step-{step:08}" for step in (0, 2, STEPS)]
     assert all(content.count(b"\n") == runs.ROWS for content in found.values())
     assert len(set(found.values())) > 1  # the model has changed
-    told = [line.split(":")[0] for line in said if line.startswith("after step")]
-    assert told == [f"after step {step} of {STEPS}" for step in (0, 2, STEPS)]
+    steps = [line.split(":")[0] for line in log_lines if line.startswith("after step")]
+    assert steps == [f"after step {step} of {STEPS}" for step in (0, 2, STEPS)]
     train(dataset, family, tmp_path / "plain", learning_rate=0.01, **method)
     assert measured(tmp_path / "run") == measured(tmp_path / "plain")
 
@@ -115,8 +109,8 @@ def test_an_interrupted_evaluation_is_repeated(
     folders = sorted((tmp_path / "cut/evaluations").iterdir())
     assert [(folder / "scores.json").exists() for folder in folders] == [True, True, False]
     assert (folders[-1] / "predictions.jsonl").stat().st_size
-    said = train(dataset, family, tmp_path / "cut", **options, resume="auto")
-    assert [line.split(" of")[0] for line in said if "after step" in line][1:] == ["after step 2", "after step 3"]
+    log_lines = train(dataset, family, tmp_path / "cut", **options, resume="auto")
+    assert [line.split(" of")[0] for line in log_lines if "after step" in line][1:] == ["after step 2", "after step 3"]
     assert evaluations(tmp_path / "cut") == evaluations(tmp_path / "whole")
 
 

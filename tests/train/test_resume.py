@@ -82,8 +82,8 @@ def test_a_run_is_never_overwritten_and_a_finished_run_can_be_resumed(
     last = checkpoints.checkpoints(finished)[-1]
     for step in (1, 2):  # as left by a run that was killed before it removed them
         shutil.copytree(last, last.with_name(f"step-{step:08}"), dirs_exist_ok=True)
-    said = train(dataset, family, finished, resume="auto", dataloader_num_workers=1)  # does not affect the weights
-    assert "resuming after step 3 of 3" in said
+    log_lines = train(dataset, family, finished, resume="auto", dataloader_num_workers=1)  # does not affect the weights
+    assert "resuming after step 3 of 3" in log_lines
     assert [path.name for path in checkpoints.checkpoints(finished)] == ["step-00000002", last.name]
     assert losses(finished) == before
 

@@ -22,10 +22,10 @@ from tests.train.helpers.runs import last_tensors, losses, train
 
 def test_a_run_writes_checkpoints_config_and_model(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    said = train(dataset, family, out, num_train_epochs=3, save_steps=2, save_total_limit=2, learning_rate=0.003)
-    assert said[0].startswith("full: 10 rows x 3 epochs = 30 rows planned in 9 steps; schedule ")
-    assert said[-1] == f"30 rows planned = 30 trained; {out / 'final'}"
-    towers = {line.split(":")[0]: line for line in said[1:-1]}
+    log_lines = train(dataset, family, out, num_train_epochs=3, save_steps=2, save_total_limit=2, learning_rate=0.003)
+    assert log_lines[0].startswith("full: 10 rows x 3 epochs = 30 rows planned in 9 steps; schedule ")
+    assert log_lines[-1] == f"30 rows planned = 30 trained; {out / 'final'}"
+    towers = {line.split(":")[0]: line for line in log_lines[1:-1]}
     assert list(towers) == [
         *("heaviest micro-batch", "language", "vision", "head"),
         *("estimated time of the whole run", "checkpoint"),
@@ -123,12 +123,12 @@ def test_overlong_rows_are_refused_or_dropped_and_listed(dataset: Path, family: 
     with pytest.raises(DatasetError, match=rf"row 'r{dropped[0]}' has .* more than --max_tokens.*--drop_overlong"):
         train(dataset, family, tmp_path / "refused", max_tokens=limit)
     out = tmp_path / "run"
-    said = train(dataset, family, out, max_tokens=limit, drop_overlong=True)
+    log_lines = train(dataset, family, out, max_tokens=limit, drop_overlong=True)
     start = (
         f"10 rows = {len(kept)} to train on + {len(dropped)} dropped for more than {limit} tokens: 'r{dropped[0]}' ("
     )
-    assert any(line.startswith(start) for line in said)
-    assert said[-1].startswith(f"{len(kept)} rows planned = {len(kept)} trained")
+    assert any(line.startswith(start) for line in log_lines)
+    assert log_lines[-1].startswith(f"{len(kept)} rows planned = {len(kept)} trained")
     record = [json.loads(line) for line in (out / "dropped.jsonl").read_bytes().splitlines()]
     assert record == [{"line": n + 1, "id": f"r{n}", "tokens": lengths[n]} for n in dropped]
     assert json.loads((out / "config.json").read_bytes())["drop_overlong"] is True
@@ -144,6 +144,6 @@ def test_dropping_all_rows_is_an_error(dataset: Path, family: Phi3VFamily, tmp_p
 
 
 def test_without_overlong_rows_no_list_is_written(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
-    said = train(dataset, family, tmp_path / "run", drop_overlong=True)
-    assert "dropped" not in " ".join(said)
+    log_lines = train(dataset, family, tmp_path / "run", drop_overlong=True)
+    assert "dropped" not in " ".join(log_lines)
     assert not (tmp_path / "run/dropped.jsonl").exists()

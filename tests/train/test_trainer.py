@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_rows(
 
 
 @pytest.mark.parametrize(
-    ("options", "told", "untold"),
+    ("options", "expected", "absent"),
     [
         (
             {},
@@ -177,13 +177,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_rows(
     ],
 )
 def test_out_of_memory_suggests_options_that_are_not_in_use_yet(
-    dataset: Path, family: Phi3VFamily, options: dict[str, Any], told: str, untold: str
+    dataset: Path, family: Phi3VFamily, options: dict[str, Any], expected: str, absent: str
 ) -> None:
     config = runs.config(dataset, family.directory, dataset, **{"gradient_checkpointing": "all", **options})
     plain, _ = runs.parts(runs.config(dataset, family.directory, dataset), family)
     trainer = Trainer(plain.sharding, plain.schedule, plain.index, config, runs.ONE)
     answer = str(trainer.out_of_memory("Micro-batch 1", (0,), torch.OutOfMemoryError("CUDA out of memory.")))
-    assert told in answer and untold not in answer.split("CUDA out of memory.")[1]
+    assert expected in answer and absent not in answer.split("CUDA out of memory.")[1]
 
 
 def test_the_learning_rate_warms_up_and_decays(dataset: Path) -> None:

@@ -30,7 +30,7 @@ def train(dataset: Path, family: Phi3VFamily, out: Path, **options: Any) -> list
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_each_step_says_how_fast_it_was(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
+def test_each_step_has_its_throughput(dataset: Path, family: Phi3VFamily, tmp_path: Path) -> None:
     lines = train(dataset, family, tmp_path / "run")
     assert sum(line["images"] for line in lines) == 4  # every third of ten rows has one
     for line in lines:
