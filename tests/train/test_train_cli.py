@@ -14,7 +14,7 @@ import pytest
 from convkit.cli import main
 from convkit.errors import ConvkitError
 from convkit.train import recipes
-from convkit.train.config import SECTIONS, Config, resolve
+from convkit.train.config import NOT_IN_FINGERPRINT, SECTIONS, Config, resolve
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from tests.conftest import ROOT
 from tests.train.helpers import runs
@@ -240,6 +240,10 @@ def test_a_dataset_without_receipt_is_refused_with_the_command_to_run(
     assert (code, errors.strip().endswith(f"Run: convkit validate {data} --model {runs.PROFILE}")) == (2, True), errors
     code, _, errors = convkit("--data_dir", tmp_path / "nowhere", *options)
     assert (code, f"There is no directory {tmp_path / 'nowhere'}." in errors) == (2, True), errors
+
+
+def test_only_existing_options_are_left_out_of_the_fingerprint() -> None:
+    assert {field.name for field in fields(Config)} >= NOT_IN_FINGERPRINT
 
 
 def test_the_help_lists_every_option_in_its_section(convkit: Run) -> None:
