@@ -8,17 +8,17 @@ from convkit.converters.annotated import fill_template, find_annotation_files, w
 from convkit.errors import SourceError
 
 
-def make(root: Path, *paths: str) -> None:
+def touch_files(root: Path, *paths: str) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"12")
 
 
 def test_annotation_files_are_found_by_name_and_split(tmp_path: Path) -> None:
-    make(tmp_path, "a/dev.json", "train.json", "train_new.json", "other.json")
+    touch_files(tmp_path, "a/dev.json", "train.json", "train_new.json", "other.json")
     found = find_annotation_files(tmp_path, ["dev", "train", "test"], ["{split}_new.json", "{split}.json"])
     assert list(found.items()) == [("dev", "a/dev.json"), ("train", "train_new.json")]
-    make(tmp_path, "b/dev.json")
+    touch_files(tmp_path, "b/dev.json")
     with pytest.raises(SourceError, match=r"contains 2 files dev.json: a/dev.json, b/dev.json"):
         find_annotation_files(tmp_path, ["dev"], ["{split}.json"])
     with pytest.raises(SourceError, match=r"contains no annotations. Looked for val.json, at any depth\. Point"):

@@ -31,7 +31,7 @@ def test_rows_with_equal_images_stay_in_one_split(textvqa_dataset: Path) -> None
     assert any(group.startswith("text-") for group in splits)
 
 
-def chained(count: int, seed: int) -> list[dict[str, Any]]:
+def linked_rows(count: int, seed: int) -> list[dict[str, Any]]:
     """Make rows of 0 to 3 images from a small pool, so that most rows share an image that is not their first."""
     draw = random.Random(seed)
     text = {"user": "Which?", "assistant": "This.", "source": "NLVR2"}
@@ -45,7 +45,7 @@ def chained(count: int, seed: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_linked_by_any_image_stay_in_one_split(tmp_path: Path, seed: int) -> None:
-    made = chained(60, seed)
+    made = linked_rows(60, seed)
     write(tmp_path / "source/train-00000-of-00002.parquet", made[:30], batch=7)
     write(tmp_path / "source/train-00001-of-00002.parquet", made[30:], batch=7)
     run(tmp_path / "source", tmp_path / "out", val_fraction=0.3, test_fraction=0.2, seed=seed)
@@ -86,10 +86,10 @@ def test_split_fractions_are_approximate_and_rows_are_random(textvqa_source: Pat
     numbers = [int(row["id"].rsplit("-", 1)[1]) for row in rows(tmp_path / "a", "val")]
     assert numbers[:5] != [0, 1, 2, 3, 4]
     run(textvqa_source, tmp_path / "b", val_fraction=0.3, test_fraction=0.3, seed=1)
-    assert _ids(tmp_path / "a", "val") != _ids(tmp_path / "b", "val")
+    assert row_ids(tmp_path / "a", "val") != row_ids(tmp_path / "b", "val")
 
 
-def _ids(out_dir: Path, split: str) -> set[str]:
+def row_ids(out_dir: Path, split: str) -> set[str]:
     return {row["id"] for row in rows(out_dir, split)}
 
 

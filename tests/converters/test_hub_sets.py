@@ -19,7 +19,7 @@ DOCVQA = "nielsr/docvqa_1200_examples"
 CAULDRON = "HuggingFaceM4/the_cauldron"
 
 
-def list_files(folder: Path, prefix: str = "") -> dict[str, bytes]:
+def read_files(folder: Path, prefix: str = "") -> dict[str, bytes]:
     return {prefix + p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.parquet")}
 
 
@@ -42,7 +42,7 @@ def source_of(out_dir: Path) -> str:
 
 def test_docvqa_is_downloaded_from_the_hub_by_default(tmp_path: Path) -> None:
     docvqa_tables(tmp_path / "files")
-    with HubServer(DOCVQA, list_files(tmp_path / "files")) as hub:
+    with HubServer(DOCVQA, read_files(tmp_path / "files")) as hub:
         code, _ = run(hub, tmp_path, tmp_path / "out", "docvqa", "--max_errors", "1")
         assert code == 0
         requests = len(hub.requests)
@@ -55,7 +55,7 @@ def test_docvqa_is_downloaded_from_the_hub_by_default(tmp_path: Path) -> None:
 
 def test_a_dataset_of_the_cauldron_is_downloaded_from_the_hub(tmp_path: Path) -> None:
     cauldron_table(tmp_path / "files")
-    served = list_files(tmp_path / "files", "nlvr2/")
+    served = read_files(tmp_path / "files", "nlvr2/")
     with HubServer(CAULDRON, {**served, "vqav2/train-00000-of-00001.parquet": b"another set"}) as hub:
         code, _ = run(hub, tmp_path, tmp_path / "out", "cauldron", "--config", "nlvr2", "--max_errors", "1")
     assert code == 0

@@ -9,7 +9,7 @@ from convkit.converters.image_index import ImageIndex, image_stem, list_files
 from convkit.errors import SourceError
 
 
-def make(root: Path, *paths: str) -> Path:
+def touch_files(root: Path, *paths: str) -> Path:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"12")
@@ -39,20 +39,20 @@ def make(root: Path, *paths: str) -> Path:
 def test_the_best_match_from_the_end_of_the_path_is_found(
     tmp_path: Path, there: list[str], wanted: str, found: str | None
 ) -> None:
-    assert ImageIndex(make(tmp_path, *there)).find(wanted) == found
+    assert ImageIndex(touch_files(tmp_path, *there)).find(wanted) == found
 
 
 def test_the_folder_is_scanned_once_and_on_first_use(tmp_path: Path) -> None:
     index = ImageIndex(tmp_path / "later")
-    make(tmp_path / "later", "x.png")
+    touch_files(tmp_path / "later", "x.png")
     assert index.find("x.png") == "x.png"
     assert index.size("x.png") == 2
-    make(tmp_path / "later", "y.png")
+    touch_files(tmp_path / "later", "y.png")
     assert index.find("y.png") is None
 
 
 def test_links_are_followed_without_endless_loops(tmp_path: Path) -> None:
-    make(tmp_path, "real/x.png", "root/y.png")
+    touch_files(tmp_path, "real/x.png", "root/y.png")
     (tmp_path / "root/link").symlink_to(tmp_path / "real")
     (tmp_path / "root/back").symlink_to(tmp_path / "root")
     (tmp_path / "root/gone.png").symlink_to(tmp_path / "nowhere.png")
@@ -73,7 +73,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_single_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"val.json is a single file. Pass the folder"):
-        list(list_files(make(tmp_path, "val.json") / "val.json"))
+        list(list_files(touch_files(tmp_path, "val.json") / "val.json"))
 
 
 def test_the_stem_excludes_image_suffixes_only() -> None:

@@ -90,7 +90,7 @@ def tiff(values: np.ndarray[Any, Any], byte_order: str, photometric: int = 1, bi
     return (mark + struct.pack(f"{byte_order}I", 8) + directory).ljust(122, b"\0") + words
 
 
-def saved(image: PIL.Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(image: PIL.Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -15,7 +15,7 @@ import pytest
 
 from convkit.errors import ItemError
 from convkit.media.ingest import IngestedImage, ingest
-from tests.media.pictures import RAMP, check_stored, picture, pixels, png, saved, shared_files, tiff
+from tests.media.pictures import RAMP, check_stored, encoded, picture, pixels, png, shared_files, tiff
 
 NOT_AN_IMAGE = "the image is not one of JPEG, PNG, WEBP, GIF, BMP, TIFF"
 REFUSED = {
@@ -83,7 +83,7 @@ def test_an_upright_rgb_image_keeps_its_bytes(kind: str, orientation: int | None
     exif = PIL.Image.Exif()
     if orientation is not None:
         exif[0x0112] = orientation
-    data = saved(picture(), kind, exif=exif)
+    data = encoded(picture(), kind, exif=exif)
     assert ingest(data) == IngestedImage(data, ".jpg" if kind == "JPEG" else ".png", ())
 
 
@@ -93,7 +93,7 @@ def test_every_orientation_is_applied_once(kind: str, orientation: int) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
-    data = saved(picture(), kind, exif=exif, **options)
+    data = encoded(picture(), kind, exif=exif, **options)
     stored = ingest(data)
     check_stored(stored, data)
     with PIL.Image.open(io.BytesIO(stored.data)) as image:
@@ -111,7 +111,7 @@ YCBCR = pytest.param(
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", YCBCR, "LAB", "PA"])
 def test_every_mode_of_a_tiff_becomes_rgb(mode: str) -> None:
-    data = saved(picture(mode if mode != "PA" else "P").convert(mode), "TIFF")
+    data = encoded(picture(mode if mode != "PA" else "P").convert(mode), "TIFF")
     stored = ingest(data)
     check_stored(stored, data)
     assert "TIFF stored as PNG" in stored.notes
@@ -119,14 +119,14 @@ def test_every_mode_of_a_tiff_becomes_rgb(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
 def test_every_mode_of_a_png_becomes_rgb(mode: str) -> None:
-    data = saved(picture(mode), "PNG")
+    data = encoded(picture(mode), "PNG")
     check_stored(ingest(data), data)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "progressive": True}])
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_every_mode_of_a_jpeg_becomes_rgb(mode: str, options: dict[str, Any]) -> None:
-    data = saved(picture(mode), "JPEG", **options)
+    data = encoded(picture(mode), "JPEG", **options)
     stored = ingest(data)
     check_stored(stored, data)
     assert stored.suffix == ".jpg"
@@ -142,7 +142,7 @@ def grey_ramp(stored: IngestedImage) -> np.ndarray[Any, Any]:
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     expected = np.arange(0, 256, 5).reshape(4, 13)
-    deep = saved(PIL.Image.fromarray(RAMP), "PNG")
+    deep = encoded(PIL.Image.fromarray(RAMP), "PNG")
     with PIL.Image.open(io.BytesIO(deep)) as image:
         assert image.mode == "I;16"
     for data in (deep, tiff(RAMP, "<"), tiff(RAMP, ">")):
@@ -169,13 +169,13 @@ def test_twelve_bits_are_scaled_by_their_full_range() -> None:
     ],
 )
 def test_wider_values_are_scaled_by_their_range(values: np.ndarray[Any, Any], expected: list[int], note: str) -> None:
-    stored = ingest(saved(PIL.Image.fromarray(values), "TIFF"))
+    stored = ingest(encoded(PIL.Image.fromarray(values), "TIFF"))
     assert pixels(stored.data)[0, :, 0].tolist() == expected
     assert note in stored.notes
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
-    data = saved(PIL.Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF")
+    data = encoded(PIL.Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF")
     with pytest.raises(ItemError, match="values that are not finite"):
         ingest(data)
 
@@ -213,24 +213,24 @@ def test_the_transparent_colour_of_a_png_becomes_white(
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_the_first_frame_of_an_animation_is_stored(kind: str) -> None:
     others = [picture().rotate(180), picture().transpose(PIL.Image.Transpose.FLIP_TOP_BOTTOM)]
-    data = saved(picture(), kind, save_all=True, append_images=others)
+    data = encoded(picture(), kind, save_all=True, append_images=others)
     stored = ingest(data)
     check_stored(stored, data)
     assert "first frame of an animation or of several pages" in stored.notes
 
 
 def test_broken_frames_after_the_first_are_ignored() -> None:
-    data = saved(picture(), "GIF", save_all=True, append_images=[picture().rotate(180)])
+    data = encoded(picture(), "GIF", save_all=True, append_images=[picture().rotate(180)])
     stored = ingest(data[:-30])
     check_stored(stored, data)
 
 
 def test_a_camera_jpeg_with_previews_keeps_its_bytes() -> None:
-    data = saved(picture(), "MPO", save_all=True, append_images=[picture().resize((6, 4))])
+    data = encoded(picture(), "MPO", save_all=True, append_images=[picture().resize((6, 4))])
     assert ingest(data) == IngestedImage(data, ".jpg", ())
 
 
 def test_a_colour_profile_for_another_mode_is_removed() -> None:
-    stored = ingest(saved(picture("CMYK"), "TIFF", icc_profile=b"profile of printing inks"))
+    stored = ingest(encoded(picture("CMYK"), "TIFF", icc_profile=b"profile of printing inks"))
     with PIL.Image.open(io.BytesIO(stored.data)) as image:
         assert "icc_profile" not in image.info

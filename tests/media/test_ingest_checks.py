@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from convkit.errors import ItemError
 from convkit.media.images import MAX_PIXELS, ImageInfo, ImageProblem, inspect_file
 from convkit.media.ingest import IngestedImage, ingest
-from tests.media.pictures import RAMP, check_stored, chunk, picture, pixels, png, saved, shared_files, tiff
+from tests.media.pictures import RAMP, check_stored, chunk, encoded, picture, pixels, png, shared_files, tiff
 
 FEW = 25
 
@@ -41,7 +41,7 @@ def test_empty_and_too_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_a_truncated_image_is_refused(kind: str) -> None:
-    data = saved(picture(), kind)
+    data = encoded(picture(), kind)
     with pytest.raises(ItemError, match=r"undecodable-image.*(does not decode|cannot be read as such)"):
         ingest(data[: len(data) // 2])
 
@@ -65,7 +65,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[PIL.Image.Image]:
 def test_a_complete_rgb_file_is_kept_without_decoding(
     kind: str, options: dict[str, Any], decoded: list[PIL.Image.Image]
 ) -> None:
-    data = saved(picture(), kind, **options)
+    data = encoded(picture(), kind, **options)
     decoded.clear()
     assert ingest(data).data == data
     assert not decoded
@@ -73,7 +73,7 @@ def test_a_complete_rgb_file_is_kept_without_decoding(
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_suspicious_files_are_decoded(kind: str, decoded: list[PIL.Image.Image]) -> None:
-    whole = saved(picture(), kind)
+    whole = encoded(picture(), kind)
     behind = whole + bytes(3) if kind == "JPEG" else whole[:-12] + chunk(b"tEXt", b"a\0b") + whole[-12:]
     decoded.clear()
     assert ingest(behind) == IngestedImage(behind, ".jpg" if kind == "JPEG" else ".png", ())
@@ -83,7 +83,7 @@ def test_suspicious_files_are_decoded(kind: str, decoded: list[PIL.Image.Image])
 def test_an_orientation_stored_after_the_pixels_is_applied() -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
-    whole = saved(picture(), "PNG")
+    whole = encoded(picture(), "PNG")
     data = whole[:-12] + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + whole[-12:]
     stored = ingest(data)
     assert stored.notes == ("EXIF orientation applied",)
@@ -91,7 +91,7 @@ def test_an_orientation_stored_after_the_pixels_is_applied() -> None:
 
 
 def test_one_wrong_bit_of_a_png_is_detected() -> None:
-    data = bytearray(saved(picture(), "PNG"))
+    data = bytearray(encoded(picture(), "PNG"))
     data[data.index(b"IDAT") + 40] ^= 1
     with pytest.raises(ItemError, match=r"undecodable-image.*does not decode"):
         ingest(bytes(data))
@@ -100,7 +100,7 @@ def test_one_wrong_bit_of_a_png_is_detected() -> None:
 def test_a_jpeg_truncated_after_its_thumbnail_is_refused() -> None:
     exif = PIL.Image.Exif()
     exif[0x010E] = "a thumbnail ends here: \xff\xd9"
-    data = saved(picture(), "JPEG", exif=exif)
+    data = encoded(picture(), "JPEG", exif=exif)
     with pytest.raises(ItemError, match="undecodable-image"):
         ingest(data[: data.index(b"\xff\xdb")] + b"\xff\xd9")
 
@@ -109,7 +109,7 @@ def broken_inside(kind: str) -> bytes:
     """Make a complete file whose pixels cannot be decoded."""
     if kind == "PNG":
         return png(60, 40, 8, 2, b"\7")  # too few rows, and an unknown filter
-    data = bytearray(saved(picture(), "JPEG"))
+    data = bytearray(encoded(picture(), "JPEG"))
     data[data.index(b"\xff\xc4") + 5] = 255  # more one-bit codes than possible
     return bytes(data)
 
@@ -130,7 +130,7 @@ def test_a_complete_but_undecodable_file_is_kept_for_the_validator(tmp_path: Pat
 def test_a_tiff_with_missing_rows_is_refused(tmp_path: Path, orientation: int) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
-    whole = saved(picture(), "TIFF", exif=exif)
+    whole = encoded(picture(), "TIFF", exif=exif)
     path = tmp_path / "a.tif"
     path.write_bytes(whole)
     assert isinstance(inspect_file(path), ImageInfo)
@@ -143,7 +143,7 @@ def test_a_tiff_with_missing_rows_is_refused(tmp_path: Path, orientation: int) -
         ingest(path.read_bytes())
 
 
-def survives(data: bytes) -> None:
+def check_handled(data: bytes) -> None:
     """Check for an `ItemError` with a rule and one line, or an image; only unchanged files may fail to decode."""
     try:
         stored = ingest(data)
@@ -161,17 +161,17 @@ def survives(data: bytes) -> None:
     st.binary(max_size=400), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a", b"BM", b"\xff\xd8\xff"])
 )
 def test_arbitrary_bytes_are_handled(data: bytes, signature: bytes) -> None:
-    survives(signature + data)
+    check_handled(signature + data)
 
 
 @pytest.fixture(scope="session")
 def small_files(shared_data: Path) -> list[bytes]:
     made: list[Callable[[], bytes]] = [
-        lambda: saved(picture(), "GIF", save_all=True, append_images=[picture().rotate(180)]),
-        lambda: saved(picture("LAB"), "TIFF"),
+        lambda: encoded(picture(), "GIF", save_all=True, append_images=[picture().rotate(180)]),
+        lambda: encoded(picture("LAB"), "TIFF"),
         lambda: tiff(RAMP, ">"),
-        lambda: saved(picture("CMYK"), "JPEG", progressive=True),
-        lambda: saved(picture(), "MPO", save_all=True, append_images=[picture()]),
+        lambda: encoded(picture("CMYK"), "JPEG", progressive=True),
+        lambda: encoded(picture(), "MPO", save_all=True, append_images=[picture()]),
     ]
     found = [path.read_bytes() for path in shared_files(shared_data) if path.stat().st_size < 60_000]
     return [*found, *(make() for make in made)]
@@ -184,4 +184,4 @@ def test_mutated_files_are_handled(data: st.DataObject, small_files: list[bytes]
     places = st.one_of(st.integers(0, min(200, len(content) - 1)), st.integers(0, len(content) - 1))
     for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=FEW)):
         content[place] = value
-    survives(bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content))
+    check_handled(bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content))

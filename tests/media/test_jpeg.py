@@ -19,7 +19,7 @@ TELLING = [0, 1, 2, 3, 4, 8, 12, 16, 17, 65, 192, 194, 196, 218, 219, 221, 224, 
 """Bytes with a meaning in a header: markers, lengths, counts."""
 
 
-def saved(mode: str = "RGB", **options: Any) -> bytes:
+def encoded(mode: str = "RGB", **options: Any) -> bytes:
     buffer = io.BytesIO()
     pixels = np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3)
     PIL.Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
@@ -37,7 +37,7 @@ PLAIN: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", PLAIN, ids=str)
 def test_a_plain_jpeg_is_stored_without_opening_it(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    data = saved(**options)
+    data = encoded(**options)
     monkeypatch.setattr("PIL.Image.open", None)
     assert is_plain(data)
     assert ingest(data).data == data
@@ -45,29 +45,31 @@ def test_a_plain_jpeg_is_stored_without_opening_it(options: dict[str, Any], monk
 
 def with_frame(place: int, *values: int) -> bytes:
     """Change bytes in the frame header of a plain file: precision, height, width, component count."""
-    data = bytearray(saved())
+    data = bytearray(encoded())
     start = data.index(b"\xff\xc0") + 4 + place
     data[start : start + len(values)] = values
     return bytes(data)
 
 
 DOUBTS = {
-    "grey": saved("L"),
-    "ink": saved("CMYK"),
-    "exif": saved(exif=b"Exif\0\0"),
-    "xmp": saved(xmp=b"<x/>"),
-    "cut": saved()[:-1],
-    "cut in the header": saved()[: saved().index(SCAN)] + END,
-    "cut in the scan's header": saved()[: saved().index(SCAN) + 5] + END,
-    "something behind the end": saved() + b"\0",
-    "lossless": saved().replace(b"\xff\xc0", b"\xff\xc3"),
+    "grey": encoded("L"),
+    "ink": encoded("CMYK"),
+    "exif": encoded(exif=b"Exif\0\0"),
+    "xmp": encoded(xmp=b"<x/>"),
+    "cut": encoded()[:-1],
+    "cut in the header": encoded()[: encoded().index(SCAN)] + END,
+    "cut in the scan's header": encoded()[: encoded().index(SCAN) + 5] + END,
+    "something behind the end": encoded() + b"\0",
+    "lossless": encoded().replace(b"\xff\xc0", b"\xff\xc3"),
     "twelve bits": with_frame(0, 12),
     "no rows": with_frame(1, 0, 0),
     "a pixel bomb": with_frame(1, 255, 255, 255, 255),
-    "two frames": saved().replace(b"\xff\xc4", with_frame(0)[with_frame(0).index(b"\xff\xc0") :][:19] + b"\xff\xc4", 1),
+    "two frames": encoded().replace(
+        b"\xff\xc4", with_frame(0)[with_frame(0).index(b"\xff\xc0") :][:19] + b"\xff\xc4", 1
+    ),
     "four components": with_frame(5, 4),
-    "a short table": re.sub(rb"\xff\xdb\0\x43\0.", b"\xff\xdb\0\x42\0", saved(), count=1, flags=re.DOTALL),
-    "a table of 16 bits": saved().replace(b"\xff\xdb\0\x43\0", b"\xff\xdb\0\x43\x10", 1),
+    "a short table": re.sub(rb"\xff\xdb\0\x43\0.", b"\xff\xdb\0\x42\0", encoded(), count=1, flags=re.DOTALL),
+    "a table of 16 bits": encoded().replace(b"\xff\xdb\0\x43\0", b"\xff\xdb\0\x43\x10", 1),
     "no jpeg": b"\x89PNG" + END,
     "nothing": b"",
 }
@@ -79,7 +81,7 @@ def test_all_other_jpegs_are_left_to_pillow(name: str) -> None:
 
 
 @given(
-    st.sampled_from([saved(**options) for options in PLAIN]),
+    st.sampled_from([encoded(**options) for options in PLAIN]),
     st.lists(st.tuples(st.floats(0, 1), st.one_of(st.sampled_from(TELLING), st.integers(0, 255))), max_size=3),
 )
 def test_pillow_agrees_on_changed_headers(data: bytes, changes: list[tuple[float, int]]) -> None:

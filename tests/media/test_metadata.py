@@ -15,7 +15,7 @@ from convkit.media.metadata import strip_metadata
 PIXELS = np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3)
 
 
-def saved(kind: str, orientation: int = 1) -> bytes:
+def encoded(kind: str, orientation: int = 1) -> bytes:
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
@@ -47,7 +47,7 @@ BROKEN = {
 
 def with_broken(name: str, orientation: int = 1) -> bytes:
     kind, part = BROKEN[name]
-    data = saved(kind, orientation)
+    data = encoded(kind, orientation)
     place = 2 if kind == "JPEG" else 33
     return data[:place] + part + data[place:]
 
@@ -64,7 +64,7 @@ def test_pixels_are_kept_without_the_broken_metadata(name: str) -> None:
         pixels(data)
     stored = ingest(data)
     assert stored.notes == (METADATA_NOTE,)
-    assert pixels(stored.data) == pixels(saved(BROKEN[name][0]))
+    assert pixels(stored.data) == pixels(encoded(BROKEN[name][0]))
 
 
 @pytest.mark.parametrize("name", ["no rest of a profile", "no profile"])
@@ -83,7 +83,7 @@ def test_incomplete_pixels_are_refused_with_the_first_reason(name: str) -> None:
 
 
 def test_an_empty_segment_ends_the_search() -> None:
-    assert strip_metadata(b"\xff\xd8" + b"\xff\xe0\0\0" * 3 + saved("JPEG")[2:]) is None
+    assert strip_metadata(b"\xff\xd8" + b"\xff\xe0\0\0" * 3 + encoded("JPEG")[2:]) is None
 
 
 def test_a_truncated_png_is_not_completed() -> None:

@@ -10,36 +10,47 @@ import pytest
 
 from convkit.sources.archive import unpack
 from convkit.utils.progress import ignore_progress
-from tests.sources.archives import ALL, AVI, OLD, TAR_MODES, add, error_of, every_kind, make, tree, zip_of
+from tests.sources.archives import (
+    ALL,
+    AVI,
+    OLD,
+    TAR_MODES,
+    add_member,
+    every_kind,
+    make_archive,
+    make_zip,
+    read_files,
+    unpack_error,
+)
 
 
 @every_kind
 @pytest.mark.parametrize("name", ["data", "data.zip", "data.tar"])
 def test_the_format_is_detected_from_the_content(kind: str, name: str, tmp_path: Path, target: Path) -> None:
     files = {"a/b/one.avi": b"1" * 3_000_000, "two.AVI": b"", "a/notes.txt": b"no"}
-    assert unpack(make(kind, tmp_path / name, files), target, AVI, ignore_progress) == ()
-    assert tree(target) == {"a/b/one.avi": b"1" * 3_000_000, "two.AVI": b""}
+    assert unpack(make_archive(kind, tmp_path / name, files), target, AVI, ignore_progress) == ()
+    assert read_files(target) == {"a/b/one.avi": b"1" * 3_000_000, "two.AVI": b""}
 
 
 @every_kind
 def test_without_suffixes_every_file_is_unpacked(kind: str, tmp_path: Path, target: Path) -> None:
     files = {"a/README": b"x", "b.txt": b"y"}
-    unpack(make(kind, tmp_path / "a", files), target, ALL, ignore_progress)
-    assert tree(target) == files
+    unpack(make_archive(kind, tmp_path / "a", files), target, ALL, ignore_progress)
+    assert read_files(target) == files
 
 
 @every_kind
 def test_metadata_files_of_macos_are_ignored(kind: str, tmp_path: Path, target: Path) -> None:
     files = {"v/._a.avi": b"junk", "__MACOSX/v/a.avi": b"junk", "v/a.avi": b"film"}
-    assert unpack(make(kind, tmp_path / "a", files), target, AVI, ignore_progress) == ()
-    assert tree(target) == {"v/a.avi": b"film"}
+    assert unpack(make_archive(kind, tmp_path / "a", files), target, AVI, ignore_progress) == ()
+    assert read_files(target) == {"v/a.avi": b"film"}
 
 
 @every_kind
 def test_unicode_and_long_names_are_unpacked(kind: str, tmp_path: Path, target: Path) -> None:
     files = {"видео/Žluť 映画.avi": b"x", "long/" * 60 + "x.avi": b"y"}
-    assert unpack(make(kind, tmp_path / "a", files), target, AVI, ignore_progress) == ()
-    assert tree(target) == files
+    assert unpack(make_archive(kind, tmp_path / "a", files), target, AVI, ignore_progress) == ()
+    assert read_files(target) == files
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -47,23 +58,23 @@ def test_every_tar_header_format_is_read(format: int, tmp_path: Path, target: Pa
     files = {"d" * 90 + "/" + "f" * 90 + ".avi": b"x" * 1000, "b.avi": b"y"}
     with tarfile.open(tmp_path / "a.tar", "w", format=format, pax_headers={"comment": "for all"}) as tar:
         for name, content in files.items():
-            add(tar, name, content)
+            add_member(tar, name, content)
     unpack(tmp_path / "a.tar", target, AVI, ignore_progress)
-    assert tree(target) == files
+    assert read_files(target) == files
 
 
 def test_folders_of_a_tar_are_created_for_files_only(tmp_path: Path, target: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        add(tar, "empty", type=tarfile.DIRTYPE, mode=0)
-        add(tar, "full", type=tarfile.DIRTYPE, mode=0)
-        add(tar, "./full/a.avi", b"x")
+        add_member(tar, "empty", type=tarfile.DIRTYPE, mode=0)
+        add_member(tar, "full", type=tarfile.DIRTYPE, mode=0)
+        add_member(tar, "./full/a.avi", b"x")
     assert unpack(tmp_path / "a.tar", target, AVI, ignore_progress) == ()
     assert [p.name for p in target.iterdir()] == ["full"]
-    assert tree(target) == {"full/a.avi": b"x"}
+    assert read_files(target) == {"full/a.avi": b"x"}
 
 
 def test_folders_of_a_zip_are_created_for_files_only(tmp_path: Path, target: Path) -> None:
-    path = zip_of(tmp_path / "a.zip", {"empty.avi/": b"", "/": b"", "full/a.avi": b"x"})
+    path = make_zip(tmp_path / "a.zip", {"empty.avi/": b"", "/": b"", "full/a.avi": b"x"})
     assert unpack(path, target, AVI, ignore_progress) == ()
     assert [p.name for p in target.iterdir()] == ["full"]
 
@@ -78,7 +89,7 @@ def test_files_have_a_fixed_mode_independent_of_the_archive(kind: str, tmp_path:
             file.writestr(info, b"x")
     else:
         with tarfile.open(path, TAR_MODES[kind]) as tar:  # type: ignore[call-overload]
-            add(tar, "a.avi", b"x", mode=0o4777, mtime=OLD, uid=12345)
+            add_member(tar, "a.avi", b"x", mode=0o4777, mtime=OLD, uid=12345)
     before = os.umask(0o022)
     try:
         unpack(path, target, AVI, ignore_progress)
@@ -93,7 +104,7 @@ def test_files_have_a_fixed_mode_independent_of_the_archive(kind: str, tmp_path:
 @every_kind
 def test_progress_is_monotonic_and_ends_at_the_total(kind: str, tmp_path: Path, target: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    path = make(kind, tmp_path / "a", {f"{i}.avi": os.urandom(100_000) for i in range(30)})
+    path = make_archive(kind, tmp_path / "a", {f"{i}.avi": os.urandom(100_000) for i in range(30)})
     unpack(path, target, AVI, lambda done, total: seen.append((done, total)))
     total = 3_000_000 if kind == "zip" else path.stat().st_size
     assert {t for _, t in seen} == {total}
@@ -104,15 +115,15 @@ def test_progress_is_monotonic_and_ends_at_the_total(kind: str, tmp_path: Path, 
 
 @every_kind
 def test_an_archive_without_wanted_files_is_refused_with_the_suffixes(kind: str, tmp_path: Path, target: Path) -> None:
-    path = make(kind, tmp_path / "a", {"a.txt": b"x", "../a.avi": b"x"})
-    error = error_of(path, target, frozenset({".mp4", ".avi"}))
+    path = make_archive(kind, tmp_path / "a", {"a.txt": b"x", "../a.avi": b"x"})
+    error = unpack_error(path, target, frozenset({".mp4", ".avi"}))
     assert "contains no file with the suffix .avi or .mp4 that can be unpacked" in error
     assert "1 members were refused, the first because its name leads upwards" in error
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
 def test_an_empty_archive_is_refused(kind: str, tmp_path: Path, target: Path) -> None:
-    assert "contains no file that can be unpacked" in error_of(make(kind, tmp_path / "a", {}), target)
+    assert "contains no file that can be unpacked" in unpack_error(make_archive(kind, tmp_path / "a", {}), target)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +145,7 @@ def test_other_files_are_refused_with_a_remedy(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    assert expected in error_of(path, target)
+    assert expected in unpack_error(path, target)
 
 
 def test_a_tar_without_a_magic_number_is_recognized(tmp_path: Path, target: Path) -> None:
@@ -144,4 +155,4 @@ def test_a_tar_without_a_magic_number_is_recognized(tmp_path: Path, target: Path
     header[148:156] = b"%06o\0 " % sum(header)
     (tmp_path / "a").write_bytes(bytes(header) + bytes(1024))
     unpack(tmp_path / "a", target, AVI, ignore_progress)
-    assert tree(target) == {"a.avi": b""}
+    assert read_files(target) == {"a.avi": b""}

@@ -18,39 +18,49 @@ from convkit.errors import SourceError
 from convkit.sources import members
 from convkit.sources.archive import unpack
 from convkit.utils.progress import ignore_progress
-from tests.sources.archives import ALL, AVI, TAR_MODES, add, error_of, make, patched, tar_of, zip_of
+from tests.sources.archives import (
+    ALL,
+    AVI,
+    TAR_MODES,
+    add_member,
+    make_archive,
+    make_tar,
+    make_zip,
+    replace_bytes,
+    unpack_error,
+)
 
 
 @pytest.mark.parametrize("kind", TAR_MODES)
 @pytest.mark.parametrize("part", [0.05, 0.55, 0.95])
 def test_a_truncated_tar_is_damaged(kind: str, part: float, tmp_path: Path, target: Path) -> None:
-    path = make(kind, tmp_path / "a", {f"{i}.avi": os.urandom(20_000) for i in range(10)})
+    path = make_archive(kind, tmp_path / "a", {f"{i}.avi": os.urandom(20_000) for i in range(10)})
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * part)])
-    error = error_of(path, target)
+    error = unpack_error(path, target)
     assert "is damaged a" in error
     assert "download it again" in error
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
 def test_the_error_for_a_truncated_tar_names_the_last_member(kind: str, tmp_path: Path, target: Path) -> None:
-    path = make(kind, tmp_path / "a", {f"{i}.avi": os.urandom(100_000) for i in range(10)})
+    path = make_archive(kind, tmp_path / "a", {f"{i}.avi": os.urandom(100_000) for i in range(10)})
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 55 // 100])
-    assert "damaged at or after the member 5.avi (byte 50" in error_of(path, target)
+    assert "damaged at or after the member 5.avi (byte 50" in unpack_error(path, target)
 
 
 def test_a_tar_truncated_between_members_is_damaged(tmp_path: Path, target: Path) -> None:
-    path = tar_of(tmp_path / "a", {"a.avi": bytes(512), "b.avi": bytes(512)})
+    path = make_tar(tmp_path / "a", {"a.avi": bytes(512), "b.avi": bytes(512)})
     path.write_bytes(path.read_bytes()[:1024])
-    error = error_of(path, target)
+    error = unpack_error(path, target)
     assert "at or after the member a.avi" in error
     assert "ends without an end mark" in error
 
 
 def test_a_damaged_header_is_not_taken_as_the_end(tmp_path: Path, target: Path) -> None:
-    path = patched(tar_of(tmp_path / "a", {"a.avi": b"x", "bb.avi": b"y", "c.avi": b"z"}), b"bb.avi", b"bc.avi")
-    error = error_of(path, target)
+    path = replace_bytes(make_tar(tmp_path / "a", {"a.avi": b"x", "bb.avi": b"y", "c.avi": b"z"}), b"bb.avi", b"bc.avi")
+    error = unpack_error(path, target)
     assert "after the member a.avi (byte 512 when unpacked): bad checksum" in error
 
 
@@ -60,77 +70,77 @@ def test_an_implausible_member_size_is_damage(
 ) -> None:
     monkeypatch.setattr(members, "MAX_MEMBERS", 1000)
     with tarfile.open(tmp_path / "a", "w", format=tarfile.PAX_FORMAT) as tar:
-        add(tar, "a.txt", b"x" * 9000)
-        add(tar, "b.txt", b"x", pax_headers={"size": size})
-        add(tar, "c.avi", b"x")
-    assert "is damaged at or after the member b.txt" in error_of(tmp_path / "a", target, AVI)
+        add_member(tar, "a.txt", b"x" * 9000)
+        add_member(tar, "b.txt", b"x", pax_headers={"size": size})
+        add_member(tar, "c.avi", b"x")
+    assert "is damaged at or after the member b.txt" in unpack_error(tmp_path / "a", target, AVI)
 
 
 def test_a_negative_size_in_a_header_is_damage(tmp_path: Path, target: Path) -> None:
     header = tarfile.TarInfo("a.avi")
     header.size = -512
     (tmp_path / "a").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    assert "negative size" in error_of(tmp_path / "a", target)
+    assert "negative size" in unpack_error(tmp_path / "a", target)
 
 
 def test_damaged_gzip_data_is_detected(tmp_path: Path, target: Path) -> None:
-    path = tar_of(tmp_path / "a", {"a.avi": os.urandom(50_000)}, "w:gz")
+    path = make_tar(tmp_path / "a", {"a.avi": os.urandom(50_000)}, "w:gz")
     content = path.read_bytes()
     path.write_bytes(content[:100] + b"\xff" * 100 + content[200:])
-    assert "is damaged a" in error_of(path, target)
+    assert "is damaged a" in unpack_error(path, target)
 
 
 def test_damaged_zip_data_names_the_member(tmp_path: Path, target: Path) -> None:
-    path = zip_of(tmp_path / "a", {"a.avi": bytes(range(256)) * 4000})
+    path = make_zip(tmp_path / "a", {"a.avi": bytes(range(256)) * 4000})
     content = path.read_bytes()
     path.write_bytes(content[:100] + b"\xff" * 100 + content[200:])
-    assert "is damaged at the member a.avi: Error -3 while decompressing" in error_of(path, target)
+    assert "is damaged at the member a.avi: Error -3 while decompressing" in unpack_error(path, target)
 
 
 def test_invalid_deflate_data_is_damage(tmp_path: Path, target: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 100)
-    assert "Error -3 while decompressing data" in error_of(path, target)
+    assert "Error -3 while decompressing data" in unpack_error(path, target)
 
 
 def test_an_invalid_utf8_name_in_a_zip_is_damage(tmp_path: Path, target: Path) -> None:
-    path = patched(zip_of(tmp_path / "a", {"é.avi": b"x"}), "é".encode(), b"\xff\xff")
-    assert "damaged in its list of members: 'utf-8' codec" in error_of(path, target)
+    path = replace_bytes(make_zip(tmp_path / "a", {"é.avi": b"x"}), "é".encode(), b"\xff\xff")
+    assert "damaged in its list of members: 'utf-8' codec" in unpack_error(path, target)
 
 
 def test_data_after_the_end_mark_is_an_error(tmp_path: Path, target: Path) -> None:
-    path = tar_of(tmp_path / "a", {"a.avi": b"x"})
-    path.write_bytes(path.read_bytes() + tar_of(tmp_path / "b", {"b.avi": b"y"}).read_bytes())
-    assert "after its end mark: more data follows" in error_of(path, target)
+    path = make_tar(tmp_path / "a", {"a.avi": b"x"})
+    path.write_bytes(path.read_bytes() + make_tar(tmp_path / "b", {"b.avi": b"y"}).read_bytes())
+    assert "after its end mark: more data follows" in unpack_error(path, target)
 
 
 def test_a_wrong_gzip_checksum_after_the_tar_end_is_detected(tmp_path: Path, target: Path) -> None:
-    path = tar_of(tmp_path / "a", {"a.avi": b"x"}, "w:gz")
+    path = make_tar(tmp_path / "a", {"a.avi": b"x"}, "w:gz")
     content = bytearray(path.read_bytes())
     content[-8] ^= 1
     path.write_bytes(content)
-    assert "CRC check failed" in error_of(path, target)
+    assert "CRC check failed" in unpack_error(path, target)
 
 
 def test_a_wrong_checksum_in_a_zip_names_the_member(tmp_path: Path, target: Path) -> None:
-    path = zip_of(tmp_path / "a", {"v/a.avi": b"hello world"}, zipfile.ZIP_STORED)
-    error = error_of(patched(path, b"hello", b"hallo"), target)
+    path = make_zip(tmp_path / "a", {"v/a.avi": b"hello world"}, zipfile.ZIP_STORED)
+    error = unpack_error(replace_bytes(path, b"hello", b"hallo"), target)
     assert "damaged at the member v/a.avi: Bad CRC-32" in error
 
 
 def test_a_truncated_zip_is_damaged(tmp_path: Path, target: Path) -> None:
-    path = zip_of(tmp_path / "a", {"a.avi": os.urandom(10_000)})
+    path = make_zip(tmp_path / "a", {"a.avi": os.urandom(10_000)})
     path.write_bytes(path.read_bytes()[:5000])
-    assert "damaged in its list of members" in error_of(path, target)
+    assert "damaged in its list of members" in unpack_error(path, target)
 
 
 def test_an_unsupported_zip_method_is_reported_with_a_command(tmp_path: Path, target: Path) -> None:
-    path = zip_of(tmp_path / "a.zip", {"a.avi": b"x"})
+    path = make_zip(tmp_path / "a.zip", {"a.avi": b"x"})
     content = bytearray(path.read_bytes())
     for mark, offset in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)]:
         struct.pack_into("<H", content, content.index(mark) + offset, 9)
     path.write_bytes(content)
-    error = error_of(path, target)
+    error = unpack_error(path, target)
     assert "compression method" in error
     assert "7z x a.zip" in error
 
@@ -138,7 +148,7 @@ def test_an_unsupported_zip_method_is_reported_with_a_command(tmp_path: Path, ta
 def test_a_gzip_file_without_a_tar_is_refused(tmp_path: Path, target: Path) -> None:
     path = tmp_path / "labels.json.gz"
     path.write_bytes(gzip.compress(b'{"a": 1}' * 1000))
-    assert "where the first header of a tar archive should be" in error_of(path, target)
+    assert "where the first header of a tar archive should be" in unpack_error(path, target)
 
 
 @functools.cache
@@ -147,7 +157,7 @@ def whole_archive(kind: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         members = {"d/é.avi": b"abc" * 500, "x" * 120 + ".avi": b"", "../c.avi": b"z"}
-        return make(kind, Path(folder, "a"), members).read_bytes()
+        return make_archive(kind, Path(folder, "a"), members).read_bytes()
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

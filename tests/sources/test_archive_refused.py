@@ -16,22 +16,34 @@ from convkit.errors import SourceError
 from convkit.sources import RefusedMember
 from convkit.sources.archive import unpack
 from convkit.utils.progress import ignore_progress
-from tests.sources.archives import ALL, AVI, TAR_MODES, add, every_kind, make, patched, refusals, tar_of, tree, zip_of
+from tests.sources.archives import (
+    ALL,
+    AVI,
+    TAR_MODES,
+    add_member,
+    every_kind,
+    make_archive,
+    make_tar,
+    make_zip,
+    read_files,
+    refusals,
+    replace_bytes,
+)
 
 
 def hostile_tar(path: Path) -> list[str]:
     """Write a tar archive in which every member but the last is unsafe; return the escaped names of these."""
     with tarfile.open(path, "w") as tar:
         for name in ["../up.avi", "a/../../up.avi", "/abs.avi", "a\\b.avi", "..", "."]:
-            add(tar, name, b"evil")
-        add(tar, "sym.avi", type=tarfile.SYMTYPE, linkname="/etc/passwd")
-        add(tar, "sym.avi/inner.avi", type=tarfile.LNKTYPE, linkname="../../x")
-        add(tar, "fifo.avi", type=tarfile.FIFOTYPE)
-        add(tar, "char.avi", type=tarfile.CHRTYPE)
-        add(tar, "block.avi", type=tarfile.BLKTYPE)
-        add(tar, "odd.avi", b"content", type=b"Z")
-        add(tar, "x.avi", b"evil", pax_headers={"path": "nul\0.avi"})
-        add(tar, "good.avi", b"good")
+            add_member(tar, name, b"evil")
+        add_member(tar, "sym.avi", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+        add_member(tar, "sym.avi/inner.avi", type=tarfile.LNKTYPE, linkname="../../x")
+        add_member(tar, "fifo.avi", type=tarfile.FIFOTYPE)
+        add_member(tar, "char.avi", type=tarfile.CHRTYPE)
+        add_member(tar, "block.avi", type=tarfile.BLKTYPE)
+        add_member(tar, "odd.avi", b"content", type=b"Z")
+        add_member(tar, "x.avi", b"evil", pax_headers={"path": "nul\0.avi"})
+        add_member(tar, "good.avi", b"good")
     return [
         *("../up.avi", "a/../../up.avi", "/abs.avi", "a\\b.avi", "..", ".", "sym.avi", "sym.avi/inner.avi"),
         *("fifo.avi", "char.avi", "block.avi", "odd.avi", "nul\\x00.avi"),
@@ -40,7 +52,7 @@ def hostile_tar(path: Path) -> list[str]:
 
 def test_unsafe_members_of_a_tar_are_refused_and_never_written(tmp_path: Path, target: Path) -> None:
     names = hostile_tar(tmp_path / "a.tar")
-    before = tree(tmp_path)
+    before = read_files(tmp_path)
     refused = unpack(tmp_path / "a.tar", target, AVI, ignore_progress)
     assert refusals(refused) == [(f"a.tar:{name}", "unsafe-member") for name in names]
     reasons = " ".join(r.reason for r in refused)
@@ -55,7 +67,7 @@ def test_unsafe_members_of_a_tar_are_refused_and_never_written(tmp_path: Path, t
         "type b'Z'",
     ]:
         assert word in reasons
-    after = tree(tmp_path)
+    after = read_files(tmp_path)
     after.pop("work/refused.json")
     assert after == {**before, "work/source/good.avi": b"good"}
 
@@ -74,24 +86,24 @@ def test_unsafe_members_of_a_zip_are_refused_and_never_written(tmp_path: Path, t
     expected = [*names, "sym.avi", "fifo.avi", "dev.avi"]
     assert refusals(refused) == [(f"a.zip:{name}", "unsafe-member") for name in expected]
     assert [r.reason for r in refused[-3:]] == ["it is a symbolic link", *["it is neither a file nor a folder"] * 2]
-    assert tree(tmp_path).keys() == {"a.zip", "work/refused.json", "work/source/good.avi"}
+    assert read_files(tmp_path).keys() == {"a.zip", "work/refused.json", "work/source/good.avi"}
 
 
 def test_a_nul_in_a_zip_name_is_refused(tmp_path: Path, target: Path) -> None:
-    path = patched(zip_of(tmp_path / "a.zip", {"n?l.avi": b"x", "b.avi": b"y"}), b"n?l.avi", b"n\0l.avi")
+    path = replace_bytes(make_zip(tmp_path / "a.zip", {"n?l.avi": b"x", "b.avi": b"y"}), b"n?l.avi", b"n\0l.avi")
     assert refusals(unpack(path, target, ALL, ignore_progress)) == [("a.zip:n\\x00l.avi", "unsafe-member")]
-    assert tree(target) == {"b.avi": b"y"}
+    assert read_files(target) == {"b.avi": b"y"}
 
 
 def test_an_encrypted_zip_member_is_refused(tmp_path: Path, target: Path) -> None:
-    path = zip_of(tmp_path / "a.zip", {"a.avi": b"x", "b.avi": b"y"})
+    path = make_zip(tmp_path / "a.zip", {"a.avi": b"x", "b.avi": b"y"})
     content = bytearray(path.read_bytes())
     for mark, offset in [(b"PK\x03\x04", 6), (b"PK\x01\x02", 8)]:
         content[content.index(mark) + offset] |= 0x1
     path.write_bytes(content)
     (refused,) = unpack(path, target, AVI, ignore_progress)
     assert refused == RefusedMember("a.zip:a.avi", "unsafe-member", "it is encrypted")
-    assert tree(target) == {"b.avi": b"y"}
+    assert read_files(target) == {"b.avi": b"y"}
 
 
 @every_kind
@@ -106,41 +118,41 @@ def test_the_first_member_of_a_name_is_kept(kind: str, tmp_path: Path, target: P
     else:
         with tarfile.open(path, TAR_MODES[kind]) as tar:  # type: ignore[call-overload]
             for number, name in enumerate(names):
-                add(tar, name, str(number).encode())
+                add_member(tar, name, str(number).encode())
     refused = unpack(path, target, AVI, ignore_progress)
     expected = ["a.avi", "a.avi/inner.avi", "b.avi"]
     assert refusals(refused) == [(f"a:{name}", "duplicate-name") for name in expected]
-    assert tree(target) == {"a.avi": b"0", "b.avi/x.avi": b"3"}
+    assert read_files(target) == {"a.avi": b"0", "b.avi/x.avi": b"3"}
 
 
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_a_tar_name_that_is_not_utf8_is_refused(format: int, tmp_path: Path, target: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=format, errors="surrogateescape") as tar:
-        add(tar, "caf\udce9.avi", b"x")
-        add(tar, "caf\udce9.txt", b"not wanted, so not worth a word")
-        add(tar, "b.avi", b"y")
+        add_member(tar, "caf\udce9.avi", b"x")
+        add_member(tar, "caf\udce9.txt", b"not wanted, so not worth a word")
+        add_member(tar, "b.avi", b"y")
     refused = unpack(tmp_path / "a.tar", target, AVI, ignore_progress)
     assert refusals(refused) == [("a.tar:caf\\xe9.avi", "bad-name")]
-    assert tree(target) == {"b.avi": b"y"}
+    assert read_files(target) == {"b.avi": b"y"}
 
 
 def test_a_zip_name_without_the_utf8_flag_is_decoded_as_utf8_or_refused(tmp_path: Path, target: Path) -> None:
-    path = zip_of(tmp_path / "a.zip", {"caf?.avi": b"x", "d??.avi": b"y"})
-    patched(path, b"caf?.avi", b"caf\x82.avi")
-    patched(path, b"d??.avi", "dé.avi".encode())
+    path = make_zip(tmp_path / "a.zip", {"caf?.avi": b"x", "d??.avi": b"y"})
+    replace_bytes(path, b"caf?.avi", b"caf\x82.avi")
+    replace_bytes(path, b"d??.avi", "dé.avi".encode())
     assert refusals(unpack(path, target, AVI, ignore_progress)) == [("a.zip:caf\\x82.avi", "bad-name")]
-    assert tree(target) == {"dé.avi": b"y"}
+    assert read_files(target) == {"dé.avi": b"y"}
 
 
 @every_kind
 def test_a_name_too_long_for_the_file_system_is_refused(kind: str, tmp_path: Path, target: Path) -> None:
-    path = make(kind, tmp_path / "a", {"x" * 300 + ".avi": b"x", "b.avi": b"y"})
+    path = make_archive(kind, tmp_path / "a", {"x" * 300 + ".avi": b"x", "b.avi": b"y"})
     assert [r.rule for r in unpack(path, target, AVI, ignore_progress)] == ["bad-name"]
-    assert tree(target) == {"b.avi": b"y"}
+    assert read_files(target) == {"b.avi": b"y"}
 
 
 def test_unprintable_characters_of_addresses_are_escaped(tmp_path: Path, target: Path) -> None:
-    tar_of(tmp_path / "a.tar", {"../\x1b[31m\n.avi": b"x", "b.avi": b"y"})
+    make_tar(tmp_path / "a.tar", {"../\x1b[31m\n.avi": b"x", "b.avi": b"y"})
     (refused,) = unpack(tmp_path / "a.tar", target, AVI, ignore_progress)
     assert refused.address == "a.tar:../\\x1b[31m\\n.avi"
 
@@ -166,7 +178,7 @@ def test_no_member_is_ever_written_outside_the_folder(names: list[str], kind: st
         path = root / "archive"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # zipfile warns about duplicate names
-            make(kind, path, dict.fromkeys(names, b"x"))
+            make_archive(kind, path, dict.fromkeys(names, b"x"))
         target = root / "work" / "source"
         with contextlib.suppress(SourceError):
             unpack(path, target, ALL, ignore_progress)

@@ -14,37 +14,37 @@ import pytest
 from convkit.sources import archive, members
 from convkit.sources.archive import unpack
 from convkit.utils.progress import ignore_progress
-from tests.sources.archives import ALL, AVI, OLD, every_kind, make, tar_of, tree
+from tests.sources.archives import ALL, AVI, OLD, every_kind, make_archive, make_tar, read_files
 
 
 @every_kind
 def test_an_archive_is_unpacked_once(kind: str, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make(kind, tmp_path / "a", {"../x.avi": b"x", "b.avi": b"y"})
+    path = make_archive(kind, tmp_path / "a", {"../x.avi": b"x", "b.avi": b"y"})
     first = unpack(path, target, AVI, ignore_progress)
     assert len(first) == 1
-    monkeypatch.setattr(archive, "_unpack_into", never)
+    monkeypatch.setattr(archive, "_unpack_into", fail_if_called)
     assert unpack(path, target, AVI, ignore_progress) == first
 
 
-def never(*_: object) -> None:
+def fail_if_called(*_: object) -> None:
     raise AssertionError("the archive was opened again")
 
 
 def test_a_folder_of_another_archive_is_not_reused(tmp_path: Path, target: Path) -> None:
-    unpack(tar_of(tmp_path / "a", {"a.avi": b"x", "a.txt": b"t"}), target, AVI, ignore_progress)
+    unpack(make_tar(tmp_path / "a", {"a.avi": b"x", "a.txt": b"t"}), target, AVI, ignore_progress)
     unpack(tmp_path / "a", target, ALL, ignore_progress)
-    assert tree(target) == {"a.avi": b"x", "a.txt": b"t"}
-    unpack(tar_of(tmp_path / "b", {"../b.avi": b"", "b.avi": b"y"}), target, AVI, ignore_progress)
-    assert tree(target) == {"b.avi": b"y"}
-    tar_of(tmp_path / "b", {"../b.avi": b"", "b.avi": b"z"})
+    assert read_files(target) == {"a.avi": b"x", "a.txt": b"t"}
+    unpack(make_tar(tmp_path / "b", {"../b.avi": b"", "b.avi": b"y"}), target, AVI, ignore_progress)
+    assert read_files(target) == {"b.avi": b"y"}
+    make_tar(tmp_path / "b", {"../b.avi": b"", "b.avi": b"z"})
     os.utime(tmp_path / "b", (OLD, OLD))
     unpack(tmp_path / "b", target, AVI, ignore_progress)
-    assert tree(target) == {"b.avi": b"z"}
+    assert read_files(target) == {"b.avi": b"z"}
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"refused": 1}', '{"refused": [["a"]]}'])
 def test_a_folder_without_its_record_is_not_reused(content: str | None, tmp_path: Path, target: Path) -> None:
-    path = tar_of(tmp_path / "a", {"../x.avi": b"x", "b.avi": b"y"})
+    path = make_tar(tmp_path / "a", {"../x.avi": b"x", "b.avi": b"y"})
     first = unpack(path, target, AVI, ignore_progress)
     record = target.with_name("refused.json")
     assert json.loads(record.read_text())["refused"][0][1] == "unsafe-member"
@@ -53,15 +53,15 @@ def test_a_folder_without_its_record_is_not_reused(content: str | None, tmp_path
         record.write_text(content)
     (target / "stray").write_text("")
     assert unpack(path, target, AVI, ignore_progress) == first
-    assert tree(target) == {"b.avi": b"y"}
+    assert read_files(target) == {"b.avi": b"y"}
 
 
 def test_files_left_by_a_killed_run_are_removed(tmp_path: Path, target: Path) -> None:
     left = target.with_name("source.tmp")
     left.mkdir(parents=True)
     (left / "half.avi").write_bytes(b"half")
-    unpack(tar_of(tmp_path / "a", {"b.avi": b"y"}), target, AVI, ignore_progress)
-    assert tree(target) == {"b.avi": b"y"}
+    unpack(make_tar(tmp_path / "a", {"b.avi": b"y"}), target, AVI, ignore_progress)
+    assert read_files(target) == {"b.avi": b"y"}
     assert not left.exists()
 
 
@@ -103,7 +103,7 @@ def killed_runs(path: Path, work: Callable[[int], Path]) -> Iterator[Path]:
 
 
 def test_a_run_after_a_kill_at_any_step_gives_identical_output(tmp_path: Path) -> None:
-    path = tar_of(tmp_path / "a", {"../x.avi": b"x", "v/b.avi": b"y", "c.avi": b"z"})
+    path = make_tar(tmp_path / "a", {"../x.avi": b"x", "v/b.avi": b"y", "c.avi": b"z"})
     expected = unpack(path, tmp_path / "calm" / "source", AVI, ignore_progress)
 
     def empty(step: int) -> Path:
@@ -112,12 +112,12 @@ def test_a_run_after_a_kill_at_any_step_gives_identical_output(tmp_path: Path) -
 
     for folder in killed_runs(path, empty):
         assert unpack(path, folder / "source", AVI, ignore_progress) == expected
-        assert tree(folder / "source") == {"v/b.avi": b"y", "c.avi": b"z"}
+        assert read_files(folder / "source") == {"v/b.avi": b"y", "c.avi": b"z"}
 
 
 def test_a_kill_while_replacing_another_archive_leaves_no_mixture(tmp_path: Path) -> None:
-    old = tar_of(tmp_path / "old", {"a.avi": b"1", "b.avi": b"2", "c/d.avi": b"3"})
-    new = tar_of(tmp_path / "new", {"a.avi": b"4"})
+    old = make_tar(tmp_path / "old", {"a.avi": b"1", "b.avi": b"2", "c/d.avi": b"3"})
+    new = make_tar(tmp_path / "new", {"a.avi": b"4"})
 
     def unpacked(step: int) -> Path:
         unpack(old, tmp_path / str(step) / "source", AVI, ignore_progress)
@@ -125,7 +125,7 @@ def test_a_kill_while_replacing_another_archive_leaves_no_mixture(tmp_path: Path
 
     for folder in killed_runs(new, unpacked):
         unpack(old, folder / "source", AVI, ignore_progress)
-        assert tree(folder / "source") == {"a.avi": b"1", "b.avi": b"2", "c/d.avi": b"3"}
+        assert read_files(folder / "source") == {"a.avi": b"1", "b.avi": b"2", "c/d.avi": b"3"}
 
 
 @every_kind
@@ -137,7 +137,7 @@ def test_a_full_disk_is_reported_as_an_os_error(
 
     monkeypatch.setattr(members.Extraction, "_copy", full)
     with pytest.raises(OSError, match="No space left"):
-        unpack(make(kind, tmp_path / "a", {"a.avi": b"x"}), target, AVI, ignore_progress)
+        unpack(make_archive(kind, tmp_path / "a", {"a.avi": b"x"}), target, AVI, ignore_progress)
     assert not target.exists()
     assert not target.with_name("source.tmp").exists()
 
