@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from convkit.reporters.formatting import markdown, printable
+from convkit.reporters.formatting import markdown
 from convkit.reporters.rule_page import EXAMPLES, Example, page
 from convkit.rules.base import Rule
 from convkit.rules.registry import RULES
 from convkit.schemas import MODELS, generate
+from convkit.utils.text import printable
 from tests.rules import mutations
 
 ROOT = Path(__file__).parents[1]

@@ -239,7 +239,7 @@ def _summary(manifest: "Manifest", out_dir: Path) -> str:
 def _quarantine_summary(path: Path, manifest: "Manifest", *, accepted: bool) -> str:
     """Describe what was quarantined, and why the exit code is 1 unless that was accepted."""
     from convkit.convert.error_budget import RejectSummary
-    from convkit.reporters.formatting import printable
+    from convkit.utils.text import printable
 
     rejects = RejectSummary.read(path)
     lines = [f"quarantined: {printable(rejects.describe())}", f"all quarantined entries, with reasons: {path}"]

@@ -82,14 +82,14 @@ def _check_baseline(settings: Settings, baseline: Path | None) -> None:
 
 
 def _log(text: str) -> None:
-    from convkit.reporters.formatting import printable
+    from convkit.utils.text import printable
 
     typer.echo(printable(text), err=True)
 
 
 def _fix(run: "Callable[[], Result]") -> "Result":
     """Fix and validate again until nothing is left to fix: a report may not list all findings."""
-    from convkit.reporters.formatting import pluralize
+    from convkit.utils.text import pluralize
     from convkit.validate.fix import fix_files
 
     while True:

@@ -16,7 +16,7 @@ from convkit.report.curves import Chart
 from convkit.report.run_directory import Run
 from convkit.report.samples import choose_samples
 from convkit.report.tables import data_tables, environment_table, options_table, score_tables, status
-from convkit.reporters.formatting import printable
+from convkit.utils.text import printable
 
 _POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
 

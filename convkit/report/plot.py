@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from convkit.report.curves import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Chart, Line
-from convkit.reporters.formatting import printable
+from convkit.utils.text import printable
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

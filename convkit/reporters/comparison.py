@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from convkit.metrics.results import Comparison, MetricDifference, ScoredItem, SourceComparison
-from convkit.reporters.formatting import printable
 from convkit.reporters.table import table
+from convkit.utils.text import printable
 
 _MAX_LISTED = 10
 _TESTS = {"sign": "exact sign test", "bootstrap": "paired bootstrap", None: "-"}

@@ -5,16 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from convkit.findings import Finding, Report, by_code
+from convkit.utils.text import pluralize
 
 _CODE_SPAN = re.compile(r"((?<!`)`[^`\s](?:[^`]*[^`\s])?`(?!`))")
 _MARKUP = re.compile(r"([\\<*_`\[|])")
-
-
-def printable(text: str) -> str:
-    """Escape control characters, which keys and file names may contain; the result is one line."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def markdown(text: str) -> str:
@@ -36,11 +30,6 @@ def rule_name(finding: Finding) -> str:
 def full_message(finding: Finding) -> str:
     """Return the message, followed by the JSON pointer if there is one."""
     return f"{finding.message} ({finding.pointer})" if finding.pointer else finding.message
-
-
-def pluralize(number: int, noun: str) -> str:
-    """Return number and noun, such as `1 row` or `2 rows`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def totals(report: Report) -> str:

@@ -10,10 +10,10 @@ from convkit.reporters.formatting import (
     full_message,
     location,
     markdown,
-    printable,
     rule_name,
     totals,
 )
+from convkit.utils.text import printable
 
 MAX_PER_RULE = 10
 """Maximum number of findings listed per rule."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from convkit.metrics.classes import ClassScore, confusions
 from convkit.metrics.results import MetricScore, Scores, SourceScores
-from convkit.reporters.formatting import printable
 from convkit.reporters.table import table
+from convkit.utils.text import printable
 
 _MAX_LISTED = 10
 _MAX_NAME = 40

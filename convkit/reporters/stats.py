@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from convkit.reporters.formatting import printable
 from convkit.reporters.table import table
 from convkit.stats import Distribution, SplitStats, Stats
+from convkit.utils.text import printable
 
 _MAX_ANSWER = 60
 _BAR = 40

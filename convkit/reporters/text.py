@@ -7,16 +7,9 @@ from itertools import groupby
 import typer
 
 from convkit.findings import Finding, Report
-from convkit.reporters.formatting import (
-    by_rule,
-    first_of_each_rule,
-    full_message,
-    location,
-    printable,
-    rule_name,
-    totals,
-)
+from convkit.reporters.formatting import by_rule, first_of_each_rule, full_message, location, rule_name, totals
 from convkit.reporters.table import table
+from convkit.utils.text import printable
 
 MAX_PER_RULE = 50
 """Maximum number of findings shown per rule; the rest is counted."""

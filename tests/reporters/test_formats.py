@@ -18,9 +18,10 @@ from markdown_it import MarkdownIt
 
 from convkit.findings import Finding, Report, Severity, report_of
 from convkit.reporters import get_reporter
-from convkit.reporters.formatting import full_message, location, printable
+from convkit.reporters.formatting import full_message, location
 from convkit.reporters.sarif import FINGERPRINT
 from convkit.rules.registry import RULES
+from convkit.utils.text import printable
 from scripts.generate import SCHEMAS
 from tests.fixtures.make_datasets import DIRECTORY
 from tests.validate.helpers import copy_of

@@ -11,6 +11,7 @@ from rich.text import Text
 from torch import Tensor
 
 from convkit.train.inspect.tokens import Kind, RowView, Token
+from convkit.utils.text import pluralize, printable
 
 _MAX_REPEATS = 3
 """More repetitions of a token than this are shown once, with their number."""
@@ -41,11 +42,10 @@ def summary(view: RowView) -> Iterator[str]:
     supervised, images = view.count("supervised"), view.count("image")
     turns, paths = len(view.row.conversations), sum(len(turn.images) for turn in view.row.conversations)
     tokens = len(view.tokens)
-    counts = f"{_pluralize(turns, 'turn')}, {_pluralize(paths, 'image')} in {_pluralize(len(view.tiles), 'tile')}"
+    counts = f"{pluralize(turns, 'turn')}, {pluralize(paths, 'image')} in {pluralize(len(view.tiles), 'tile')}"
     yield f"{view.location}: {counts}"
     yield (
-        f"{_pluralize(tokens, 'token')}: {supervised:,} supervised, {images:,} for images; "
-        f"positions 0 to {tokens - 1:,}"
+        f"{pluralize(tokens, 'token')}: {supervised:,} supervised, {images:,} for images; positions 0 to {tokens - 1:,}"
     )
     if not view.answered:
         yield "the row has no last answer: this is its generation prompt"
@@ -70,7 +70,7 @@ def text(view: RowView) -> Text:
 def page(view: RowView) -> str:
     """Render a self-contained HTML page: runs of tokens with their positions, and the image tiles."""
     return _PAGE.format(
-        title=html.escape(f"Row {_printable(view.row.id)}"),
+        title=html.escape(f"Row {printable(view.row.id)}"),
         summary="<br>".join(map(html.escape, summary(view))),
         runs="\n".join(_run(kind, tokens) for kind, tokens in view.runs()),
         tiles="\n".join(_img(number, tile) for number, tile in enumerate(view.tiles)),
@@ -85,17 +85,8 @@ def _repetitions(tokens: Sequence[Token]) -> Iterator[list[Token]]:
 
 def _repeated(tokens: Sequence[Token]) -> Iterator[str]:
     for same in _repetitions(tokens):
-        token = _printable(same[0].text)
+        token = printable(same[0].text)
         yield token if len(same) == 1 else f"{token} x{len(same):,}"
-
-
-def _printable(text: str) -> str:
-    """Escape control characters, so that data cannot control the terminal."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-
-
-def _pluralize(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _run(kind: Kind, tokens: Sequence[Token]) -> str:
@@ -109,7 +100,7 @@ def _run(kind: Kind, tokens: Sequence[Token]) -> str:
 def _span(same: Sequence[Token]) -> str:
     """Render a token, or several repetitions of it."""
     token, times = same[0], f" x{len(same):,}" if len(same) > 1 else ""
-    shown = html.escape(_printable(token.text)) + ("\n" if token.text.endswith("\n") else "") + times
+    shown = html.escape(printable(token.text)) + ("\n" if token.text.endswith("\n") else "") + times
     return f'<span class="{token.kind}" title="position {_positions(same)}, id {token.id}">{shown}</span>'
 
 
