@@ -91,7 +91,7 @@ class DatasetScan:
         """Report file `number` if it is empty; call it once all its rows were added."""
         file = self.dataset.files[number]
         if not file.rows and not file.missing:
-            self._add_problem(Location(file.name), Problem(file_rules.EMPTY_FILE, "the file holds no row"))
+            self._add_problem(Location(file.name), file_rules.empty_file())
 
     def add_image(self, ref: ImageRef, outcome: ImageInfo | ImageProblem) -> None:
         """Add the result of reading an image; call it in the order of the references."""
