@@ -21,9 +21,9 @@ from tests.train.helpers.gradients import assert_same_gradients, saved_tensors
 @pytest.mark.parametrize(
     ("method", "share"),
     [
-        ({}, compilation.ALL),
+        pytest.param({}, compilation.ALL, marks=pytest.mark.slow),
         ({"use_lora": True, "gradient_checkpointing": "all"}, compilation.EXPENSIVE),
-        ({"use_lora": True, "bf16": True, "fp8": True}, compilation.ALL),
+        pytest.param({"use_lora": True, "bf16": True, "fp8": True}, compilation.ALL, marks=pytest.mark.slow),
     ],
 )
 def test_compiled_layers_compute_the_same_gradients(

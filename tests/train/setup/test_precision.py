@@ -82,7 +82,7 @@ def test_skipped_steps_are_reported_and_survive_a_resume(
     config = runs.config(dataset, family.directory, tmp_path / "run", fp16=True, use_lora=True, save_steps=1)
     messages: list[str] = []
     run.train(config, family, runs.ONE, log=messages.append)
-    assert messages[-2] == "1 of 3 steps were skipped: their gradients exceeded float16"
+    assert messages[-2] == "1 of 3 steps were skipped: their gradients overflowed float16"
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line.get("skipped") for line in lines] == [True, None, None]
     assert lines[0]["grad_norm"] is None
