@@ -5,10 +5,10 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from convkit import __version__
 from convkit.cli.bench import app as bench_app
+from convkit.cli.commands import Command, Group, underscores
 from convkit.cli.convert import app as convert_app
 from convkit.cli.evaluate import evaluate
 from convkit.cli.init_vlm import init_vlm
@@ -18,7 +18,6 @@ from convkit.cli.report import report
 from convkit.cli.rule import rule
 from convkit.cli.schema import schema
 from convkit.cli.score import score
-from convkit.cli.sections import SectionedCommand
 from convkit.cli.split import split
 from convkit.cli.stats import stats
 from convkit.cli.train import command as train_command
@@ -50,7 +49,7 @@ SUMMARIES = {
 """One-line summaries of all commands by section, in the order in which people use them."""
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The commands, listed by section and with whole summaries."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -64,11 +63,6 @@ class Commands(TyperGroup):
                 formatter.write_dl([(f"{name:8}", summary) for name, summary in summaries.items()])
 
 
-def underscores(option: str) -> str:
-    """Return the spelling of an option with underscores, as in the recipe; dashes are accepted as well."""
-    return option.replace("-", "_")
-
-
 SETTINGS = {"help_option_names": ["-h", "--help"], "token_normalize_func": underscores}
 
 app = typer.Typer(
@@ -76,25 +70,28 @@ app = typer.Typer(
     cls=Commands,
     help="Convert, check and fine-tune on image and video chat datasets.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help: rich alone would cost half of the start-up time
     pretty_exceptions_enable=False,
     context_settings=SETTINGS,
 )
-app.add_typer(bench_app, name="bench")
-app.add_typer(convert_app, name="convert")
-app.command("evaluate")(evaluate)
-app.command("init-vlm")(init_vlm)
-app.command("inspect")(inspect)
-app.command("merge")(merge)
-app.command("report")(report)
-app.command("rule")(rule)
-app.command("schema")(schema)
-app.command("score")(score)
-app.command("split")(split)
-app.command("stats")(stats)
-app.command("train", cls=SectionedCommand)(train_command())
-app.command("validate")(validate)
+app.add_typer(bench_app, name="bench", short_help=SUMMARIES["Tools"]["bench"])
+app.add_typer(convert_app, name="convert", short_help=SUMMARIES["Data"]["convert"])
+for _name, _function in {
+    "evaluate": evaluate,
+    "init-vlm": init_vlm,
+    "inspect": inspect,
+    "merge": merge,
+    "report": report,
+    "rule": rule,
+    "schema": schema,
+    "score": score,
+    "split": split,
+    "stats": stats,
+    "train": train_command(),
+    "validate": validate,
+}.items():
+    _summary = next(summaries[_name] for summaries in SUMMARIES.values() if _name in summaries)
+    app.command(_name, cls=Command, short_help=_summary)(_function)
 
 
 def _show_version(requested: bool) -> None:
@@ -106,7 +103,7 @@ def _show_version(requested: bool) -> None:
 @app.callback()
 def _global(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
@@ -115,7 +112,7 @@ def _global(
 def main() -> None:
     """Run the command line; an error that a user can cause is one paragraph and exit code 2, never a traceback."""
     try:
-        app()
+        app(prog_name="convkit")
     except ConvkitError as error:
         _fail(str(error))
     except OSError as error:

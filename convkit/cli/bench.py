@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from convkit.cli.commands import Command, Group
 from convkit.cli.train_options import dataclass_options, parameter, with_signature
 from convkit.errors import ConvkitError
 from convkit.train.bench.options import (
@@ -21,6 +22,7 @@ from convkit.train.config import ALIASES, SECTIONS, Config
 from convkit.utils.silence import silence_libraries
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Measure the speed of training and of data loading on this machine.",
@@ -114,6 +116,8 @@ def _write(json_file: Path | None, result: dict[str, Any]) -> None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
 
 
-app.command("train")(with_signature(_train, train_parameters()))
+app.command("train", cls=Command)(with_signature(_train, train_parameters()))
 _METAVARS = {"workers": {"metavar": "<int>"}, "target_rate": {"metavar": "<float>"}}
-app.command("data")(with_signature(_data, [*dataclass_options(DataLoadingOptions, extra=_METAVARS), _json_option()]))
+app.command("data", cls=Command)(
+    with_signature(_data, [*dataclass_options(DataLoadingOptions, extra=_METAVARS), _json_option()])
+)

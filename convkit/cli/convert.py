@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
-from typer.core import TyperGroup
+
+from convkit.cli.commands import Command, Group
 
 if TYPE_CHECKING:
     from convkit.converters.base import Converter, Options
@@ -16,7 +17,7 @@ Parameters = dict[str, tuple[Any, Any]]
 """The annotation and default of each parameter by name."""
 
 OutDir = Annotated[
-    Path, typer.Option("--out_dir", help="The dataset directory to write; new, empty, or of an interrupted run.")
+    Path, typer.Option("--out_dir", "-o", help="The dataset directory to write; new, empty, or of an interrupted run.")
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=0, help="Worker processes (default: CPU count; 0 runs in-process).")
@@ -34,7 +35,7 @@ COMMON: Parameters = {
 }
 
 
-class Converters(TyperGroup):
+class Converters(Group):
     """A command per converter; a converter is imported only when its command runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -51,7 +52,7 @@ class Converters(TyperGroup):
         if name is None:
             return None
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(name, help=available_converters()[name].summary)(_command(load_converter(name)))
+        single.command(name, cls=Command, help=available_converters()[name].summary)(_command(load_converter(name)))
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -102,13 +103,14 @@ def _command(converter: "type[Converter[Any]]") -> Any:
     """Return a function with a parameter per common option and per option of the converter."""
 
     def command(**values: Any) -> None:
-        common = {name: values.pop(name) for name in ("source", "max_errors", *COMMON)}
-        run_conversion(converter, _options(converter, values), **common)
+        source = _resolve_source(converter, values.pop("source_argument"), values.pop("source"))
+        common = {name: values.pop(name) for name in ("max_errors", *COMMON)}
+        run_conversion(converter, _options(converter, values), source=source, **common)
 
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
         for name, (annotation, default) in {
-            **_source(converter),
+            **_source_parameters(converter),
             **COMMON,
             **_max_errors(converter),
             **_parameters(converter.Options),
@@ -119,15 +121,34 @@ def _command(converter: "type[Converter[Any]]") -> Any:
     return command
 
 
-def _source(converter: "type[Converter[Any]]") -> Parameters:
+def _source_parameters(converter: "type[Converter[Any]]") -> Parameters:
+    """Return the positional source, and the option --source with the same meaning."""
     default = converter.default_source
-    note = f" (default: {default})" if default else ""
-    option = typer.Option("--source", help=f"A local folder or archive{note}.")
+    text = f"A local folder or archive (default: {default})." if default else "A local folder or archive."
+    argument = typer.Argument(metavar="SOURCE", help=text, show_default=False)
+    option = typer.Option("--source", metavar="SOURCE", help="The source, if it is not an argument.")
     return {
-        "source": (Annotated[str | None, option], None)
-        if default
-        else (Annotated[str, option], inspect.Parameter.empty)
+        "source_argument": (Annotated[str | None, argument], None),
+        "source": (Annotated[str | None, option], None),
     }
+
+
+def _resolve_source(converter: "type[Converter[Any]]", argument: str | None, option: str | None) -> str | None:
+    """Return the source that was given as an argument or with --source; None for the default source.
+
+    Raises:
+        ConvkitError: both differ, or neither is given and the converter has no default source.
+    """
+    from convkit.errors import ConvkitError
+
+    if argument is not None and option is not None and argument != option:
+        raise ConvkitError(f"two sources are given: {argument} and --source {option}. Leave one out.")
+    source = option if argument is None else argument
+    if source is None and converter.default_source is None:
+        raise ConvkitError(
+            f"the source is missing. Pass a folder or an archive: convkit convert {converter.name} SOURCE -o DIR"
+        )
+    return source
 
 
 def _max_errors(converter: "type[Converter[Any]]") -> Parameters:

@@ -7,7 +7,9 @@ import typer
 
 
 def init_vlm(
-    output_dir: Annotated[Path, typer.Option("--output_dir", help="Output directory; must be empty or not exist.")],
+    output_dir: Annotated[
+        Path, typer.Option("--output_dir", "-o", help="Output directory; must be empty or not exist.")
+    ],
     language_model: Annotated[
         Path | None,
         typer.Option(

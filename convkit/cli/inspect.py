@@ -15,7 +15,7 @@ def inspect(
         int | None, typer.Option("--num_crops", min=1, help="Maximum tiles per image, for Phi-3-vision only.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write an HTML page (*.html) that also shows the image tiles.")
+        Path | None, typer.Option("--out", "-o", help="Write an HTML page (*.html) that also shows the image tiles.")
     ] = None,
 ) -> None:
     """Show one row as model input: tokens, label mask, positions and image tiles."""

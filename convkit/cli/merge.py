@@ -11,7 +11,7 @@ def merge(
         Path, typer.Option(help="Checkpoint directory of the base model that the adapter was trained on.")
     ],
     adapter: Annotated[Path, typer.Option(help="LoRA adapter directory, such as final/adapter of a run.")],
-    out: Annotated[Path, typer.Option(help="Output directory; must be empty or not exist.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output directory; must be empty or not exist.")],
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="Dtype of the merged weights (default: that of the base model)."),

@@ -11,7 +11,7 @@ def report(
         Path, typer.Argument(metavar="RUN_DIR", help="The --output_dir of convkit train or convkit evaluate.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output file. Default: RUN_DIR/run.html.", dir_okay=False)
+        Path | None, typer.Option("--out", "-o", help="Output file. Default: RUN_DIR/run.html.", dir_okay=False)
     ] = None,
     evaluation: Annotated[
         list[Path] | None,

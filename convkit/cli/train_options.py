@@ -14,6 +14,8 @@ import typer
 from annotated_types import Ge, Gt, Le, Lt
 
 REQUIRED = inspect.Parameter.empty
+OUT_FIELDS = ("out_dir", "output_dir", "out", "output")
+"""Fields whose option also has the short name -o."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -100,7 +102,8 @@ def _names(name: str, kind: Any, aliases: Mapping[str, str]) -> list[str]:
     """Return the names of an option; a switch has a negative form as well."""
     if _without_none(kind) is bool:
         return [f"--{name}/--no_{name}"]
-    return [f"--{name}", *(f"--{alias}" for alias in [aliases.get(name)] if alias)]
+    alias = [f"--{aliases[name]}"] if name in aliases else []
+    return [f"--{name}", *alias, *(["-o"] if name in OUT_FIELDS else [])]
 
 
 def _bounds(constraints: Sequence[Any]) -> dict[str, Any]:

@@ -71,9 +71,11 @@ def load_converter(name: str) -> "type[Converter[Any]]":
     """
     entry = CONVERTERS.get(name) or available_converters().get(name)
     if entry is None:
-        raise ConvkitError(
-            f"unknown converter {name!r}. Known: {', '.join(available_converters())}. See: convkit convert --list"
-        )
+        from difflib import get_close_matches
+
+        known = available_converters()
+        near = "".join(f"Did you mean {match}? " for match in get_close_matches(name, known, 1))
+        raise ConvkitError(f"unknown converter {name!r}. {near}Known: {', '.join(known)}. See: convkit convert --list")
     module, _, attribute = entry.target.partition(":")
     try:
         found: type[Converter[Any]] = getattr(import_module(module), attribute)

@@ -38,6 +38,7 @@ def convkit(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_version_and_help() -> None:
     assert convkit("--version").stdout.startswith("convkit 0.")
+    assert convkit("-V").stdout == convkit("--version").stdout
     for arguments in ([], ["convert"], ["validate"], ["convert", "ucf101"]):
         done = convkit(*arguments, "--help")
         assert done.returncode == 0
@@ -132,9 +133,9 @@ def test_a_complete_dataset_is_not_changed(clips: Path, tmp_path: Path) -> None:
     [
         (
             ["convert", "ucf102", "--out_dir", "x"],
-            "unknown converter 'ucf102'. Known: ",
+            "unknown converter 'ucf102'. Did you mean ucf101? Known: ",
         ),
-        (["convert", "video-folder", "--out_dir", "x"], "Missing option '--source'"),
+        (["convert", "video-folder", "--out_dir", "x"], "the source is missing. Pass a folder or an archive"),
         (["convert", "ucf101", "--out_dir", "x", "--source", "/nowhere"], "The source /nowhere does not exist"),
         (["convert", "ucf101", "--out_dir", "x", "--source", "https://a.b/c"], "--source https://a.b/c is a URL"),
         (["convert", "ucf101", "--out_dir", "x", "--num_frames", "0"], "--num_frames 0: Input should be greater"),

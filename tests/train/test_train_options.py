@@ -9,7 +9,7 @@ import typer
 from annotated_types import Ge, Gt, Le
 from typer.testing import CliRunner
 
-from convkit.cli.sections import SectionedCommand
+from convkit.cli.commands import Command
 from convkit.cli.train_options import dataclass_options, parameter, with_signature
 
 
@@ -27,7 +27,7 @@ def run(arguments: list[str], **how: Any) -> tuple[int, str, dict[str, Any]]:
     given: dict[str, Any] = {}
     app = typer.Typer(rich_markup_mode=None)
     command = with_signature(given.update, [*dataclass_options(Options, **how), parameter("workers", int, 2)])
-    app.command(cls=SectionedCommand)(command)
+    app.command(cls=Command)(command)
     result = CliRunner().invoke(app, arguments)
     return result.exit_code, result.output, given
 
