@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 export CONVKIT_CACHE := $(CURDIR)/$(VENV)/cache
 
-.PHONY: demo test test-slow test-oldest search check wheel generate bench clean
+.PHONY: demo test test-slow test-oldest search check docs wheel generate bench clean
 
 # What is finished is not done again, and what was interrupted goes on; `rm -rf demo` begins anew. The commands can be
 # typed by hand just as they are shown.
@@ -50,11 +50,21 @@ search: $(VENV)/test ## the tests of drawn examples and of kills at drawn instan
 	CONVKIT_TEST_SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') \
 		$(BIN)/python -m pytest -n 2 -m "hypothesis or seeded" --hypothesis-profile=new
 
-check: $(VENV)/dev ## style, types, generated files
+check: $(VENV)/dev $(VENV)/docs ## style, types, generated files, documentation site
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m scripts.generate --check
+	$(MKDOCS)
+
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
+MERMAID := mermaid@11.17.2
+docs: $(VENV)/docs $(VENV)/mermaid.min.js ## build the documentation site in site/; dead links are errors
+	$(MKDOCS)
+
+$(VENV)/mermaid.min.js: # draws the figures in the browser; a local copy, so that the site needs no network
+	mkdir -p $(VENV) && cd $(VENV) && npm pack --silent $(MERMAID)
+	cd $(VENV) && tar -xzmf mermaid-*.tgz --strip-components=2 package/dist/mermaid.min.js && rm mermaid-*.tgz
 
 wheel: $(VENV)/wheel ## build sdist and wheel into dist/, and try the wheel in an environment of its own
 	rm -rf dist
@@ -72,7 +82,7 @@ bench: $(VENV)/bench ## measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
