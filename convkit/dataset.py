@@ -4,31 +4,31 @@ Independent of the rules: `convkit.validate` reads lines and reports all problem
 the first invalid one.
 """
 
-import gzip
 import hashlib
 import io
-import zlib
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from convkit import layout
-from convkit.errors import ConvkitError, DatasetError, MissingExtra
+from convkit.errors import DatasetError
 from convkit.schema import FORMAT_VERSION, Manifest, Row
+from convkit.utils.compressed import open_rows
 from convkit.utils.json_file import first_problem
+from convkit.utils.progress import no_progress_bar, progress_bar
+from convkit.utils.silence import silence_libraries
+
+if TYPE_CHECKING:
+    import datasets
+
+    from convkit.train.data.torch_dataset import TorchDataset
 
 MAX_LINE_BYTES = 16 * 2**20
-MAX_EXPANSION = 1000
-"""Maximum ratio of decompressed to compressed size. Rows expand tenfold, a decompression bomb a millionfold."""
 _BLOCK_BYTES = 64 * 2**10
-_ZSTD_BLOCK_BYTES = 1024
-"""Bytes read at a time: each may decompress to 32 KiB."""
-_MAX_WINDOW = 128 * 2**20
-"""Maximum memory of a zstd file, the limit of the zstd command without --long."""
 
 
 class Line(NamedTuple):
@@ -39,88 +39,6 @@ class Line(NamedTuple):
     raw: bytes
     """The line without its line feed; a carriage return stays, as JSON's white space. Empty if overlong."""
     overlong: bool
-
-
-@contextmanager
-def open_rows(path: Path) -> Iterator[BinaryIO]:
-    """Open a row file, and decompress it if its suffix says so.
-
-    Raises:
-        OSError: the file cannot be read.
-        ConvkitError: the file is not in the format of its suffix, damaged, or a decompression bomb.
-        MissingExtra: the package zstandard is not installed.
-    """
-    if path.suffix not in layout.COMPRESSED:
-        with path.open("rb", buffering=0) as file:
-            yield cast(BinaryIO, file)
-        return
-    with path.open("rb") as file:
-        parts = (_gunzipped if path.suffix == ".gz" else _unzstandard)(path, file)
-        most = MAX_EXPANSION * max(path.stat().st_size, _BLOCK_BYTES)
-        yield cast(BinaryIO, _Expanded(parts, most, path))
-
-
-def _gunzipped(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    with gzip.open(file) as expanded:
-        try:
-            yield from iter(lambda: expanded.read(_BLOCK_BYTES), b"")
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise _damaged(path, error) from None
-
-
-def _unzstandard(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    """Decompress all frames of a file. A stream reader would not report a truncated frame, nor read the next ones."""
-    try:
-        import zstandard
-    except ModuleNotFoundError:
-        raise MissingExtra("zstandard", "zstd", f"Reading {path.name}") from None
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-    frame: zstandard.ZstdDecompressionObj | None = None
-    try:
-        while raw := file.read(_ZSTD_BLOCK_BYTES):
-            while raw:
-                frame = frame or decompressor.decompressobj()
-                yield frame.decompress(raw)
-                raw, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-    except zstandard.ZstdError as error:
-        raise _damaged(path, error) from None
-    if frame is not None:
-        raise _damaged(path, "the last frame is truncated")
-
-
-def _damaged(path: Path, error: object) -> ConvkitError:
-    return ConvkitError(f"{path} cannot be decompressed: {error}. Copy the file again, or compress it again.")
-
-
-class _Expanded(io.RawIOBase):
-    """Decompressed parts as a stream that raises an error above a size limit."""
-
-    def __init__(self, parts: Iterator[bytes], most: int, path: Path) -> None:
-        self._parts, self._left, self._path = parts, most, path
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        while not self._rest:
-            part = next(self._parts, None)
-            if part is None:
-                return 0
-            self._count(len(part))
-            self._rest = memoryview(part)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-    def _count(self, size: int) -> None:
-        self._left -= size
-        if self._left < 0:
-            raise ConvkitError(
-                f"{self._path} decompresses to more than {MAX_EXPANSION:,} times its size, which rows never do. "
-                "Decompress it yourself if you trust it."
-            )
 
 
 def read_lines(
@@ -258,6 +176,62 @@ class Dataset:
             raise DatasetError(
                 f"{path} cannot be read ({error.strerror}). Restore the file or convert the source again."
             ) from None
+
+    def to_hf(self, cache_dir: str | os.PathLike[str] | None = None) -> "datasets.DatasetDict":
+        """Convert to a `datasets.DatasetDict` of Hugging Face; rows are streamed into Arrow files.
+
+        Columns: `id`, `source`, `group`; `images`, decoded when they are read from their files; `messages` in TRL's
+        conversational format, `answers` per turn, and `metadata` as JSON.
+
+        Args:
+            cache_dir: the folder for Arrow files; None for that of `datasets`. A changed dataset is converted again.
+
+        Raises:
+            MissingExtra: the package datasets is not installed.
+        """
+        from convkit.huggingface import to_hf
+
+        return to_hf(self, None if cache_dir is None else Path(cache_dir))
+
+    def to_torch(
+        self,
+        model: str | os.PathLike[str],
+        split: str = "train",
+        *,
+        max_tokens: int | None = None,
+        drop_overlong: bool = False,
+        num_crops: int | None = None,
+        require_receipt: bool = True,
+        progress: bool = False,
+    ) -> "TorchDataset":
+        """Return a split as a map-style PyTorch dataset of the tokens, labels and images that convkit trains on.
+
+        Pass it as `train_dataset` to the Trainer of transformers or TRL, and its `collate` method as `data_collator`.
+
+        Args:
+            model: a checkpoint directory.
+            max_tokens: longer rows are an error; None for no limit.
+            drop_overlong: leave out longer rows instead.
+            num_crops: the maximum number of crops per image, for Phi-3-vision only.
+            require_receipt: refuse a dataset without a current receipt for this model, as `convkit train` does.
+
+        Raises:
+            DatasetError: the split or the receipt is missing, or a row is too long.
+            ConvkitError: the checkpoint cannot be read, or a row does not fit the model.
+        """
+        silence_libraries()
+        from convkit.train.data.torch_dataset import TorchDataset
+
+        return TorchDataset(
+            self,
+            Path(model),
+            split,
+            max_tokens=max_tokens,
+            drop_overlong=drop_overlong,
+            num_crops=num_crops,
+            require_receipt=require_receipt,
+            bars=progress_bar if progress else no_progress_bar,
+        )
 
 
 class SplitRows:

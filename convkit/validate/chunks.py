@@ -12,10 +12,10 @@ from io import RawIOBase
 from typing import NamedTuple, cast
 
 from convkit import layout
-from convkit.dataset import open_rows
 from convkit.errors import ConvkitError
 from convkit.rules.base import RowFile
 from convkit.rules.file import most_keys
+from convkit.utils.compressed import open_rows
 
 CHUNK_BYTES = 2**20
 

@@ -18,12 +18,13 @@ from typing import BinaryIO, NamedTuple, cast
 from pydantic import ValidationError
 
 from convkit import layout
-from convkit.dataset import MAX_LINE_BYTES, open_rows
+from convkit.dataset import MAX_LINE_BYTES
 from convkit.findings import Finding
 from convkit.rules import file as file_rules
 from convkit.rules import texts as text_rules
 from convkit.rules.base import Rule
 from convkit.schema import Row
+from convkit.utils.compressed import open_rows
 from convkit.utils.files import AtomicFile
 
 

@@ -32,6 +32,7 @@ STAGES = {"cli", "convert", "converters", "report", "reporters", "rules", "train
 KNOWN_TO = {
     "__init__": STAGES,  # for type checkers only
     "api": STAGES,
+    "dataset": {"train"},  # for `Dataset.to_torch`
     "cli/": STAGES,
     "convert/": {"convert", "converters"},
     "converters/": {"converters"},

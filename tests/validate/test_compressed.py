@@ -45,7 +45,7 @@ def test_damaged_compressed_files_are_refused(tmp_path: Path, suffix: str, damag
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_decompression_bomb_is_refused(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convkit.dataset.MAX_EXPANSION", 10)
+    monkeypatch.setattr("convkit.utils.compressed.MAX_EXPANSION", 10)
     path = compressed(tmp_path / f"x.jsonl{suffix}", b" " * 2**20)
     with pytest.raises(ConvkitError, match="more than 10 times its size"):
         report_of(path)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convkit.dataset import MAX_LINE_BYTES, Dataset, read_lines
-from convkit.errors import DatasetError
+from convkit.errors import ConvkitError, DatasetError
 from convkit.schema import Row
-from convkit.train.models.family import RowLength
+from convkit.train.models.collate import Sample
+from convkit.train.models.family import ModelFamily, RowLength
 from convkit.utils.progress import Progress
 
 
@@ -63,6 +64,22 @@ class Index:
         with self.path.open("rb") as file:
             file.seek(self.offsets[number])
             return Row.model_validate_json(file.readline(MAX_LINE_BYTES))
+
+
+def encode(index: Index, number: int, family: ModelFamily, images: Path) -> Sample:
+    """Encode one row by its position in the index.
+
+    Raises:
+        ConvkitError: the row cannot be read, or its length differs from the one in the index.
+    """
+    row = index.row(number)
+    sample = family.encode(row, images)
+    if len(sample) != index.tokens[number]:
+        raise ConvkitError(
+            f"Row {row.id!r} has {len(sample):,} tokens now, but had {index.tokens[number]:,} when "
+            "tokens were counted: its images have changed. Restore them, or validate the dataset again."
+        )
+    return sample
 
 
 def build(

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from convkit.errors import ConvkitError
-from convkit.train.data.index import Index
+from convkit.train.data.index import Index, encode
 from convkit.train.data.schedule import MicroBatch
 from convkit.train.models.collate import Sample
 from convkit.train.models.family import ModelFamily
@@ -54,14 +54,7 @@ class MicroBatches(Dataset[Any]):
         return self._index.shortest_with_images is not None and not any(sample.image_inputs for sample in samples)
 
     def _sample(self, number: int) -> Sample:
-        row = self._index.row(number)
-        sample = self._family.encode(row, self._images)
-        if len(sample) != self._index.tokens[number]:
-            raise ConvkitError(
-                f"Row {row.id!r} has {len(sample):,} tokens now, but had {self._index.tokens[number]:,} when the run "
-                "started: its images have changed. Restore them, or validate the data set again."
-            )
-        return sample
+        return encode(self._index, number, self._family, self._images)
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch | ConvkitError:
         try:
