@@ -61,7 +61,8 @@ def _start(config: Config, validate: bool) -> None:
             code = 1
         else:
             try:
-                run.train(config, family, joined, progress_bar, typer.echo)
+                log_steps = not (config.tqdm and sys.stderr.isatty())
+                run.train(config, family, joined, progress_bar, typer.echo, log_steps=log_steps)
                 if joined.first:
                     write_final_report(config.output_dir)
             except Stopped as stopped:

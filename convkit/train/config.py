@@ -108,8 +108,9 @@ class Config:
     resume: Annotated[Literal["no", "auto"], "auto: resume from the last checkpoint in --output_dir."] = "no"
     dataloader_num_workers: Annotated[int, "Data-loading processes per GPU; 0: load in the main process.", Ge(0)] = 2
     report_to: Annotated[str, "Experiment trackers: tensorboard, wandb, or both separated by a comma."] = "none"
+    logging_steps: Annotated[int, "Without a progress bar: log a line every so many steps.", Ge(1)] = 10
     deterministic: Annotated[bool, "Bitwise reproducible results on GPUs; slower."] = False
-    tqdm: Annotated[bool, "Show a progress bar."] = True
+    tqdm: Annotated[bool, "Show a progress bar on a terminal."] = True
 
     @property
     def precision(self) -> Precision:
@@ -157,6 +158,7 @@ NOT_IN_FINGERPRINT = {
     "resume",
     "dataloader_num_workers",
     "report_to",
+    "logging_steps",
     "tqdm",
     "deepspeed",
     "fsdp",

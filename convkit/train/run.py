@@ -26,6 +26,7 @@ from convkit.train.evaluate.run import EVALUATION
 from convkit.train.evaluation import Evaluations, curves, summary
 from convkit.train.metrics import trackers
 from convkit.train.metrics.log import MetricsLog
+from convkit.train.metrics.step_log import StepLog
 from convkit.train.metrics.throughput import Throughput
 from convkit.train.models.family import ModelFamily
 from convkit.train.models.fingerprint import fingerprint
@@ -46,12 +47,19 @@ Log = Callable[[str], None]
 
 
 def train(
-    config: Config, family: ModelFamily, world: World, bars: ProgressBars = no_progress_bar, log: Log = print
+    config: Config,
+    family: ModelFamily,
+    world: World,
+    bars: ProgressBars = no_progress_bar,
+    log: Log = print,
+    *,
+    log_steps: bool = False,
 ) -> None:
     """Train as configured, from the start or from the last checkpoint.
 
     Args:
         log: receives one line of text per event, on rank 0.
+        log_steps: log a line every `logging_steps` steps, in place of the progress bar of training.
 
     Raises:
         ConvkitError: the dataset has no current receipt, the run directory holds another run, or training fails.
@@ -60,10 +68,10 @@ def train(
     trackers.require(config)
     requirements.check_requirements(config)
     with deterministic(config.deterministic), worker_errors():
-        _train(config, family, world, bars, log)
+        _train(config, family, world, bars, log, log_steps)
 
 
-def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars, log: Log) -> None:
+def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars, log: Log, log_steps: bool) -> None:
     if not world.first:
         log = _discard
     bars = bars if world.first and config.tqdm else no_progress_bar
@@ -91,7 +99,8 @@ def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars
     elif config.check_checkpoint:  # a checkpoint that was restored needs no check
         log(check_checkpoint(trainer, family))
     throughput = Throughput(schedule, rows, config, world, found.flops_per_token)
-    loop = _Loop(trainer, micro_batches, family, identity, throughput, evaluations, bars, log)
+    step_log = StepLog(config.logging_steps, schedule.steps, log) if log_steps else None
+    loop = _Loop(trainer, micro_batches, family, identity, throughput, evaluations, bars, log, step_log)
     done = loop.run(checkpoint[1] if checkpoint else None)
     if done != schedule.rows:
         raise ConvkitError(f"{schedule.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
@@ -238,20 +247,22 @@ class _Loop:
     evaluations: Evaluations
     bars: ProgressBars
     log: Log
+    step_log: StepLog | None
 
     def run(self, start: RunState | None) -> int:
         """Run all remaining steps; return the rows trained on, including those before `start`."""
         trainer, schedule = self.trainer, self.trainer.schedule
         first, rows = (start.step, start.rows) if start else (0, 0)
         order = (micro_batch for step in range(first, schedule.steps) for micro_batch in trainer.micro_batches(step))
+        step_logs, bars = ([self.step_log], no_progress_bar) if self.step_log else ([], self.bars)
         with (
             _stop_requested() as stop_requested,
-            MetricsLog(trainer.config, first, self.throughput, trainer.world) as metrics,
+            MetricsLog(trainer.config, first, self.throughput, trainer.world, step_logs) as metrics,
         ):
             self.evaluations.remove_after(first)
             self._evaluate(first, metrics, stop_requested)
             reader = batches(self.micro_batches, order, trainer.config.dataloader_num_workers)
-            with closing(reader) as stream, self.bars("training", "rows", self.throughput.text) as update:
+            with closing(reader) as stream, bars("training", "rows", self.throughput.text) as update:
                 for step in range(first, schedule.steps):
                     result = self._step(step, stream, metrics, stop_requested)
                     rows += result.rows

@@ -52,6 +52,7 @@ def test_the_command_validates_on_request_and_trains(convkit: Run, checkpoint: P
     assert code == 0
     assert "LoRA: 10 rows x 1 epochs = 10 rows planned in 2 steps" in output
     assert "10 rows planned = 10 trained" in output
+    assert re.search(r"^step 2 of 2: loss \d+\.\d+, learning rate \S+, \S+ images/s$", output, re.MULTILINE)
     assert (out / "final/adapter/adapter_model.safetensors").is_file()
 
 
@@ -253,7 +254,7 @@ def test_the_help_lists_every_option_in_its_section(convkit: Run) -> None:
     section = ""
     for field in fields(Config):
         section = SECTIONS.get(field.name, section)
-        assert re.search(rf"^  --(\[no_\])?{field.name}\b", found[section], re.MULTILINE), field.name
+        assert re.search(rf"^  (-o, )?--(\[no_\])?{field.name}\b", found[section], re.MULTILINE), field.name
     assert "--nproc" in found["Distributed training"]
     assert "Required." in found["Data, model and output"]
     assert "Default: 0." in found["Optimization"]

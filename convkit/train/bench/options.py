@@ -31,7 +31,7 @@ NO_EFFECT_ON_SPEED = frozenset(
     (
         *("model", "output_dir", "num_train_epochs", "warmup_steps", "deepspeed", "fsdp"),
         *("eval_split", "eval_steps", "eval_limit", "eval_batch_size", "eval_max_new_tokens"),
-        *("save_steps", "save_total_limit", "check_checkpoint", "resume", "report_to"),
+        *("save_steps", "save_total_limit", "check_checkpoint", "resume", "report_to", "logging_steps"),
     )
 )
 """Options of `convkit train` that `convkit bench train` does not have, since no measured step depends on them."""

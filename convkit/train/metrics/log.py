@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from convkit.train.data.index import Index
 from convkit.train.data.schedule import BatchSchedule
 from convkit.train.distributed.world import World
 from convkit.train.metrics.throughput import Throughput
-from convkit.train.metrics.trackers import trackers
+from convkit.train.metrics.trackers import Tracker, trackers
 from convkit.train.trainer import StepResult
 from convkit.utils.files import write_atomic
 
@@ -27,18 +28,21 @@ class MetricsLog:
 
     Args:
         first: completed steps; lines of later steps, left by a killed run, are removed.
+        also: more trackers, besides those of `--report_to`.
     """
 
-    def __init__(self, config: Config, first: int, throughput: Throughput, world: World) -> None:
+    def __init__(
+        self, config: Config, first: int, throughput: Throughput, world: World, also: Sequence[Tracker] = ()
+    ) -> None:
         self._path, self._first, self._writes = config.output_dir / METRICS, first, world.first
-        self._config, self._throughput = config, throughput
+        self._config, self._throughput, self._also = config, throughput, also
 
     def __enter__(self) -> Self:
         if self._writes:
             if self._path.exists():
                 write_atomic(self._path, _lines_until(self._first, self._path), self._path.parent)
             self._resources = ExitStack()
-            self._trackers = self._resources.enter_context(trackers(self._config, self._first))
+            self._trackers = [*self._resources.enter_context(trackers(self._config, self._first)), *self._also]
             self._file = self._path.open("a")
         return self
 
