@@ -27,7 +27,7 @@ class Finding(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    code: str = Field(pattern=r"^CK\d{3}$", description="The rule's stable code, such as CK201.")
+    code: str = Field(pattern=r"^[A-Z]{2,}\d{3}$", description="The rule's stable code, such as CK201.")
     slug: str = Field(description="The rule's readable name, such as missing-image.")
     severity: Severity = Field(description="error or warning.")
     file: str = Field(description="The file, by the path that was passed or found.")

@@ -21,7 +21,7 @@ from convkit.dataset import Dataset, read_lines
 from convkit.errors import DatasetError
 from convkit.media.cache import FileStamp, MediaCache, file_stamp
 from convkit.media.images import ImageInfo
-from convkit.rules.registry import codes
+from convkit.rules.registry import codes, is_builtin
 from convkit.schema import Count, Sha256
 from convkit.utils.digests import DigestSet, from_bytes, new_key, packed_digests
 from convkit.utils.json_file import read_model, write_model
@@ -167,8 +167,11 @@ def _remedy(directory: Path, profile: str | None = None) -> str:
 
 
 def _other_rules(receipt: Receipt, profile: str | None) -> str | None:
-    if receipt.rules != codes(with_model=receipt.profile is not None):
+    expected = codes(with_model=receipt.profile is not None)
+    if list(filter(is_builtin, receipt.rules)) != list(filter(is_builtin, expected)):
         return "its receipt was written with other rules than those of this convkit version"
+    if missing := [code for code in expected if code not in receipt.rules]:
+        return f"it was not validated with {', '.join(missing)} of an installed package"
     if profile is not None and receipt.profile != profile:
         other = f", but last for {receipt.profile}" if receipt.profile else ""
         return f"it was not validated for {profile}{other}"

@@ -46,13 +46,13 @@ class Converters(Group):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of one converter, None if no converter has this name."""
-        from convkit.converters import available_converters, load_converter
+        from convkit.converters import available_converters, describe_converter, load_converter
 
         name = next((n for n in available_converters() if n.replace("_", "-") == cmd_name.replace("_", "-")), None)
         if name is None:
             return None
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(name, cls=Command, help=available_converters()[name].summary)(_command(load_converter(name)))
+        single.command(name, cls=Command, help=describe_converter(name))(_command(load_converter(name)))
         return typer.main.get_command(single)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -16,12 +16,15 @@ def rule(
 ) -> None:
     """Explain a rule of `convkit validate`, or list all rules."""
     from convkit.reporters.rule_page import examples, page
-    from convkit.rules.registry import RULES, get_rule
+    from convkit.rules.registry import all_rules, find_plugin, get_rule
 
     if name is not None:
         found = get_rule(name)
         sys.stdout.write(page(found, examples().get(found.code)))
+        if plugin := find_plugin(found):
+            sys.stdout.write(f"\n{plugin.details()}\n")
         return
-    width = max(len(rule.slug) for rule in RULES.values())
-    for rule in RULES.values():
-        typer.echo(f"{rule.code}  {rule.slug:<{width}}  {rule.severity:<7}  {rule.summary}")
+    rules = all_rules().values()
+    widths = [max(map(len, names)) for names in zip(*((rule.code, rule.slug) for rule in rules), strict=True)]
+    for rule in rules:
+        typer.echo(f"{rule.code:<{widths[0]}}  {rule.slug:<{widths[1]}}  {rule.severity:<7}  {rule.summary}")

@@ -5,6 +5,7 @@ Installed packages add converters as entry points of the group `convkit.converte
 
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 from convkit.errors import ConvkitError
@@ -61,6 +62,19 @@ def available_converters() -> dict[str, ConverterEntry]:
         for point in entry_points(group=ENTRY_POINTS)
     }
     return dict(sorted({**others, **CONVERTERS}.items()))
+
+
+def describe_converter(name: str) -> str:
+    """Return the help of a converter: its summary, or the docstring of one that an installed package adds.
+
+    Raises:
+        ConvkitError: no such converter exists, or its package is broken.
+    """
+    if name in CONVERTERS:
+        return CONVERTERS[name].summary
+    origin = available_converters()[name].summary
+    docstring = cleandoc(load_converter(name).__doc__ or "")
+    return f"{docstring}\n\nThis converter is {origin}." if docstring else origin
 
 
 def load_converter(name: str) -> "type[Converter[Any]]":

@@ -10,21 +10,22 @@ from convkit import __version__
 from convkit.findings import Finding, Report
 from convkit.reporters.formatting import full_message
 from convkit.rules.base import Rule
-from convkit.rules.registry import RULES
+from convkit.rules.registry import all_rules
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 FINGERPRINT = "convkit/v1"
-_INDEX = {code: index for index, code in enumerate(RULES)}
 
 
 def render(report: Report) -> str:
     """Render one run with all rules and all findings as indented JSON that ends with a newline."""
-    driver = {"name": "convkit", "version": __version__, "rules": [_rule(rule) for rule in RULES.values()]}
+    rules = all_rules()
+    driver = {"name": "convkit", "version": __version__, "rules": [_rule(rule) for rule in rules.values()]}
+    indices = {code: index for index, code in enumerate(rules)}
     seen: Counter[tuple[str, str]] = Counter()
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding, seen) for finding in report.findings],
+        "results": [_result(finding, indices[finding.code], seen) for finding in report.findings],
         "properties": report.summary.model_dump(),
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
@@ -44,7 +45,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, seen: Counter[tuple[str, str]]) -> dict[str, Any]:
+def _result(finding: Finding, rule_index: int, seen: Counter[tuple[str, str]]) -> dict[str, Any]:
     content = finding.content()
     seen[finding.file, content] += 1
     location: dict[str, Any] = {"physicalLocation": {"artifactLocation": _artifact(finding.file)}}
@@ -54,7 +55,7 @@ def _result(finding: Finding, seen: Counter[tuple[str, str]]) -> dict[str, Any]:
         location["logicalLocations"] = [_logical(finding)]
     return {
         "ruleId": finding.code,
-        "ruleIndex": _INDEX[finding.code],
+        "ruleIndex": rule_index,
         "level": finding.severity.value,
         "message": {"text": _message(full_message(finding))},
         "locations": [location],

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from convkit.findings import Finding, Severity
 from convkit.schema import Manifest
@@ -20,7 +20,8 @@ class Rule:
     """One rule with its documentation; `convkit.reporters.rule_page` renders its page."""
 
     code: str
-    """CK, the digit of the family and two digits. Never changed and never reused, because users refer to it."""
+    """CK, the digit of the family and two digits; rules of other packages have their own letters instead of CK. Never
+    changed and never reused, because users refer to it."""
     slug: str
     severity: Severity
     summary: str
@@ -40,9 +41,9 @@ class Rule:
 
 
 def _rule_of(code: str) -> Rule:
-    from convkit.rules.registry import RULES
+    from convkit.rules.registry import all_rules
 
-    return RULES[code]
+    return all_rules()[code]
 
 
 class Problem(NamedTuple):
@@ -167,7 +168,12 @@ class Check:
 
     There is one instance per dataset, in the main process. It may keep data, but only a few bytes per row. Rules about
     a single row are functions that run in workers; see `convkit.rules.texts`.
+
+    Installed packages add checks as entry points of the group `convkit.rules`.
     """
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """The rules that the check of another package reports; those of convkit are listed in the modules' `RULES`."""
 
     def __init__(self, dataset: DatasetFiles) -> None:
         self.dataset = dataset

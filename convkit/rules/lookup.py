@@ -59,6 +59,13 @@ def sound_rows(file: RowFile, lines: Container[int] | None = None) -> Iterator[t
                 continue
 
 
+def valid_rows(dataset: DatasetFiles) -> Iterator[tuple[Location, Row]]:
+    """Yield the valid rows of all files with their locations, for a check whose `end` reads texts."""
+    for file in dataset.files:
+        for line, row in sound_rows(file):
+            yield Location(file.name, line, row.id), row
+
+
 def image_paths(row: Row) -> Iterator[tuple[str, str]]:
     """Yield each image path of a row with its JSON pointer."""
     for index, turn in enumerate(row.conversations):

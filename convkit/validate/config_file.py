@@ -24,7 +24,7 @@ class ConfigFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    select: tuple[str, ...] = Field(default=("CK",), description="Rules whose findings count.")
+    select: tuple[str, ...] = Field(default=(), description="Rules whose findings count; all if empty.")
     ignore: tuple[str, ...] = Field(default=(), description="Rules whose findings do not count.")
     severity: dict[str, Severity] = Field(default_factory=dict, description="error or warning, by rule.")
     baseline: Path | None = Field(default=None, description="The baseline file, relative to this file.")

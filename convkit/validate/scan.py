@@ -14,7 +14,7 @@ from convkit.rules import file as file_rules
 from convkit.rules import media as media_rules
 from convkit.rules.base import Check, DatasetFiles, ImageRef, Location, Problem, RowFacts
 from convkit.rules.lookup import unlisted
-from convkit.rules.registry import CHECKS, RULES
+from convkit.rules.registry import all_checks, all_rules
 from convkit.utils.digests import from_bytes
 from convkit.utils.files import display_path
 from convkit.validate.fix import can_fix
@@ -58,7 +58,7 @@ class DatasetScan:
         self.image_refs = ImageRefs()
         self.sizes = Sizes(dataset.key)
         self.digest = receipt.MediaDigest()
-        self._checks = [check(dataset) for check in CHECKS]
+        self._checks = [check(dataset) for check in all_checks()]
         self._counts: Counter[str] = Counter()
         self._can_fix = cache(can_fix)
         self._image_checks = [check for check in self._checks if type(check).image is not Check.image]
@@ -122,7 +122,7 @@ class DatasetScan:
         for check in self._checks:
             self._add_findings(check.end())
         for code, count in self._counts.items():
-            self.findings.extend(unlisted(self.dataset, RULES[code], count, MAX_KEPT))
+            self.findings.extend(unlisted(self.dataset, all_rules()[code], count, MAX_KEPT))
         names = [display_path(self.dataset.directory / layout.MANIFEST), *(file.name for file in self.dataset.files)]
         ranks = {name: rank for rank, name in enumerate(names)}
         self.findings.sort(key=lambda f: (ranks.get(f.file, len(names)), f.file, f.line or 0, f.code))

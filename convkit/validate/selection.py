@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from convkit.errors import ConvkitError
 from convkit.findings import Finding, Severity, by_code
-from convkit.rules.registry import RULES, suggest
+from convkit.rules.registry import all_rules, suggest
 
-_PREFIX = re.compile(r"CK\d{0,3}")
+_PREFIX = re.compile(r"([A-Z]{2,})\d{0,3}")
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,22 @@ class Selection:
         ConvkitError: a name matches no rule; the message suggests similar ones.
     """
 
-    select: tuple[str, ...] = ("CK",)
+    select: tuple[str, ...] = ()
+    """The rules whose findings count; all of them if empty."""
     ignore: tuple[str, ...] = ()
     severity: Mapping[str, Severity] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in (*self.select, *self.ignore, *self.severity):
-            if not any(_match_length(name, code) for code in RULES):
+            if not any(_match_length(name, code) for code in all_rules()):
                 raise ConvkitError(
                     f"{name!r} is neither a rule nor a prefix of rule codes, such as CK2. {suggest(name)}"
                 )
 
     def selects(self, code: str) -> bool:
         """Return whether findings of a rule count."""
-        return _longest_match(self.select, code) > _longest_match(self.ignore, code)
+        selected = _longest_match(self.select, code) if self.select else 1
+        return selected > _longest_match(self.ignore, code)
 
     def apply(self, findings: Iterable[Finding]) -> list[Finding]:
         """Return the findings that count, with the selected severity."""
@@ -65,15 +67,17 @@ class Selection:
 
 def describe_hidden_errors(hidden: Mapping[str, int]) -> str:
     """Return why no receipt was written, given `Selection.hidden_errors`."""
-    counts = ", ".join(f"{count:,} of {code} {RULES[code].slug}" for code, count in sorted(hidden.items()))
+    counts = ", ".join(f"{count:,} of {code} {all_rules()[code].slug}" for code, count in sorted(hidden.items()))
     return f"ignored or downgraded errors still count ({counts}); fix them"
 
 
 def _match_length(name: str, code: str) -> int:
     """Return the number of characters of `code` that a name matches; 0 if it matches another rule."""
-    if code in RULES and name == RULES[code].slug:
+    rule = all_rules().get(code)
+    if rule and name == rule.slug:
         return len(code)
-    return len(name) if _PREFIX.fullmatch(name) and code.startswith(name) else 0
+    prefix = _PREFIX.fullmatch(name)
+    return len(name) if prefix and code.startswith(name) and code[len(prefix[1])].isdigit() else 0
 
 
 def _longest_match(names: Iterable[str], code: str) -> int:

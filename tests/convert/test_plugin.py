@@ -1,13 +1,10 @@
 """Converters of installed packages: they are found by entry point and have options of their own."""
 
-import base64
-import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.convert.toy import write_lines
+from tests.wheels import install, make_wheel
 
 PAGE = (ROOT / "docs/converters.md").read_text(encoding="utf-8")
 EXAMPLE = PAGE[PAGE.index("## Write a converter") :]
@@ -52,42 +50,18 @@ class Words(Converter[Item]):
 '''
 
 
-def _wheel(folder: Path, name: str, entry_points: str, modules: dict[str, str]) -> Path:
-    """Write a wheel of pure Python by hand."""
-    info = f"{name}-1.0.dist-info"
-    files = {
-        **modules,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: by-hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": entry_points,
-    }
-    digests = {path: hashlib.sha256(content.encode()).digest() for path, content in files.items()}
-    record = [
-        f"{path},sha256={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()},{len(files[path].encode())}"
-        for path, digest in digests.items()
-    ]
-    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""])
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        for name_in_wheel, content in files.items():
-            wheel.writestr(name_in_wheel, content)
-    return path
-
-
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install two valid packages, a broken one, and one that reuses a name of convkit's; return their folder."""
     folder = tmp_path_factory.mktemp("packages")
     group = "[convkit.converters]\n"
     wheels = [
-        _wheel(folder, "other_words", f"{group}other-words = other_words:Words\n", {"other_words.py": MODULE}),
-        _wheel(folder, "my_package", f"{group}captions = my_package:Captions\n", {"my_package.py": CAPTIONS}),
-        _wheel(folder, "broken", f"{group}broken = a_module_that_is_missing:Broken\n", {"broken.py": ""}),
-        _wheel(folder, "usurper", f"{group}ucf101 = other_words:Words\n", {"usurper.py": ""}),
+        make_wheel(folder, "other_words", f"{group}other-words = other_words:Words\n", {"other_words.py": MODULE}),
+        make_wheel(folder, "my_package", f"{group}captions = my_package:Captions\n", {"my_package.py": CAPTIONS}),
+        make_wheel(folder, "broken", f"{group}broken = a_module_that_is_missing:Broken\n", {"broken.py": ""}),
+        make_wheel(folder, "usurper", f"{group}ucf101 = other_words:Words\n", {"usurper.py": ""}),
     ]
-    command = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", "--target"]
-    subprocess.run([sys.executable, *command, str(folder / "site"), *map(str, wheels)], check=True)
-    return folder / "site"
+    return install(folder / "site", wheels)
 
 
 def _convkit(packages: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

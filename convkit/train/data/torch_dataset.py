@@ -67,7 +67,7 @@ class TorchDataset(TorchMapDataset[dict[str, Tensor]]):
         return len(self._index)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """Encode a row.
+        """Return the tensors of one row, encoded now.
 
         Raises:
             ConvkitError: the row or one of its images has changed or cannot be read.
