@@ -51,29 +51,62 @@ def _add_line_end(raw: bytes) -> bytes:
     return raw if raw.endswith(b"\n") else _remove_blank(raw + b"\n")
 
 
-_ASSISTANT = re.compile(rb'("assistant"[ \t\r]*:[ \t\r]*)("(?:[^"\\]|\\.)*+")')
-
-
 def _strip_answers(raw: bytes) -> bytes:
+    line = file_rules.without_marks(raw)
     try:
-        row = Row.model_validate_json(file_rules.without_marks(raw))
+        row = Row.model_validate_json(line)
     except ValidationError:
         return raw
+    text = line.decode()
+    for start, end in reversed(_answer_spans(text)):
+        text = text[:start] + _strip_json_string(text[start:end]) + text[end:]
     turns = [
         turn.model_copy(update={"assistant": turn.assistant.strip() or turn.assistant}) if turn.assistant else turn
         for turn in row.conversations
     ]
-    fixed = _ASSISTANT.sub(lambda match: match[1] + _strip_json_string(match[2]), raw)
-    # Metadata may also have a key "assistant"; its value must not change.
+    fixed = text.encode()
     expected = row.model_copy(update={"conversations": tuple(turns)})
-    return fixed if Row.model_validate_json(file_rules.without_marks(fixed)) == expected else raw
+    return raw.removesuffix(line) + fixed if Row.model_validate_json(fixed) == expected else raw
 
 
-def _strip_json_string(encoded: bytes) -> bytes:
-    """Strip a JSON string; return the same bytes if nothing would change or nothing would be left."""
-    text: str = json.loads(encoded)
-    stripped = text.strip()
-    return encoded if stripped in ("", text) else json.dumps(stripped, ensure_ascii=False).encode()
+_DECODER = json.JSONDecoder()
+_BETWEEN = re.compile(r"[ \t\r\n:,]*")
+
+
+def _answer_spans(line: str) -> list[tuple[int, int]]:
+    """Return start and end of each assistant text of a valid row; a key `assistant` in metadata is not one."""
+    conversations = dict(_members(line, line.index("{")))["conversations"]
+    turns = [dict(_members(line, start)) for start, _ in _values(line, conversations[0])]
+    return [turn["assistant"] for turn in turns if "assistant" in turn]
+
+
+def _members(text: str, start: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield each key of the JSON object that begins at `start`, with start and end of its value."""
+    spans = _values(text, start)
+    for key_start, key_end in spans:
+        yield json.loads(text[key_start:key_end]), next(spans)
+
+
+def _values(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """Yield start and end of everything in the JSON array or object that begins at `start`, keys included."""
+    at = _skip(text, start + 1)
+    while text[at] not in "]}":
+        end = _DECODER.raw_decode(text, at)[1]
+        yield at, end
+        at = _skip(text, end)
+
+
+def _skip(text: str, at: int) -> int:
+    """Return the position of the next key, value or closing bracket."""
+    match = _BETWEEN.match(text, at)
+    return match.end() if match else at
+
+
+def _strip_json_string(encoded: str) -> str:
+    """Strip a JSON string; return the same text if nothing would change, nothing would be left, or it is null."""
+    text: str | None = json.loads(encoded)
+    stripped = (text or "").strip()
+    return encoded if stripped in ("", text) else json.dumps(stripped, ensure_ascii=False)
 
 
 FIXERS = {

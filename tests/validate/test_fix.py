@@ -56,11 +56,17 @@ def test_answers_are_stripped_and_nothing_else_of_their_rows_changes(tmp_path: P
 
 
 def test_metadata_keys_named_assistant_are_unchanged(tmp_path: Path) -> None:
-    said = {"images": [], "user": "Hm?", "assistant": "a "}
-    content = lines(row("1", conversations=[said], metadata={"assistant": " b"}))
-    path = write_rows(tmp_path, content)
-    assert codes(report_of(path)) == ["CK106"]
-    assert fixed(path) == [] and path.read_bytes() == content
+    before = (
+        b'{"metadata":{"assistant":" b","n":-1.0e5,"l":[1,{"assistant":" c"}],"big":%s},"id":"1","source":"a",'
+        b'"conversations" : [ {"images":[],"user":"Hm?","\\u0061ssistant":"a "},'
+        b'{"user":"[{\\"assistant\\":\\" d\\"}]","assistant":" e","images":[]} ]}\n'
+    ) % (b"9" * 4300)
+    path = write_rows(tmp_path, before)
+    found = report_of(path).findings
+    assert [(f.code, f.fixable) for f in found] == [("CK106", True), ("CK106", True)]
+    assert fixed(path) == ["1: CK106 padded-answer: answer stripped"]
+    assert path.read_bytes() == before.replace(b'"a "', b'"a"').replace(b'" e"', b'"e"')
+    assert codes(report_of(path)) == [] and fixed(path) == []
 
 
 def test_findings_beyond_the_listed_ones_are_fixed_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
