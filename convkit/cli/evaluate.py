@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convkit.cli.score import score_files, split_names
+from convkit.cli.score import score_files, comma_separated
 from convkit.cli.train_options import (
     REQUIRED,
     dataclass_options,
@@ -36,7 +36,7 @@ def _evaluate(metrics: str, compare: None, **values: Any) -> None:
     from convkit.utils.progress import progress_bar
 
     silence_libraries()
-    scored_by = ScoreOptions(split_names(metrics))
+    scored_by = ScoreOptions(comma_separated(metrics))
     check_metric_names(scored_by)
     try:
         from convkit.train.distributed.world import world

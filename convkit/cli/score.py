@@ -48,7 +48,7 @@ def score_files(
     from convkit.metrics.score import score as score_predictions
     from convkit.reporters import comparison, scores
 
-    chosen = ScoreOptions(split_names(metrics), split_names(positive) or DEFAULT_POSITIVE, **options)
+    chosen = ScoreOptions(comma_separated(metrics), comma_separated(positive) or DEFAULT_POSITIVE, **options)
     result: Comparison | Scores
     if compare is None:
         result = score_predictions(read_predictions(predictions), chosen)
@@ -61,7 +61,7 @@ def score_files(
         raise typer.Exit(1)
 
 
-def split_names(text: str) -> tuple[str, ...]:
+def comma_separated(text: str) -> tuple[str, ...]:
     """Return the names in a list that is separated by commas."""
     return tuple(name for part in text.split(",") if (name := part.strip()))
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convkit import layout
 from convkit.cli.train_options import dataclass_options, parameter, with_signature
 from convkit.reporters import REPORTERS, get_reporter
-from convkit.validate.settings import Settings, split_names
+from convkit.validate.settings import Settings, rule_names
 
 if TYPE_CHECKING:
     from convkit.findings import Report
@@ -33,7 +32,7 @@ def _validate(paths: list[Path], **values: Any) -> None:
     render = get_reporter(settings.format, terminal=terminal)
     target = resolve_model(settings.model, settings.tokenizer, settings.max_length)
     config = read_config_file(settings.config)
-    selection = config.selection(*map(split_names, (settings.select, settings.ignore, settings.error, settings.warn)))
+    selection = config.selection(*map(rule_names, (settings.select, settings.ignore, settings.error, settings.warn)))
     baseline = settings.baseline or config.baseline
     _check_baseline(settings, baseline)
 
@@ -63,6 +62,7 @@ def _validate(paths: list[Path], **values: Any) -> None:
 
 def _check(settings: Settings, paths: list[Path]) -> None:
     """Refuse options that cannot work before anything is read."""
+    from convkit import layout
     from convkit.errors import ConvkitError
 
     output = settings.output

@@ -40,6 +40,6 @@ class Settings:
     fix: Annotated[bool, "Fix what can be fixed automatically, then validate."] = False
 
 
-def split_names(options: Iterable[str] | None) -> list[str]:
+def rule_names(options: Iterable[str] | None) -> list[str]:
     """Return the rule names of a repeated option, each value of which may be a comma-separated list."""
     return [name.strip() for option in options or () for name in option.split(",")]
