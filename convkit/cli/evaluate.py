@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convkit.cli.score import score_files, comma_separated
+from convkit.cli.score import comma_separated, score_files
 from convkit.cli.train_options import (
     REQUIRED,
     dataclass_options,
