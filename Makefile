@@ -75,7 +75,7 @@ wheel: $(VENV)/wheel ## build sdist and wheel into dist/, and try the wheel in a
 	cd $(VENV)/try && bin/convkit convert easy-vqa --out_dir data && bin/convkit validate data
 	rm -rf $(VENV)/try
 
-generate: $(VENV)/test ## write schemas/, docs/rules/ and docs/mutations.md from the code
+generate: $(VENV)/test ## write schemas/, docs/rules/, docs/cli.md and docs/mutations.md from the code
 	$(BIN)/python -m scripts.generate
 
 bench: $(VENV)/bench ## measure; see benchmarks/README.md

@@ -59,7 +59,7 @@ class SplitOptions(Options):
     seed: int = Field(0, description="Seed of the assignment of rows to splits.")
     stratify: bool = Field(True, description="Keep the share of each (last) answer equal in all splits.")
     splits: Annotated[tuple[str, ...], BeforeValidator(_parse_names)] = Field(
-        (), description="Splits to pool, comma-separated (default: all that have answers)."
+        (), description="Splits to pool, comma-separated. Default: all that have answers."
     )
     link: bool = Field(False, exclude=True, description="Hard-link images instead of copying them, where possible.")
 

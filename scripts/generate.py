@@ -1,4 +1,4 @@
-"""Write the generated files: schemas/, docs/rules/, docs/mutations.md and convkit/rules/examples.json.
+"""Write the generated files: schemas/, docs/rules/, docs/cli.md, docs/mutations.md and convkit/rules/examples.json.
 
 Run `python -m scripts.generate` in the repository root; `--check` lists stale files and exits with 1 if there are any.
 """
@@ -15,6 +15,7 @@ from convkit.rules.base import Rule
 from convkit.rules.registry import RULES
 from convkit.schemas import MODELS, generate
 from convkit.utils.text import printable
+from scripts import cli_reference
 from tests.rules import mutations
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,7 @@ def files() -> dict[Path, str]:
         ROOT / "convkit" / "rules" / EXAMPLES: json.dumps(examples, indent=2, ensure_ascii=False) + "\n",
         PAGES / "README.md": _HEAD + "".join(map(_index_line, RULES.values())),
         **{PAGES / f"{stem(rule)}.md": page(rule, examples.get(code), markdown) for code, rule in RULES.items()},
+        ROOT / "docs" / "cli.md": cli_reference.page(),
         ROOT / "docs" / "mutations.md": mutations.page(),
     }
 

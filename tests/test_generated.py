@@ -1,13 +1,18 @@
 """The generated files in the repository are up to date, and the generator writes, checks and removes them."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from convkit.cli import app
+from convkit.cli.score import _COMPARE as COMPARE
 from convkit.findings import Severity
 from convkit.rules.base import Rule
 from convkit.rules.registry import RULES
-from scripts import generate
+from scripts import cli_reference, generate
 
 
 def test_generated_files_are_up_to_date() -> None:
@@ -21,6 +26,32 @@ def test_every_rule_has_a_page_and_every_model_a_schema() -> None:
     assert sorted(path.name for path in generate.SCHEMAS.iterdir()) == sorted(
         path.name for path in files if path.parent == generate.SCHEMAS
     )
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    page = generate.files()[generate.ROOT / "docs" / "cli.md"]
+    root: Any = typer.main.get_command(app)
+    waiting, found = [("convkit", root, None)], 0
+    for path, command, parent in waiting:
+        context = command.context_class(command, info_name=path, parent=parent)
+        section = re.search(rf"^##+ {path}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+        assert section is not None, path
+        general = page[page.index("All converters have") : page.index("### convkit convert")]
+        for option in command.params:
+            name = option.metavar if option.param_type_name == "argument" else option.opts[-1].lstrip("-")
+            assert re.search(rf"\b{re.escape(name)}\b", section[1] + general * path.startswith("convkit convert")), path
+            found += 1
+        if hasattr(command, "list_commands"):
+            names = command.list_commands(context)
+            waiting += [(f"{path} {name}", command.get_command(context, name), context) for name in names]
+    assert found > 200
+
+
+def test_a_changed_option_makes_the_reference_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "| `--compare BASELINE` | A predictions file of another model" in cli_reference.page()
+    monkeypatch.setattr(COMPARE, "help", "Other text.")
+    assert "| `--compare BASELINE` | Other text. |" in cli_reference.page()
+    assert generate.ROOT / "docs" / "cli.md" in generate.stale(generate.files())
 
 
 def test_a_new_rule_gets_a_page_and_a_line_in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:

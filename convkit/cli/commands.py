@@ -15,11 +15,16 @@ class Command(TyperCommand):
         check_arguments(self, ctx, args)
         return super().parse_args(ctx, args)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the usage line, such as `[OPTIONS] PATH...`."""
+        arguments = [parameter for parameter in self.params if parameter.param_type_name == "argument"]
+        return ["[OPTIONS]", *map(_argument_usage, arguments)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections in the order of their first parameters."""
         for title, parameters in sections(self, ctx).items():
             with formatter.section(title):
-                formatter.write_dl([_help_record(parameter, ctx) for parameter in parameters])
+                formatter.write_dl([help_record(parameter, ctx) for parameter in parameters])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Complete the names of options, spelled with underscores or dashes."""
@@ -55,9 +60,33 @@ def sections(command: Any, ctx: Any) -> Mapping[str, list[Any]]:
     return found
 
 
-def _help_record(parameter: Any, ctx: Any) -> tuple[str, str]:
+def _argument_usage(argument: Any) -> str:
+    name = f"{argument.metavar}..." if argument.nargs == -1 else argument.metavar
+    return name if argument.required else f"[{name}]"
+
+
+def help_record(parameter: Any, ctx: Any) -> tuple[str, str]:
+    """Return the names of a parameter with its type, and its help text with the default and the limits."""
     names, text = parameter.get_help_record(ctx)
-    return re.sub(r"--(\w+) / --no_\1", r"--[no_]\1", names), text
+    names = re.sub(r"--(\w+) / --no_\1", r"--[no_]\1", names)
+    text, _, extra = text.removesuffix("]").rpartition("  [") if text.endswith("]") else (text, "", "")
+    sentences = [_sentence(part, switch=bool(parameter.secondary_opts)) for part in extra.split("; ")]
+    return names, " ".join(filter(None, [text, *sentences]))
+
+
+def _sentence(extra: str, *, switch: bool) -> str:
+    """Return a sentence for a part of Typer's `[default: 2; x>=1; required]`."""
+    name, _, default = extra.partition("default: ")
+    if default and not name:
+        if switch:
+            return "" if default.startswith("no_") else "Default: True."
+        return f"Default: {default}" + ("" if default.endswith(".") else ".")
+    if bounds := re.fullmatch(r"(?:(\S+)<=)?x(?:(<=|>=)(\S+))?", extra):
+        low, sign, high = bounds.groups()
+        if sign == ">=" and high == "0":
+            return ""
+        return f"From {low} to {high}." if low else f"At {'least' if sign == '>=' else 'most'} {high}."
+    return "Required." if extra == "required" else extra
 
 
 def check_arguments(command: Any, ctx: Any, args: list[str]) -> None:

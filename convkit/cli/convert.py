@@ -20,7 +20,7 @@ OutDir = Annotated[
     Path, typer.Option("--out_dir", "-o", help="The dataset directory to write; new, empty, or of an interrupted run.")
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=0, help="Worker processes (default: CPU count; 0 runs in-process).")
+    int | None, typer.Option("--workers", min=0, help="Worker processes; 0 runs in-process. Default: CPU count.")
 ]
 COMMON: Parameters = {
     "out_dir": (OutDir, inspect.Parameter.empty),
@@ -124,7 +124,7 @@ def _command(converter: "type[Converter[Any]]") -> Any:
 def _source_parameters(converter: "type[Converter[Any]]") -> Parameters:
     """Return the positional source, and the option --source with the same meaning."""
     default = converter.default_source
-    text = f"A local folder or archive (default: {default})." if default else "A local folder or archive."
+    text = f"A local folder or archive. Default: {default}." if default else "A local folder or archive."
     argument = typer.Argument(metavar="SOURCE", help=text, show_default=False)
     option = typer.Option("--source", metavar="SOURCE", help="The source, if it is not an argument.")
     return {
@@ -157,8 +157,8 @@ def _max_errors(converter: "type[Converter[Any]]") -> Parameters:
     expected = converter.expected_missing
     default = f"{DEFAULT_COUNT}" + (f", or {expected:.0%} if that is more" if expected else "")
     help_text = (
-        "Stop if more than this is quarantined: a number, or a share such as 5% "
-        f"(default: {default}). If given, quarantined items do not cause exit code 1."
+        "Stop if more than this is quarantined: a number, or a share such as 5%. "
+        f"If given, quarantined items do not cause exit code 1. Default: {default}."
     )
     return {"max_errors": (Annotated[str | None, typer.Option("--max_errors", help=help_text)], None)}
 

@@ -10,7 +10,7 @@ def inspect(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A dataset directory.", exists=True, file_okay=False)],
     model: Annotated[Path, typer.Option("--model", help="Checkpoint directory; weights are not loaded.")],
     row: Annotated[str, typer.Option("--row", metavar="ID", help="Id of the row.")],
-    split: Annotated[str, typer.Option("--split", help="Split that has the row (default: search all splits).")] = "",
+    split: Annotated[str, typer.Option("--split", help="Split that has the row. Default: search all splits.")] = "",
     num_crops: Annotated[
         int | None, typer.Option("--num_crops", min=1, help="Maximum tiles per image, for Phi-3-vision only.")
     ] = None,

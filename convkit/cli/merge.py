@@ -14,7 +14,7 @@ def merge(
     out: Annotated[Path, typer.Option("--out", "-o", help="Output directory; must be empty or not exist.")],
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Dtype of the merged weights (default: that of the base model)."),
+        typer.Option(help="Dtype of the merged weights. Default: that of the base model."),
     ] = None,
     num_crops: Annotated[
         int | None,

@@ -10,7 +10,7 @@ def rule(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CODE|SLUG]", help="Code or slug, such as CK201 or missing-image. Default: list all rules."
+            metavar="CODE|SLUG", help="Code or slug, such as CK201 or missing-image. Default: list all rules."
         ),
     ] = None,
 ) -> None:

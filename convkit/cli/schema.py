@@ -8,7 +8,7 @@ import typer
 
 def schema(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Name of a schema, such as row. Default: list all schemas.")
+        str | None, typer.Argument(metavar="NAME", help="Name of a schema, such as row. Default: list all schemas.")
     ] = None,
 ) -> None:
     """Print the JSON Schema of rows, manifests, reports or other files, or list all schemas."""

@@ -22,7 +22,7 @@ def split(
         bool, typer.Option("--stratify/--no_stratify", help="Keep the share of each answer equal in all splits.")
     ] = True,
     splits: Annotated[
-        str, typer.Option("--splits", help="Splits to pool, comma-separated (default: all that have answers).")
+        str, typer.Option("--splits", help="Splits to pool, comma-separated. Default: all that have answers.")
     ] = "",
     link: Annotated[
         bool, typer.Option("--link", help="Hard-link images instead of copying them, where possible.")

@@ -139,7 +139,7 @@ def _write(text: str, output: Path | None) -> None:
 
 
 _PATHS = typer.Argument(
-    metavar="PATH...", help="Dataset directories or row files (*.jsonl, .jsonl.gz, .jsonl.zst; - is standard input)."
+    metavar="PATH", help="Dataset directories or row files (*.jsonl, .jsonl.gz, .jsonl.zst; - is standard input)."
 )
 _METAVARS = {
     "format": "|".join(REPORTERS),

@@ -25,7 +25,7 @@ class Settings:
     ] = ""
     max_length: Annotated[int | None, "With --model: maximum tokens per row.", Ge(1)] = None
     tokenizer: Annotated[Path | None, "With --model: the model's tokenizer.json, to count text exactly."] = None
-    workers: Annotated[int | None, "Worker processes (default: CPU count; 0 runs in-process).", Ge(0)] = None
+    workers: Annotated[int | None, "Worker processes; 0 runs in-process. Default: CPU count.", Ge(0)] = None
     select: Annotated[list[str] | None, "Report only these rules: codes, prefixes (CK2), or slugs."] = None
     ignore: Annotated[list[str] | None, "Do not report these rules."] = None
     error: Annotated[list[str] | None, "Report findings of these rules as errors."] = None

@@ -154,8 +154,8 @@ def test_an_error_is_one_message_with_exit_code_2(arguments: list[str], message:
 
 def test_a_default_of_zero_is_shown() -> None:
     found = " ".join(convkit("convert", "ucf101", "--help").stdout.split())
-    assert "Random seed for selecting the groups of val. [default: 0]" in found
-    assert "[default: False]" not in found
+    assert "Random seed for selecting the groups of val. Default: 0." in found
+    assert "Default: False" not in found
 
 
 def test_the_message_of_an_option_validator_is_printed() -> None:
