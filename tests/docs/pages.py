@@ -41,6 +41,12 @@ def links(page: Path) -> Iterator[str]:
                 yield str(address)
 
 
+def code_spans(page: Path) -> Iterator[str]:
+    """Yield the inline code of a page."""
+    for token in _tokens(page):
+        yield from (child.content for child in token.children or () if child.type == "code_inline")
+
+
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, by the rule of GitHub and of the site."""
     tokens = _tokens(page)

@@ -14,12 +14,14 @@ from typer.main import get_command
 
 from convkit.cli import app
 from convkit.errors import ConvkitError
-from tests.docs.pages import NAMES, ROOT, Block, blocks
+from tests.docs.pages import NAMES, ROOT, Block, blocks, code_spans
 
 _COMMAND = re.compile(r"(?:^\s*(?:\$ )?|run: |\| |torchrun .*-m |accelerate .*-m |python -m )convkit (.*)")
 """A command at the start of a line, in a workflow, behind a pipe, or started by another program."""
 _LANGUAGES = ("", "console", "text", "bash", "yaml")
 _PLACEHOLDERS = {"NAME": "image-folder", "…": "", "...": ""}
+_VARIABLES = ("CODE", "captions")
+"""Placeholders, and the converter of an example."""
 _PREDICTION = '{"id":"1","source":"pets","turn":0,"prediction":"cat","gold":"cat"}\n'
 """Content of input files, for options that are checked by reading their file."""
 
@@ -88,6 +90,33 @@ def test_a_command_in_the_documentation_is_valid(
         else:
             return
     pytest.fail("inputs are missing after all were created")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_of_a_command_in_the_text_exist(name: str) -> None:
+    spans = [span for span in code_spans(ROOT / name) if span.startswith("convkit ")]
+    assert {span: unknown for span in spans if (unknown := _unknown(_arguments(span.removeprefix("convkit "))))} == {}
+
+
+def _unknown(words: list[str]) -> list[str]:
+    """Return the words that are neither commands nor options, where one of both is expected."""
+    command: Any = get_command(app)
+    while hasattr(command, "get_command") and words and not words[0].startswith("-") and words[0] not in _VARIABLES:
+        subcommand = command.get_command(command.make_context("convkit", [], resilient_parsing=True), words[0])
+        if subcommand is None:
+            return words[:1]
+        command, words = subcommand, words[1:]
+    known = {"--help"}.union(*(parameter.opts + parameter.secondary_opts for parameter in command.params))
+    return [word for word in words if word.startswith("--") and word.replace("-", "_").lstrip("_") not in _plain(known)]
+
+
+def _plain(options: set[str]) -> set[str]:
+    return {option.lstrip("-").replace("-", "_") for option in options}
+
+
+def test_an_unknown_command_or_option_in_the_text_is_detected() -> None:
+    assert _unknown(["valdate", "data"]) == ["valdate"]
+    assert _unknown(["bench", "train", "--methods", "lora", "--json", "a.json"]) == ["--methods"]
 
 
 @pytest.mark.parametrize("command", ["valdate data", "validate data --strict", "train --num_train_epochs many"])
