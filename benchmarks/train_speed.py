@@ -74,18 +74,30 @@ def main() -> None:
         pages = ["--data_dir", str(given.pages)] if name == "pages" else []
         with TemporaryDirectory(prefix="convkit-bench-") as scratch:
             new = Path(scratch) / file.name
-            line = _run([*command(name), *pages, *given.extra, "--json", str(new)], given.limit, scratch)
+            line = _run(command(name, [*pages, *given.extra, "--json", str(new)]), given.limit, scratch)
             if new.exists():  # otherwise keep the previous results
                 shutil.copyfile(new, file)
                 line = _line(json.loads(new.read_bytes())) + line
         print(f"{name:16}{line}", flush=True)
 
 
-def command(name: str) -> list[str]:
-    """Return the module and the options that measure a run."""
-    options = RUNS[name].split()
+def command(name: str, extra: Sequence[str] = ()) -> list[str]:
+    """Return the module and the options that measure a run: COMMON, the run's and `extra`; later ones win."""
     module = ["benchmarks.compare_train"] if RECIPE in RUNS[name] else ["convkit", "bench", "train"]
-    return [*module, *COMMON.split(), *options]
+    return [*module, *_last_of_each([*COMMON.split(), *RUNS[name].split(), *extra])]
+
+
+def _last_of_each(words: Sequence[str]) -> list[str]:
+    """Drop all but the last occurrence of each option, because commands refuse repeated ones."""
+    options: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            name = word.removeprefix("--").removeprefix("no_")
+            options.pop(name, None)
+            options[name] = [word]
+        else:
+            options[name].append(word)
+    return [word for option in options.values() for word in option]
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:

@@ -40,6 +40,12 @@ def test_the_measuring_command_accepts_the_options(name: str) -> None:
         parse(typer.main.get_command(compare_train.app), options)
 
 
+def test_later_options_override_earlier_ones() -> None:
+    words = train_speed.command("float32_adapters", ["--steps", "2", "--no_bf16", "--optim", "adamw_bf16"])
+    assert [words.count(name) for name in ("--steps", "--bf16", "--no_bf16", "--optim")] == [1, 0, 1, 1]
+    assert (words[words.index("--steps") + 1], words[-1]) == ("2", "adamw_bf16")
+
+
 def test_group_names_stand_for_their_runs(tmp_path: Path) -> None:
     given = train_speed.arguments(["--results", str(tmp_path / "new"), "memory", "video", "--", "--steps", "2"])
     assert given.names == ["lora_16", "qlora_10", "video"] and given.extra == ["--steps", "2"]
