@@ -56,7 +56,7 @@ def require_empty(target: Path, option: str) -> None:
 def write_model(
     model: Any, weights: dict[str, Tensor], family: ModelFamily, directory: Path, dtype: torch.dtype
 ) -> None:
-    """Write a model's weights as `dtype`, its config and its processor into an existing directory."""
+    """Write a model's weights as `dtype`, its config and its processor into a directory."""
     tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in weights.items()}
     model.save_pretrained(directory, state_dict=tensors)
     original, model.config.dtype = model.config.dtype, dtype

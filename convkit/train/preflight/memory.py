@@ -52,7 +52,7 @@ class Preflight:
     seconds: float
     """Estimated time of the whole run at the speed of this micro-batch, without checkpoints."""
     activation_checkpointing: str = ""
-    """Description of the measured memory; empty if it was not measured."""
+    """In how many layers activations are recomputed, as a message; empty if memory was not measured."""
 
     @property
     def flops_per_token(self) -> int:
@@ -92,7 +92,10 @@ def preflight(trainer: Trainer, micro_batches: MicroBatches, family: ModelFamily
 
 
 def _fit_to_memory(trainer: Trainer, micro_batches: MicroBatches, heaviest: MicroBatch) -> str:
-    """Keep as many activations as memory allows, where it can be measured; return a description of the result."""
+    """Keep as many activations as fit in memory, and return a message about it.
+
+    Memory is measured only on a GPU that does not depend on the shards of other ranks; otherwise the message is empty.
+    """
     config, device = trainer.config, trainer.world.device
     if config.gradient_checkpointing != "auto" or device.type != "cuda" or trainer.sharding.requires_lockstep:
         return ""

@@ -1,9 +1,9 @@
 """Activation (gradient) checkpointing in as few layers as GPU memory requires.
 
 On one GPU, or with LoRA, `fit_to_memory` measures the activations that a layer of each class keeps for the heaviest
-pack of the schedule. Checkpointing is then disabled in as many layers as fit in memory. If some compiled layers do not
-fit, all are recompiled with selective recomputation. The trained weights are independent of the choice, except for
-bfloat16 rounding in compiled layers.
+micro-batch of the schedule. Checkpointing is then disabled in as many layers as fit in memory. Unless nearly all
+compiled layers fit, all are recompiled with selective recomputation. The trained weights are independent of the choice,
+except for bfloat16 rounding in compiled layers.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from convkit.train.setup.compilation import EXPENSIVE, is_compiled, set_activation_budget
 
 _MEMORY_SHARE = 0.86
-"""Default share of the GPU's memory; the rest is for other packs and for fragmentation."""
+"""Default share of the GPU's memory; the rest is for other micro-batches and for fragmentation."""
 _ENOUGH = 0.95
 """Share of compiled layers that must fit to skip selective recomputation: checkpointing the few others is cheaper than
 recomputation in all layers, and needs no second compilation."""
@@ -49,8 +49,8 @@ def fit_to_memory(
 
     Args:
         limit: memory limit in GiB; by default most of the GPU's memory.
-        forward: runs the forward pass of the heaviest pack, and returns an object that keeps its graph alive.
-        step: runs forward, backward and update on that pack; all ranks call it together.
+        forward: runs the forward pass of the heaviest micro-batch, and returns an object that keeps its graph alive.
+        step: runs forward, backward and update on it; all ranks call it together.
         all_ranks: returns whether its argument is true on all ranks; they call it together.
 
     Returns:
@@ -127,8 +127,8 @@ def _measure(
     base = _activation_bytes(forward, device)
     order: list[tuple[Any, int]] = []
     for several in sorted(layers.values(), key=_size, reverse=True):  # larger layers save more computation per byte
-        # Measure a middle layer. The first may need no gradient of its input. The last keeps less if the pack has few
-        # supervised tokens, and as much as the others if all tokens are supervised.
+        # Measure a middle layer. The first may need no gradient of its input. The last keeps less if few tokens are
+        # supervised, and as much as the others if all are.
         middle = several[(len(several) - 1) // 2]
         middle.gradient_checkpointing = False
         each = max(0, _activation_bytes(forward, device) - base)

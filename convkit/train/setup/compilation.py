@@ -15,8 +15,9 @@ def compile_layers(model: nn.Module, names: Collection[str], backend: str = "ind
     """Compile the modules whose class has one of these names, once per class, for any number of tokens."""
     set_activation_budget(ALL)
     # All classes share the recompile limit. Each has versions with and without a gradient of its input, with and
-    # without checkpointing, and for packs of one document, of similar lengths and of different lengths. The last text
-    # layer has its own versions, also for one or no supervised token: about 16 per run, or 28 with those.
+    # without checkpointing, and for one document, several of similar lengths, or of different lengths. The last text
+    # layer has its own versions, also for one or no supervised token: about 16 per run, or 28 with those. The rest is
+    # a reserve.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     # Constants such as the attention scaling never change: as variables they caused all layers to be traced twice.
     torch._dynamo.config.specialize_float = True

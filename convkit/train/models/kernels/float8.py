@@ -130,7 +130,7 @@ def quantize_rows(rows: Tensor, factor: Tensor | None = None) -> tuple[Tensor, T
 
 def _scaled_matmul(left: Tensor, left_scale: Tensor, right: Tensor, right_scale: Tensor) -> Tensor:
     """Multiply rows by rows; returns bfloat16 on a GPU, float32 elsewhere."""
-    if not len(left):  # the last layer of a pack without supervised tokens has no rows
+    if not len(left):  # the last layer has no rows if no token is supervised
         return left_scale.new_empty(0, len(right))
     if left.is_cuda:
         kind = ScalingType.RowWise

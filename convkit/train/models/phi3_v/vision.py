@@ -16,7 +16,8 @@ from convkit.train.models.phi3_v.image_processing import Sizes, normalised_crops
 _GRID = 12
 """The number of tokens along one side of a crop, after 2x2 merging."""
 _MAX_CROPS_PER_CALL = 80
-"""Limits the number of distinct batch sizes, because attention kernels are prepared for each."""
+"""Enough crops to keep a GPU busy; a limit keeps the number of distinct batch sizes small, because attention kernels are
+prepared for each."""
 
 
 class ClipTower(nn.Module):
@@ -89,7 +90,10 @@ class ImageEmbedding(nn.Module):
         return torch.cat([self.img_processor.vision_model(part) for part in parts])
 
     def zero_contribution(self) -> Tensor:
-        """Return zero computed from every parameter, so that batches without images still produce (zero) gradients."""
+        """Return zero computed from every parameter, so that batches without images still have (zero) gradients.
+
+        Ranks that run in lockstep need a gradient of every parameter in each step.
+        """
         blank = torch.zeros(1, 3, TILE, TILE, dtype=torch.uint8, device=self.glb_GN.device)
         features: Tensor = self(blank, torch.tensor([[TILE, TILE]]))
         return features.sum() * 0

@@ -55,7 +55,7 @@ class Sharding(Protocol):
         """Reset the optimizer's moments to zero; their memory stays allocated."""
 
     def parameter_states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Yield name and full tensors by `STATE_KINDS` of each trainable parameter; valid on the first rank only."""
+        """Yield name and full tensors by `STATE_KINDS` of each trainable parameter; valid on rank 0 only."""
 
     def load_parameter_states(self, read: Callable[[str, str], Tensor]) -> None:
         """Restore the tensors of `parameter_states`; call it after at least one update.
@@ -65,4 +65,4 @@ class Sharding(Protocol):
         """
 
     def full_weights(self) -> dict[str, Tensor]:
-        """Return the full state dict of the model on the first rank, and an empty one on the others."""
+        """Return the full state dict of the model on rank 0, and an empty one on the others."""

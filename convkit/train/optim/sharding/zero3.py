@@ -51,4 +51,4 @@ class Zero3(Zero):
         return torch.nn.functional.pad(piece, (0, size - piece.numel())).to(self._world.device)
 
     def _link(self) -> None:
-        """Each parameter knows its moments."""
+        """Do nothing: in stage 3, each parameter is linked to its moments from the start."""
