@@ -121,6 +121,18 @@ def test_two_processes_killed_and_resumed_train_the_weights_of_one(
     assert all(torch.equal(saved[name], tensor) for name, tensor in trained.items())
 
 
+def test_two_processes_without_sharding_train_the_weights_of_one(
+    forks: Forks, dataset: Path, family: Phi3VFamily, tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "check_checkpoint": False}
+    reports = on_two(forks, dataset, family.directory, tmp_path / "two", {"name": "run", "options": options})
+    assert [process["status"] for process in reports[0]] == [0, 0], reports
+    one_process(dataset, family, tmp_path / "one", **options)
+    two, one = tmp_path / "two/run", tmp_path / "one"
+    assert_close(tensors(two), tensors(one))
+    assert measured(two) == pytest.approx(measured(one), rel=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["zero2", "zero3", "fsdp"])
 def test_a_frozen_vision_tower_is_unchanged_and_a_run_resumes_with_another_sharding(
