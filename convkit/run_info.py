@@ -37,7 +37,7 @@ class ScheduleSummary(BaseModel):
     dropped: Count = Field(description="Rows that are too long.")
     epochs: Count
     steps: Count
-    packs: Count = Field(description="Micro-batches of all processes in all epochs.")
+    micro_batches: Count = Field(description="Micro-batches of all processes in all epochs.")
     tokens: Count = Field(description="Tokens of all rows in all epochs.")
     digest: str
 
@@ -53,7 +53,7 @@ class RunInfo(BaseModel):
     split: str = Field(description="The split that is trained or evaluated on.")
     manifest: Manifest
     receipt: Receipt
-    plan: ScheduleSummary | None = Field(default=None, description="Null for an evaluation.")
+    schedule: ScheduleSummary | None = Field(default=None, description="Null for an evaluation.")
 
 
 def write(directory: Path, info: RunInfo) -> None:

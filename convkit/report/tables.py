@@ -19,7 +19,7 @@ class Table:
 
 def status(run: Run) -> str:
     """Return a sentence that says whether the run is finished."""
-    planned = run.info and run.info.plan
+    planned = run.info and run.info.schedule
     total = f" of {planned.steps:,}" if planned else ""
     if run.kind == "evaluation":
         return "Finished." if run.finished else "Not finished. Run the same command to resume."
@@ -53,8 +53,8 @@ def data_tables(run: Run) -> list[Table]:
     """Return the row counts of conversion, splits and training, and the validation receipt."""
     tables = [_conversion(run.info), _splits(run.info), _receipt(run.info)] if run.info else []
     if run.kind == "training":
-        plan = run.info and run.info.plan
-        counts = [*(_planned(plan) if plan else _dropped(run.dropped)), *_trained(run)]
+        schedule = run.info and run.info.schedule
+        counts = [*(_planned(schedule) if schedule else _dropped(run.dropped)), *_trained(run)]
         tables.append(Table("Training", ("Quantity", "Count"), counts))
     return tables
 
@@ -92,16 +92,16 @@ def _receipt(info: RunInfo) -> Table:
     return Table("Receipt", ("Property", "Value"), rows)
 
 
-def _planned(plan: ScheduleSummary) -> list[tuple[str, str]]:
+def _planned(schedule: ScheduleSummary) -> list[tuple[str, str]]:
     counts = [
-        ("rows of the split", plan.rows + plan.dropped),
-        ("dropped because they are too long", plan.dropped),
-        ("rows to train on", plan.rows),
-        ("epochs", plan.epochs),
-        ("rows planned", plan.rows * plan.epochs),
-        ("steps planned", plan.steps),
-        ("micro-batches planned", plan.packs),
-        ("tokens planned", plan.tokens),
+        ("rows of the split", schedule.rows + schedule.dropped),
+        ("dropped because they are too long", schedule.dropped),
+        ("rows to train on", schedule.rows),
+        ("epochs", schedule.epochs),
+        ("rows planned", schedule.rows * schedule.epochs),
+        ("steps planned", schedule.steps),
+        ("micro-batches planned", schedule.micro_batches),
+        ("tokens planned", schedule.tokens),
     ]
     return _formatted(counts)
 

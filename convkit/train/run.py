@@ -77,8 +77,8 @@ def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars
     bars = bars if world.first and config.tqdm else no_progress_bar
     current, rows = world.from_first(lambda: _read_dataset(config, family, bars))
     schedule = BatchSchedule(rows.tokens, _schedule_options(config, family, len(rows.dropped)))
-    identity = _identity(config, current, schedule)
-    checkpoint = world.from_first(lambda: _open_run(config, identity, rows.dropped))
+    run_fingerprint = _run_fingerprint(config, current, schedule)
+    checkpoint = world.from_first(lambda: _open_run(config, run_fingerprint, rows.dropped))
     world.from_first(lambda: run_info.write(config.output_dir, _record(config, current, schedule, world)))
     if rows.dropped:
         log(_describe_dropped(config, rows))
@@ -100,7 +100,7 @@ def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars
         log(check_checkpoint(trainer, family))
     throughput = Throughput(schedule, rows, config, world, found.flops_per_token)
     step_log = StepLog(config.logging_steps, schedule.steps, log) if log_steps else None
-    loop = _Loop(trainer, micro_batches, family, identity, throughput, evaluations, bars, log, step_log)
+    loop = _Loop(trainer, micro_batches, family, run_fingerprint, throughput, evaluations, bars, log, step_log)
     done = loop.run(checkpoint[1] if checkpoint else None)
     if done != schedule.rows:
         raise ConvkitError(f"{schedule.rows:,} rows were planned, but {done:,} were trained on. Please report this.")
@@ -151,7 +151,7 @@ def _schedule_options(config: Config, family: ModelFamily, dropped: int) -> Sche
     )
 
 
-def _identity(config: Config, current: receipt.Receipt, schedule: BatchSchedule) -> dict[str, Any]:
+def _run_fingerprint(config: Config, current: receipt.Receipt, schedule: BatchSchedule) -> dict[str, Any]:
     """Return everything that a run's weights depend on, besides the world size."""
     rows = Dataset.open(config.data_dir).path(config.split).name
     return {
@@ -170,7 +170,7 @@ def _record(config: Config, current: receipt.Receipt, schedule: BatchSchedule, w
         dropped=schedule.options.dropped,
         epochs=config.num_train_epochs,
         steps=schedule.steps,
-        packs=schedule.count_micro_batches(world.size),
+        micro_batches=schedule.count_micro_batches(world.size),
         tokens=sum(schedule.lengths) * config.num_train_epochs,
         digest=schedule.digest,
     )
@@ -181,11 +181,13 @@ def _record(config: Config, current: receipt.Receipt, schedule: BatchSchedule, w
         split=config.split,
         manifest=Dataset.open(config.data_dir).manifest,
         receipt=current,
-        plan=planned,
+        schedule=planned,
     )
 
 
-def _open_run(config: Config, identity: dict[str, Any], dropped: Sequence[Dropped]) -> tuple[Path, RunState] | None:
+def _open_run(
+    config: Config, run_fingerprint: dict[str, Any], dropped: Sequence[Dropped]
+) -> tuple[Path, RunState] | None:
     """Create the run directory, or return the checkpoint to resume from, with its state."""
     run = config.output_dir
     store.clean(run)
@@ -199,7 +201,7 @@ def _open_run(config: Config, identity: dict[str, Any], dropped: Sequence[Droppe
     checkpoint = None
     if found:
         checkpoint = found[-1], store.read_state(found[-1])
-        _require_same_run(*checkpoint, identity)
+        _require_same_run(*checkpoint, run_fingerprint)
         store.prune(run, config.save_total_limit)  # a killed run may have left one more
     run.mkdir(parents=True, exist_ok=True)
     write_atomic(run / CONFIG, json.dumps(config.to_json(), indent=2).encode() + b"\n", run)
@@ -208,12 +210,12 @@ def _open_run(config: Config, identity: dict[str, Any], dropped: Sequence[Droppe
     return checkpoint
 
 
-def _require_same_run(path: Path, state: RunState, identity: dict[str, Any]) -> None:
+def _require_same_run(path: Path, state: RunState, run_fingerprint: dict[str, Any]) -> None:
     saved = default_fingerprint() | state.fingerprint  # the default of an option that is newer than the checkpoint
     differences = [
-        f"{name} {saved.get(name)!r} there, {identity.get(name)!r} here"
-        for name in dict.fromkeys([*identity, *saved])
-        if saved.get(name) != identity.get(name)
+        f"{name} {saved.get(name)!r} there, {run_fingerprint.get(name)!r} here"
+        for name in dict.fromkeys([*run_fingerprint, *saved])
+        if saved.get(name) != run_fingerprint.get(name)
     ]
     if differences:
         raise ConvkitError(
@@ -242,7 +244,7 @@ class _Loop:
     trainer: Trainer
     micro_batches: MicroBatches
     family: ModelFamily
-    identity: dict[str, Any]
+    run_fingerprint: dict[str, Any]
     throughput: Throughput
     evaluations: Evaluations
     bars: ProgressBars
@@ -305,7 +307,7 @@ class _Loop:
         state = RunState(
             step=step,
             rows=rows,
-            fingerprint=self.identity,
+            fingerprint=self.run_fingerprint,
             processes=trainer.world.size,
             sharding=trainer.sharding.name,
             loss_scale=trainer.sharding.scale.state(),

@@ -42,8 +42,8 @@ def dataset(directory: Path, content: list[dict[str, Any]]) -> Path:
 
 
 def write_record(folder: Path, data: Path, *, planned: bool, steps: int = STEPS) -> None:
-    plan = ScheduleSummary(
-        method="full", rows=6, dropped=1, epochs=5, steps=steps, packs=40, tokens=9_000, digest="0" * 64
+    schedule = ScheduleSummary(
+        method="full", rows=6, dropped=1, epochs=5, steps=steps, micro_batches=40, tokens=9_000, digest="0" * 64
     )
     run_info.write(
         folder,
@@ -54,7 +54,7 @@ def write_record(folder: Path, data: Path, *, planned: bool, steps: int = STEPS)
             split="train" if planned else "val",
             manifest=Dataset.open(data).manifest,
             receipt=receipt.read(data),
-            plan=plan if planned else None,
+            schedule=schedule if planned else None,
         ),
     )
 

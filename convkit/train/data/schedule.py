@@ -8,7 +8,7 @@ machine and in every Python version.
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
@@ -72,7 +72,7 @@ class BatchSchedule:
     @property
     def digest(self) -> str:
         """SHA-256 of everything the schedule depends on: equal digests mean equal schedules."""
-        total = hashlib.sha256(f"{VERSION} {self.options}\n".encode())
+        total = hashlib.sha256(f"{VERSION} {asdict(self.options)}\n".encode())
         for length in self.lengths:
             total.update(struct.pack("<Q", length))
         return total.hexdigest()
