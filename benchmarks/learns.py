@@ -28,9 +28,9 @@ from convkit.dataset import Dataset
 from convkit.metrics.classes import confusions
 from convkit.metrics.results import Scores, SourceScores
 from convkit.train.models import model_family, tiny
-from convkit.train.models.tiny.idefics3 import ModelSize
+from convkit.train.models.tiny.idefics3 import Idefics3Size
 
-MODEL_SIZE = ModelSize(
+MODEL_SIZE = Idefics3Size(
     hidden_size=192,
     layers=3,
     heads=6,

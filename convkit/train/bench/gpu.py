@@ -66,7 +66,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_memory(device: torch.device) -> PeakMemory | None:
+def peak_gpu_memory(device: torch.device) -> PeakMemory | None:
     """Return the peak memory since the last reset, or None without a GPU."""
     if device.type != "cuda":
         return None

@@ -10,11 +10,11 @@ from annotated_types import Ge
 
 from convkit.train.config import Config, resolve
 
-Method = Literal["full", "frozen", "lora", "qlora"]
+MethodName = Literal["full", "frozen", "lora", "qlora"]
 WorkloadName = Literal["document", "video", "mixed"]
 ModelSize = Literal["full", "tiny"]
 
-METHODS: dict[Method, dict[str, Any]] = {
+METHODS: dict[MethodName, dict[str, Any]] = {
     "full": {},
     "frozen": {"freeze_vision_model": True},
     "lora": {"use_lora": True},
@@ -43,7 +43,7 @@ SET_BY_BENCH_OPTIONS = frozenset(("data_dir", "use_lora", "use_qlora"))
 class BenchOptions:
     """The options of `convkit bench train` that are not options of `convkit train`."""
 
-    method: Annotated[Method, "Fine-tuning method."] = "full"
+    method: Annotated[MethodName, "Fine-tuning method."] = "full"
     workload: Annotated[
         WorkloadName, "Synthetic rows: document = one page of 17 crops; video = 8 frames; mixed = a mixture."
     ] = "document"

@@ -94,7 +94,7 @@ class TimedRun:
             gpu.reset_peak_memory(device)
             losses = run(steps.measured_range)
             self._timeline.begin()
-            sections, peak = self._timeline.steps()[steps.warmup :], gpu.peak_memory(device)
+            sections, peak = self._timeline.steps()[steps.warmup :], gpu.peak_gpu_memory(device)
             busy = gpu.busy_seconds(device, lambda: run(profiled)) if profiled else None
         return StepTimings(sections, losses, peak, busy, warmup_seconds, list(memory.lines(found)))
 

@@ -17,10 +17,10 @@ from transformers import (
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError, MissingExtra
 from convkit.train.models import model_family, save, tiny
-from convkit.train.models.tiny.idefics3 import CONTROLS, TEMPLATE, ModelSize, save_processor, vision_config
+from convkit.train.models.tiny.idefics3 import CONTROLS, TEMPLATE, Idefics3Size, save_processor, vision_config
 
 VISION_PRESETS = {
-    "tiny": ModelSize(
+    "tiny": Idefics3Size(
         image_size=64,
         longest_edge=64,
         patch_size=16,
@@ -30,7 +30,7 @@ VISION_PRESETS = {
         layers=2,
         initializer_range=0.06,
     ),
-    "small": ModelSize(
+    "small": Idefics3Size(
         image_size=224,
         longest_edge=224,
         patch_size=16,
@@ -39,7 +39,7 @@ VISION_PRESETS = {
         heads=6,
         hidden_size=384,
     ),
-    "base": ModelSize(
+    "base": Idefics3Size(
         image_size=512,
         longest_edge=512,
         patch_size=16,
@@ -152,7 +152,7 @@ def _add_tokens(tokenizer: Any) -> None:
     tokenizer.chat_template = TEMPLATE.replace(CONTROLS[1], tokenizer.bos_token)
 
 
-def _with_tower(language: Any, tokenizer: Any, original_eos: int | None, size: ModelSize, seed: int) -> Any:
+def _with_tower(language: Any, tokenizer: Any, original_eos: int | None, size: Idefics3Size, seed: int) -> Any:
     names = ("<end_of_utterance>", tokenizer.bos_token, tokenizer.pad_token)
     end, bos, pad = map(tokenizer.convert_tokens_to_ids, names)
     special = {"eos_token_id": end, "bos_token_id": bos, "pad_token_id": pad}

@@ -16,8 +16,7 @@ from convkit.train.models.phi3_v.image_processing import Sizes, normalised_crops
 _GRID = 12
 """The number of tokens along one side of a crop, after 2x2 merging."""
 _MAX_CROPS_PER_CALL = 80
-"""Enough crops to keep a GPU busy; a limit keeps the number of distinct batch sizes small, because attention kernels are
-prepared for each."""
+"""Enough crops to keep a GPU busy, but a limit, because attention kernels are prepared for each distinct batch size."""
 
 
 class ClipTower(nn.Module):

@@ -27,7 +27,7 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSize:
+class Idefics3Size:
     """The sizes of a model and its images."""
 
     image_size: int = 64
@@ -52,10 +52,10 @@ class ModelSize:
         return (self.image_size // self.patch_size // self.scale_factor) ** 2
 
 
-_SMALL = ModelSize()
+_SMALL = Idefics3Size()
 
 
-def smolvlm(directory: Path, texts: Iterable[str], size: ModelSize = _SMALL, seed: int = 0) -> None:
+def smolvlm(directory: Path, texts: Iterable[str], size: Idefics3Size = _SMALL, seed: int = 0) -> None:
     """Write a SmolVLM checkpoint with random fp32 weights.
 
     Args:
@@ -67,12 +67,12 @@ def smolvlm(directory: Path, texts: Iterable[str], size: ModelSize = _SMALL, see
     _write("SmolVLM", directory, texts, size, seed)
 
 
-def idefics3(directory: Path, texts: Iterable[str], size: ModelSize = _SMALL, seed: int = 0) -> None:
+def idefics3(directory: Path, texts: Iterable[str], size: Idefics3Size = _SMALL, seed: int = 0) -> None:
     """Write an Idefics3 checkpoint; see `smolvlm`."""
     _write("Idefics3", directory, texts, size, seed)
 
 
-def vision_config(size: ModelSize) -> dict[str, Any]:
+def vision_config(size: Idefics3Size) -> dict[str, Any]:
     """Return the vision tower's configuration for transformers."""
     return {
         "hidden_size": size.vision_hidden_size,
@@ -85,7 +85,7 @@ def vision_config(size: ModelSize) -> dict[str, Any]:
     }
 
 
-def save_processor(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, size: ModelSize) -> None:
+def save_processor(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, size: Idefics3Size) -> None:
     """Write the tokenizer and image processor of `name`, which is Idefics3 or SmolVLM."""
     tokenizer.save_pretrained(directory)
     module = import_module(f"transformers.models.{name.lower()}.image_processing_pil_{name.lower()}")
@@ -98,7 +98,7 @@ def save_processor(name: str, directory: Path, tokenizer: PreTrainedTokenizerFas
     (directory / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
-def _write(name: str, directory: Path, texts: Iterable[str], size: ModelSize, seed: int) -> None:
+def _write(name: str, directory: Path, texts: Iterable[str], size: Idefics3Size, seed: int) -> None:
     tokenizer = train_byte_level_bpe(
         texts,
         size.vocab_size,

@@ -9,7 +9,7 @@ import pytest
 from convkit.train.models import model_family, tiny
 from convkit.train.models.hf.families import FAMILIES
 from convkit.train.models.hf.family import HuggingFaceFamily
-from convkit.train.models.tiny.idefics3 import ModelSize
+from convkit.train.models.tiny.idefics3 import Idefics3Size
 from tests.train.conftest import TEXTS
 from tests.train.models.hf.rows import SIZES
 
@@ -33,5 +33,5 @@ def family(request: pytest.FixtureRequest, tiny_checkpoint: Callable[[str], Path
 def tiled_smolvlm(tmp_path_factory: pytest.TempPathFactory) -> HuggingFaceFamily:
     """Build a SmolVLM that cuts images larger than 64 pixels into tiles."""
     directory = tmp_path_factory.mktemp("tiled")
-    tiny.smolvlm(directory, TEXTS, ModelSize(longest_edge=128))
+    tiny.smolvlm(directory, TEXTS, Idefics3Size(longest_edge=128))
     return HuggingFaceFamily(directory)
