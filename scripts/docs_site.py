@@ -35,6 +35,7 @@ FAMILIES = {
     "CK3": "Whole datasets",
     "CK4": "Models",
 }
+_CODE = re.compile(r"`[^`\n]*`")
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -62,7 +63,13 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Turn links to files of the repository into links to pages of the site."""
+    """Turn links to files of the repository into links to pages of the site.
+
+    In code of tables, GitHub needs `\\|` where the site needs `|`.
+    """
+    markdown = re.sub(
+        r"^\|.*", lambda row: _CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0]), markdown, flags=re.M
+    )
     uri = page.file.src_uri
     source = next((path for path, there in _outside().items() if there == uri), f"docs/{uri}")
     return _LINK.sub(lambda link: _relative(link[1], source, uri) + (link[2] or ""), markdown)
