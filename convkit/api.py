@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
@@ -18,6 +18,8 @@ from convkit.utils.progress import ProgressBars, no_progress_bar, progress_bar
 from convkit.utils.silence import silence_libraries
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from convkit.converters.base import Converter, Options
     from convkit.metrics.results import Comparison, Scores
     from convkit.schema import Row
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from convkit.train.models.collate import Sample
 
 Pathlike = str | os.PathLike[str]
+T = TypeVar("T")
 
 
 class ValidationReport(Report):
@@ -165,6 +168,12 @@ def validate(
     from convkit.target_model import find_target
     from convkit.validate.config_file import ConfigFile
     from convkit.validate.run import validate as run
+    from convkit.validate.settings import Media
+
+    if not paths:
+        raise ConvkitError("Pass at least one dataset directory or row file.")
+    if media not in get_args(Media):
+        raise ConvkitError(f"media must be one of {', '.join(get_args(Media))}, not {media!r}.")
 
     target, _ = find_target(model or "", Path(tokenizer) if tokenizer else None, max_length)
     result = run(
@@ -320,9 +329,6 @@ def encode(row: "Row", model: Pathlike, images: Pathlike) -> "Sample":
     return model_family(Path(model)).encode(row, Path(images))
 
 
-T = TypeVar("T")
-
-
 def validated(options: type[T], values: Mapping[str, Any], function: str) -> T:
     """Return a dataclass of options with checked values.
 
@@ -335,8 +341,7 @@ def validated(options: type[T], values: Mapping[str, Any], function: str) -> T:
     try:
         return TypeAdapter(strict).validate_python(dict(values))
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise ConvkitError(f"{'; '.join(problems)}. See: help({function})") from None
+        raise ConvkitError(f"{_problems(error)}. See: help({function})") from None
 
 
 def _convert(
@@ -371,10 +376,13 @@ def _converter_options(converter: "type[Converter[Any]]", values: Mapping[str, A
     try:
         return converter.Options.model_validate(values)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise ConvkitError(
-            f"{'; '.join(problems)}. `convkit convert {converter.name} --help` lists the options."
-        ) from None
+        command = "split" if converter.name == "split" else f"convert {converter.name}"
+        raise ConvkitError(f"{_problems(error)}. `convkit {command} --help` lists the options.") from None
+
+
+def _problems(error: "ValidationError") -> str:
+    """Return all errors of a validation, each with its location."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
 
 
 def _progress_bars(progress: bool) -> ProgressBars:

@@ -307,10 +307,10 @@ def compute_stats(
         progress: called with the bytes read so far, and the total.
 
     Raises:
-        ConvkitError: there are no row files, or one cannot be read.
+        ConvkitError: the path is missing, there are no row files, or one cannot be read.
     """
-    files = _files(path)
     try:
+        files = _files(path)
         meter = _ByteProgress(files, progress)
         splits = list(_splits(files, target, top, meter))
     except OSError as error:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic_core import from_json
 
@@ -53,11 +53,19 @@ def default_budget(converter: type[Converter[Any]]) -> Budget:
 
 @dataclass(frozen=True)
 class Policy:
-    """How to treat items that cannot become rows."""
+    """How to treat items that cannot become rows.
+
+    Raises:
+        ConvkitError: `on_error` is unknown.
+    """
 
     on_error: OnError = "quarantine"
     budget: Budget | None = None
     """None: use `default_budget` of the converter."""
+
+    def __post_init__(self) -> None:
+        if self.on_error not in get_args(OnError):
+            raise ConvkitError(f"on_error must be {' or '.join(get_args(OnError))}, not {self.on_error!r}.")
 
 
 class RejectSummary:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,28 +10,26 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from pydantic_core import to_json
+from pydantic import ValidationError
 
-from convkit.convert.error_budget import Budget, OnError, RejectSummary, default_budget
+from convkit.convert.error_budget import Budget, OnError, Policy, RejectSummary, default_budget
 from convkit.convert.finalize import finalize
 from convkit.convert.journal import Outcome, extend_digest
 from convkit.convert.names import NameRegistry
 from convkit.convert.output_dir import OutputDirectory
 from convkit.convert.worker import convert_entry
-from convkit.converters.base import Converter, Item, Options, Record, Reject
+from convkit.converters.base import Converter, Item, Options, Record, Reject, first_problem
 from convkit.converters.class_items import DatasetName
 from convkit.converters.image_store import ImageOptions, StoredImage, store_image
 from convkit.dataset import Dataset
-from convkit.errors import ConvkitError, DatasetError, SourceError
+from convkit.errors import ConvkitError, DatasetError, ItemError, SourceError
 from convkit.schema import Manifest, Row
 from convkit.sources import Source
 
-if TYPE_CHECKING:
-    pass
-
-Picture = "bytes | str | os.PathLike[str] | Image | np.ndarray[Any, Any]"
+_NOT_IN_PNG = ("CMYK", "YCbCr", "LAB")
+"""PIL modes that PNG does not have."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -49,12 +48,12 @@ class DatasetWriter:
     Args:
         out_dir: new, empty, or the directory of an interrupted loop.
         name: the dataset's name.
-        max_errors: stop if more rows than this are quarantined: a number, or a share such as "5%".
+        max_errors: stop if more rows than this are quarantined: a number, or a share such as "5%". Default: 100.
         on_error: "fail" stops at the first row that cannot be written.
 
     Raises:
         DatasetError: `out_dir` holds something else, or the loop gives other rows than the interrupted one.
-        ConvkitError: more was quarantined than allowed.
+        ConvkitError: more was quarantined than allowed, or an argument is invalid.
     """
 
     def __init__(
@@ -66,11 +65,12 @@ class DatasetWriter:
         on_error: OnError = "quarantine",
     ) -> None:
         self._out_dir = Path(out_dir)
-        options = _WriterOptions.model_validate({"name": name})
+        options = _writer_options(name)
         self._converter = _RowsFromPython(self._out_dir, options)
         self._output = OutputDirectory(self._out_dir, _RowsFromPython, options, None)
-        self._budget = default_budget(_RowsFromPython) if max_errors is None else Budget.parse(str(max_errors))
-        self._on_error = on_error
+        budget = default_budget(_RowsFromPython) if max_errors is None else Budget.parse(str(max_errors))
+        self._policy = Policy(on_error, budget)
+        self._budget = budget
         self._names = NameRegistry(self._output.images)
         self._rejects = RejectSummary()
         self._stack = ExitStack()
@@ -78,19 +78,24 @@ class DatasetWriter:
         self._complete: Manifest | None = None
         self._digest = ""
         self._rows = 0
+        self._entered = False
 
     def __enter__(self) -> Self:
-        self._complete = self._stack.enter_context(self._output.completed_or_locked())
-        if self._complete is None:
-            self._output.adopt(self._converter, self._source())
-            self._output.scratch.mkdir(exist_ok=True)
-            self._stack.enter_context(closing(self._output.journal))
-            self._recovered = self._output.journal.recover()
+        with ExitStack() as stack:  # if this fails, the directory is not left locked
+            self._complete = stack.enter_context(self._output.completed_or_locked())
+            if self._complete is None:
+                self._output.adopt(self._converter, self._source())
+                self._output.scratch.mkdir(exist_ok=True)
+                stack.enter_context(closing(self._output.journal))
+                self._recovered = self._output.journal.recover()
+            self._stack = stack.pop_all()
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._entered = False
         with self._stack:
             if error is None:
                 self._finish()
@@ -107,7 +112,7 @@ class DatasetWriter:
         group: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Reject | None:
-        """Write one row.
+        """Write one row with its images.
 
         Args:
             turns: the keys of `convkit.Turn`; `images` holds files, encoded bytes, PIL images or
@@ -115,8 +120,15 @@ class DatasetWriter:
             group: rows of one group stay together in `convkit split`.
 
         Returns:
-            None, or why the row was quarantined.
+            None, or why the row was quarantined. If the dataset is complete already, rows are only compared: None.
+
+        Raises:
+            ConvkitError: more was quarantined than allowed, or this is outside of the `with` block.
+            DatasetError: an interrupted loop gave another row here.
+            TypeError: `images` is not a list of supported types.
         """
+        if not self._entered:
+            raise ConvkitError("Add rows in the `with` block of a DatasetWriter.")
         fields = {"id": id, "system": system, "group": group, "metadata": metadata and dict(metadata)}
         item = _make_item(self._rows, split, fields, turns)
         self._rows += 1
@@ -146,7 +158,7 @@ class DatasetWriter:
         reject = next((outcome for outcome in outcomes if isinstance(outcome, Reject)), None)
         if reject:
             self._rejects.add(reject)
-            if self._on_error == "fail":
+            if self._policy.on_error == "fail":
                 raise SourceError(f"{reject.address}: {reject.reason} ({reject.rule}; on_error='fail')")
         self._check_budget(complete=False)
         return reject
@@ -186,6 +198,13 @@ class _WriterOptions(Options):
     name: DatasetName
 
 
+def _writer_options(name: str) -> _WriterOptions:
+    try:
+        return _WriterOptions(name=name)
+    except ValidationError as error:
+        raise ConvkitError(f"{first_problem(error)}.") from None
+
+
 @dataclass(frozen=True)
 class _RowItem(Item):
     """One row; the digest covers everything that its result depends on."""
@@ -195,6 +214,8 @@ class _RowItem(Item):
     fields: Mapping[str, Any] = field(repr=False)
     turns: Sequence[Mapping[str, Any]] = field(repr=False)
     images: Sequence[Sequence[bytes | Path]] = field(repr=False)
+    image_error: str = field(repr=False)
+    """Why an image in memory cannot be encoded; empty if all can be."""
 
 
 class _RowsFromPython(Converter[_RowItem]):
@@ -214,6 +235,8 @@ class _RowsFromPython(Converter[_RowItem]):
 
     def convert(self, item: _RowItem) -> Record:
         """Store the images, and name them after the row."""
+        if item.image_error:
+            raise ItemError("undecodable-image", item.image_error)
         stored: list[list[StoredImage]] = []
         stem = _stem(item)
         for images in item.images:
@@ -227,6 +250,10 @@ class _RowsFromPython(Converter[_RowItem]):
             {"source": self.dataset_name, "conversations": turns}
             | {name: value for name, value in item.fields.items() if value is not None}
         )
+        try:
+            row.to_line()
+        except ValueError:
+            raise ItemError("invalid-row", "a text has a lone surrogate, which UTF-8 cannot encode") from None
         flat = [image for images in stored for image in images]
         return Record(
             item.split,
@@ -239,18 +266,35 @@ class _RowsFromPython(Converter[_RowItem]):
 def _stem(item: _RowItem) -> str:
     """Return the path of a row's images without number and suffix."""
     id = str(item.fields["id"])
-    name = id if _FILE_NAME.fullmatch(id) else hashlib.sha256(id.encode()).hexdigest()[:32]
+    name = id if _FILE_NAME.fullmatch(id) else hashlib.sha256(id.encode(errors="surrogatepass")).hexdigest()[:32]
     return f"{item.split}/{name}"
 
 
 def _make_item(number: int, split: str, fields: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> _RowItem:
     """Return a row's item, with its images as files or encoded bytes."""
-    images = [[_encoded(image) for image in turn.get("images", ())] for turn in turns]
+    images: list[list[bytes | Path]] = []
+    image_error = ""
+    try:
+        images = [[_encoded(image) for image in _image_list(turn)] for turn in turns]
+    except (OSError, ValueError) as error:  # such as a truncated file that PIL reads only now
+        image_error = f"the image cannot be encoded: {error}"
     texts = [{name: value for name, value in turn.items() if name != "images"} for turn in turns]
-    digest = hashlib.sha256(to_json([split, fields, texts], fallback=repr, inf_nan_mode="constants"))
+    digest = hashlib.sha256(json.dumps([split, fields, texts, image_error], default=_stable_repr).encode())
     for image in (image for pictures in images for image in pictures):
         digest.update(hashlib.sha256(_bytes(image)).digest())
-    return _RowItem(f"row {number + 1}", digest.hexdigest(), split, fields, texts, images)
+    return _RowItem(f"row {number + 1}", digest.hexdigest(), split, fields, texts, images, image_error)
+
+
+def _stable_repr(value: Any) -> str:
+    """Return the representation of a value that JSON does not have, without its address in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _image_list(turn: Mapping[str, Any]) -> Sequence[Any]:
+    images = turn.get("images", ())
+    if not isinstance(images, list | tuple):
+        raise TypeError(f"images is a list, not {type(images).__name__}")
+    return images
 
 
 def _encoded(image: Any) -> bytes | Path:
@@ -270,7 +314,10 @@ def _encoded(image: Any) -> bytes | Path:
     if not isinstance(image, Image.Image):
         raise TypeError(f"an image is a path, bytes, a PIL image or a uint8 array, not {type(image).__name__}")
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    if image.mode in _NOT_IN_PNG:
+        image.save(buffer, "TIFF")
+    else:
+        image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -42,13 +42,19 @@ class CauldronOptions(ImageOptions):
         description="Dataset name in rows and file names. Default: the name given by --config, or cauldron.",
     )
     val_fraction: float = Field(
-        0.1, ge=0, lt=1, description="Fraction of train to split off as val if the source has no val split; 0: none."
+        0.1,
+        ge=0,
+        lt=1,
+        description="Fraction of train's images to split off as val if the source has no val split; 0: none.",
     )
     test_fraction: float = Field(
-        0, ge=0, lt=1, description="Fraction of train to split off as test if the source has no test split; 0: none."
+        0,
+        ge=0,
+        lt=1,
+        description="Fraction of train's images to split off as test if the source has no test split; 0: none.",
     )
     limit: int | None = Field(None, ge=1, description="Maximum number of rows per split of the source.")
-    seed: int = Field(0, description="Random seed for selecting the rows of val and test.")
+    seed: int = Field(0, description="Random seed for selecting the images of val and test.")
 
     @field_validator("test_fraction")
     @classmethod

@@ -70,6 +70,29 @@ def test_validation_reports_errors(tmp_path: Path) -> None:
     assert convkit.validate(path, ignore=["CK"]).findings == []
 
 
+UNKNOWN: Any = "unknown"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda folder: convkit.validate(), "Pass at least one dataset directory or row file"),
+        (
+            lambda folder: convkit.validate(folder, media=UNKNOWN),
+            "media must be one of decode, header, none, not 'unknown'",
+        ),
+        (lambda folder: convkit.stats(folder / "missing"), "missing cannot be read"),
+        (
+            lambda folder: convkit.convert("image-folder", folder / "out", source=folder, on_error=UNKNOWN),
+            "on_error must be quarantine or fail, not 'unknown'",
+        ),
+    ],
+)
+def test_invalid_arguments_are_errors(tmp_path: Path, call: Any, message: str) -> None:
+    with pytest.raises(convkit.ConvkitError, match=message):
+        call(tmp_path)
+
+
 def test_statistics_count_answers(dataset: convkit.Dataset) -> None:
     found = convkit.stats(dataset, model="qwen2.5-vl")
     assert [split.rows for split in found.splits] == [8, 4]

@@ -177,3 +177,78 @@ def test_two_writers_do_not_share_a_directory(tmp_path: Path) -> None:
         ):
             pass
     assert len(writer.dataset) == 1
+
+
+def truncated_picture() -> PIL.Image.Image:
+    buffer = io.BytesIO()
+    PIL.Image.effect_noise((64, 64), 50).save(buffer, "PNG")
+    return PIL.Image.open(io.BytesIO(buffer.getvalue()[:2000]))
+
+
+def test_images_in_memory_that_cannot_be_encoded_are_quarantined(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "out", name="made") as writer:
+        turn = {"user": "?", "assistant": "!"}
+        assert writer.add("cmyk", [{**turn, "images": [PIL.Image.new("CMYK", (9, 9), (0, 255, 255, 0))]}]) is None
+        for image in (truncated_picture(), np.zeros((9, 9), np.float32), PIL.Image.new("RGB", (0, 3))):
+            reject = writer.add("a", [{**turn, "images": [image]}])
+            assert reject and reject.rule == "undecodable-image" and "cannot be encoded" in reject.reason
+    (path,) = next(iter(writer.dataset)).conversations[0].images
+    with PIL.Image.open(writer.dataset.images / path) as stored:
+        assert (stored.mode, stored.getpixel((4, 4))) == ("RGB", (255, 0, 0))
+    assert validate(writer.dataset).ok
+
+
+def test_texts_that_are_not_unicode_are_quarantined(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "out", name="made") as writer:
+        turn = {"images": [picture(1)], "user": "?", "assistant": "!"}
+        rejects = [writer.add("\ud800", [turn]), writer.add("a", [{**turn, "user": "\udcff"}]), writer.add("a", [turn])]
+    assert [reject and reject.rule for reject in rejects] == ["invalid-row", "invalid-row", None]
+
+
+def test_values_that_json_does_not_have_do_not_keep_a_loop_from_resuming(tmp_path: Path) -> None:
+    for _ in range(2):
+        with DatasetWriter(tmp_path / "out", name="made") as writer:
+            writer.add("a", [{"images": [], "user": "?", "assistant": "!"}])
+            writer.add("b", [{"images": [], "user": "?", "assistant": "!"}], metadata={"score": object()})
+    assert len(writer.dataset) == 1
+
+
+@pytest.mark.parametrize("images", ["a.png", None, picture(1)])
+def test_images_must_be_a_list(tmp_path: Path, images: object) -> None:
+    with (
+        pytest.raises(TypeError, match="images is a list"),
+        DatasetWriter(tmp_path / "out", name="made") as writer,
+    ):
+        writer.add("a", [{"images": images, "user": "?", "assistant": "!"}])
+
+
+def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConvkitError, match="name: "):
+        DatasetWriter(tmp_path / "out", name="a/b")
+    with pytest.raises(ConvkitError, match="on_error must be quarantine or fail, not 'ignore'"):
+        DatasetWriter(tmp_path / "out", name="a", on_error="ignore")  # type: ignore[arg-type]
+
+
+def test_rows_are_only_added_in_the_block(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path / "out", name="made")
+    turns = [{"images": [], "user": "?", "assistant": "!"}]
+    with pytest.raises(ConvkitError, match="in the `with` block"):
+        writer.add("a", turns)
+    with writer:
+        writer.add("a", turns)
+    with pytest.raises(ConvkitError, match="in the `with` block"):
+        writer.add("b", turns)
+    assert len(writer.dataset) == 1
+
+
+def test_a_refused_writer_does_not_keep_the_directory_locked(tmp_path: Path) -> None:
+    def fail(number: int) -> None:
+        if number == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", before=fail)
+    refused = DatasetWriter(tmp_path / "out", name="other")
+    with pytest.raises(DatasetError, match="unfinished conversion of another kind") as error:
+        refused.__enter__()
+    assert len(write(tmp_path / "out")) == 12, error
