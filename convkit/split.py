@@ -6,9 +6,11 @@ and image paths do not change, so a path may contain the name of the row's forme
 """
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -29,17 +31,51 @@ RARE = ""
 """The stratum that pools all answers too rare to appear in every split."""
 
 
+_EXAMPLE = "train=0.8,val=0.1,test=0.1"
+
+
 def _parse_ratios(value: object) -> object:
-    """Parse `train=0.8,val=0.1,test=0.1` into a mapping; leave other values to the validator."""
+    """Parse `train=0.8,val=0.2`, or percentages as in `train=80,val=20`; leave other types to the validator."""
     if not isinstance(value, str):
         return value
-    parts = [part.partition("=") for part in value.split(",") if part.strip()]
-    if any(not (name.strip() and share.strip()) for name, _, share in parts):
-        raise ValueError("write NAME=SHARE for each split, with commas between: train=0.8,val=0.1,test=0.1")
-    names = [name.strip() for name, _, _ in parts]
+    parts = [[side.strip() for side in part.split("=")] for part in value.split(",") if part.strip()]
+    if any(len(part) != 2 or not all(part) for part in parts):
+        raise ValueError(f"write NAME=SHARE for each split, with commas between: {_corrected(value)}")
+    names = [name for name, _ in parts]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"{repeated} has two shares")
-    return {name: share.strip() for name, (_, _, share) in zip(names, parts, strict=True)}
+    shares = [share for _, text in parts if (share := _share(text)) is not None]
+    if len(shares) < len(names):
+        raise ValueError(f"write a number for each share: {_corrected(value)}")
+    fractions = _fractions(shares)
+    if min(fractions, default=0) > 0 and max(fractions) > 1:
+        raise ValueError(_wrong_sum(float(sum(shares))))
+    return dict(zip(names, fractions, strict=True))
+
+
+def _share(text: str) -> Decimal | None:
+    """Return the number in a share such as 0.8, 80 or 80%; None if there is none."""
+    return Decimal(text.removesuffix("%")) if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)%?", text) else None
+
+
+def _fractions(shares: Sequence[Decimal]) -> list[Decimal]:
+    """Return shares as fractions of 1; shares that add up to 100 are percentages."""
+    return [share / 100 for share in shares] if sum(shares) == 100 else list(shares)
+
+
+def _corrected(value: str) -> str:
+    """Return the ratios that the text probably means, in the right form; an example if that is unclear."""
+    words = re.split(r"[=:,;/\s]+", value.strip())
+    shares = [share for word in words if (share := _share(word)) is not None]
+    names = [word for word in words if _share(word) is None] or ["train", "val", "test"][: len(shares)]
+    fractions = _fractions(shares)
+    if len(names) != len(shares) or sum(fractions) != 1:
+        return _EXAMPLE
+    return ",".join(f"{name}={share.normalize():f}" for name, share in zip(names, fractions, strict=True))
+
+
+def _wrong_sum(total: float) -> str:
+    return f"the shares add up to {total:g}, and must add up to 1 (or 100), as in {_EXAMPLE}"
 
 
 def _parse_names(value: object) -> object:
@@ -54,7 +90,7 @@ class SplitOptions(Options):
     """The options of `convkit split`."""
 
     ratios: Annotated[dict[SplitName, Share], BeforeValidator(_parse_ratios)] = Field(
-        description="The new splits and their shares of the rows, such as train=0.8,val=0.1,test=0.1."
+        description="The new splits and their shares of the rows: train=0.8,val=0.1,test=0.1 or train=80,val=20."
     )
     seed: int = Field(0, description="Seed of the assignment of rows to splits.")
     stratify: bool = Field(True, description="Keep the share of each (last) answer equal in all splits.")
@@ -67,7 +103,7 @@ class SplitOptions(Options):
     @classmethod
     def _sum_to_one(cls, ratios: dict[str, float]) -> dict[str, float]:
         if abs(sum(ratios.values()) - 1) > TOLERANCE:
-            raise ValueError(f"the shares add up to {sum(ratios.values()):g}, and must add up to 1")
+            raise ValueError(_wrong_sum(sum(ratios.values())))
         return ratios
 
 

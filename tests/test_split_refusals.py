@@ -19,6 +19,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("made") / "source", SAMPLES)
 
 
+EXAMPLE = "train=0.8,val=0.1,test=0.1"
+
+
 @pytest.mark.parametrize(
     ("ratios", "message"),
     [
@@ -28,14 +31,34 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train", "write NAME=SHARE for each split"),
         ("", "add up to 0"),
         ("train=1,val=0", "greater than 0"),
-        ("train=nan", "nan|finite|greater|less"),
-        ("train=much", "valid number"),
+        ("train=nan", f"write a number for each share: {EXAMPLE} "),
+        ("train=much", f"write a number for each share: {EXAMPLE} "),
+        ("train=8,val=2", rf"the shares add up to 10, and must add up to 1 \(or 100\), as in {EXAMPLE} "),
+        ("train=80,val=30", "the shares add up to 110, and must add up to 1"),
+        ("train=1.5,val=-0.5", "greater than 0"),
+        ("train=101,val=-1", "greater than 0"),
+        ("80,20", "write NAME=SHARE for each split, with commas between: train=0.8,val=0.2 "),
+        ("0.8/0.2", "with commas between: train=0.8,val=0.2 "),
+        ("80%/10%/10%", "with commas between: train=0.8,val=0.1,test=0.1 "),
+        ("0.7 0.2 0.1", "with commas between: train=0.7,val=0.2,test=0.1 "),
+        ("a:0.5,b:0.5", "with commas between: a=0.5,b=0.5 "),
+        ("a=80 b=20", "with commas between: a=0.8,b=0.2 "),
+        ("a=0.8;b=0.2", "with commas between: a=0.8,b=0.2 "),
+        ("train,val", f"with commas between: {EXAMPLE} "),
+        ("25,25,25,25", f"with commas between: {EXAMPLE} "),
         ("../train=1", "match pattern"),
     ],
 )
 def test_invalid_ratios_are_refused(ratios: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SplitOptions.model_validate({"ratios": ratios})
+
+
+@pytest.mark.parametrize(
+    "text", ["train=80,val=12.5,test=7.5", "train=80%,val=12.5%,test=7.5%", "train=.8, val=0.125,test=0.075"]
+)
+def test_percentages_with_names_are_understood(text: str) -> None:
+    assert SplitOptions.model_validate({"ratios": text}).ratios == {"train": 0.8, "val": 0.125, "test": 0.075}
 
 
 def test_an_empty_split_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ def split(
     ],
     out_dir: OutDir,
     ratios: Annotated[
-        str, typer.Option("--ratios", help="The new splits and their shares: train=0.8,val=0.1,test=0.1.")
+        str,
+        typer.Option(
+            "--ratios", help="The new splits and their shares: train=0.8,val=0.1,test=0.1 or train=80,val=20."
+        ),
     ],
     seed: Annotated[int, typer.Option("--seed", help="Seed of the assignment of rows to splits.")] = 0,
     stratify: Annotated[

@@ -52,12 +52,12 @@ class RowView:
         return [(kind, list(tokens)) for kind, tokens in groupby(self.tokens, key=lambda token: token.kind)]
 
 
-def inspect_row(directory: Path, row_id: str, family: ModelFamily, split: str | None = None) -> RowView:
+def inspect_row(directory: Path, wanted: str | int, family: ModelFamily, split: str | None = None) -> RowView:
     """Encode one row of a dataset as a model family does for training.
 
     Args:
         directory: a dataset directory.
-        row_id: the id of the row.
+        wanted: the id of the row, or its position, counted from 0 over the splits that are searched.
         family: the model family.
         split: the split that has the row. Default: search all splits.
 
@@ -65,7 +65,7 @@ def inspect_row(directory: Path, row_id: str, family: ModelFamily, split: str | 
         DatasetError: there is no such row.
         RowError: the row cannot become model input.
     """
-    location, row = _find(Dataset.open(directory), row_id, split)
+    location, row = _find(Dataset.open(directory), wanted, split)
     answered = row.conversations[-1].assistant is not None
     make = family.encode if answered else family.encode_prompt
     sample = make(row, directory / layout.IMAGES)
@@ -77,16 +77,19 @@ def inspect_row(directory: Path, row_id: str, family: ModelFamily, split: str | 
     return RowView(location, row, tokens, answered, family.tiles(sample))
 
 
-def _find(dataset: Dataset, row_id: str, split: str | None) -> tuple[str, Row]:
+def _find(dataset: Dataset, wanted: str | int, split: str | None) -> tuple[str, Row]:
     splits = [split] if split else list(dataset.manifest.splits)
+    count = 0
     for name in splits:
         for location, row in dataset.rows(name):
-            if row.id == row_id:
+            if wanted == (count if isinstance(wanted, int) else row.id):
                 return location, row
-    raise DatasetError(
-        f"{dataset.directory} has no row {row_id!r} in {', '.join(splits) or 'any split'}. Pass the id of an existing "
-        "row."
-    )
+            count += 1
+    where = f"{dataset.directory} has no row {wanted!r} in {', '.join(splits) or 'any split'}"
+    if isinstance(wanted, int):
+        remedy = f"Pass an --index below {count:,}" if count else "Choose a split that has rows"
+        raise DatasetError(f"{where}. {remedy}.")
+    raise DatasetError(f"{where}. Pass the id of an existing row.")
 
 
 def _kind(family: ModelFamily, id: int, label: int) -> Kind:

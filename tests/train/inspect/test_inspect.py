@@ -122,6 +122,27 @@ def test_an_unknown_row_id_is_reported(dataset: Path, checkpoint: Path) -> None:
         inspect_row(dataset, "r9", model_family(checkpoint))
 
 
+def test_a_row_is_found_by_its_position(family: Any, dataset: Path) -> None:
+    for index, row in enumerate(ROWS):
+        assert inspect_row(dataset, index, family).row.id == row["id"]
+        assert inspect_row(dataset, index, family, "train").location == f"{dataset}/pets_train.jsonl:{index + 1}"
+    with pytest.raises(DatasetError, match=r"has no row 2 in train. Pass an --index below 2\.$"):
+        inspect_row(dataset, 2, family)
+
+
+def test_the_command_shows_the_first_row_unless_another_is_chosen(
+    dataset: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (dataset, "--model", checkpoint, "--num_crops", "1")
+    for more, line in {(): 1, ("--index", "0"): 1, ("--index", "1"): 2, ("--row", "r2"): 2}.items():
+        assert _run(monkeypatch, *options, *more) == 0
+        assert f"pets_train.jsonl:{line}: 1 turn" in capsys.readouterr().out
+    assert _run(monkeypatch, *options, "--row", "r1", "--index", "0") == 2
+    assert "--row and --index both choose the row. Leave one out." in capsys.readouterr().err
+    assert _run(monkeypatch, *options, "--index", "5") == 2
+    assert "Pass an --index below 2." in capsys.readouterr().err
+
+
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
     monkeypatch.setattr(sys, "argv", ["convkit", "inspect", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
