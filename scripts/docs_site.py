@@ -36,6 +36,8 @@ FAMILIES = {
     "CK4": "Models",
 }
 _CODE = re.compile(r"`[^`\n]*`")
+_INLINE_CODE = re.compile(r"(?<!</span>)<code>[^<]*</code>")
+_OPTION = re.compile(r"--\w[\w-]*")
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -73,6 +75,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     uri = page.file.src_uri
     source = next((path for path, there in _outside().items() if there == uri), f"docs/{uri}")
     return _LINK.sub(lambda link: _relative(link[1], source, uri) + (link[2] or ""), markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Keep options such as --max_errors on one line: browsers break lines after hyphens."""
+    return _INLINE_CODE.sub(lambda code: _OPTION.sub(r'<span class="option">\g<0></span>', code[0]), html)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
