@@ -245,6 +245,7 @@ def train(
     log: list[str] = []
     with world() as joined:
         run.train(config, family, joined, _progress_bars(progress), log.append)
+        joined.wait()  # until rank 0 has written final/
     final = config.output_dir / "final"
     found = {name: path if (path := final / name).is_dir() else None for name in ("model", "adapter")}
     return TrainResult(config.output_dir, **found, log=tuple(log))
@@ -282,7 +283,7 @@ def evaluate(
     chosen = validated(EvaluateOptions, paths | options, "convkit.evaluate")
     with world() as joined:
         predictions = run.evaluate(chosen, joined, _progress_bars(progress))
-    return run.scores(predictions, scored_by)
+        return joined.from_first(lambda: run.scores(predictions, scored_by))
 
 
 def score(
