@@ -14,7 +14,7 @@ from tests.api.conftest import MakeChats
 
 torch = pytest.importorskip("torch", reason="needs the extra train: pip install 'convkit-vlm[train]'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers and TRL
-FAMILIES = ["smolvlm", "qwen2_vl"]
+FAMILIES = ["smolvlm", "qwen2_vl", "phi3_v"]
 
 
 def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
