@@ -103,7 +103,7 @@ def check_arguments(command: Any, ctx: Any, args: list[str]) -> None:
         near = f" Did you mean {' or '.join(error.possibilities)}?" if error.possibilities else ""
         ctx.fail(f"There is no option {getattr(error, 'option_name', '')}.{near}")
     for option in options:
-        if order.count(option) > 1 and not (option.multiple or option.count or option.is_eager):
+        if order.count(option) > 1 and not (option.multiple or option.count or (option.is_eager and option.is_flag)):
             separator = " Separate several values by commas." if "comma" in (option.help or "") else ""
             ctx.fail(f"{_spellings(option)} is given more than once, but takes one value.{separator}")
 

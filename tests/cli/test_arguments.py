@@ -57,6 +57,7 @@ def test_every_command_refuses_an_option_that_is_given_twice() -> None:
         "-o a --output_dir b",
         "--compile --no_compile",
         "--wd=0 --weight-decay 0",
+        "--config a --config b",
     ],
 )
 def test_all_spellings_of_an_option_count_as_one(twice: str) -> None:
@@ -69,6 +70,13 @@ def test_the_error_about_a_repeated_option_names_its_spellings_and_separator() -
     assert "Error: --model / --model_name_or_path is given more" in run("train", "--model", "a", "--model", "b")[1]
     _, output = run("score", "p.jsonl", "--metrics", "anls", "--metrics", "accuracy")
     assert "--metrics is given more than once, but takes one value. Separate several values by commas." in output
+
+
+def test_options_that_end_the_command_may_be_repeated() -> None:
+    assert run("train", "-h", "--help")[0] == run("-V", "--version")[0] == 0
+    code, output = run("evaluate", *["--compare", "a", "b"] * 2)
+    assert code == 2
+    assert "--compare is given more than once" in output
 
 
 def test_options_that_take_a_list_are_repeatable(tmp_path: Path) -> None:

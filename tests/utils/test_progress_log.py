@@ -1,11 +1,17 @@
 """Progress without a terminal: a line now and then on standard error, by a fake clock."""
 
 import io
+import re
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from convkit.cli import app
 from convkit.utils.progress import Note, progress_bar, progress_log
+from tests.conftest import ROOT
 
 
 class Clock:
@@ -73,6 +79,20 @@ def test_a_stage_that_fails_logs_no_last_line(capsys: pytest.CaptureFixture[str]
         update(1, 2)
         raise ValueError("broken")
     assert capsys.readouterr().err == "reading: 1 of 2 rows (50%)\n"
+
+
+def test_convert_and_validate_log_their_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convkit.utils.progress.LOG_EVERY_S", 0.0)
+    (tmp_path / "photos/train/leaf").mkdir(parents=True)
+    shutil.copy(ROOT / "docs/report.png", tmp_path / "photos/train/leaf/1.png")
+    made = ["convert", "image-folder", str(tmp_path / "photos"), "-o", str(tmp_path / "data"), "--workers", "0"]
+    result = CliRunner().invoke(app, made)
+    assert result.exit_code == 0
+    assert re.search(r"^converting: 1 of 1 images \(100%\)", result.stderr, re.MULTILINE), result.stderr
+    result = CliRunner().invoke(app, ["validate", str(tmp_path / "data"), "--workers", "0"])
+    assert result.exit_code == 0
+    assert re.search(r"^\S.*: 1 of 1 images \(100%\)", result.stderr, re.MULTILINE), result.stderr
+    assert "100%" not in result.stdout
 
 
 @pytest.mark.parametrize("terminal", [False, True])
