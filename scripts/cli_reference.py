@@ -27,7 +27,7 @@ _TYPES = {"text": "str", "integer": "int", "directory": "dir", "boolean": "bool"
 
 
 def page() -> str:
-    """Return docs/cli.md."""
+    """Return the text of docs/cli.md."""
     root: Any = typer.main.get_command(app)
     context = root.context_class(root, info_name="convkit", **root.context_settings)
     body = [_HEAD, _index(), "## convkit", *_describe(root, context)]

@@ -93,7 +93,7 @@ def test_its_options_are_in_its_help(packages: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     output = " ".join(result.stdout.split())
     assert re.search(
-        r"--repeat \S+ How often each word is repeated\. \[.*default: 1.*\] --backwards Say it backwards\.", output
+        r"--repeat \S+ How often each word is repeated\. Default: 1\. --backwards Say it backwards\.", output
     )
     assert "--out_dir" in output
 

@@ -52,6 +52,6 @@ def predictions(options: EvaluateOptions) -> bytes:
 def arguments(options: EvaluateOptions, output: Path) -> list[str]:
     """Return the command line of an evaluation that writes to `output`."""
     return [
-        *("--data_dir", str(options.data_dir), "--split", "train", "--model", str(options.model)),
+        *("--data_dir", str(options.data_dir), "--split", options.split, "--model", str(options.model)),
         *("--output_dir", str(output), "--batch_size", "2", "--max_new_tokens", "6", "--dataloader_num_workers", "0"),
     ]

@@ -56,6 +56,18 @@ def test_the_command_writes_scores_and_a_report(
     assert "could not write the report: " in capsys.readouterr().err
 
 
+def test_the_command_logs_its_progress_without_a_terminal(
+    options: EvaluateOptions,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    evaluate: Any,
+) -> None:
+    monkeypatch.setattr("convkit.utils.progress.LOG_EVERY_S", 0.0)
+    assert not evaluate(*arguments(options, tmp_path / "c"))
+    assert f"answering: {TURNS} of {TURNS} questions (100%)" in capsys.readouterr().err
+
+
 def test_a_split_without_labels_is_answered_but_not_scored(
     options: EvaluateOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluate: Any
 ) -> None:
@@ -64,8 +76,8 @@ def test_a_split_without_labels_is_answered_but_not_scored(
     (data / "pets_train.jsonl").rename(data / "pets_test.jsonl")
     (data / "dataset.json").write_bytes(manifest(files, test="pets_test.jsonl"))
     runs.receipt(data, model_family(options.model).profile)
-    given = arguments(replace(options, data_dir=data), tmp_path / "c")
-    assert not evaluate(*given, "--split", "test")
+    given = arguments(replace(options, data_dir=data, split="test"), tmp_path / "c")
+    assert not evaluate(*given)
     assert len(read_predictions(tmp_path / "c" / run.PREDICTIONS)) == ROWS
     assert "no turn has a gold answer" in capsys.readouterr().out
 
