@@ -125,7 +125,7 @@ def test_the_digest_knows_every_length() -> None:
     assert BatchSchedule([1, 2], options()).digest != BatchSchedule([2, 1], options()).digest
 
 
-def test_what_cannot_be_planned_is_refused() -> None:
+def test_no_rows_and_overlong_rows_are_refused() -> None:
     with pytest.raises(ConvkitError, match="no row to train on"):
         BatchSchedule([], options())
     with pytest.raises(ConvkitError, match=r"Row 2 has 101 tokens, more than --max_tokens 100\."):

@@ -40,7 +40,7 @@ def test_each_step_has_its_throughput(dataset: Path, family: Phi3VFamily, tmp_pa
         assert "mfu" not in line
 
 
-def test_the_share_of_what_the_card_could_do(
+def test_mfu_is_relative_to_the_peak_flops_of_all_gpus(
     dataset: Path, family: Phi3VFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {0: "NVIDIA H100 80GB HBM3", 1: "NVIDIA H100 PCIe", 2: "Tesla V100-SXM2-32GB", 3: "NVIDIA B17"}
@@ -61,7 +61,7 @@ def test_the_share_of_what_the_card_could_do(
     assert of_four.text().endswith(f" tokens/s · 2.0 GiB · MFU {seen['mfu']:.0%}")
 
 
-def test_what_a_token_costs_follows_what_is_trained() -> None:
+def test_flops_per_token_depend_on_the_trained_parameters() -> None:
     parts = {
         "language": memory.ModelPart(parameters=100, trainable=10),
         "head": memory.ModelPart(parameters=20),

@@ -115,8 +115,8 @@ class SharedAttention(CLIPAttention):  # type: ignore[misc]
         states = [part.view(heads).transpose(1, 2) for part in _lora_forward(layers, hidden_states)]
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.dropout if self.training else 0.0
-        output, seen = attend(self, *states, attention_mask, scaling=self.scale, dropout=dropout, **kwargs)
-        return self.out_proj(output.reshape(hidden_states.shape).contiguous()), seen
+        output, attention_weights = attend(self, *states, attention_mask, scaling=self.scale, dropout=dropout, **kwargs)
+        return self.out_proj(output.reshape(hidden_states.shape).contiguous()), attention_weights
 
 
 def _lora_forward(layers: Sequence[Any], x: Tensor) -> list[Tensor]:
