@@ -20,7 +20,6 @@ from convkit.schema import FORMAT_VERSION, Manifest, Row
 from convkit.utils.compressed import open_rows
 from convkit.utils.json_file import first_problem
 from convkit.utils.progress import no_progress_bar, progress_bar
-from convkit.utils.silence import silence_libraries
 
 if TYPE_CHECKING:
     import datasets
@@ -219,6 +218,8 @@ class Dataset:
             DatasetError: the split or the receipt is missing, or a row is too long.
             ConvkitError: the checkpoint cannot be read, or a row does not fit the model.
         """
+        from convkit.utils.silence import silence_libraries
+
         silence_libraries()
         from convkit.train.data.torch_dataset import TorchDataset
 

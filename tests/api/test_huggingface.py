@@ -97,6 +97,13 @@ def test_a_changed_dataset_is_not_served_from_the_cache(tmp_path: Path, manifest
     assert found["train"]["messages"][0][1]["content"][0]["text"] == "A mug."
 
 
+def test_splits_keep_names_that_datasets_does_not_allow(tmp_path: Path) -> None:
+    with convkit.DatasetWriter(tmp_path / "data", name="chats") as writer:
+        writer.add("a", [{"user": "What?", "assistant": "A cup."}], split="test-std")
+    exported = writer.dataset.to_hf(tmp_path / "cache")
+    assert {name: str(split.split) for name, split in exported.items()} == {"test-std": "test_std"}
+
+
 def test_it_needs_the_extra_hf(make_chats: MakeChats, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(convkit.MissingExtra, match=r"pip install 'convkit-vlm\[hf\]'"):
