@@ -37,7 +37,7 @@ def totals(report: Report) -> str:
     summary = report.summary
     checked = f"Checked {pluralize(summary.rows, 'row')}."
     found = f"Found {pluralize(summary.errors, 'error')}, {pluralize(summary.warnings, 'warning')}."
-    fixable = sum(finding.count for finding in report.findings if finding.fixable)
+    fixable = sum([finding.count for finding in report.findings if finding.fixable])
     return " ".join((checked, found, *([f"{fixable:,} fixable with --fix."] if fixable else [])))
 
 

@@ -140,7 +140,7 @@ def _describe_non_archive(head: bytes) -> str:
 
 
 def _archive_identity(archive: Path, suffixes: frozenset[str]) -> dict[str, Any]:
-    """Return the properties that identify the archive of an unpacked folder."""
+    """Return what an unpacked folder depends on, so that it is not used for another archive."""
     status = archive.stat()
     return {
         "archive": archive.name,

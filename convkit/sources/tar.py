@@ -24,7 +24,7 @@ MAX_PADDING_BYTES = 1 << 30
 
 
 def is_end_mark(block: bytes | bytearray) -> bool:
-    """Return True for the block of zeros that follows the last member."""
+    """Return True for the block of zeros that follows the last member; an empty archive has nothing else."""
     return len(block) == tarfile.BLOCKSIZE and not any(block)
 
 

@@ -76,7 +76,7 @@ def check_rows(job: ModelJob, *, target: TargetModel, max_line: int) -> ModelFin
     # Without media all sizes are None; the checks that need no size still run.
     sizes = iter(_look_up(job.sizes, [path for row_paths in paths for path in row_paths], job.key))
     found: list[RowProblem] = [
-        (line, row.id, problem)
+        (line, row.id, *problem)
         for (line, row), row_paths in zip(rows, paths, strict=True)
         for problem in problems(row, [next(sizes) for _ in row_paths], target, job.train)
     ]

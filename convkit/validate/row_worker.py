@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from convkit.rules import file as file_rules
 from convkit.rules import row as row_rules
 from convkit.rules import texts as text_rules
-from convkit.rules.base import ImageRef, Problem
+from convkit.rules.base import ImageRef, Problem, Rule
 from convkit.schema import IMAGE_MARKER, Row
 from convkit.utils.digests import digest, packed_digests
 from convkit.validate.chunks import RowChunk
@@ -19,8 +19,11 @@ from convkit.validate.fast_schema import PlainRow, count_keys, read_row
 _MASK = 2**64 - 1
 _NOT_JSON = (file_rules.NOT_UTF8, file_rules.INVALID_JSON, file_rules.TRUNCATED_LINE)
 
-RowProblem = tuple[int, str | None, Problem]
-"""A problem of a row: line number, row id (None if it cannot be read), problem."""
+RowProblem = tuple[int, str | None, Rule, str, str | None]
+"""A problem of a row: line number, row id (None if it cannot be read), and the fields of `Problem`.
+
+A flat tuple: it takes a fifth of the time to send.
+"""
 
 
 class RowJob(NamedTuple):
@@ -148,8 +151,8 @@ class _Parser:
     def _last_line_is_not_json(self, line: int) -> bool:
         if not self._problems:
             return False
-        last, _, problem = self._problems[-1]
-        return last == line and problem.rule in _NOT_JSON
+        last, _, rule, *_ = self._problems[-1]
+        return last == line and rule in _NOT_JSON
 
     def _add_row(self, line: int, row: PlainRow) -> None:
         """Check a row that `read_row` accepted. Runs once per row in 1 to 2 us, so it stays one long function.
@@ -244,9 +247,7 @@ class _Parser:
             self._add_problem(line, row_id, problem)
 
     def _add_problem(self, line: int, row_id: str | None, problem: Problem, pointer: str | None = None) -> None:
-        if pointer:
-            problem = Problem(problem.rule, problem.message, pointer)
-        self._problems.append((line, row_id, problem))
+        self._problems.append((line, row_id, problem.rule, problem.message, pointer or problem.pointer))
 
     def _add_image_refs(self, line: int, row: PlainRow) -> None:
         refs = self._image_refs

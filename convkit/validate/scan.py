@@ -84,8 +84,8 @@ class DatasetScan:
         self._add_row_problems(self.dataset.files[number].name, found.problems)
 
     def _add_row_problems(self, file: str, problems: Iterable[RowProblem]) -> None:
-        for line, row_id, problem in problems:
-            self._add_problem(Location(file, line, row_id), problem)
+        for line, row_id, rule, message, pointer in problems:
+            self._add_problem(Location(file, line, row_id), Problem(rule, message, pointer))
 
     def end_file(self, number: int) -> None:
         """Report file `number` if it is empty; call it once all its rows were added."""
@@ -106,9 +106,10 @@ class DatasetScan:
                 self._add_problem(location, problem._replace(pointer=problem.pointer or ref.pointer))
 
     def _add_problem(self, location: Location, problem: Problem) -> None:
-        self._counts[problem.rule.code] += 1
-        if self._counts[problem.rule.code] <= MAX_KEPT:
-            fixable = problem.rule.fixable and location.line is not None and self._can_fix(location.file)
+        rule = problem.rule
+        count = self._counts[rule.code] = self._counts[rule.code] + 1
+        if count <= MAX_KEPT:
+            fixable = rule.fixable and location.line is not None and self._can_fix(location.file)
             self.findings.append(location.finding(problem, fixable=fixable))
 
     def _add_findings(self, findings: Iterable[Finding]) -> None:
