@@ -15,7 +15,7 @@ from convkit.convert.run import convert
 from convkit.dataset import Dataset
 from convkit.schema import Accounting, ConverterInfo, Manifest, Row, SourceInfo, Turn
 from convkit.schema import Split as SplitInfo
-from convkit.split import Split, SplitOptions
+from convkit.split.converter import Split, SplitOptions
 from tests.convert.helpers import rows
 
 THREE = "train=0.8,val=0.1,test=0.1"

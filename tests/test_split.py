@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from convkit.errors import DatasetError, SourceError
 from convkit.schema import Row
-from convkit.split import Split, SplitOptions, assign
+from convkit.split.assign import assign
+from convkit.split.converter import Split, SplitOptions
 from convkit.validate.run import validate
 from tests.convert.helpers import rows, tree
 from tests.convert.kills import assert_resumes_after_kills

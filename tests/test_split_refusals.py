@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from convkit.errors import SourceError
-from convkit.split import Split, SplitOptions
+from convkit.split.converter import Split, SplitOptions
 from convkit.utils.progress import Progress
 from tests.split_datasets import SAMPLES, Sample, split, write
 

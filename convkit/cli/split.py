@@ -40,7 +40,7 @@ def split(
 
     from convkit.cli.convert import run_conversion
     from convkit.errors import ConvkitError
-    from convkit.split import Split, SplitOptions
+    from convkit.split.converter import Split, SplitOptions
 
     try:
         options = SplitOptions.model_validate(

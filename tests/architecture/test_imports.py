@@ -31,7 +31,7 @@ STAGES = {"cli", "convert", "converters", "report", "reporters", "rules", "train
 """Packages that only the packages listed in `KNOWN_TO` may import."""
 KNOWN_TO = {
     "__init__": STAGES,  # for type checkers only
-    "api": STAGES,
+    "api/": STAGES,
     "dataset": {"train"},  # for `Dataset.to_torch`
     "cli/": STAGES,
     "convert/": {"convert", "converters"},
@@ -39,7 +39,7 @@ KNOWN_TO = {
     "report/": {"report", "reporters"},
     "reporters/": {"reporters", "rules"},
     "rules/": {"rules"},
-    "split": {"convert", "converters", "rules"},
+    "split/": {"convert", "converters", "rules"},
     "receipt": {"rules"},
     "target_model": {"train"},
     "train/": {"train"},

@@ -10,7 +10,7 @@ import pytest
 from convkit.convert.run import convert
 from convkit.converters import load_converter
 from convkit.converters.base import Converter
-from convkit.split import Split
+from convkit.split.converter import Split
 from convkit.utils.progress import Note, Progress
 from tests.convert.helpers import clip_tree, run
 from tests.convert.picture_trees import cauldron_table, docvqa_tables, image_tree

@@ -1,33 +1,21 @@
-"""The Python API that `import convkit` offers. Each function does what the command of its name does.
-
-Paths are strings or `os.PathLike`. Options have the names of the command line. Nothing is printed, and errors are
-`ConvkitError`. `progress=True` shows progress bars on a terminal, and
-logs a line to standard error every 30 seconds elsewhere.
-"""
+"""Convert, split, validate, describe and score datasets. Needs no torch."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.findings import Report
-from convkit.utils.progress import ProgressBars, no_progress_bar, progress_bar
-from convkit.utils.silence import silence_libraries
+from convkit.utils.progress import ProgressBars
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-
     from convkit.converters.base import Converter, Options
     from convkit.metrics.results import Comparison, Scores
-    from convkit.schema import Row
     from convkit.stats import Stats
-    from convkit.train.models.collate import Sample
 
-Pathlike = str | os.PathLike[str]
-T = TypeVar("T")
+from convkit.api.options import Pathlike, problems, progress_bars, validated
 
 
 class ValidationReport(Report):
@@ -48,19 +36,6 @@ class ValidationReport(Report):
         from convkit.reporters import get_reporter
 
         return get_reporter(format)(Report(summary=self.summary, findings=self.findings))
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The outputs of a training run."""
-
-    output_dir: Path
-    model: Path | None
-    """The trained model's directory; None after LoRA fine-tuning."""
-    adapter: Path | None
-    """The LoRA adapter's directory; None after fine-tuning without LoRA."""
-    log: tuple[str, ...]
-    """The lines that `convkit train` prints."""
 
 
 def load_dataset(path: Pathlike) -> Dataset:
@@ -100,7 +75,7 @@ def convert(
     from convkit.converters import load_converter
 
     return _convert(
-        load_converter(converter), out_dir, source, options, workers, max_errors, on_error, _progress_bars(progress)
+        load_converter(converter), out_dir, source, options, workers, max_errors, on_error, progress_bars(progress)
     )
 
 
@@ -127,7 +102,7 @@ def split(
     Raises:
         ConvkitError: the ratios are invalid, or a split would be empty.
     """
-    from convkit.split import Split
+    from convkit.split.converter import Split
 
     options = {
         "ratios": ",".join(f"{name}={share}" for name, share in ratios.items()),
@@ -137,7 +112,7 @@ def split(
         "link": link,
     }
     source = dataset.directory if isinstance(dataset, Dataset) else dataset
-    return _convert(Split, out_dir, source, options, workers, None, "fail", _progress_bars(progress))
+    return _convert(Split, out_dir, source, options, workers, None, "fail", progress_bars(progress))
 
 
 def validate(
@@ -181,7 +156,7 @@ def validate(
         media=media,
         target=target,
         workers=workers,
-        bars=_progress_bars(progress),
+        bars=progress_bars(progress),
         selection=ConfigFile().selection([*select], [*ignore], [], []),
     )
     report = result.report
@@ -210,82 +185,6 @@ def stats(
     return compute_stats(source, target, model=target.spec if target else "", top=top)
 
 
-def train(
-    data_dir: "Dataset | Pathlike",
-    model: Pathlike,
-    output_dir: Pathlike,
-    *,
-    recipe: str | None = None,
-    progress: bool = False,
-    **options: Any,
-) -> TrainResult:
-    """Fine-tune a model on a validated dataset, in this process.
-
-    Under torchrun or accelerate launch, every process calls it. Start several processes with `convkit train --nproc`
-    otherwise.
-
-    Args:
-        data_dir: a dataset directory with a receipt for this model.
-        model: a checkpoint directory.
-        recipe: published hyper-parameters by name.
-        options: those of `convkit train`, such as `use_lora=True`.
-
-    Raises:
-        ConvkitError: an option is invalid, the receipt is missing, or training fails.
-    """
-    silence_libraries()
-    from convkit.train import models, run
-    from convkit.train.config import resolve
-    from convkit.train.distributed.world import world
-
-    data = data_dir.directory if isinstance(data_dir, Dataset) else data_dir
-    named = {"data_dir": os.fspath(data), "model": os.fspath(model), "output_dir": os.fspath(output_dir)}
-    config = resolve(named | options, None, recipe)
-    family = models.model_family(config.model, config.num_crops)
-    log: list[str] = []
-    with world() as joined:
-        run.train(config, family, joined, _progress_bars(progress), log.append)
-        joined.wait()  # until rank 0 has written final/
-    final = config.output_dir / "final"
-    found = {name: path if (path := final / name).is_dir() else None for name in ("model", "adapter")}
-    return TrainResult(config.output_dir, **found, log=tuple(log))
-
-
-def evaluate(
-    data_dir: "Dataset | Pathlike",
-    model: Pathlike,
-    output_dir: Pathlike,
-    *,
-    metrics: Sequence[str] = (),
-    progress: bool = False,
-    **options: Any,
-) -> "Scores":
-    """Answer every turn of a split with a model, and score the answers. Resumes if interrupted.
-
-    Args:
-        output_dir: the directory for predictions.jsonl and scores.json.
-        metrics: metrics for every dataset; those of each dataset if empty.
-        options: those of `convkit evaluate`, such as `split="test"` or `adapter="run/final/adapter"`.
-
-    Raises:
-        ConvkitError: an option is invalid, the receipt is missing, or the output directory holds another evaluation.
-    """
-    silence_libraries()
-    from convkit.metrics.options import ScoreOptions, check_metric_names
-    from convkit.train.distributed.world import world
-    from convkit.train.evaluate import run
-    from convkit.train.evaluate.options import EvaluateOptions
-
-    scored_by = ScoreOptions(tuple(metrics))
-    check_metric_names(scored_by)
-    data = data_dir.directory if isinstance(data_dir, Dataset) else data_dir
-    paths = {"data_dir": Path(data), "model": Path(model), "output_dir": Path(output_dir)}
-    chosen = validated(EvaluateOptions, paths | options, "convkit.evaluate")
-    with world() as joined:
-        predictions = run.evaluate(chosen, joined, _progress_bars(progress))
-        return joined.from_first(lambda: run.scores(predictions, scored_by))
-
-
 def score(
     predictions: Pathlike, *, compare: Pathlike | None = None, metrics: Sequence[str] = (), **options: Any
 ) -> "Scores | Comparison":
@@ -309,40 +208,6 @@ def score(
     if compare is None:
         return score_predictions(found, chosen)
     return compare_predictions(read_predictions(Path(compare)), found, chosen)
-
-
-def encode(row: "Row", model: Pathlike, images: Pathlike) -> "Sample":
-    """Return the tokens, labels and image tensors that a model is trained on for a row.
-
-    Args:
-        model: a checkpoint directory.
-        images: the folder that the row's image paths are relative to.
-
-    Returns:
-        `input_ids` and `labels` (T) int64, with -100 where no loss is computed, and the image tensors by name.
-
-    Raises:
-        ConvkitError: the checkpoint cannot be read, or the row does not fit the model.
-    """
-    silence_libraries()
-    from convkit.train.models import model_family
-
-    return model_family(Path(model)).encode(row, Path(images))
-
-
-def validated(options: type[T], values: Mapping[str, Any], function: str) -> T:
-    """Return a dataclass of options with checked values.
-
-    Raises:
-        ConvkitError: an option is unknown or its value invalid.
-    """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-
-    strict = with_config(ConfigDict(extra="forbid", arbitrary_types_allowed=True))(options)
-    try:
-        return TypeAdapter(strict).validate_python(dict(values))
-    except ValidationError as error:
-        raise ConvkitError(f"{_problems(error)}. See: help({function})") from None
 
 
 def _convert(
@@ -378,13 +243,4 @@ def _converter_options(converter: "type[Converter[Any]]", values: Mapping[str, A
         return converter.Options.model_validate(values)
     except ValidationError as error:
         command = "split" if converter.name == "split" else f"convert {converter.name}"
-        raise ConvkitError(f"{_problems(error)}. `convkit {command} --help` lists the options.") from None
-
-
-def _problems(error: "ValidationError") -> str:
-    """Return all errors of a validation, each with its location."""
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-
-
-def _progress_bars(progress: bool) -> ProgressBars:
-    return progress_bar if progress else no_progress_bar
+        raise ConvkitError(f"{problems(error)}. `convkit {command} --help` lists the options.") from None
