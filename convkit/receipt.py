@@ -157,7 +157,9 @@ def require(directory: Path, profile: str | None = None) -> Receipt:
     if reason is None and _media_receipt(dataset) != receipt.media:
         reason = "images have changed since it was validated"
     if reason:
-        raise DatasetError(f"{directory} may not be trained or evaluated on: {reason}. {_remedy(directory, profile)}")
+        raise DatasetError(
+            f"{directory} cannot be used for training or evaluation: {reason}. {_remedy(directory, profile)}"
+        )
     return receipt
 
 

@@ -330,6 +330,10 @@ def _splits(files: list[Path], target: TargetModel | None, top: int, meter: _Byt
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
+        if not layout.is_row_file(path):
+            raise ConvkitError(
+                f"{path} is not a row file (*.jsonl, also .gz or .zst). Give one, or a dataset directory."
+            )
         return [path]
     if (path / layout.MANIFEST).exists():
         dataset = Dataset.open(path)

@@ -63,7 +63,7 @@ class OutputDirectory:
         if not self.manifest.exists():
             return None
         manifest = Dataset.open(self.path).manifest
-        self._refuse_other(*self._compare(manifest), "holds another data set")
+        self._refuse_other(*self._compare(manifest), "contains another dataset")
         if self._source is not None and Path(self._source).is_dir():
             fingerprint = reduce(extend_digest, self._converter(Path(self._source), self._options).items(), "")
             if fingerprint != manifest.source.fingerprint:
@@ -162,7 +162,7 @@ class OutputDirectory:
             return
         ours = layout.WORK in names or self.work.is_dir() or self.manifest.exists()
         if names and not ours:
-            raise DatasetError(f"{self.path} is not empty and holds no data set of convkit. Choose a new --out_dir.")
+            raise DatasetError(f"{self.path} is not empty and contains no convkit dataset. Choose a new --out_dir.")
 
     def _lock(self) -> IO[str]:
         """Create the work directory, and return an open file that holds its lock until it is closed.

@@ -57,7 +57,10 @@ def convert(
     if source is not None:
         source = os.path.expanduser(source)
         _refuse_remote(source, converter)
-        if Path(os.path.realpath(source)) in Path(os.path.realpath(out_dir)).parents:
+        given, output_path = Path(os.path.realpath(source)), Path(os.path.realpath(out_dir))
+        if given == output_path:
+            raise DatasetError(f"{out_dir} is the source itself. Choose another folder for --out_dir.")
+        if given in output_path.parents:
             raise DatasetError(f"{out_dir} lies inside the source {source}. Choose an --out_dir outside of it.")
     output = OutputDirectory(out_dir, converter, options, source)
     with output.completed_or_locked() as manifest:

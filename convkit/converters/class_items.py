@@ -33,7 +33,8 @@ class ClassOptions(Options):
         0.1,
         ge=0,
         lt=1,
-        description="Fraction of train's groups to split off as val if the source has no val split; 0: none.",
+        description="Fraction of train's files to split off as val if the source has no val split; groups such as "
+        "equal images stay together; 0: none.",
     )
     prompt: str = Field(
         "Classify the image into one of the following classes: {classes}.",
@@ -82,7 +83,9 @@ def select_classes(entries: Iterable[FolderEntry], wanted: tuple[str, ...]) -> I
         else:
             yield entry.reject if isinstance(entry, UnusableFile) else entry
     if unknown := sorted(set(wanted) - known):
-        raise SourceError(f"no class {', '.join(unknown)} in the source. Its classes: {', '.join(sorted(known))}.")
+        raise SourceError(
+            f"--classes: the source has no class {', '.join(unknown)}. Choose from: {', '.join(sorted(known))}."
+        )
 
 
 def split_off_val(

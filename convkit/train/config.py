@@ -299,8 +299,10 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise MissingExtra("pyyaml", "train", "--config") from None
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConvkitError(f"{path} cannot be read: {' '.join(str(error).split())}. Give a YAML file.") from None
+    except OSError as error:
+        raise ConvkitError(f"--config {path} cannot be read: {error.strerror}. Check the path.") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConvkitError(f"--config {path} is not YAML: {' '.join(str(error).split())}. Give a YAML file.") from None
     if not isinstance(values, dict):
         raise ConvkitError(f"{path} has no options. Write one per line, such as `batch_size: 64`.")
     if values.get("resume") is False:  # YAML reads `no` as false

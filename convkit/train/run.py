@@ -194,7 +194,8 @@ def _open_run(
     found = store.checkpoints(run)
     if found and config.resume == "no":
         raise ConvkitError(
-            f"{run} holds checkpoints of a run. Add --resume auto to resume it, or choose another --output_dir."
+            f"{run} contains checkpoints of an earlier run. Add --resume auto to resume it, "
+            "or choose another --output_dir."
         )
     if (run / EVALUATION).exists():
         raise ConvkitError(f"{run} holds {EVALUATION}, of convkit evaluate. Choose another --output_dir.")

@@ -51,6 +51,14 @@ def test_wrong_options_are_refused(source: Path, tmp_path: Path, arguments: list
     assert not (tmp_path / "out").exists()
 
 
+def test_the_source_is_refused_as_output(source: Path) -> None:
+    before = sorted(source.rglob("*"))
+    done = convkit("split", source, "--out_dir", source, "--ratios", "a=1")
+    assert done.returncode == 2
+    assert f"{source} is the source itself. Choose another folder for --out_dir." in done.stderr
+    assert sorted(source.rglob("*")) == before
+
+
 def test_a_folder_that_is_not_a_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/file.txt").touch()

@@ -48,7 +48,7 @@ def test_two_folders_of_one_split(source: Path) -> None:
 
 
 def test_unknown_class(source: Path) -> None:
-    assert_refused(source, "no class Fly, Swim in the source. Its classes: Run", classes="Swim,Run,Fly")
+    assert_refused(source, "--classes: the source has no class Fly, Swim. Choose from: Run", classes="Swim,Run,Fly")
 
 
 def test_all_items_bad(source: Path) -> None:

@@ -286,14 +286,14 @@ def test_a_complete_directory_is_not_changed(made: Made) -> None:
 def test_other_options_are_refused_by_name(made: Made) -> None:
     before = mtimes(made.out_dir)
     option = next(iter(made.case.other_options))
-    with pytest.raises(DatasetError, match=rf"holds another data set: {option} .* Choose another --out_dir"):
+    with pytest.raises(DatasetError, match=rf"contains another dataset: {option} .* Choose another --out_dir"):
         run(made.case.converter, made.source, made.out_dir, **made.case.other_options)
     assert mtimes(made.out_dir) == before
 
 
 def test_another_source_is_refused_by_name(made: Made, tmp_path: Path) -> None:
     shutil.copytree(made.source, tmp_path / "another")
-    with pytest.raises(DatasetError, match="holds another data set: source 'source' there, 'another' here"):
+    with pytest.raises(DatasetError, match="contains another dataset: source 'source' there, 'another' here"):
         run(made.case.converter, tmp_path / "another", made.out_dir)
 
 

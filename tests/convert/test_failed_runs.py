@@ -114,7 +114,7 @@ def test_a_complete_directory_is_never_emptied(tmp_path: Path, monkeypatch: pyte
         calls += 1
         return completed(self) if calls > 1 else None
 
-    with monkeypatch.context() as patch, pytest.raises(DatasetError, match="another data set: shout False there"):
+    with monkeypatch.context() as patch, pytest.raises(DatasetError, match="another dataset: shout False there"):
         patch.setattr(OutputDirectory, "completed", late)
         _run(source, tmp_path / "out")
     assert tree(tmp_path / "out") == before
@@ -159,7 +159,7 @@ def test_changed_split_lists_for_an_archive_are_refused(official: Path, tmp_path
     lists, other = official / "ucfTrainTestlist", _other_lists(official, tmp_path / "other")
     run("ucf101", archive, tmp_path / "out", splits=lists, num_frames=1)
     before = tree(tmp_path / "out")
-    with pytest.raises(DatasetError, match=r"holds another data set: splits '\w{64}' there, '\w{64}' here"):
+    with pytest.raises(DatasetError, match=r"contains another dataset: splits '\w{64}' there, '\w{64}' here"):
         run("ucf101", archive, tmp_path / "out", splits=other, num_frames=1)
     shutil.copytree(lists, tmp_path / "copy")
     run("ucf101", archive, tmp_path / "out", splits=tmp_path / "copy", num_frames=1)

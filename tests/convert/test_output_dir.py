@@ -68,7 +68,7 @@ def test_a_link_to_itself_is_named(source: Path) -> None:
 def test_out_dir_holds_another_data_set(source: Path) -> None:
     run("ucf101", source, source.parent / "out")
     before = tree(source.parent / "out")
-    with pytest.raises(DatasetError, match="holds another data set: converter 'ucf101' there, 'video-folder' here"):
+    with pytest.raises(DatasetError, match="contains another dataset: converter 'ucf101' there, 'video-folder' here"):
         run("video-folder", source, source.parent / "out")
     assert tree(source.parent / "out") == before
 

@@ -224,7 +224,7 @@ def test_a_directory_with_other_files_is_refused(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "source", "ok")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("irreplaceable")
-    with pytest.raises(DatasetError, match="is not empty and holds no data set of convkit"):
+    with pytest.raises(DatasetError, match="is not empty and contains no convkit dataset"):
         run_lines(source, tmp_path / "out")
     assert tree(tmp_path / "out").keys() == {"thesis.tex"}
 
@@ -249,7 +249,7 @@ def test_an_archive_that_was_replaced_is_refused(clips: Path, tmp_path: Path) ->
     archive = Path(shutil.make_archive(str(tmp_path / "clips"), "tar", clips))
     run("ucf101", archive, tmp_path / "out", limit=1)
     shutil.make_archive(str(tmp_path / "clips"), "tar", clips, "test")
-    with pytest.raises(DatasetError, match=r"changed|another data set"):
+    with pytest.raises(DatasetError, match=r"changed|another dataset"):
         run("ucf101", archive, tmp_path / "out", limit=1)
 
 

@@ -166,7 +166,7 @@ def test_classes_limit_and_prompt_are_applied(tmp_path: Path) -> None:
     assert counts(manifest) == {"train": 2}
     assert manifest.accounting.excluded == {"beyond --limit": 3, "class not in --classes": 5}
     assert rows(tmp_path / "out")[0]["conversations"][0]["user"] == "Which of dog?"
-    with pytest.raises(SourceError, match=r"no class cow in the source\. Its classes: cat, dog"):
+    with pytest.raises(SourceError, match=r"--classes: the source has no class cow\. Choose from: cat, dog"):
         run(tmp_path / "source", tmp_path / "other", classes="cow")
 
 

@@ -77,7 +77,7 @@ def test_a_run_is_never_overwritten_and_a_finished_run_can_be_resumed(
     dataset: Path, family: Phi3VFamily, finished: Path
 ) -> None:
     before = losses(finished)
-    with pytest.raises(ConvkitError, match=r"holds checkpoints of a run\. Add --resume auto"):
+    with pytest.raises(ConvkitError, match=r"contains checkpoints of an earlier run\. Add --resume auto"):
         train(dataset, family, finished)
     last = checkpoints.checkpoints(finished)[-1]
     for step in (1, 2):  # as left by a run that was killed before it removed them

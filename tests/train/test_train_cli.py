@@ -207,7 +207,7 @@ def test_nproc_returns_the_exit_code_of_a_failed_process(
     paths = ("--data_dir", dataset, "--model", checkpoint, "--output_dir", tmp_path / "run")
     again = spawn("convkit", "train", "--nproc", "2", *paths, "--num_crops", "1", "--no-tqdm")
     assert again.returncode == 2
-    assert "holds checkpoints of a run. Add --resume auto" in again.stderr
+    assert "contains checkpoints of an earlier run. Add --resume auto" in again.stderr
     assert "Traceback" not in again.stderr
 
 

@@ -168,7 +168,9 @@ def test_any_changed_byte_makes_the_receipt_stale(
     before = (directory / name).stat()
     flip(directory / name)
     os.utime(directory / name, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(DatasetError, match=f"may not be .* on: {reason}.*Run: convkit validate {directory}"):
+    with pytest.raises(
+        DatasetError, match=f"cannot be used for training or evaluation: {reason}.*Run: convkit validate {directory}"
+    ):
         receipt.require(directory)
 
 

@@ -21,7 +21,7 @@ class BenchData:
 
 def dataset_label(directory: Path) -> str:
     """Return the name of a dataset for results, which must not reveal its path."""
-    return f"data set {Dataset.open(directory).manifest.name}"
+    return f"dataset {Dataset.open(directory).manifest.name}"
 
 
 def index_split(

@@ -33,7 +33,8 @@ def model_family(directory: Path, num_crops: int | None = None) -> ModelFamily:
     model_type = read_json(file).get("model_type")
     if not isinstance(model_type, str):
         raise ConvkitError(
-            f"{file} is missing or has no model_type, so the model family is unknown. Pass a checkpoint directory."
+            f"{file} is missing or has no model_type, so the model family is unknown. "
+            "Pass a checkpoint directory, such as final/model of a run."
         )
     if model_type not in MODEL_FAMILIES:
         raise ConvkitError(
