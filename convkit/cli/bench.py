@@ -116,8 +116,10 @@ def _write(json_file: Path | None, result: dict[str, Any]) -> None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
 
 
-app.command("train", cls=Command)(with_signature(_train, train_parameters()))
+app.command("train", cls=Command, short_help="Measure training throughput with random weights.")(
+    with_signature(_train, train_parameters())
+)
 _METAVARS = {"workers": {"metavar": "<int>"}, "target_rate": {"metavar": "<float>"}}
-app.command("data", cls=Command)(
+app.command("data", cls=Command, short_help="Measure data-loading throughput without a model.")(
     with_signature(_data, [*dataclass_options(DataLoadingOptions, extra=_METAVARS), _json_option()])
 )

@@ -69,6 +69,7 @@ def help_record(parameter: Any, ctx: Any) -> tuple[str, str]:
     """Return the names of a parameter with its type, and its help text with the default and the limits."""
     names, text = parameter.get_help_record(ctx)
     names = re.sub(r"--(\w+) / --no_\1", r"--[no_]\1", names)
+    names = names.replace(" range>", ">").replace("<list[Path]>", "<path>")
     text, _, extra = text.removesuffix("]").rpartition("  [") if text.endswith("]") else (text, "", "")
     sentences = [_sentence(part, switch=bool(parameter.secondary_opts)) for part in extra.split("; ")]
     return names, " ".join(filter(None, [text, *sentences]))
@@ -100,12 +101,35 @@ def check_arguments(command: Any, ctx: Any, args: list[str]) -> None:
     except Exception as error:
         if not hasattr(error, "possibilities"):
             raise
-        near = f" Did you mean {' or '.join(error.possibilities)}?" if error.possibilities else ""
-        ctx.fail(f"There is no option {getattr(error, 'option_name', '')}.{near}")
+        name = getattr(error, "option_name", "")
+        near = _equivalents(options, name) or error.possibilities
+        ctx.fail(f"There is no option {name}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
     for option in options:
         if order.count(option) > 1 and not (option.multiple or option.count or (option.is_eager and option.is_flag)):
             separator = " Separate several values by commas." if "comma" in (option.help or "") else ""
             ctx.fail(f"{_spellings(option)} is given more than once, but takes one value.{separator}")
+
+
+_HUGGING_FACE = {
+    "--dataset_name": ["--data_dir"],
+    "--epochs": ["--num_train_epochs"],
+    "--gradient_accumulation_steps": ["--batch_size"],
+    "--load_in_4bit": ["--use_qlora"],
+    "--lora_alpha": ["--lora_alpha_ratio"],
+    "--lora_r": ["--lora_rank"],
+    "--lr": ["--learning_rate"],
+    "--max_length": ["--max_tokens"],
+    "--per_device_eval_batch_size": ["--eval_batch_size"],
+    "--per_device_train_batch_size": ["--batch_size", "--batch_size_per_gpu"],
+    "--resume_from_checkpoint": ["--resume"],
+    "--use_peft": ["--use_lora"],
+}
+"""The options that are closest to an option of Hugging Face's trainers."""
+
+
+def _equivalents(options: list[Any], name: str) -> list[str]:
+    known = {opt for option in options for opt in option.opts}
+    return [equivalent for equivalent in _HUGGING_FACE.get(name, []) if equivalent in known]
 
 
 def _check_dashes(options: list[Any], ctx: Any, args: list[str]) -> None:

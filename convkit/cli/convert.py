@@ -124,7 +124,7 @@ def _command(converter: "type[Converter[Any]]") -> Any:
 def _source_parameters(converter: "type[Converter[Any]]") -> Parameters:
     """Return the positional source, and the option --source with the same meaning."""
     default = converter.default_source
-    text = f"A local folder or archive. Default: {default}." if default else "A local folder or archive."
+    text = f"A local folder or archive (tar or zip). {f'Default: {default}.' if default else 'Required.'}"
     argument = typer.Argument(metavar="SOURCE", help=text, show_default=False)
     option = typer.Option("--source", metavar="SOURCE", help="The source, if it is not an argument.")
     return {

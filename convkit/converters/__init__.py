@@ -23,30 +23,48 @@ class ConverterEntry:
     target: str
     """The converter class as `module:Class`."""
     summary: str
+    layout: str = ""
+    """The files that the source must contain."""
 
 
 CONVERTERS = {
     "cauldron": ConverterEntry(
-        "convkit.converters.cauldron:Cauldron", "The Cauldron, and other Parquet files of conversations about images."
+        "convkit.converters.cauldron:Cauldron",
+        "The Cauldron, and other Parquet files of conversations about images.",
+        "SOURCE contains *.parquet files with the columns images and texts (The Cauldron) or messages (TRL).",
     ),
     "docvqa": ConverterEntry(
-        "convkit.converters.docvqa:DocVQA", "DocVQA: questions about scanned pages (official release or Hub)."
+        "convkit.converters.docvqa:DocVQA",
+        "DocVQA: questions about scanned pages (official release or Hub).",
+        "SOURCE contains {train,val,test}_v1.0_withQT.json and page images, or the *.parquet files of the Hub.",
     ),
     "easy-vqa": ConverterEntry(
         "convkit.converters.easy_vqa:EasyVQA", "easy-VQA: questions about small images; no download."
     ),
     "hateful-memes": ConverterEntry(
-        "convkit.converters.hateful_memes:HatefulMemes", "Hateful Memes: classify memes by image and text."
+        "convkit.converters.hateful_memes:HatefulMemes",
+        "Hateful Memes: classify memes by image and text.",
+        "SOURCE contains train.jsonl, dev.jsonl and test.jsonl, or dev_seen.jsonl and so on, and the images.",
     ),
     "image-folder": ConverterEntry(
-        "convkit.converters.image_folder:ImageFolder", "Image classification: any images in class folders."
+        "convkit.converters.image_folder:ImageFolder",
+        "Image classification: any images in class folders.",
+        "SOURCE contains CLASS/IMAGE or {train,val,test}/CLASS/IMAGE. The answer of a row is the name of the class.",
     ),
-    "nlvr2": ConverterEntry("convkit.converters.nlvr2:NLVR2", "NLVR2: is a sentence true of a pair of photographs?"),
+    "nlvr2": ConverterEntry(
+        "convkit.converters.nlvr2:NLVR2",
+        "NLVR2: is a sentence true of a pair of photographs?",
+        "SOURCE contains train.json, dev.json, test1.json or test2.json, and the images in any folders.",
+    ),
     "ucf101": ConverterEntry(
-        "convkit.converters.ucf101:UCF101", "UCF-101 action clips: the official release, or the subset on the Hub."
+        "convkit.converters.ucf101:UCF101",
+        "UCF-101 action clips: the official release, or the subset on the Hub.",
+        "SOURCE contains {train,val,test}/CLASS/*.avi, or CLASS/*.avi and the folder ucfTrainTestlist.",
     ),
     "video-folder": ConverterEntry(
-        "convkit.converters.video_folder:VideoFolder", "Video classification: any videos in class folders."
+        "convkit.converters.video_folder:VideoFolder",
+        "Video classification: any videos in class folders.",
+        "SOURCE contains CLASS/VIDEO or {train,val,test}/CLASS/VIDEO. The answer of a row is the name of the class.",
     ),
 }
 
@@ -65,13 +83,13 @@ def available_converters() -> dict[str, ConverterEntry]:
 
 
 def describe_converter(name: str) -> str:
-    """Return the help of a converter: its summary, or the docstring of one that an installed package adds.
+    """Return the help of a converter: its summary and layout, or the docstring of one that an installed package adds.
 
     Raises:
         ConvkitError: no such converter exists, or its package is broken.
     """
     if name in CONVERTERS:
-        return CONVERTERS[name].summary
+        return "\n\n".join(filter(None, [CONVERTERS[name].summary, CONVERTERS[name].layout]))
     origin = available_converters()[name].summary
     docstring = cleandoc(load_converter(name).__doc__ or "")
     return f"{docstring}\n\nThis converter is {origin}." if docstring else origin

@@ -96,6 +96,9 @@ def test_options_that_take_a_list_are_repeatable(tmp_path: Path) -> None:
         ("--versoin", "There is no option --versoin. Did you mean --version?"),
         ("stats . --zzz", "There is no option --zzz."),
         ("stats . -x", "There is no option -x."),
+        ("train --lr 1e-4", "There is no option --lr. Did you mean --learning_rate?"),
+        ("train --per_device_train_batch_size 2", "Did you mean --batch_size or --batch_size_per_gpu?"),
+        ("bench train --lora_r 8", "There is no option --lora_r. Did you mean --lora_rank?"),
         ("trian", "No such command 'trian'. Did you mean 'train'?"),
         ("bench trian", "No such command 'trian'. Did you mean 'train'?"),
         ("convert ucf102", "unknown converter 'ucf102'. Did you mean ucf101? Known: "),
@@ -103,10 +106,16 @@ def test_options_that_take_a_list_are_repeatable(tmp_path: Path) -> None:
         ("train -data_dir=x", "-data_dir=x has a single dash. Did you mean --data_dir?"),
     ],
 )
-def test_typing_errors_get_a_suggestion(line: str, message: str) -> None:
+def test_unknown_options_get_a_suggestion(line: str, message: str) -> None:
     code, output = run(*line.split())
     assert code != 0
     assert message in output
+
+
+def test_help_describes_types_without_terms_of_libraries() -> None:
+    for words, _ in commands():
+        _, output = run(*words, "--help")
+        assert not re.search(r" range>|list\[|\w\.\.\.\s*$", output), words
 
 
 def test_values_that_look_like_options_are_not_checked_after_two_dashes() -> None:
