@@ -38,7 +38,7 @@ INVALID_JSON = Rule(
     severity=Severity.ERROR,
     summary="lines that are not valid JSON",
     why="A JSON reader fails at this line, often hours into a run.",
-    fix="Write one JSON object per line with a JSON library.",
+    fix="Write one JSON object per line with a JSON library. For a JSON array: `jq -c '.[]' FILE`.",
     instead='{"id":"x","source":"pets","conversations":[{"images":[],"user":"What is it?","assistant":"A cat."}]}',
 )
 _PARSER_POSITION = re.compile(r" at line \d+ column (\d+)$")
@@ -57,7 +57,8 @@ def invalid_json(raw: bytes, line: int, message: str, unterminated: bool = False
     where = f"line {line}, column {_column(raw, offset)}"
     if unterminated and reason.startswith("EOF "):
         return Problem(TRUNCATED_LINE, f"the file ends in the middle of a row, at {where}")
-    return Problem(INVALID_JSON, f"invalid JSON at {where}: {reason}")
+    hint = "; the line contains NUL bytes, so the file may be UTF-16" if b"\0" in raw else ""
+    return Problem(INVALID_JSON, f"invalid JSON at {where}: {reason}{hint}")
 
 
 def _column(raw: bytes, offset: int) -> int:
