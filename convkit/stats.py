@@ -315,7 +315,7 @@ def compute_stats(
         splits = list(_splits(files, target, top, meter))
     except OSError as error:
         raise ConvkitError(
-            f"{error.filename or path} cannot be read: {error.strerror}. Check that it is there."
+            f"{error.filename or path} cannot be read: {error.strerror}. Check the path and its permissions."
         ) from None
     return Stats(model=model or None, splits=splits)
 

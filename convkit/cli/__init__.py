@@ -118,10 +118,17 @@ def main() -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail("the disk is full. The work so far is kept: free some space and run the same command again.")
-        remedy = (
-            "Choose another name" if isinstance(error, FileExistsError) else "Check that it exists and is accessible"
-        )
-        _fail(f"{error.filename or 'the system'}: {error.strerror or error}. {remedy}.")
+        _fail(f"{error.filename or 'the system'}: {error.strerror or error}. {_remedy(error)}.")
+
+
+def _remedy(error: OSError) -> str:
+    match error:
+        case FileExistsError():
+            return "Choose another name"
+        case PermissionError():
+            return "Check the permissions of this path and of its folder, or choose another path"
+        case _:
+            return "Check that it exists and is accessible"
 
 
 def _fail(message: str) -> None:

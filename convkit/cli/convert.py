@@ -1,6 +1,7 @@
 """`convkit convert NAME`: one command per converter, generated from its options."""
 
 import inspect
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
@@ -185,10 +186,16 @@ def _options(converter: "type[Converter[Any]]", values: dict[str, Any]) -> "Opti
         return converter.Options(**values)
     except ValidationError as error:
         problems = "; ".join(
-            f"--{e['loc'][0] if e['loc'] else ''} {e['input']}: {e['msg'].removeprefix('Value error, ')}"
+            f"--{e['loc'][0] if e['loc'] else ''} {e['input']}: {_problem(e['msg'])}"
             for e in error.errors(include_url=False)
         )
         raise ConvkitError(f"{problems}. See: convkit convert {converter.name} --help") from error
+
+
+def _problem(message: str) -> str:
+    """Return a validation message without pydantic's prefix, and with `{classes}` in place of its pattern."""
+    placeholder = re.fullmatch(r"String should match pattern '\\\{(\w+)\\\}'", message)
+    return f"the text must contain {{{placeholder[1]}}}" if placeholder else message.removeprefix("Value error, ")
 
 
 def run_conversion(

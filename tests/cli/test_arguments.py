@@ -99,6 +99,8 @@ def test_options_that_take_a_list_are_repeatable(tmp_path: Path) -> None:
         ("train --lr 1e-4", "There is no option --lr. Did you mean --learning_rate?"),
         ("train --per_device_train_batch_size 2", "Did you mean --batch_size or --batch_size_per_gpu?"),
         ("bench train --lora_r 8", "There is no option --lora_r. Did you mean --lora_rank?"),
+        ("init-vlm -o x --vision huge", "Invalid value for '--vision': 'huge' is not one of 'tiny', 'small', 'base'"),
+        ("convert image-folder . -o x --prompt hi", "--prompt hi: the text must contain {classes}. See: convkit"),
         ("trian", "No such command 'trian'. Did you mean 'train'?"),
         ("bench trian", "No such command 'trian'. Did you mean 'train'?"),
         ("convert ucf102", "unknown converter 'ucf102'. Did you mean ucf101? Known: "),
@@ -106,7 +108,7 @@ def test_options_that_take_a_list_are_repeatable(tmp_path: Path) -> None:
         ("train -data_dir=x", "-data_dir=x has a single dash. Did you mean --data_dir?"),
     ],
 )
-def test_unknown_options_get_a_suggestion(line: str, message: str) -> None:
+def test_wrong_options_and_commands_get_a_remedy(line: str, message: str) -> None:
     code, output = run(*line.split())
     assert code != 0
     assert message in output
