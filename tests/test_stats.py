@@ -189,6 +189,13 @@ def test_a_directory_without_rows_is_an_error(tmp_path: Path) -> None:
         compute_stats(tmp_path)
 
 
+def test_a_file_without_the_suffix_of_a_row_file_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "rows.txt"
+    file.write_bytes(lines(row("1")))
+    with pytest.raises(ConvkitError, match=r"rows\.txt is not a row file \(\*\.jsonl, also \.gz or \.zst\)\. Give one"):
+        compute_stats(file)
+
+
 def test_progress_ends_at_the_total(tmp_path: Path) -> None:
     path = data(tmp_path, row("1"), row("2"))
     seen: list[tuple[int, int | None]] = []

@@ -141,6 +141,7 @@ def test_a_complete_dataset_is_not_changed(clips: Path, tmp_path: Path) -> None:
         (["convert", "ucf101", "--out_dir", "x", "--num_frames", "0"], "--num_frames 0: Input should be greater"),
         (["convert", "ucf101", "--out_dir", "x", "--max_errors", "some"], "--max_errors some is neither a number"),
         (["convert", "ucf101", "--out_dir", "x", "--on_error", "ignore"], "ignore"),
+        (["stats", __file__], "test_cli.py is not a row file"),
         (["validate", "/nowhere"], "/nowhere does not exist"),
         (["validate"], "Missing argument"),
     ],

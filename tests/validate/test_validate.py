@@ -193,6 +193,11 @@ def test_findings_have_the_row_id_if_it_can_be_read(tmp_path: Path) -> None:
         ('{"é": x}'.encode(), "invalid JSON at line 2, column 7: expected value"),
         (b'{"id": "a", "n": -Infinity}\n', "invalid JSON at line 2, column 18: -Infinity is not a JSON number"),
         (b'{"metadata": {"NaN \\" NaN": [NaN]}}\n', "invalid JSON at line 2, column 30: NaN is not a JSON number"),
+        (
+            b'{\0"\0',
+            "invalid JSON at line 2, column 2: key must be a string; "
+            "the line contains NUL bytes, so the file may be UTF-16",
+        ),
         (b'{"id": "\xff"}\n', "byte 9 of the line, 0xff, is not valid UTF-8"),
     ],
 )
