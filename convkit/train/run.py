@@ -39,6 +39,7 @@ from convkit.train.setup.precision import compute_dtype
 from convkit.train.trainer import StepResult, Stopped, Trainer
 from convkit.utils.files import write_atomic
 from convkit.utils.progress import ProgressBars, no_progress_bar
+from convkit.utils.text import pluralize
 
 CONFIG, DROPPED = "config.json", "dropped.jsonl"
 _MAX_NAMED = 3
@@ -83,8 +84,9 @@ def _train(config: Config, family: ModelFamily, world: World, bars: ProgressBars
     if rows.dropped:
         log(_describe_dropped(config, rows))
     log(
-        f"{config.method}: {len(rows):,} rows x {config.num_train_epochs} epochs = {schedule.rows:,} rows planned in "
-        f"{schedule.steps:,} steps; schedule {schedule.digest[:12]}"
+        f"{config.method}: {pluralize(len(rows), 'row')} x {pluralize(config.num_train_epochs, 'epoch')} = "
+        f"{pluralize(schedule.rows, 'row')} planned in {pluralize(schedule.steps, 'step')}; "
+        f"schedule {schedule.digest[:12]}"
     )
     evaluations = Evaluations(config, family, world, schedule.steps, bars)
     sharding = shard(trainable.load_for_training(family, config).train(), config, world)

@@ -50,7 +50,7 @@ def test_the_command_validates_on_request_and_trains(convkit: Run, checkpoint: P
     more = ("--use_lora", "--lora-rank", "2", "--batch_size", "8", "--no-tqdm", "--dataloader_num_workers", "0")
     code, output, _ = convkit(*options, *more, "--validate")
     assert code == 0
-    assert "LoRA: 10 rows x 1 epochs = 10 rows planned in 2 steps" in output
+    assert "LoRA: 10 rows x 1 epoch = 10 rows planned in 2 steps" in output
     assert "10 rows planned = 10 trained" in output
     assert re.search(r"^step 2 of 2: loss \d+\.\d+, learning rate \S+, \S+ images/s$", output, re.MULTILINE)
     assert (out / "final/adapter/adapter_model.safetensors").is_file()
