@@ -79,7 +79,7 @@ def test_options_override_the_file_and_the_file_overrides_the_defaults(tmp_path:
     ("content", "message"),
     [
         ("- a", "has no options"),
-        ("a: [", "cannot be read: while parsing"),
+        ("a: [", "is not YAML: while parsing"),
         ("qlora: 1", "there is no --qlora (did you mean --use_qlora?)"),
         ("frobnicate: 1", "there is no --frobnicate. See"),
         ("batch_size: 0", "--batch_size 0: Input should be greater than or equal to 1"),

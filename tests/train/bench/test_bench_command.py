@@ -39,7 +39,7 @@ def test_bench_train_takes_a_dataset_without_a_receipt(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     found = json.loads(file.read_text())
-    assert found["workload"].startswith("data set ") and len(found["convkit"]["losses"]) == 1
+    assert found["workload"].startswith("dataset ") and len(found["convkit"]["losses"]) == 1
     assert str(ROOT) not in file.read_text()
 
 
