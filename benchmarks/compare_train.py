@@ -20,6 +20,7 @@ from convkit.cli.train_options import parameter, with_signature
 from convkit.errors import ConvkitError
 from convkit.train.bench.method import TrainingMethod
 from convkit.train.bench.options import BenchOptions
+from convkit.train.bench.results import rounded
 from convkit.train.bench.run import StepCounts
 from convkit.train.bench.train import Bench
 from convkit.train.config import Config
@@ -61,7 +62,7 @@ def compare(
             found["failure"] = f"The recipe's way could not be measured. {error}"
         else:
             ratio = ours.measurement.rows_per_second / theirs.rows_per_second
-            found |= {"recipe": theirs.to_json(), "ratio": round(ratio, 3)}
+            found |= {"recipe": theirs.to_json(), "ratio": rounded(ratio)}
         keep(found)
     return found
 
@@ -83,7 +84,7 @@ def _main(baseline_steps: int, json_file: Path | None, **values: Any) -> None:
         raise ConvkitError(found["failure"])
     for name in ("convkit", "recipe"):
         typer.echo(f"{name}: {found[name]['images_per_second']} images/s, {found[name]['rows_per_second']} rows/s")
-    typer.echo(f"ratio: {found['ratio']}")
+    typer.echo(f"ratio: {found['ratio']:.3g}")
 
 
 _BASELINE_STEPS = typer.Option("--baseline_steps", min=1, help="Measured steps of the recipe's way.")
