@@ -2,26 +2,13 @@
 
 import errno
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from convkit import __version__
-from convkit.cli.bench import app as bench_app
 from convkit.cli.commands import Command, Group, underscores
-from convkit.cli.convert import app as convert_app
-from convkit.cli.evaluate import evaluate
-from convkit.cli.init_vlm import init_vlm
-from convkit.cli.inspect import inspect
-from convkit.cli.merge import merge
-from convkit.cli.report import report
-from convkit.cli.rule import rule
-from convkit.cli.schema import schema
-from convkit.cli.score import score
-from convkit.cli.split import split
-from convkit.cli.stats import stats
-from convkit.cli.train import command as train_command
-from convkit.cli.validate import validate
 from convkit.errors import ConvkitError
 
 SUMMARIES = {
@@ -50,11 +37,23 @@ SUMMARIES = {
 
 
 class Commands(Group):
-    """The commands, listed by section and with whole summaries."""
+    """The commands, listed by section and with whole summaries; a command is imported only when it is needed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        not_loaded: dict[str, Any] = dict.fromkeys(self.list_commands(None))
+        self.commands = not_loaded
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the command names in the order of `SUMMARIES`."""
         return [name for summaries in SUMMARIES.values() for name in summaries]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, after importing its module; its name may be spelled with underscores."""
+        name = cmd_name.replace("_", "-")
+        if name in self.commands and self.commands[name] is None:
+            self.commands[name] = _load(name)
+        return super().get_command(ctx, name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write one section of the help per stage of the work."""
@@ -74,24 +73,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=SETTINGS,
 )
-app.add_typer(bench_app, name="bench", short_help=SUMMARIES["Tools"]["bench"])
-app.add_typer(convert_app, name="convert", short_help=SUMMARIES["Data"]["convert"])
-for _name, _function in {
-    "evaluate": evaluate,
-    "init-vlm": init_vlm,
-    "inspect": inspect,
-    "merge": merge,
-    "report": report,
-    "rule": rule,
-    "schema": schema,
-    "score": score,
-    "split": split,
-    "stats": stats,
-    "train": train_command(),
-    "validate": validate,
-}.items():
-    _summary = next(summaries[_name] for summaries in SUMMARIES.values() if _name in summaries)
-    app.command(_name, cls=Command, short_help=_summary)(_function)
+
+
+def _load(name: str) -> Any:
+    """Return a command from the module of its name: a function of the same name, or an `app` with subcommands."""
+    identifier, summary = underscores(name), next(found[name] for found in SUMMARIES.values() if name in found)
+    module = import_module(f"convkit.cli.{identifier}")
+    if hasattr(module, "app"):
+        group = typer.main.get_group(module.app)
+        group.name, group.short_help = name, summary
+        return group
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    single.command(name, cls=Command, short_help=summary)(getattr(module, identifier))
+    return typer.main.get_command(single)
 
 
 def _show_version(requested: bool) -> None:

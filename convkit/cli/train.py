@@ -87,13 +87,6 @@ def _has_findings(config: Config, profile: str | None) -> bool:
     return bool(result.report.summary.errors)
 
 
-def command() -> Any:
-    """Return the command, with an option for each field of `Config`."""
-    return with_signature(
-        _run, [*dataclass_options(Config, aliases=ALIASES, sections=SECTIONS, unset_is_none=True), *_own_options()]
-    )
-
-
 def _own_options() -> list[inspect.Parameter]:
     """Return the options that are not fields of `Config`."""
     first, distributed = SECTIONS["data_dir"], SECTIONS["deepspeed"]
@@ -113,3 +106,8 @@ def _own_options() -> list[inspect.Parameter]:
         parameter("nproc", Annotated[int, nproc], 1),
         parameter("validate", Annotated[bool, validate], False),
     ]
+
+
+train = with_signature(
+    _run, [*dataclass_options(Config, aliases=ALIASES, sections=SECTIONS, unset_is_none=True), *_own_options()]
+)
