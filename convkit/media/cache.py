@@ -62,6 +62,16 @@ class MediaCache:
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path, timeout=1, isolation_level=None)
+        try:
+            self._prepare(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @staticmethod
+    def _prepare(database: sqlite3.Connection) -> None:
+        """Create the tables, and clear those of another version."""
         database.execute("PRAGMA trusted_schema=OFF")
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=OFF")
@@ -75,7 +85,6 @@ class MediaCache:
             "CREATE TABLE IF NOT EXISTS image (path TEXT PRIMARY KEY, size INT, mtime INT, ctime INT, inode INT, "
             "seen TEXT) WITHOUT ROWID"
         )
-        return database
 
     def get(self, paths: Sequence[str]) -> dict[str, tuple[FileStamp, ImageInfo]]:
         """Return the cached entries of at most 500 paths."""
