@@ -2,6 +2,8 @@
 
 import os
 import zlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,20 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "official"
     official_tree(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that builds a family's tiny checkpoint once; a test that changes it copies it first."""
+    pytest.importorskip("torch", reason="needs the extra train: pip install 'convkit-vlm[train]'")
+    from convkit.train.models import tiny
+    from tests.train.conftest import TEXTS
+
+    root = tmp_path_factory.mktemp("tiny")
+
+    @cache
+    def build(family: str) -> Path:
+        tiny.BUILDERS[family](root / family, TEXTS)
+        return root / family
+
+    return build

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from convkit.api.options import Pathlike, problems, progress_bars, validated
 from convkit.dataset import Dataset
 from convkit.errors import ConvkitError
 from convkit.findings import Report
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from convkit.converters.base import Converter, Options
     from convkit.metrics.results import Comparison, Scores
     from convkit.stats import Stats
-
-from convkit.api.options import Pathlike, problems, progress_bars, validated
 
 
 class ValidationReport(Report):

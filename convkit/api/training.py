@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convkit.api.options import Pathlike, progress_bars, validated
 from convkit.dataset import Dataset
 from convkit.utils.silence import silence_libraries
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from convkit.metrics.results import Scores
     from convkit.schema import Row
     from convkit.train.models.collate import Sample
-
-from convkit.api.options import Pathlike, progress_bars, validated
 
 
 @dataclass(frozen=True)

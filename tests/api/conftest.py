@@ -35,24 +35,7 @@ ROWS: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that builds a family's tiny checkpoint once."""
-    pytest.importorskip("torch", reason="needs the extra train: pip install 'convkit-vlm[train]'")
-    from convkit.train.models import tiny
-    from tests.train.conftest import TEXTS
-
-    root = tmp_path_factory.mktemp("tiny")
-
-    @cache
-    def build(family: str) -> Path:
-        tiny.BUILDERS[family](root / family, TEXTS)
-        return root / family
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def make_chats(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> "MakeChats":
+def make_chats(tiny_checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> "MakeChats":
     """Return a function that writes a dataset of conversations, with a receipt for a family if one is named."""
     root = tmp_path_factory.mktemp("chats")
 
@@ -62,7 +45,7 @@ def make_chats(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempP
             for id, turns, more in ROWS:
                 assert writer.add(id, turns, **more) is None
         if family:
-            assert convkit.validate(writer.dataset, model=str(checkpoint(family)), workers=0).receipts
+            assert convkit.validate(writer.dataset, model=str(tiny_checkpoint(family)), workers=0).receipts
         return writer.dataset
 
     return make

@@ -19,7 +19,7 @@ SNIPPETS = [(code, output) for code, output in pairwise(blocks(PAGE)) if code.la
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[[str], Path]) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Callable[[str], Path]) -> Path:
     """Make the working directory that the page describes."""
     for split, count in (("train", 4), ("val", 2)):
         for number, pet in enumerate(("cat", "dog")):
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable
                 image.paste((250, 240, 30 * index), (3, 3, 9 + 4 * index, 20))
                 image.save(path)
     (tmp_path / "models").mkdir()
-    (tmp_path / "models/SmolVLM").symlink_to(checkpoint("smolvlm"))
+    (tmp_path / "models/SmolVLM").symlink_to(tiny_checkpoint("smolvlm"))
     (tmp_path / "rows.jsonl").write_bytes(lines(row("a"), row("a")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")

@@ -112,12 +112,12 @@ def test_it_needs_the_extra_hf(make_chats: MakeChats, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["smolvlm", "qwen2_vl"])
 def test_the_chat_template_gives_the_prompt_that_convkit_trains_on(
-    exported: Any, make_chats: MakeChats, checkpoint: Callable[[str], Path], name: str
+    exported: Any, make_chats: MakeChats, tiny_checkpoint: Callable[[str], Path], name: str
 ) -> None:
     from convkit.train.models import model_family
     from convkit.train.models.hf.family import HuggingFaceFamily
 
-    dataset, family = make_chats(), model_family(checkpoint(name))
+    dataset, family = make_chats(), model_family(tiny_checkpoint(name))
     assert isinstance(family, HuggingFaceFamily)
     for row, example in zip(dataset["train"], exported["train"], strict=True):
         text = family.processor.apply_chat_template(

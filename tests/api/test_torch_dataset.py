@@ -31,8 +31,8 @@ def expected(dataset: convkit.Dataset, model: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(params=FAMILIES)
-def model(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Path:
-    return checkpoint(request.param)
+def model(request: pytest.FixtureRequest, tiny_checkpoint: Callable[[str], Path]) -> Path:
+    return tiny_checkpoint(request.param)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_batch_is_that_of_the_family(dataset: convkit.Dataset, model: Path) ->
 
 
 def test_a_dataset_without_a_receipt_for_the_model_is_refused(
-    make_chats: MakeChats, model: Path, checkpoint: Callable[[str], Path]
+    make_chats: MakeChats, model: Path, tiny_checkpoint: Callable[[str], Path]
 ) -> None:
     with pytest.raises(convkit.DatasetError, match=r"has no receipt\.json"):
         make_chats().to_torch(model)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from convkit.train.models import tiny
 from convkit.train.models.phi3_v.family import Phi3VFamily
 from convkit.train.models.phi3_v.modeling import Phi3VForCausalLM
 from tests.train.helpers.forks import Forks
@@ -27,19 +25,6 @@ def _one_thread() -> None:
 def forks() -> Iterator[Forks]:
     with Forks() as forks:
         yield forks
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that builds a family's tiny checkpoint once; a test that changes it copies it first."""
-    root = tmp_path_factory.mktemp("tiny")
-
-    @cache
-    def build(family: str) -> Path:
-        tiny.BUILDERS[family](root / family, TEXTS)
-        return root / family
-
-    return build
 
 
 @pytest.fixture(scope="session")
